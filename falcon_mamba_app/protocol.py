@@ -1,0 +1,287 @@
+"""The vocabulary that every layer shares, and the one service that the page and the API talk to.
+
+Requests go down, typed events come up. This module knows no text processing, no tensors and no HTTP; it imports
+nothing but the standard library and the errors, so that the page and the API can be imported without torch.
+
+Order of the events of one request:
+
+    Waiting*  Accepted  PrefillProgress*  PromptScored?  TextDelta*  Finished
+
+The last event is always `Finished`, or an error from `errors` is raised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, fields
+from typing import Literal, Protocol
+
+from falcon_mamba_app.errors import InvalidRequest
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+ServiceStatus = Literal["loading", "ready", "failed"]
+
+MAX_STOP_STRINGS = 16
+MAX_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, as its author wrote it."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to choose the next token, and when to stop. Raises InvalidRequest for what is not allowed.
+
+    Order of application: penalties on the logits, temperature, top_k, top_p, min_p, then one draw.
+    """
+
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0 keeps every token
+    top_p: float = 1.0
+    min_p: float = 0.0  # relative to the most likely token's probability
+    repetition_penalty: float = (
+        1.0  # divides (or multiplies) logits of tokens in prompt or reply; CTRL, 1909.05858
+    )
+    presence_penalty: float = 0.0  # subtracted once from tokens already in the reply
+    frequency_penalty: float = 0.0  # subtracted per occurrence in the reply
+    seed: int | None = None  # None draws a fresh one
+    stop: tuple[str, ...] = ()  # the reply ends before the first of these
+    max_new_tokens: int = 512
+    ignore_eos: bool = False
+    logprobs: int | None = (
+        None  # alternatives to report beside each chosen token; None reports nothing
+    )
+
+    def __post_init__(self) -> None:
+        _check_range("temperature", self.temperature, 0.0, 10.0)
+        _check_integer("top_k", self.top_k, 0, 2**31 - 1)
+        _check_range("top_p", self.top_p, 0.0, 1.0, low_is_open=True)
+        _check_range("min_p", self.min_p, 0.0, 1.0)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.0, 10.0, low_is_open=True)
+        _check_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _check_integer("max_new_tokens", self.max_new_tokens, 0, 2**31 - 1)
+        if self.seed is not None:
+            _check_integer("seed", self.seed, -(2**63), 2**63 - 1)
+        if self.logprobs is not None:
+            _check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if len(self.stop) > MAX_STOP_STRINGS or not all(
+            isinstance(s, str) and s for s in self.stop
+        ):
+            raise InvalidRequest(
+                f"stop takes up to {MAX_STOP_STRINGS} non-empty strings", param="stop"
+            )
+
+
+def _check_range(
+    name: str, value: float, low: float, high: float, *, low_is_open: bool = False
+) -> None:
+    is_number = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
+    if not is_number or not low <= value <= high or (low_is_open and value == low):
+        bracket = "(" if low_is_open else "["
+        raise InvalidRequest(
+            f"{name} is {value!r}; allowed is {bracket}{low:g}, {high:g}]", param=name
+        )
+
+
+def _check_integer(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidRequest(
+            f"{name} is {value!r}; allowed are whole numbers from {low} to {high}", param=name
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One reply to be written.
+
+    `prompt` is a conversation (rendered with the model's own template), a text to continue, or token ids.
+    `session_id` names the conversation whose state is carried; None carries nothing. It is a secret: whoever
+    knows it can continue the conversation.
+    `score_prompt` asks for the log-probabilities of the prompt's tokens, with that many alternatives each.
+    """
+
+    prompt: tuple[Message, ...] | str | tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    session_id: str | None = None
+    score_prompt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and the natural logarithm of its probability under the model, before any sampling parameter.
+
+    `logprob` is None for the first token of a prompt, which nothing predicts.
+    """
+
+    token_id: int
+    token: str
+    token_bytes: bytes
+    logprob: float | None
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Every slot is taken. `position` 1 is the next to be admitted."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request has a slot. `reused_tokens` of `prompt_tokens` come from a snapshot and are not read again."""
+
+    prompt_tokens: int
+    reused_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """`computed_tokens` of `prompt_tokens` have been read, the reused ones included."""
+
+    computed_tokens: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """The prompt's tokens with their log-probabilities, in order. Sent once, when `score_prompt` was asked for."""
+
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of the reply. `completion_tokens` counts all tokens of the reply so far, shown or held back."""
+
+    text: str
+    completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The reply is complete. Times in seconds, measured by the service.
+
+    `reason` is "stop" for end-of-sequence or a stop string, "length" for max_new_tokens.
+    `ttft_s` runs from the call of `generate` to the first token; `decode_s` from the first token to the last.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    ttft_s: float | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
+
+
+GenerationEvent = Waiting | Accepted | PrefillProgress | PromptScored | TextDelta | Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What is loaded. None means "not known", as for a model behind --backend-url."""
+
+    id: str
+    has_chat_template: bool
+    is_bundled: bool = False
+    family: str | None = None  # "falcon_mamba" or "mamba"
+    num_parameters: int | None = None
+    weights_bytes: int | None = None
+    dtype: str | None = None
+    device: str | None = None  # for people: "NVIDIA H100 80GB HBM3" or "CPU, 2 threads"
+    kernels: str | None = None
+    quantization: str | None = None
+    state_bytes: int | None = None  # of one sequence, whatever its length
+    kv_bytes_per_token: int | None = (
+        None  # computed: what an attention model of this size would add per token
+    )
+    trained_context_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    max_new_tokens: int | None = None
+    default_sampling: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStats:
+    """A snapshot of the service; None means "not known".
+
+    Counters only grow. `decode_tokens_per_s` and `prefill_tokens_per_s` are over the last few seconds, all
+    sequences together. `gpu_memory_bytes` is what the process has allocated on the device.
+    """
+
+    status: ServiceStatus
+    detail: str = ""  # what is being loaded, or why the service failed
+    load_progress: float | None = None  # 0…1 while loading
+    model: ModelInfo | None = None
+    running: int | None = None
+    waiting: int | None = None
+    max_running: int | None = None
+    snapshots: int | None = None
+    snapshot_bytes: int | None = None
+    max_snapshot_bytes: int | None = None
+    requests_total: int | None = None
+    prompt_tokens_total: int | None = None
+    reused_tokens_total: int | None = None
+    completion_tokens_total: int | None = None
+    decode_tokens_per_s: float | None = None
+    prefill_tokens_per_s: float | None = None
+    process_memory_bytes: int | None = None
+    peak_process_memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+
+
+class GenerationService(Protocol):
+    """Everything the page and the API know about generation. One contract test runs over every implementation."""
+
+    async def start(self) -> None:
+        """Load the model. Returns when ready to serve; raises a FalconMambaError if it never will be."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """The events of one reply. Closing the generator cancels the request and frees its slot within a step.
+
+        Raises, at the first step of the iteration or later: InvalidRequest, Overloaded, NotReady, EngineFailure,
+        BackendError. Nothing that one request does wrong is seen by another.
+        """
+        ...
+
+    async def export_state(self, session_id: str) -> bytes:
+        """The session's newest state and the tokens it has read, as one safetensors file. Raises NotFound."""
+        ...
+
+    async def import_state(self, session_id: str, data: bytes) -> int:
+        """Give the session a state that `export_state` wrote; returns how many tokens it has read.
+
+        Raises InvalidRequest for a file that is not ours, damaged, or of another model.
+        """
+        ...
+
+    def forget(self, session_id: str) -> None:
+        """Drop the session's states and ids. Returns at once; an unknown session is no error."""
+        ...
+
+    def stats(self) -> ServiceStats:
+        """A snapshot; cheap enough to ask four times a second per visitor."""
+        ...
+
+    async def close(self) -> None:
+        """Stop generating and release the device. Open streams end with EngineFailure."""
+        ...
+
+
+def sampling_field_names() -> tuple[str, ...]:
+    """The names of all sampling parameters, in the order of their declaration."""
+    return tuple(f.name for f in fields(SamplingParams))

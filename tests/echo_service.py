@@ -1,0 +1,184 @@
+"""A GenerationService without a model: it repeats what it was told. For tests of the page and the API.
+
+It keeps the protocol in full (order of events, sessions, limits, cancelling), so that the contract test runs over it
+too. Special words in the last message or prompt steer it: "SLOW" waits between tokens, "LONG" writes 400 words,
+"QUEUE" waits in line first, "BREAK" fails in mid-reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from falcon_mamba_app.errors import EngineFailure, InvalidRequest, NotFound, NotReady, PromptTooLong
+from falcon_mamba_app.protocol import (
+    Accepted,
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+    ModelInfo,
+    PrefillProgress,
+    PromptScored,
+    SamplingParams,
+    ServiceStats,
+    TextDelta,
+    TokenLogprob,
+    Waiting,
+)
+
+MAX_PROMPT_TOKENS = 20_000
+
+
+def _token(text: str, logprob: float | None = -0.5, *, alternatives: int = 0) -> TokenLogprob:
+    top = tuple(
+        TokenLogprob(i, f"alt{i}", f"alt{i}".encode(), -0.5 - i) for i in range(alternatives)
+    )
+    return TokenLogprob(sum(text.encode()) % 1000, text, text.encode(), logprob, top)
+
+
+class EchoService:
+    """Words are its tokens."""
+
+    def __init__(self, *, has_chat_template: bool = True) -> None:
+        self.running = 0
+        self.requests_total = 0
+        self.sessions: dict[str, int] = {}
+        self.requests: list[GenerationRequest] = []
+        self._status = "loading"
+        self._has_chat_template = has_chat_template
+
+    async def start(self) -> None:
+        self._status = "ready"
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        if self._status != "ready":
+            raise NotReady("the model is still loading")
+        started_s = time.monotonic()
+        prompt = self._prompt_text(request)
+        words = prompt.split() or [""]
+        if len(words) > MAX_PROMPT_TOKENS:
+            raise PromptTooLong(
+                f"prompt has {len(words)} tokens; this server accepts at most {MAX_PROMPT_TOKENS}"
+            )
+        self.requests.append(request)
+        self.requests_total += 1
+        self.running += 1
+        try:
+            for position in (2, 1) if "QUEUE" in words else ():
+                yield Waiting(position)
+                await asyncio.sleep(0.05)
+            reused = min(self.sessions.get(request.session_id or "", 0), len(words) - 1)
+            yield Accepted(len(words), reused)
+            yield PrefillProgress(len(words), len(words))
+            if request.score_prompt is not None:
+                first = _token(words[0], None)
+                rest = [_token(" " + w, alternatives=request.score_prompt) for w in words[1:]]
+                yield PromptScored((first, *rest))
+            reply = ("word " * 400).split() if "LONG" in words else self._reply_words(request)
+            sampling, written, reason = request.sampling, 0, "stop"
+            for word in reply:
+                if written == sampling.max_new_tokens:
+                    reason = "length"
+                    break
+                await asyncio.sleep(0.05 if "SLOW" in words else 0)
+                if "BREAK" in words and written == 2:
+                    raise EngineFailure("the device failed; the server must be restarted")
+                text = word if written == 0 else " " + word
+                if any(stop in text for stop in sampling.stop):
+                    break
+                written += 1
+                logprobs = (
+                    ()
+                    if sampling.logprobs is None
+                    else (_token(text, alternatives=sampling.logprobs),)
+                )
+                yield TextDelta(text, written, logprobs)
+            if request.session_id is not None:
+                self.sessions[request.session_id] = len(words) + written
+            yield Finished(
+                reason=reason,  # type: ignore[arg-type]
+                prompt_tokens=len(words),
+                reused_tokens=reused,
+                completion_tokens=written,
+                ttft_s=0.01,
+                prefill_s=0.005,
+                decode_s=time.monotonic() - started_s,
+            )
+        finally:
+            self.running -= 1
+
+    def _prompt_text(self, request: GenerationRequest) -> str:
+        if isinstance(request.prompt, str):
+            return request.prompt
+        if request.prompt and isinstance(request.prompt[0], int):
+            return " ".join(f"t{i}" for i in request.prompt)
+        if not request.prompt:
+            raise InvalidRequest("messages is empty; at least one is needed", param="messages")
+        if not self._has_chat_template:
+            raise InvalidRequest(
+                "this model has no chat template; use a plain prompt", param="messages"
+            )
+        return " ".join(m.content for m in request.prompt)  # type: ignore[union-attr]
+
+    def _reply_words(self, request: GenerationRequest) -> list[str]:
+        if (
+            isinstance(request.prompt, tuple)
+            and request.prompt
+            and not isinstance(request.prompt[0], int)
+        ):
+            return ["You", "said:", *request.prompt[-1].content.split()]  # type: ignore[union-attr]
+        return ["and", "so", "on."]
+
+    async def export_state(self, session_id: str) -> bytes:
+        if session_id not in self.sessions:
+            raise NotFound("this session has no state")
+        return f"echo:{self.sessions[session_id]}".encode()
+
+    async def import_state(self, session_id: str, data: bytes) -> int:
+        if not data.startswith(b"echo:"):
+            raise InvalidRequest("this file is no state of this model")
+        self.sessions[session_id] = int(data[5:])
+        return self.sessions[session_id]
+
+    def forget(self, session_id: str) -> None:
+        self.sessions.pop(session_id, None)
+
+    def stats(self) -> ServiceStats:
+        return ServiceStats(
+            status=self._status,  # type: ignore[arg-type]
+            model=ModelInfo(
+                id="echo",
+                has_chat_template=self._has_chat_template,
+                is_bundled=True,
+                family="falcon_mamba",
+                num_parameters=24_500_000,
+                weights_bytes=49_000_000,
+                dtype="bfloat16",
+                device="CPU, 2 threads",
+                kernels="reference",
+                state_bytes=860_160,
+                kv_bytes_per_token=3_072,
+                trained_context_tokens=768,
+                max_prompt_tokens=MAX_PROMPT_TOKENS,
+                max_new_tokens=1024,
+                default_sampling=SamplingParams(temperature=0.4, top_p=0.9),
+            ),
+            running=self.running,
+            waiting=0,
+            max_running=4,
+            snapshots=len(self.sessions),
+            snapshot_bytes=860_160 * len(self.sessions),
+            max_snapshot_bytes=2**30,
+            requests_total=self.requests_total,
+            prompt_tokens_total=0,
+            reused_tokens_total=0,
+            completion_tokens_total=0,
+            decode_tokens_per_s=0.0,
+            prefill_tokens_per_s=0.0,
+            process_memory_bytes=500_000_000,
+            peak_process_memory_bytes=600_000_000,
+        )
+
+    async def close(self) -> None:
+        self._status = "failed"
