@@ -2,7 +2,7 @@
 
 FalconMambaError
 ├── SettingsError            a setting is unknown, out of range, or contradicts another
-├── CheckpointError          the model cannot be had or cannot be run: missing, gated, no disk, not Mamba-1
+├── CheckpointError          the model cannot be had or cannot be run: missing, gated, not Mamba-1
 ├── InvalidRequest           the caller asked for something that is not allowed            → 400
 │   ├── PromptTooLong        the prompt exceeds what this server accepts
 │   └── NotSupported         a known option of the API that this server does not have
@@ -12,12 +12,13 @@ FalconMambaError
 ├── EngineFailure            the device or the engine failed; the process needs a restart  → 503
 └── BackendError             the server behind --backend-url failed or answered nonsense   → 502
 
-Messages are sentences for the person who caused them: what was wrong, what is allowed, with the numbers.
+Messages are sentences for the person who caused them: what was wrong, what is allowed, with the
+numbers.
 """
 
 
 class FalconMambaError(Exception):
-    """Base class. `http_status` is what the API answers, `code` the machine-readable name beside it."""
+    """Base class. `http_status` is what the API answers, `code` its machine-readable name."""
 
     http_status = 500
     code = "internal_error"

@@ -1,6 +1,7 @@
 """Figures of speed: events with a time in, tokens per second out.
 
-Knows nothing of engines, pages or Prometheus; every time is passed in, so tests need no clock. Standard library only.
+Knows nothing of engines, pages or Prometheus; every time is passed in, so tests need no clock.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class RollingRate:
 
 
 class ReplyMeter:
-    """The speed of one reply as its reader sees it: time to first token, tokens per second now and overall."""
+    """The speed of one reply as its reader sees it: time to first token, tokens per second now and
+    overall.
+    """
 
     def __init__(self, *, started_s: float, window_s: float = 1.0) -> None:
         self._started_s = started_s

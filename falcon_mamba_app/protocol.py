@@ -1,7 +1,8 @@
 """The vocabulary that every layer shares, and the one service that the page and the API talk to.
 
-Requests go down, typed events come up. This module knows no text processing, no tensors and no HTTP; it imports
-nothing but the standard library and the errors, so that the page and the API can be imported without torch.
+Requests go down, typed events come up. This module knows no text processing, no tensors and no
+HTTP; it imports nothing but the standard library and the errors, so that the page and the API can
+be imported without torch.
 
 Order of the events of one request:
 
@@ -37,7 +38,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to choose the next token, and when to stop. Raises InvalidRequest for what is not allowed.
+    """How to choose the next token, and when to stop. Raises InvalidRequest for what is not
+    allowed.
 
     Order of application: penalties on the logits, temperature, top_k, top_p, min_p, then one draw.
     """
@@ -104,10 +106,10 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
 class GenerationRequest:
     """One reply to be written.
 
-    `prompt` is a conversation (rendered with the model's own template), a text to continue, or token ids.
-    `session_id` names the conversation whose state is carried; None carries nothing. It is a secret: whoever
-    knows it can continue the conversation.
-    `score_prompt` asks for the log-probabilities of the prompt's tokens, with that many alternatives each.
+    `prompt` is a conversation (rendered with the model's own template), a text to continue, or
+    token ids. `session_id` names the conversation whose state is carried; None carries nothing. It
+    is a secret: whoever knows it can continue the conversation. `score_prompt` asks for the
+    log-probabilities of the prompt's tokens, with that many alternatives each.
     """
 
     prompt: tuple[Message, ...] | str | tuple[int, ...]
@@ -118,7 +120,8 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and the natural logarithm of its probability under the model, before any sampling parameter.
+    """A token and the natural logarithm of its probability under the model, before any sampling
+    parameter.
 
     `logprob` is None for the first token of a prompt, which nothing predicts.
     """
@@ -139,7 +142,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The request has a slot. `reused_tokens` of `prompt_tokens` come from a snapshot and are not read again."""
+    """The request has a slot. `reused_tokens` of `prompt_tokens` come from a snapshot and are not
+    read again.
+    """
 
     prompt_tokens: int
     reused_tokens: int
@@ -155,14 +160,18 @@ class PrefillProgress:
 
 @dataclass(frozen=True, slots=True)
 class PromptScored:
-    """The prompt's tokens with their log-probabilities, in order. Sent once, when `score_prompt` was asked for."""
+    """The prompt's tokens with their log-probabilities, in order. Sent once, when `score_prompt`
+    was asked for.
+    """
 
     tokens: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next piece of the reply. `completion_tokens` counts all tokens of the reply so far, shown or held back."""
+    """The next piece of the reply. `completion_tokens` counts all tokens of the reply so far, shown
+    or held back.
+    """
 
     text: str
     completion_tokens: int
@@ -174,7 +183,8 @@ class Finished:
     """The reply is complete. Times in seconds, measured by the service.
 
     `reason` is "stop" for end-of-sequence or a stop string, "length" for max_new_tokens.
-    `ttft_s` runs from the call of `generate` to the first token; `decode_s` from the first token to the last.
+    `ttft_s` runs from the call of `generate` to the first token; `decode_s` from the first token to
+    the last.
     """
 
     reason: FinishReason
@@ -217,8 +227,9 @@ class ModelInfo:
 class ServiceStats:
     """A snapshot of the service; None means "not known".
 
-    Counters only grow. `decode_tokens_per_s` and `prefill_tokens_per_s` are over the last few seconds, all
-    sequences together. `gpu_memory_bytes` is what the process has allocated on the device.
+    Counters only grow. `decode_tokens_per_s` and `prefill_tokens_per_s` are over the last few
+    seconds, all sequences together. `gpu_memory_bytes` is what the process has allocated on the
+    device.
     """
 
     status: ServiceStatus
@@ -244,14 +255,19 @@ class ServiceStats:
 
 
 class GenerationService(Protocol):
-    """Everything the page and the API know about generation. One contract test runs over every implementation."""
+    """Everything the page and the API know about generation. One contract test runs over every
+    implementation.
+    """
 
     async def start(self) -> None:
-        """Load the model. Returns when ready to serve; raises a FalconMambaError if it never will be."""
+        """Load the model. Returns when ready to serve; raises a FalconMambaError if it never will
+        be.
+        """
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """The events of one reply. Closing the generator cancels the request and frees its slot within a step.
+        """The events of one reply. Closing the generator cancels the request and frees its slot
+        within a step.
 
         Raises, at the first step of the iteration or later: InvalidRequest, Overloaded, NotReady, EngineFailure,
         BackendError. Nothing that one request does wrong is seen by another.
@@ -259,13 +275,15 @@ class GenerationService(Protocol):
         ...
 
     async def export_state(self, session_id: str) -> bytes:
-        """The session's newest state and the tokens it has read, as one safetensors file. Raises NotFound."""
+        """The session's newest state and the tokens it has read, as one safetensors file. Raises
+        NotFound.
+        """
         ...
 
     async def import_state(self, session_id: str, data: bytes) -> int:
         """Give the session a state that `export_state` wrote; returns how many tokens it has read.
 
-        Raises InvalidRequest for a file that is not ours, damaged, or of another model.
+        Raises InvalidRequest for a file that is not ours, is damaged, or is of another model.
         """
         ...
 

@@ -1,14 +1,14 @@
 """What can be set, from the command line or the environment. The only reader of both.
 
-Every field below is one option: `max_running` is `--max-running` and `FALCON_MAMBA_MAX_RUNNING`. The command line
-wins over the environment, the environment over the default. What is unknown, out of range or contradictory is
-refused with one sentence. Standard library only.
+Every field below is one option: `max_running` is `--max-running` and `FALCON_MAMBA_MAX_RUNNING`.
+The command line wins over the environment, the environment over the default. What is unknown, out
+of range or contradictory is refused with one sentence. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,7 +52,7 @@ class ModelSettings:
 
     model: str = _option(
         "auto",
-        'a known name, a hub id or a folder; "auto" takes what suits this machine, "nano" the bundled model',
+        'a known name, a hub id or a folder; "nano" is bundled, "auto" suits the machine',
     )
     revision: str | None = _option(None, "branch, tag or commit of a hub model")
     device: str = _option("auto", "where it runs", choices=("auto", "cpu", "cuda"))
@@ -152,11 +152,7 @@ def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
 def _convert(option: Field[Any], text: str) -> Any:
     """The value of one option from its text. Raises SettingsError naming the option."""
     flag = _flag(option)
-    parse = option.metadata.get("parse") or {bool: _parse_bool}.get(
-        type(option.default), type(option.default)
-    )
-    if option.default is None and "parse" not in option.metadata:
-        parse = str
+    parse = option.metadata.get("parse") or _PARSERS.get(type(option.default), str)
     try:
         value = parse(text)
     except ValueError as error:
@@ -191,6 +187,9 @@ def _parse_bool(text: str) -> bool:
     return words[text.strip().lower()]
 
 
+_PARSERS: dict[Any, Callable[[str], Any]] = {bool: _parse_bool, int: int}
+
+
 def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
     server, model = settings.server, settings.model
     if server.backend_url:
@@ -212,7 +211,7 @@ def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None
             if name in given:
                 flag = "--" + name.replace("_", "-")
                 raise SettingsError(
-                    f"{flag} belongs to a model that runs here; with --backend-url it runs elsewhere"
+                    f"{flag} belongs to a model that runs here, not behind --backend-url"
                 )
     elif server.backend_api_key:
         raise SettingsError("--backend-api-key needs --backend-url")

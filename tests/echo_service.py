@@ -1,8 +1,9 @@
-"""A GenerationService without a model: it repeats what it was told. For tests of the page and the API.
+"""A GenerationService without a model: it repeats what it was told. For tests of the page and the
+API.
 
-It keeps the protocol in full (order of events, sessions, limits, cancelling), so that the contract test runs over it
-too. Special words in the last message or prompt steer it: "SLOW" waits between tokens, "LONG" writes 400 words,
-"QUEUE" waits in line first, "BREAK" fails in mid-reply.
+It keeps the protocol in full (order of events, sessions, limits, cancelling), so that the contract
+test runs over it too. Special words in the last message or prompt steer it: "SLOW" waits between
+tokens, "LONG" writes 400 words, "QUEUE" waits in line first, "BREAK" fails in mid-reply.
 """
 
 from __future__ import annotations
