@@ -1,0 +1,158 @@
+"""Mamba-1 as modules named by the checkpoint's keys, for the `falcon_mamba` and `mamba` families.
+
+A forward pass reads packed tokens of several sequences and advances their states in place; it never
+starts a state and never forgets one. This module does not know what a slot is for, nor who samples.
+
+The families differ in one thing: falcon_mamba normalises dt, B and C, without weights, before
+dt_proj (arXiv 2410.05355, §2.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.ops import Ops
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Packed tokens and the sequences they belong to, on the model's device.
+
+    token_ids: (t,) int64.  slots: (q,) int64.
+    query_starts: (q+1,) int64, where each sequence's tokens begin; None when each has exactly one.
+    """
+
+    token_ids: Tensor
+    slots: Tensor
+    query_starts: Tensor | None = None
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.hidden_size))
+        self._eps, self._ops = config.norm_eps, ops
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(t, h) in any dtype → (t, h) in the weight's."""
+        return self._ops.rms_norm(x, self.weight, self._eps, self.weight.dtype)
+
+
+class Mixer(nn.Module):
+    """The selective state-space block: gate, short convolution, scan, projection."""
+
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        d, n, k, r = config.d_inner, config.d_state, config.d_conv, config.dt_rank
+        self.in_proj = nn.Linear(config.hidden_size, 2 * d, bias=config.use_bias)
+        self.conv1d = nn.Conv1d(d, d, k, groups=d, bias=config.use_conv_bias)
+        self.x_proj = nn.Linear(d, r + 2 * n, bias=False)
+        self.dt_proj = nn.Linear(r, d, bias=True)
+        self.A_log = nn.Parameter(torch.empty(d, n))
+        self.D = nn.Parameter(torch.empty(d))
+        self.out_proj = nn.Linear(d, config.hidden_size, bias=config.use_bias)
+        self._sizes, self._eps, self._ops = [r, n, n], config.mixer_norm_eps, ops
+
+    def prepare(self) -> None:
+        """Derive the constants of the recurrence from the loaded weights, once, in fp32."""
+        self.register_buffer("A", -torch.exp(self.A_log.float()).T.contiguous(), persistent=False)
+        self.register_buffer("D32", self.D.float(), persistent=False)
+        self.register_buffer("dt_bias", self.dt_proj.bias.float(), persistent=False)
+        weight = self.conv1d.weight.squeeze(1).T.contiguous()  # (k, d)
+        self.register_buffer("conv_weight", weight, persistent=False)
+
+    def forward(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch) -> Tensor:
+        """(t, h) → (t, h); conv_states (s, k−1, d) and ssm_states (s, n, d) are advanced."""
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        x = self._conv(x, conv_states, batch)
+        dt, B, C = self.x_proj(x).split(self._sizes, dim=-1)
+        if self._eps is not None:
+            dt, B, C = (self._ops.rms_norm(part, None, self._eps, x.dtype) for part in (dt, B, C))
+        dt = F.linear(dt, self.dt_proj.weight)  # the bias is added in the scan, in fp32
+        return self.out_proj(self._scan(x, dt, B, C, z, ssm_states, batch))
+
+    def _conv(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
+        inputs = (x, self.conv_weight, self.conv1d.bias, conv_states, batch.slots)
+        if batch.query_starts is None:
+            return self._ops.conv_step(*inputs)
+        return self._ops.conv_prefill(*inputs, batch.query_starts)
+
+    def _scan(
+        self,
+        x: Tensor,
+        dt: Tensor,
+        B: Tensor,
+        C: Tensor,
+        z: Tensor,
+        ssm_states: Tensor,
+        batch: Batch,
+    ) -> Tensor:
+        inputs = (x, dt, self.A, B, C, self.D32, z, self.dt_bias, ssm_states, batch.slots)
+        if batch.query_starts is None:
+            return self._ops.scan_step(*inputs)
+        return self._ops.scan_prefill(*inputs, batch.query_starts)
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config, ops)
+        self.mixer = Mixer(config, ops)
+
+
+class Backbone(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, ops) for _ in range(config.num_layers))
+        self.norm_f = RMSNorm(config, ops)
+
+
+class FalconMamba(nn.Module):
+    """The language model. `load_state_dict` takes a transformers checkpoint's keys as they are."""
+
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.config, self.ops = config, ops
+        self.backbone = Backbone(config, ops)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def prepare(self) -> None:
+        """To be called once after the weights are in place."""
+        self.requires_grad_(False).eval()
+        for layer in self.backbone.layers:
+            layer.mixer.prepare()
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.lm_head.weight.dtype
+
+    def forward(self, batch: Batch, conv_states: Tensor, ssm_states: Tensor) -> Tensor:
+        """Read the batch's tokens, advancing the states of its slots.
+
+        Args:
+            conv_states: (l, s, k−1, d) in the weights' dtype.
+            ssm_states: (l, s, n, d) fp32.
+
+        Returns:
+            The residual stream (t, h), before the final norm; feed it to `logits` where needed.
+        """
+        hidden = self.backbone.embeddings(batch.token_ids)
+        if self.config.residual_in_fp32:
+            hidden = hidden.float()
+        for layer, conv, ssm in zip(self.backbone.layers, conv_states, ssm_states, strict=True):
+            hidden = hidden + layer.mixer(layer.norm(hidden), conv, ssm, batch)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(t, h) from `forward` → (t, v) fp32."""
+        return self.lm_head(self.backbone.norm_f(hidden)).float()
