@@ -123,10 +123,11 @@ class TokenLogprob:
     """A token and the natural logarithm of its probability under the model, before any sampling
     parameter.
 
-    `logprob` is None for the first token of a prompt, which nothing predicts.
+    `logprob` is None for the first token of a prompt, which nothing predicts. `token_id` is None
+    where a server behind --backend-url does not tell it.
     """
 
-    token_id: int
+    token_id: int | None
     token: str
     token_bytes: bytes
     logprob: float | None
@@ -144,10 +145,12 @@ class Waiting:
 class Accepted:
     """The request has a slot. `reused_tokens` of `prompt_tokens` come from a snapshot and are not
     read again.
+
+    None means "not known": only a service in front of a foreign server says so.
     """
 
-    prompt_tokens: int
-    reused_tokens: int
+    prompt_tokens: int | None
+    reused_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,8 @@ class PromptScored:
 class TextDelta:
     """The next piece of the reply. `completion_tokens` counts all tokens of the reply so far, shown
     or held back.
+
+    `logprobs`, where asked for, tell every token once, in order; `text` may be empty beside them.
     """
 
     text: str
@@ -184,12 +189,12 @@ class Finished:
 
     `reason` is "stop" for end-of-sequence or a stop string, "length" for max_new_tokens.
     `ttft_s` runs from the call of `generate` to the first token; `decode_s` from the first token to
-    the last.
+    the last. Prompt counts are None where a foreign server does not tell them.
     """
 
     reason: FinishReason
-    prompt_tokens: int
-    reused_tokens: int
+    prompt_tokens: int | None
+    reused_tokens: int | None
     completion_tokens: int
     ttft_s: float | None = None
     prefill_s: float | None = None
