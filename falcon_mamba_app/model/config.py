@@ -85,7 +85,7 @@ class ModelConfig:
 
     def num_parameters(self) -> int:
         """All weights; a tied head counts once."""
-        h, d, n, k, r = self.hidden_size, self.d_inner, self.d_state, self.d_conv, self.dt_rank
+        h, d, n, k = self.hidden_size, self.d_inner, self.d_state, self.d_conv
         vectors = d * k + d + d * n + d + h  # conv1d, dt_proj.bias, A_log, D, norm
         biases = self.use_bias * (2 * d + h) + self.use_conv_bias * d
         layer = self._matrix_parameters_per_layer() + vectors + biases

@@ -1,0 +1,211 @@
+"""The model hub, through huggingface_hub: small files first, weights when asked for.
+
+The only file that imports that library's downloads and errors. What goes wrong becomes a
+CheckpointError of one line that says what to do. Without a connection a complete earlier download
+is used. It does not know what a checkpoint must contain.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.errors import HTTPError as _HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.utils import tqdm as _hub_tqdm  # type: ignore[attr-defined]
+
+from falcon_mamba_app.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+# The base of httpx's errors (httpx2's, from huggingface_hub 2 on), and the bar the terminal shows.
+HTTPError: type[Exception] = _HTTPError
+hub_tqdm: Any = _hub_tqdm
+
+SMALL_SUFFIXES = (".json", ".jinja", ".txt", ".model")
+MAX_SMALL_BYTES = 64 * 2**20
+# Left free beside the weights: logs, lock files and the page's uploads need room too.
+SPARE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository; its size is None where the hub does not tell."""
+
+    name: str
+    num_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A repository at one commit, with its small files in `folder`.
+
+    `files` is None when the hub could not be asked and an earlier download is used.
+    """
+
+    hub_id: str
+    commit: str
+    folder: Path
+    files: tuple[RemoteFile, ...] | None
+
+    @property
+    def remote_names(self) -> frozenset[str]:
+        return frozenset(file.name for file in self.files or ())
+
+
+def fetch_small_files(hub_id: str, revision: str | None) -> Snapshot:
+    """The repository's configuration and tokenizer in the local cache. Raises CheckpointError."""
+    try:
+        info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
+        files = tuple(RemoteFile(file.rfilename, file.size) for file in info.siblings or ())
+        paths = [_download(hub_id, info.sha, file.name) for file in files if _is_small(file)]
+    except (OfflineModeIsEnabled, HTTPError, OSError, HFValidationError) as error:
+        if _is_unreachable(error):
+            cached = _cached_snapshot(hub_id, revision)
+            if cached is not None:
+                logger.info("hub not reachable, using the earlier download of %s", hub_id)
+                return cached
+        raise _explain(error, hub_id, revision) from error
+    if not paths or info.sha is None:
+        raise CheckpointError(f"{hub_id} is no checkpoint: it has no config.json")
+    return Snapshot(hub_id, info.sha, paths[0].parent, files)
+
+
+def missing_files(snapshot: Snapshot, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+    """Those of `names` that are not in the snapshot's folder yet.
+
+    Raises CheckpointError where the hub cannot provide them.
+    """
+    sizes = {file.name: file for file in snapshot.files or ()}
+    absent = [name for name in names if not (snapshot.folder / name).is_file()]
+    lost = [name for name in absent if name not in sizes]
+    if lost and snapshot.files is None:
+        raise CheckpointError(
+            f"{snapshot.hub_id} is only partly downloaded ({lost[0]} is missing) and the hub"
+            " cannot be reached; connect, or give --model a folder"
+        )
+    if lost:
+        raise CheckpointError(f"{snapshot.hub_id} lacks {lost[0]}, which its index names")
+    return tuple(sizes[name] for name in absent)
+
+
+def check_disk_space(hub_id: str, missing: Sequence[RemoteFile]) -> None:
+    """Raises CheckpointError when the missing files do not fit beside what must stay free."""
+    num_bytes = sum(file.num_bytes or 0 for file in missing)
+    if num_bytes == 0:
+        return
+    folder = Path(constants.HF_HUB_CACHE)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if num_bytes + SPARE_BYTES > free:
+        raise CheckpointError(
+            f"{hub_id} needs {num_bytes / 1e9:.1f} GB for its weights and {folder} has"
+            f" {free / 1e9:.1f} GB free; free some, or set HF_HOME to a larger disk"
+        )
+
+
+def fetch_files(
+    hub_id: str,
+    commit: str | None,
+    files: Sequence[RemoteFile],
+    on_progress: Callable[[float, str], None],
+) -> None:
+    """Download `files` into the cache, telling progress from 0 to 1. Raises CheckpointError."""
+    total = sum(file.num_bytes or 0 for file in files)
+    done = 0
+    for file in files:
+        reporter = _reporting_bar(done, total, on_progress)
+        try:
+            _download(hub_id, commit, file.name, tqdm_class=reporter)
+        except (OfflineModeIsEnabled, HTTPError, OSError) as error:
+            raise _explain(error, hub_id, commit) from error
+        done += file.num_bytes or 0
+
+
+def _reporting_bar(done: int, total: int, on_progress: Callable[[float, str], None]) -> Any:
+    """huggingface_hub's progress bar, which also tells `on_progress`."""
+
+    class ReportingBar(hub_tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._seen = kwargs.get("initial", 0) or 0
+            super().__init__(*args, **kwargs)
+
+        def update(self, n: float | None = 1) -> Any:
+            self._seen += n or 0
+            share = min((done + self._seen) / total, 1.0) if total else 0.0
+            gigabytes = f"{(done + self._seen) / 1e9:.2f} of {total / 1e9:.2f} GB"
+            on_progress(share, f"downloading weights, {gigabytes}")
+            return super().update(n)
+
+    return ReportingBar
+
+
+def _download(hub_id: str, commit: str | None, name: str, **options: Any) -> Path:
+    return Path(hf_hub_download(hub_id, name, revision=commit, **options))
+
+
+def _is_small(file: RemoteFile) -> bool:
+    is_at_top = "/" not in file.name
+    return (
+        is_at_top
+        and file.name.endswith(SMALL_SUFFIXES)
+        and (file.num_bytes or 0) <= MAX_SMALL_BYTES
+    )
+
+
+def _cached_snapshot(hub_id: str, revision: str | None) -> Snapshot | None:
+    path = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    if not isinstance(path, str):
+        return None
+    folder = Path(path).parent
+    return Snapshot(hub_id, folder.name, folder, None)
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """No answer at all, or the hub's own failure: what a download made earlier can stand in for."""
+    told = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError)
+    return not isinstance(error, told)
+
+
+def _explain(error: Exception, hub_id: str, revision: str | None) -> CheckpointError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, GatedRepoError):
+        return CheckpointError(
+            f"{hub_id} is gated: accept its terms at {constants.ENDPOINT}/{hub_id}, then log in"
+            " with `hf auth login`"
+        )
+    if isinstance(error, HFValidationError):
+        return CheckpointError(f"--model {hub_id!r} is neither a folder nor a hub id")
+    if isinstance(error, RevisionNotFoundError):
+        return CheckpointError(f"{hub_id} has no revision {revision!r}; see its page for branches")
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        return CheckpointError(
+            f"the hub has no model {hub_id!r}, or it is private, and there is no folder of that"
+            " name; check the name, or log in with `hf auth login`"
+        )
+    if isinstance(error, EntryNotFoundError):
+        return CheckpointError(f"{hub_id} lacks a file it should have: {_one_line(error)}")
+    if status is not None:
+        return CheckpointError(f"the hub answered {status} for {hub_id}; try again later")
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno:
+        return CheckpointError(f"{hub_id} cannot be stored: {_one_line(error)}")
+    return CheckpointError(
+        f"the hub cannot be reached ({type(error).__name__}) and {hub_id} is not in the local"
+        " cache; connect, use --model nano, or give --model a folder"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

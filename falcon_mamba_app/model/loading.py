@@ -1,0 +1,261 @@
+"""Weights, tokenizer and generation defaults of a located checkpoint.
+
+transformers and accelerate read the files; our modules then take over the very same tensors, so
+that nothing is held twice. A file that is damaged, or a tensor that is missing or of another shape,
+is a CheckpointError: no weight is ever left as it was initialised. It knows no text and no engine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from falcon_mamba_app.errors import CheckpointError, InvalidRequest
+from falcon_mamba_app.model import hub
+from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.registry import Checkpoint
+from falcon_mamba_app.protocol import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[float, str], None]
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# A = -exp(A_log): a rounded logarithm moves every decay, so checkpoints in fp32 keep these so.
+FP32_PARAMETERS = frozenset({"A_log", "D"})
+# What a chat answers with where its checkpoint says nothing: varied, and rarely astray.
+CHAT_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """How the checkpoint's authors want it to generate.
+
+    eos_token_ids: any of these ends a reply. sampling: for requests that do not say otherwise.
+    """
+
+    eos_token_ids: frozenset[int]
+    sampling: SamplingParams
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The --dtype setting for this device; "auto" is bfloat16 where the hardware multiplies it."""
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+
+
+def _cpu_multiplies_bf16() -> bool:
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    make_model: Callable[[ModelConfig], nn.Module],
+    on_progress: OnProgress = lambda share, what: None,
+) -> nn.Module:
+    """The checkpoint's weights in the modules of `make_model`, on `device`, ready to run.
+
+    `on_progress` is told a share from 0 to 1 of the step at hand, and its name. All matrices are
+    in `dtype`; A_log and D in fp32. A model with a `prepare` method has it called at the end.
+    Raises CheckpointError.
+    """
+    started = time.perf_counter()
+    _fetch_weights(checkpoint, on_progress)
+    source = _read_weights(checkpoint, device=device, dtype=dtype, on_progress=on_progress)
+    with torch.device("meta"):
+        model = make_model(checkpoint.config)
+    _take_over(model, source, checkpoint)
+    prepare = getattr(model, "prepare", None)
+    if prepare is not None:
+        prepare()
+    on_progress(1.0, "weights loaded")
+    seconds = time.perf_counter() - started
+    num_bytes = weights_bytes(model)
+    logger.info("loaded %s, %.2f GB in %.1f s", checkpoint.id, num_bytes / 1e9, seconds)
+    return model
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """Of all parameters; a tied head counts once."""
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _fetch_weights(checkpoint: Checkpoint, on_progress: OnProgress) -> None:
+    if checkpoint.missing_weights:
+        assert checkpoint.hub_id is not None, f"{checkpoint.id} has nowhere to come from"
+        hub.fetch_files(
+            checkpoint.hub_id, checkpoint.commit, checkpoint.missing_weights, on_progress
+        )
+
+
+def _read_weights(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, on_progress: OnProgress
+) -> Any:
+    """transformers' own module with every weight in place. Raises CheckpointError."""
+    model_class = _class_that_keeps_fp32(checkpoint)
+    try:
+        with _progress_told_to(on_progress):
+            model, report = model_class.from_pretrained(
+                checkpoint.folder,
+                dtype=dtype,
+                device_map={"": device},
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, in one line
+            )
+    except torch.OutOfMemoryError as error:
+        num_bytes = checkpoint.config.num_parameters() * dtype.itemsize
+        raise CheckpointError(
+            f"{checkpoint.id} needs {num_bytes / 1e9:.1f} GB for its weights in {_name(dtype)} and"
+            f" {device} has not that much free; free some, or choose a smaller --model"
+        ) from error
+    except Exception as error:  # safetensors, OSError, RuntimeError and more: all mean the files
+        raise CheckpointError(
+            f"the weights of {checkpoint.id} cannot be read ({_one_line(error)});"
+            f" download {checkpoint.folder} again"
+        ) from error
+    _refuse_incomplete(report, checkpoint)
+    return model
+
+
+def _class_that_keeps_fp32(checkpoint: Checkpoint) -> Any:
+    """transformers' class for the checkpoint, told to leave A_log and D in fp32."""
+    classes: Any = AutoModelForCausalLM._model_mapping  # by the type of the configuration
+    base = classes[type(_transformers_config(checkpoint))]
+    return type(base.__name__, (base,), {"_keep_in_fp32_modules_strict": set(FP32_PARAMETERS)})
+
+
+def _refuse_incomplete(report: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        key, found, wanted = mismatched[0]
+        raise CheckpointError(
+            f"{checkpoint.id}: {key} has the shape {tuple(found)} where config.json implies"
+            f" {tuple(wanted)} ({len(mismatched)} such); the files do not belong together"
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.id} lacks {len(missing)} of the model's weights, {missing[0]} first;"
+            " download it again"
+        )
+    unexpected = sorted(report["unexpected_keys"])
+    if unexpected:
+        raise CheckpointError(
+            f"{checkpoint.id} holds {len(unexpected)} weights that its config.json does not"
+            f" imply, {unexpected[0]} first; the files do not belong together"
+        )
+
+
+def _take_over(model: Any, source: nn.Module, checkpoint: Checkpoint) -> None:
+    """Give `model` the tensors of `source` themselves, and tie the head again where it is tied."""
+    result = model.load_state_dict(source.state_dict(), assign=True, strict=False)
+    assert not result.missing_keys, f"our modules need {result.missing_keys}"
+    assert not result.unexpected_keys, f"our modules lack {result.unexpected_keys}"
+    if checkpoint.config.tie_word_embeddings:
+        model.lm_head.weight = model.backbone.embeddings.weight
+
+
+@contextmanager
+def _progress_told_to(on_progress: OnProgress) -> Iterator[None]:
+    """Tell `on_progress` what transformers' own progress bar shows."""
+
+    def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        bar = factory(*args, **kwargs)
+        if not args:
+            return bar
+        return _told(bar, total=len(args[0]), on_progress=on_progress)
+
+    previous = transformers_logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(previous)
+
+
+def _told(bar: Any, *, total: int, on_progress: OnProgress) -> Iterator[Any]:
+    for done, item in enumerate(bar):
+        on_progress(done / max(total, 1), "reading weights")
+        yield item
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's tokenizer, a transformers fast one. Raises CheckpointError."""
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint.id} cannot be read ({_one_line(error)});"
+            f" download {checkpoint.folder} again"
+        ) from error
+
+
+def load_generation_defaults(checkpoint: Checkpoint, tokenizer: Any) -> GenerationDefaults:
+    """From generation_config.json, with config.json and the tokenizer behind it.
+
+    Ids come from the files alone: the base and instruct checkpoints number them differently. A
+    generation_config that samples is followed; a chat model without one gets CHAT_SAMPLING, a base
+    model the plain distribution, as the OpenAI API does.
+    """
+    path = checkpoint.folder / "generation_config.json"
+    config = _read_json(path) if path.is_file() else {}
+    eos = config.get("eos_token_id")
+    if eos is None:
+        eos = getattr(_transformers_config(checkpoint), "eos_token_id", None)
+    eos_token_ids: set[Any] = set(eos) if isinstance(eos, list) else {eos}
+    # A chat template's turns end with the tokenizer's own end token, whatever the list says.
+    eos_token_ids.add(tokenizer.eos_token_id)
+    eos_token_ids.discard(None)
+    fallback = CHAT_SAMPLING if checkpoint.has_chat_template else SamplingParams()
+    try:
+        sampling = _sampling(config) if config.get("do_sample") else fallback
+    except InvalidRequest as error:
+        raise CheckpointError(f"{checkpoint.id}: generation_config.json: {error}") from error
+    return GenerationDefaults(frozenset(eos_token_ids), sampling)
+
+
+def _sampling(config: Mapping[str, Any]) -> SamplingParams:
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    return SamplingParams(**{name: config[name] for name in names if config.get(name) is not None})
+
+
+def _transformers_config(checkpoint: Checkpoint) -> Any:
+    return AutoConfig.from_pretrained(checkpoint.folder)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_one_line(error)}") from error
+    return value
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,230 @@
+"""Which checkpoint a setting means, and whether this app can run it.
+
+`locate` runs before anything else starts. It reads (from the hub: fetches) only the small files,
+and refuses in one line whatever could not be loaded later: the wrong architecture, a missing shard,
+a full disk. It loads no weights and knows no tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from falcon_mamba_app.errors import CheckpointError
+from falcon_mamba_app.model import hub
+from falcon_mamba_app.model.config import FAMILIES, ModelConfig
+from falcon_mamba_app.settings import ModelSettings
+
+BUNDLED = "nano"
+BUNDLED_FOLDER = Path(__file__).parents[2] / "assets" / BUNDLED
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A published checkpoint by its short name."""
+
+    name: str
+    hub_id: str
+    trained_context_tokens: int
+
+
+KNOWN_MODELS = {
+    model.name: model
+    for model in (
+        KnownModel("falcon-mamba-7b", "tiiuae/falcon-mamba-7b", 8_192),
+        KnownModel("falcon-mamba-7b-instruct", "tiiuae/falcon-mamba-7b-instruct", 8_192),
+        KnownModel("falcon3-mamba-7b-base", "tiiuae/Falcon3-Mamba-7B-Base", 32_768),
+        KnownModel("falcon3-mamba-7b-instruct", "tiiuae/Falcon3-Mamba-7B-Instruct", 32_768),
+        KnownModel("mamba-130m", "state-spaces/mamba-130m-hf", 2_048),
+        KnownModel("mamba-370m", "state-spaces/mamba-370m-hf", 2_048),
+        KnownModel("mamba-790m", "state-spaces/mamba-790m-hf", 2_048),
+        KnownModel("mamba-1.4b", "state-spaces/mamba-1.4b-hf", 2_048),
+        KnownModel("mamba-2.8b", "state-spaces/mamba-2.8b-hf", 2_048),
+    )
+}
+BUNDLED_CONTEXT_TOKENS = 768
+DEFAULT_ON_GPU = "falcon-mamba-7b-instruct"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model this app can run. Its small files lie in `folder`; its weights do too, except for
+    the `missing_weights`, which loading fetches from the hub.
+    """
+
+    id: str  # for people and /v1/models: the short name, the hub id or the folder's name
+    folder: Path
+    config: ModelConfig
+    weight_files: tuple[str, ...]
+    has_chat_template: bool
+    is_bundled: bool = False
+    hub_id: str | None = None
+    commit: str | None = None
+    missing_weights: tuple[hub.RemoteFile, ...] = ()
+    trained_context_tokens: int | None = None
+
+    @property
+    def download_bytes(self) -> int:
+        """What loading will fetch from the hub first."""
+        return sum(file.num_bytes or 0 for file in self.missing_weights)
+
+
+def resolve(model: str, *, has_cuda: bool) -> str:
+    """The --model setting as a hub id or a folder's path. Raises CheckpointError for a bare word
+    that is no known name.
+    """
+    if model == "auto":
+        model = DEFAULT_ON_GPU if has_cuda else BUNDLED
+    if model == BUNDLED:
+        return str(BUNDLED_FOLDER)
+    known = KNOWN_MODELS.get(model.lower())
+    if known:
+        return known.hub_id
+    if _is_path(model):
+        return str(Path(model).expanduser())
+    if model.count("/") != 1:
+        names = ", ".join(("auto", BUNDLED, *KNOWN_MODELS))
+        raise CheckpointError(
+            f"--model {model!r} is neither a folder nor a known name; allowed are {names},"
+            " a hub id such as tiiuae/falcon-mamba-7b, or a folder"
+        )
+    return model
+
+
+def _is_path(model: str) -> bool:
+    return Path(model).expanduser().is_dir() or model.startswith((".", "/", "~", os.sep))
+
+
+def locate(settings: ModelSettings, *, has_cuda: bool) -> Checkpoint:
+    """The checkpoint that the settings mean, its small files in place and checked.
+
+    Raises CheckpointError with one line that says what to do.
+    """
+    target = resolve(settings.model, has_cuda=has_cuda)
+    if _is_path(target):
+        return _locate_folder(Path(target))
+    return _locate_on_hub(target, settings.revision)
+
+
+def _locate_folder(folder: Path) -> Checkpoint:
+    is_bundled = folder == BUNDLED_FOLDER
+    name = BUNDLED if is_bundled else folder.resolve().name
+    if not folder.is_dir():
+        raise CheckpointError(f"--model {folder}: there is no such folder")
+    config = _read_config(folder, str(folder))
+    weight_files = _weight_files(folder, str(folder))
+    absent = [file for file in weight_files if not (folder / file).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{folder} lacks {len(absent)} of its {len(weight_files)} weight files,"
+            f" {absent[0]} first; download or copy the checkpoint again"
+        )
+    return Checkpoint(
+        id=name,
+        folder=folder,
+        config=config,
+        weight_files=weight_files,
+        has_chat_template=_has_chat_template(folder, str(folder)),
+        is_bundled=is_bundled,
+        trained_context_tokens=BUNDLED_CONTEXT_TOKENS if is_bundled else None,
+    )
+
+
+def _locate_on_hub(hub_id: str, revision: str | None) -> Checkpoint:
+    snapshot = hub.fetch_small_files(hub_id, revision)
+    config = _read_config(snapshot.folder, hub_id)
+    weight_files = _weight_files(snapshot.folder, hub_id, remote=snapshot.remote_names)
+    missing = hub.missing_files(snapshot, weight_files)
+    hub.check_disk_space(hub_id, missing)
+    contexts = {known.hub_id: known.trained_context_tokens for known in KNOWN_MODELS.values()}
+    return Checkpoint(
+        id=hub_id,
+        folder=snapshot.folder,
+        config=config,
+        weight_files=weight_files,
+        has_chat_template=_has_chat_template(snapshot.folder, hub_id),
+        hub_id=hub_id,
+        commit=snapshot.commit,
+        missing_weights=missing,
+        trained_context_tokens=contexts.get(hub_id),
+    )
+
+
+def _read_config(folder: Path, name: str) -> ModelConfig:
+    raw = _read_json(folder / "config.json", name)
+    _refuse_foreign(raw, name)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as error:  # transformers validates with exceptions of several trees
+        raise CheckpointError(f"{name}: config.json is not valid: {_one_line(error)}") from error
+    return ModelConfig.from_transformers(config)
+
+
+def _refuse_foreign(raw: dict[str, Any], name: str) -> None:
+    architectures = raw.get("architectures") or []
+    if not architectures and "d_model" in raw and "n_layer" in raw:
+        hint = f"use {name}-hf" if name.startswith("state-spaces/") else "use its -hf version"
+        raise CheckpointError(
+            f"{name} is in the format of the mamba_ssm package, not of transformers; {hint}"
+        )
+    architecture = architectures[0] if architectures else raw.get("model_type")
+    if architecture not in FAMILIES and architecture not in FAMILIES.values():
+        what = f"is a {architecture}" if architecture else "names no architecture in config.json"
+        raise CheckpointError(f"{name} {what}; this app runs Mamba-1 models: {', '.join(FAMILIES)}")
+    if "quantization_config" in raw:
+        method = raw["quantization_config"].get("quant_method", "unknown")
+        raise CheckpointError(
+            f"{name} is quantised ({method}); this app runs float32, bfloat16 and float16"
+            " checkpoints, so use the model it was made from"
+        )
+
+
+def _weight_files(
+    folder: Path, name: str, *, remote: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """The names of the safetensors files that hold the weights, present or not."""
+    if (folder / INDEX_FILE).is_file():
+        weight_map = _read_json(folder / INDEX_FILE, name).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{name}: {INDEX_FILE} has no weight_map; download it again")
+        return tuple(sorted(set(weight_map.values())))
+    if (folder / SINGLE_FILE).is_file() or SINGLE_FILE in remote:
+        return (SINGLE_FILE,)
+    raise CheckpointError(
+        f"{name} has no safetensors weights ({SINGLE_FILE} or {INDEX_FILE});"
+        " convert it with transformers' save_pretrained"
+    )
+
+
+def _has_chat_template(folder: Path, name: str) -> bool:
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{name} has no tokenizer.json; add the tokenizer it was trained with"
+        )
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and bool(_read_json(path, name).get("chat_template"))
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{name} is no checkpoint: it has no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name}: {path.name} cannot be read: {_one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{name}: {path.name} is no JSON object; download it again")
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
