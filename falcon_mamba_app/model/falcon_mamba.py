@@ -104,6 +104,12 @@ class Block(nn.Module):
         self.norm = RMSNorm(config, ops)
         self.mixer = Mixer(config, ops)
 
+    def forward(
+        self, hidden: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch
+    ) -> Tensor:
+        """(t, h) residual stream in, out; shapes otherwise as in Mixer."""
+        return hidden + self.mixer(self.norm(hidden), conv_states, ssm_states, batch)
+
 
 class Backbone(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
@@ -125,8 +131,9 @@ class FalconMamba(nn.Module):
     def prepare(self) -> None:
         """To be called once after the weights are in place."""
         self.requires_grad_(False).eval()
-        for layer in self.backbone.layers:
-            layer.mixer.prepare()
+        for module in self.modules():
+            if isinstance(module, Mixer):
+                module.prepare()
 
     @property
     def device(self) -> torch.device:
@@ -150,7 +157,7 @@ class FalconMamba(nn.Module):
         if self.config.residual_in_fp32:
             hidden = hidden.float()
         for layer, conv, ssm in zip(self.backbone.layers, conv_states, ssm_states, strict=True):
-            hidden = hidden + layer.mixer(layer.norm(hidden), conv, ssm, batch)
+            hidden = layer(hidden, conv, ssm, batch)
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,0 +1,224 @@
+"""The engine: sequences in, events out, one step at a time.
+
+`step()` is plan → run → settle. It owns the slots and the snapshots, and keeps the one promise on
+which everything rests: a state advances only by committed tokens. It knows no text, no HTTP and no
+asyncio; it has no thread of its own, so tests call `step()` themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from falcon_mamba_app.engine.model_runner import ModelRunner, SampledToken, ScoredToken
+from falcon_mamba_app.engine.scheduler import PrefillChunk, Scheduler
+from falcon_mamba_app.engine.sequence import Sequence, Status
+from falcon_mamba_app.engine.snapshot_store import SnapshotStore
+from falcon_mamba_app.engine.state_pool import StatePool
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.protocol import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The sequence waits; `position` 1 is next."""
+
+    seq_id: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The sequence has a slot, and `num_reused_tokens` of its prompt came from a snapshot."""
+
+    seq_id: int
+    num_reused_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The sequence's state has consumed `num_computed_tokens` of its prompt."""
+
+    seq_id: int
+    num_computed_tokens: int
+    scores: list[ScoredToken]  # of this chunk, for sequences that score their prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The reply has one more token, which the state has not consumed yet."""
+
+    seq_id: int
+    token: SampledToken
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The sequence is finished and its slot is free."""
+
+    seq_id: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The sequence was given up; `message` is for its owner."""
+
+    seq_id: int
+    message: str
+
+
+EngineEvent = Queued | Admitted | Prefilled | Sampled | Ended | Failed
+
+
+class Engine:
+    """Everything between token ids in and token ids out."""
+
+    def __init__(
+        self,
+        model: FalconMamba,
+        *,
+        eos_token_ids: frozenset[int],
+        max_running: int,
+        max_prefill_tokens: int,
+        max_snapshot_bytes: int,
+    ) -> None:
+        self.model = model
+        self.snapshots = SnapshotStore(max_bytes=max_snapshot_bytes)
+        self.pool = StatePool(
+            model.config, max_running=max_running, device=model.device, dtype=model.dtype
+        )
+        self._scheduler = Scheduler(max_running=max_running, max_prefill_tokens=max_prefill_tokens)
+        self._runner = ModelRunner(model, self.pool)
+        self._eos_token_ids = eos_token_ids
+        self._sequences: dict[int, Sequence] = {}
+
+    @property
+    def num_running(self) -> int:
+        return len(self._scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._scheduler.waiting)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    def add(self, seq: Sequence) -> None:
+        """Take on a sequence; its events carry its seq_id."""
+        assert seq.prompt_token_ids, f"{seq.seq_id=} has no prompt"
+        self._sequences[seq.seq_id] = seq
+        self._scheduler.add(seq)
+
+    def abort(self, seq_id: int) -> None:
+        """Give up a sequence, keeping what it has read as a snapshot. No event follows."""
+        seq = self._sequences.get(seq_id)
+        if seq is not None:
+            self._finish(seq)
+
+    def step(self) -> list[EngineEvent]:
+        """Advance every running sequence once; returns what happened, in order."""
+        events = self._admit()
+        plan = self._scheduler.plan()
+        if plan.decode:
+            events += self._decode(plan.decode)
+        if plan.prefill:
+            events += self._prefill(plan.prefill)
+        return events
+
+    def _admit(self) -> list[EngineEvent]:
+        """Give free slots to those who wait longest, with the best state we have for them."""
+        admitted = self._scheduler.admit()
+        events: list[EngineEvent] = [self._start(seq) for seq in admitted]
+        for position, seq in enumerate(self._scheduler.waiting, start=1):
+            if seq.queue_position != position:
+                seq.queue_position = position
+                events.append(Queued(seq.seq_id, position))
+        return events
+
+    def _start(self, seq: Sequence) -> Admitted:
+        seq.slot = self.pool.take()
+        # A prompt that is scored is read in full: its scores are not in the snapshot.
+        if seq.session_id is not None and seq.score_prompt is None:
+            snapshot = self.snapshots.longest_prefix(seq.session_id, seq.prompt_token_ids)
+            if snapshot is not None:
+                self.pool.restore(seq.slot, snapshot.state)
+                seq.num_computed_tokens = snapshot.num_tokens
+        seq.status = Status.PREFILLING if seq.num_remaining_prefill_tokens else Status.DECODING
+        return Admitted(seq.seq_id, seq.num_computed_tokens)
+
+    def _decode(self, rows: list[Sequence]) -> list[EngineEvent]:
+        try:
+            tokens = self._runner.decode(rows)
+        except torch.OutOfMemoryError as error:
+            return [self._fail(seq, error) for seq in rows]
+        return [
+            event
+            for seq, token in zip(rows, tokens, strict=True)
+            for event in self._settle(seq, token)
+        ]
+
+    def _settle(self, seq: Sequence, token: SampledToken) -> list[EngineEvent]:
+        """Commit one sampled token, and end the sequence where it ends."""
+        seq.num_computed_tokens += 1
+        seq.output_token_ids.append(token.token_id)
+        reason = self._finish_reason(seq)
+        if reason is None:
+            return [Sampled(seq.seq_id, token)]
+        self._finish(seq)
+        return [Sampled(seq.seq_id, token), Ended(seq.seq_id, reason)]
+
+    def _finish_reason(self, seq: Sequence) -> FinishReason | None:
+        if seq.output_token_ids[-1] in self._eos_token_ids and not seq.sampling.ignore_eos:
+            return "stop"
+        return "length" if len(seq.output_token_ids) >= seq.sampling.max_new_tokens else None
+
+    def _prefill(self, chunks: list[PrefillChunk]) -> list[EngineEvent]:
+        try:
+            scores = self._runner.prefill(chunks)
+        except torch.OutOfMemoryError as error:
+            return [self._fail(chunk.seq, error) for chunk in chunks]
+        events: list[EngineEvent] = []
+        for chunk in chunks:
+            seq = chunk.seq
+            seq.num_computed_tokens = chunk.end
+            events.append(Prefilled(seq.seq_id, chunk.end, scores.get(seq.seq_id, [])))
+            if seq.num_remaining_prefill_tokens == 0:
+                events += self._end_prefill(seq)
+        return events
+
+    def _end_prefill(self, seq: Sequence) -> list[EngineEvent]:
+        if seq.sampling.max_new_tokens == 0:
+            self._finish(seq)
+            return [Ended(seq.seq_id, "length")]
+        self._save(seq)  # exactly what a retry needs
+        seq.status = Status.DECODING
+        return []
+
+    def _finish(self, seq: Sequence) -> None:
+        """Free the slot, keeping the state for the session's next turn."""
+        self._save(seq)
+        self._drop(seq)
+
+    def _fail(self, seq: Sequence, error: Exception) -> Failed:
+        """Free the slot without keeping a state that may be half advanced."""
+        self._drop(seq)
+        reason = str(error).partition("\n")[0]
+        return Failed(seq.seq_id, f"the device ran out of memory in mid-step: {reason}")
+
+    def _drop(self, seq: Sequence) -> None:
+        self._scheduler.remove(seq)
+        if seq.slot is not None:
+            self.pool.release(seq.slot)
+        self._runner.drop(seq)
+        del self._sequences[seq.seq_id]
+        seq.slot, seq.status = None, Status.FINISHED
+
+    def _save(self, seq: Sequence) -> None:
+        if seq.session_id is None or seq.slot is None or seq.num_computed_tokens == 0:
+            return
+        token_ids = seq.computed_token_ids
+        if not self.snapshots.has(seq.session_id, token_ids):
+            self.snapshots.put(seq.session_id, token_ids, self.pool.save(seq.slot))

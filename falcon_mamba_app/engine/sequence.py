@@ -1,0 +1,59 @@
+"""One request inside the engine: its tokens, its counters, its status. No tensors.
+
+The one fact: a sequence's state has consumed exactly its first `num_computed_tokens` tokens. The
+last token is always left to feed, because a state alone gives no logits.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from falcon_mamba_app.protocol import SamplingParams
+
+
+class Status(enum.Enum):
+    WAITING = "waiting"  # no slot yet
+    PREFILLING = "prefilling"  # reading prompt[:-1]
+    DECODING = "decoding"  # one token a step
+    FINISHED = "finished"  # no slot any more
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    """A prompt, what has been written after it, and how far its state has come."""
+
+    seq_id: int
+    prompt_token_ids: list[int]
+    sampling: SamplingParams
+    seed: int  # of this request, resolved
+    session_id: str | None = None
+    score_prompt: int | None = None  # alternatives per prompt token; None scores nothing
+    output_token_ids: list[int] = field(default_factory=list)
+    status: Status = Status.WAITING
+    slot: int | None = None
+    num_computed_tokens: int = 0
+    queue_position: int | None = None  # as last reported; 1 is next
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Prompt tokens to read before the first can be sampled; the last one is fed by decode."""
+        return len(self.prompt_token_ids) - 1
+
+    @property
+    def num_remaining_prefill_tokens(self) -> int:
+        return self.num_prefill_tokens - self.num_computed_tokens
+
+    @property
+    def next_token_id(self) -> int:
+        """The token that the next decode step feeds."""
+        position = self.num_computed_tokens - len(self.prompt_token_ids)
+        return self.prompt_token_ids[-1] if position < 0 else self.output_token_ids[position]
+
+    @property
+    def computed_token_ids(self) -> list[int]:
+        """What the state has consumed."""
+        num_output = self.num_computed_tokens - len(self.prompt_token_ids)
+        if num_output < 0:
+            return self.prompt_token_ids[: self.num_computed_tokens]
+        return self.prompt_token_ids + self.output_token_ids[:num_output]

@@ -1,0 +1,146 @@
+"""The one thread that owns the device, from loading the model to exit.
+
+Commands come in through an inbox, the events of one step leave together through one callback.
+Nothing else may touch the engine while the thread lives; `call` is how others ask it something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from falcon_mamba_app.engine.engine import Engine, EngineEvent
+from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.errors import EngineFailure
+
+logger = logging.getLogger(__name__)
+
+Command = Callable[[Engine], None]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counts after the newest step."""
+
+    running: int = 0
+    waiting: int = 0
+    snapshots: int = 0
+    snapshot_bytes: int = 0
+    gpu_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+
+
+class EngineWorker:
+    """Runs an engine that `make_engine` builds on the worker's own thread.
+
+    `on_events` gets the events of each step, `on_failure` the one error after which nothing more
+    can be generated. Both are called on the worker's thread and must not block.
+    """
+
+    def __init__(
+        self,
+        make_engine: Callable[[], Engine],
+        *,
+        on_events: Callable[[list[EngineEvent]], None],
+        on_failure: Callable[[EngineFailure], None],
+    ) -> None:
+        self._make_engine = make_engine
+        self._on_events, self._on_failure = on_events, on_failure
+        self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._ready: Future[None] = Future()
+        # A daemon: a process that is told to end must not wait for a download or a long step.
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.stats = EngineStats()
+
+    def start(self) -> Future[None]:
+        """Start the thread; the future is done when the model is loaded, or holds why it is not."""
+        self._thread.start()
+        return self._ready
+
+    def add(self, seq: Sequence) -> None:
+        """Hand a sequence to the engine."""
+        self._inbox.put(lambda engine: engine.add(seq))
+
+    def abort(self, seq_id: int) -> None:
+        """Free the sequence's slot before the next step. A sequence already gone is no error."""
+        self._inbox.put(lambda engine: engine.abort(seq_id))
+
+    def call(self, function: Callable[[Engine], Result]) -> Future[Result]:
+        """Run `function` between two steps; its result or error arrives in the future."""
+        future: Future[Result] = Future()
+
+        def command(engine: Engine) -> None:
+            try:
+                future.set_result(function(engine))
+            except Exception as error:
+                future.set_exception(error)
+
+        self._inbox.put(command)
+        return future
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """End the thread after the current step; whether it ended in time."""
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            engine = self._make_engine()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(None)
+        try:
+            while self._obey(engine):
+                events = engine.step()
+                self.stats = _stats(engine)
+                if events:
+                    self._on_events(events)
+        except Exception as error:
+            logger.exception("the engine failed")
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            self._on_failure(EngineFailure(f"the engine failed ({reason}); restart the server"))
+            self._serve_snapshots(engine)
+
+    def _serve_snapshots(self, engine: Engine) -> None:
+        """After a failure: no more steps, but what lies in host memory can still be fetched."""
+        while (command := self._inbox.get()) is not None:
+            with contextlib.suppress(Exception):
+                command(engine)
+
+    def _obey(self, engine: Engine) -> bool:
+        """Carry out all commands, waiting for one when there is no other work; False to stop."""
+        while True:
+            is_idle = not engine.has_work
+            if is_idle:
+                self.stats = _stats(engine)
+            try:
+                command = self._inbox.get(block=is_idle)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command(engine)
+
+
+def _stats(engine: Engine) -> EngineStats:
+    on_gpu = engine.model.device.type == "cuda"
+    return EngineStats(
+        running=engine.num_running,
+        waiting=engine.num_waiting,
+        snapshots=len(engine.snapshots),
+        snapshot_bytes=engine.snapshots.num_bytes,
+        gpu_memory_bytes=torch.cuda.memory_allocated() if on_gpu else None,
+        peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
+    )
