@@ -53,6 +53,8 @@ class EchoService:
         self._status = "ready"
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        if self._status == "failed":
+            raise EngineFailure("the service is closed")
         if self._status != "ready":
             raise NotReady("the model is still loading")
         started_s = time.monotonic()

@@ -1,0 +1,93 @@
+"""Errors as OpenAI's clients expect them: a status, and {"error": {message, type, param, code}}.
+
+The application's errors carry their own status and code. What only HTTP can do wrong is named here.
+An error nobody expected is answered with a generic sentence; the log tells its kind and the place,
+never its message, which may quote the user.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, NotFound
+
+logger = logging.getLogger(__name__)
+
+
+class HttpError(FalconMambaError):
+    """The request fails before it says what to generate. `headers` go with the answer."""
+
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
+
+
+class WrongKey(HttpError):
+    """The API key is missing or wrong."""
+
+    http_status = 401
+    code = "invalid_api_key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, {"WWW-Authenticate": "Bearer"})
+
+
+class WrongMethod(HttpError):
+    """The path exists, the method does not."""
+
+    http_status = 405
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(HttpError):
+    """The body has more bytes than the endpoint accepts."""
+
+    http_status = 413
+    code = "request_too_large"
+
+
+class WrongContentType(HttpError):
+    """The body is not declared as JSON."""
+
+    http_status = 415
+    code = "unsupported_media_type"
+
+
+class ModelNotFound(NotFound):
+    """The request names a model that this server does not serve."""
+
+    code = "model_not_found"
+
+
+def presentable(error: Exception) -> FalconMambaError:
+    """`error` if it may be shown, else a generic one, after logging where it came from."""
+    if isinstance(error, FalconMambaError):
+        return error
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    place = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    logger.error("unexpected %s at %s", type(error).__name__, place)
+    return FalconMambaError("the server failed unexpectedly; its log says where")
+
+
+def error_body(error: FalconMambaError) -> dict[str, Any]:
+    """OpenAI's error object."""
+    is_callers_fault = 400 <= error.http_status < 500
+    return {
+        "error": {
+            "message": str(error),
+            "type": "invalid_request_error" if is_callers_fault else "server_error",
+            "param": error.param if isinstance(error, InvalidRequest) else None,
+            "code": error.code,
+        }
+    }
+
+
+def error_headers(error: FalconMambaError) -> dict[str, str]:
+    """Headers that go with the error: when to come back, how to sign in, what is allowed."""
+    headers = dict(error.headers) if isinstance(error, HttpError) else {}
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(retry_after_s)
+    return headers

@@ -1,0 +1,158 @@
+"""The two endpoints that generate: from a checked body to an answer, whole or streamed.
+
+Until the first event a failure is an HTTP status; after it, an event of the stream and its end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
+from falcon_mamba_app.api.errors import ModelNotFound, error_body, presentable
+from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion
+from falcon_mamba_app.api.running import ReplyEvent, run_plan
+from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions, parse_body
+from falcon_mamba_app.api.transport import (
+    EventStream,
+    json_response,
+    read_json_body,
+    sse_event,
+    while_read,
+)
+from falcon_mamba_app.api.usage import UsageMeter
+from falcon_mamba_app.errors import EngineFailure, NotReady
+from falcon_mamba_app.protocol import GenerationService, ModelInfo, PrefillProgress, Waiting
+
+SSE_DONE = b"data: [DONE]\n\n"
+
+
+class Generation:
+    """Chat and completions over one service."""
+
+    def __init__(self, service: GenerationService, access: Access, *, max_body_bytes: int) -> None:
+        self._service = service
+        self._access = access
+        self._max_body_bytes = max_body_bytes
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        body = parse_body(ChatBody, await self._read(request))
+        model = served_model(self._service, body.model)
+        plan = plan_chat(body, model, self._session_id(request, body))
+        return await self._answer(request, body, plan, _Answer(ChatFormat(), model.id))
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        body = parse_body(CompletionBody, await self._read(request))
+        model = served_model(self._service, body.model)
+        plan = plan_completion(body, model, self._session_id(request, body))
+        shape = CompletionFormat(echo=bool(body.echo), with_logprobs=body.logprobs is not None)
+        return await self._answer(request, body, plan, _Answer(shape, model.id))
+
+    async def _read(self, request: Request) -> bytes:
+        return await read_json_body(request, max_bytes=self._max_body_bytes)
+
+    def _session_id(self, request: Request, body: ChatBody | CompletionBody) -> str | None:
+        if body.prompt_cache_key is None:
+            return None
+        return self._access.session_id(request.state.api_key, body.prompt_cache_key)
+
+    async def _answer(
+        self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: _Answer
+    ) -> Response:
+        events = run_plan(self._service, plan)
+        if not body.stream:
+            return json_response(await while_read(request, answer.whole(events)))
+        try:
+            first = await while_read(request, anext(events))
+        except BaseException:
+            await events.aclose()
+            raise
+        options = body.stream_options or StreamOptions()
+        return EventStream(answer.streamed(first, events, options), closes=events)
+
+
+class _Answer:
+    """One answer under way: its envelope, its format and its count of tokens."""
+
+    def __init__(self, shape: AnswerFormat, model_id: str) -> None:
+        self._format = shape
+        self._usage = UsageMeter()
+        self._id = shape.id_prefix + secrets.token_hex(12)
+        self._created = int(time.time())
+        self._model_id = model_id
+
+    async def whole(self, events: AsyncGenerator[ReplyEvent, None]) -> Json:
+        """The answer in one piece, when the last reply has finished."""
+        chunks: dict[int, list[Json]] = {}
+        async with aclosing(events):
+            async for reply, event in events:
+                self._usage.add(reply, event)
+                if (chunk := self._format.chunk(reply, event)) is not None:
+                    chunks.setdefault(reply.index, []).append(chunk)
+        choices = [self._format.join(chunks[index]) for index in sorted(chunks)]
+        envelope = self._envelope(self._format.answer_object, choices)
+        return {**envelope, "usage": self._usage.usage()}
+
+    async def streamed(
+        self, first: ReplyEvent, events: AsyncGenerator[ReplyEvent, None], options: StreamOptions
+    ) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events, each event of the service in one of its own."""
+        try:
+            yield self._sse(first, options)
+            async for reply_event in events:
+                yield self._sse(reply_event, options)
+        except Exception as error:
+            yield sse_event(error_body(presentable(error)))
+            return
+        usage = self._usage.usage()
+        if options.include_usage and usage is not None:
+            yield sse_event({**self._envelope(self._format.chunk_object, []), "usage": usage})
+        yield SSE_DONE
+
+    def _sse(self, reply_event: ReplyEvent, options: StreamOptions) -> bytes:
+        reply, event = reply_event
+        self._usage.add(reply, event)
+        # Comments keep the connection alive in a long wait; clients skip them.
+        if isinstance(event, Waiting):
+            return b": waiting %d\n\n" % event.position
+        if isinstance(event, PrefillProgress):
+            return b": prefill %d/%d\n\n" % (event.computed_tokens, event.prompt_tokens)
+        choice = self._format.chunk(reply, event)
+        if choice is None:
+            return b""
+        chunk = self._envelope(self._format.chunk_object, [choice])
+        if options.continuous_usage_stats:
+            chunk["usage"] = self._usage.usage()
+        elif options.include_usage:
+            chunk["usage"] = None
+        return sse_event(chunk)
+
+    def _envelope(self, object_name: str, choices: list[Json]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": object_name,
+            "created": self._created,
+            "model": self._model_id,
+            "choices": choices,
+        }
+
+
+def served_model(service: GenerationService, name: str | None) -> ModelInfo:
+    """The model, if it is ready and `name` means it. Raises NotReady, EngineFailure or NotFound."""
+    stats = service.stats()
+    if stats.status == "loading":
+        raise NotReady(f"the model is still loading{': ' if stats.detail else ''}{stats.detail}")
+    if stats.status == "failed" or stats.model is None:
+        raise EngineFailure(stats.detail or "the server has stopped generating")
+    if name is not None and name != stats.model.id:
+        raise ModelNotFound(f"there is no model of the name asked for; served is {stats.model.id}")
+    return stats.model

@@ -1,0 +1,147 @@
+"""From a checked body to the replies that the service has to write.
+
+A body asks for n replies to each of its prompts. Every one becomes a GenerationRequest; the first
+reply to a prompt leads, the others follow it and share its session, so that they restore the state
+that has read the prompt instead of reading it again. No HTTP here, and no OpenAI shapes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, Prompt
+from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.protocol import (
+    GenerationRequest,
+    Message,
+    ModelInfo,
+    SamplingParams,
+    sampling_field_names,
+)
+
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+SEED_RANGE = 2**64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedReply:
+    """One reply. `follows` is the index of the reply whose state it starts from, None to lead."""
+
+    index: int
+    prompt_index: int
+    request: GenerationRequest
+    follows: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All replies of one body. `ephemeral_session` is to be forgotten when they are written."""
+
+    replies: tuple[PlannedReply, ...]
+    ephemeral_session: str | None = None
+
+
+def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
+    """The replies to a conversation."""
+    messages = tuple(
+        Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages
+    )
+    field = "max_completion_tokens" if body.max_tokens is None else "max_tokens"
+    max_new_tokens = body.max_completion_tokens or body.max_tokens
+    _refuse_too_many_tokens(field, max_new_tokens, model)
+    sampling = _sampling(
+        body, model, max_new_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
+    )
+    request = GenerationRequest(prompt=messages, sampling=sampling, session_id=session_id)
+    return _plan([request], num_each=body.n or 1)
+
+
+def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | None) -> Plan:
+    """The replies to each prompt, prompt by prompt."""
+    max_new_tokens = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+    _refuse_too_many_tokens("max_tokens", max_new_tokens, model)
+    sampling = _sampling(body, model, max_new_tokens, logprobs=body.logprobs)
+    if body.echo and body.logprobs is not None and max_new_tokens == 1:
+        # Whoever scores a prompt this way cuts the one new token off: it must always be there.
+        sampling = replace(sampling, ignore_eos=True)
+    requests = [
+        GenerationRequest(
+            prompt=prompt,
+            sampling=sampling,
+            session_id=session_id,
+            score_prompt=_score_prompt(body, prompt),
+        )
+        for prompt in body.prompt
+    ]
+    return _plan(requests, num_each=body.n or 1)
+
+
+def _score_prompt(body: CompletionBody, prompt: Prompt) -> int | None:
+    """Alternatives to ask for. Token ids are scored to be echoed: only the model has their text."""
+    if not body.echo:
+        return None
+    return 0 if body.logprobs is None and not isinstance(prompt, str) else body.logprobs
+
+
+def _refuse_too_many_tokens(field: str, value: int | None, model: ModelInfo) -> None:
+    limit = model.max_new_tokens
+    if value is not None and limit is not None and value > limit:
+        raise InvalidRequest(
+            f"{field} is {value}; this server writes at most {limit} tokens", param=field
+        )
+
+
+def _sampling(
+    body: ChatBody | CompletionBody,
+    model: ModelInfo,
+    max_new_tokens: int | None,
+    *,
+    logprobs: int | None,
+) -> SamplingParams:
+    """What the body says, and the model's defaults for the rest."""
+    defaults = model.default_sampling
+    given: dict[str, Any] = {
+        name: getattr(body, name)
+        for name in sampling_field_names()
+        if name not in ("logprobs", "max_new_tokens") and getattr(body, name) is not None
+    }
+    if "stop" in given:
+        given["stop"] = tuple(given["stop"])
+    if max_new_tokens is None:
+        max_new_tokens = min(
+            defaults.max_new_tokens, model.max_new_tokens or defaults.max_new_tokens
+        )
+    return replace(defaults, **given, max_new_tokens=max_new_tokens, logprobs=logprobs)
+
+
+def _plan(requests: list[GenerationRequest], *, num_each: int) -> Plan:
+    session_id = requests[0].session_id
+    ephemeral_session = secrets.token_hex(16) if num_each > 1 and session_id is None else None
+    replies: list[PlannedReply] = []
+    for prompt_index, request in enumerate(requests):
+        leader = replace(request, session_id=session_id or ephemeral_session)
+        leader_index = len(replies)
+        replies.append(PlannedReply(index=leader_index, prompt_index=prompt_index, request=leader))
+        for number in range(1, num_each):
+            follower = replace(
+                leader, sampling=_with_another_seed(leader.sampling, number), score_prompt=None
+            )
+            replies.append(
+                PlannedReply(
+                    index=len(replies),
+                    prompt_index=prompt_index,
+                    request=follower,
+                    follows=leader_index,
+                )
+            )
+    return Plan(replies=tuple(replies), ephemeral_session=ephemeral_session)
+
+
+def _with_another_seed(sampling: SamplingParams, number: int) -> SamplingParams:
+    """`sampling` with the seed moved by `number`, within 64 signed bits; no seed stays no seed."""
+    if sampling.seed is None:
+        return sampling
+    moved = (sampling.seed + number + SEED_RANGE // 2) % SEED_RANGE - SEED_RANGE // 2
+    return replace(sampling, seed=moved)

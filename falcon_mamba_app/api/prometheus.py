@@ -1,0 +1,88 @@
+"""The service's figures for Prometheus.
+
+Read from `service.stats()` at each scrape; what the service does not know is left out, since a
+figure that is absent and one that is 0 mean different things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "falcon_mamba_"
+
+# Field of ServiceStats → name and help. Prometheus appends _total to counters.
+COUNTERS = {
+    "requests_total": ("requests", "Requests accepted."),
+    "prompt_tokens_total": ("prompt_tokens", "Prompt tokens of all requests, reused ones too."),
+    "reused_tokens_total": ("reused_tokens", "Prompt tokens restored from a snapshot."),
+    "completion_tokens_total": ("completion_tokens", "Tokens generated."),
+}
+GAUGES = {
+    "running": ("sequences_running", "Sequences that hold a slot."),
+    "waiting": ("sequences_waiting", "Requests in line for a slot."),
+    "max_running": ("sequences_max_running", "Slots."),
+    "snapshots": ("snapshots", "Saved states of idle sessions."),
+    "snapshot_bytes": ("snapshot_bytes", "Memory held by snapshots."),
+    "max_snapshot_bytes": ("snapshot_max_bytes", "Memory that snapshots may hold."),
+    "decode_tokens_per_s": ("decode_tokens_per_second", "Generated over the last seconds."),
+    "prefill_tokens_per_s": ("prefill_tokens_per_second", "Read over the last seconds."),
+    "process_memory_bytes": ("process_memory_bytes", "Resident memory of the process."),
+    "peak_process_memory_bytes": ("process_memory_peak_bytes", "The most it has been."),
+    "gpu_memory_bytes": ("gpu_memory_bytes", "Device memory allocated by the process."),
+    "peak_gpu_memory_bytes": ("gpu_memory_peak_bytes", "The most it has been."),
+    "load_progress": ("load_progress_ratio", "0 to 1 while the model loads."),
+}
+MODEL_GAUGES = {
+    "state_bytes": ("state_bytes", "State of one sequence, whatever its length."),
+    "weights_bytes": ("weights_bytes", "Size of the weights."),
+}
+MODEL_LABELS = ("id", "family", "dtype", "device", "kernels", "quantization")
+
+
+class StatsCollector(Collector):
+    """Turns one snapshot of the service into metric families."""
+
+    def __init__(self, service: GenerationService) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._service.stats()
+        yield GaugeMetricFamily(
+            PREFIX + "ready", "1 when requests are served.", float(stats.status == "ready")
+        )
+        for field, (name, text) in COUNTERS.items():
+            if (value := getattr(stats, field)) is not None:
+                yield CounterMetricFamily(PREFIX + name, text, value)
+        yield from _gauges(stats, GAUGES)
+        if stats.model is not None:
+            yield from _gauges(stats.model, MODEL_GAUGES)
+            labels = {name: getattr(stats.model, name) for name in MODEL_LABELS}
+            known = {name: value for name, value in labels.items() if value is not None}
+            yield InfoMetricFamily(PREFIX + "model", "What is loaded.", known)
+
+
+def _gauges(
+    source: ServiceStats | ModelInfo, gauges: dict[str, tuple[str, str]]
+) -> Iterator[Metric]:
+    for field, (name, text) in gauges.items():
+        if (value := getattr(source, field)) is not None:
+            yield GaugeMetricFamily(PREFIX + name, text, value)
+
+
+class MetricsPage:
+    """The text of /metrics, from a registry of its own."""
+
+    def __init__(self, service: GenerationService) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(StatsCollector(service))
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,155 @@
+"""The OpenAI-compatible API over a GenerationService, with sessions, health and metrics.
+
+Everything lives under /v1, /health and /metrics, so that a page can be mounted beside it at "/".
+Whoever builds the application starts and closes the service; this module only asks it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.errors import (
+    WrongMethod,
+    error_body,
+    error_headers,
+    presentable,
+)
+from falcon_mamba_app.api.generation import Generation, served_model
+from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
+from falcon_mamba_app.api.sessions import Sessions
+from falcon_mamba_app.api.transport import ReaderGone, json_response
+from falcon_mamba_app.errors import NotFound
+from falcon_mamba_app.protocol import GenerationService, ModelInfo
+
+OWNER = "falcon-mamba-app"  # tells a copy of this app, which has sessions, from other servers
+CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def create_api(
+    service: GenerationService,
+    *,
+    api_keys: tuple[str, ...] = (),
+    max_body_bytes: int = 32 * 2**20,
+    max_state_bytes: int = 64 * 2**20,
+) -> FastAPI:
+    """The application that serves the API.
+
+    With `api_keys`, /v1 and /metrics ask for one of them; /health never does.
+    """
+    access = Access(api_keys)
+    generation = Generation(service, access, max_body_bytes=max_body_bytes)
+    sessions = Sessions(service, access, max_state_bytes=max_state_bytes)
+    info = _Information(service)
+    app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def add(method: str, path: str, endpoint: Endpoint) -> None:
+        app.add_api_route(path, _guarded(endpoint, access), methods=[method])
+
+    add("POST", "/v1/chat/completions", generation.chat)
+    add("POST", "/v1/completions", generation.completions)
+    add("GET", "/v1/models", info.models)
+    add("GET", "/v1/models/{model_id:path}", info.model)
+    add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
+    add("PUT", "/v1/sessions/{prompt_cache_key:path}/state", sessions.import_state)
+    add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
+    add("GET", "/metrics", info.metrics)
+    app.add_api_route("/health", info.health, methods=["GET"])
+    # Last of /v1: without it a page mounted at "/" would answer in HTML.
+    for path in ("/v1", "/v1/{rest:path}"):
+        app.add_api_route(path, _guarded(_no_such_endpoint, access), methods=ALL_METHODS)
+    return app
+
+
+def _guarded(endpoint: Endpoint, access: Access) -> Endpoint:
+    """`endpoint` behind the API key, with its errors turned into OpenAI's answers."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            request.state.api_key = access.check(request.headers.get("authorization"))
+            return await endpoint(request)
+        except ReaderGone:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception as raised:
+            error = presentable(raised)
+            return json_response(
+                error_body(error), status=error.http_status, headers=error_headers(error)
+            )
+
+    return guarded
+
+
+async def _no_such_endpoint(request: Request) -> Response:
+    """Raises WrongMethod where the path exists, NotFound elsewhere."""
+    allowed = sorted(
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] is Match.PARTIAL
+        for method in getattr(route, "methods", None) or ()
+    )
+    if allowed:
+        raise WrongMethod(
+            f"{request.method} is not allowed here; allowed is {', '.join(allowed)}",
+            {"Allow": ", ".join(allowed)},
+        )
+    raise NotFound("there is no such endpoint under /v1")
+
+
+class _Information:
+    """What is served, and how it fares."""
+
+    def __init__(self, service: GenerationService) -> None:
+        self._service = service
+        self._created = int(time.time())
+        self._metrics = MetricsPage(service)
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        return json_response(
+            {"object": "list", "data": [self._entry(served_model(self._service, None))]}
+        )
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/{id}."""
+        return json_response(
+            self._entry(served_model(self._service, request.path_params["model_id"]))
+        )
+
+    async def health(self, request: Request) -> Response:
+        """GET /health: 200 when requests are served, else 503, and why."""
+        stats = self._service.stats()
+        is_ready = stats.status == "ready"
+        return json_response(
+            {
+                "status": stats.status,
+                "detail": stats.detail,
+                "progress": 1.0 if is_ready else stats.load_progress,
+                "model": stats.model.id if stats.model else None,
+            },
+            status=200 if is_ready else 503,
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics, for Prometheus."""
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+    def _entry(self, model: ModelInfo) -> dict[str, Any]:
+        """OpenAI's model object; what else is known goes under "falcon_mamba"."""
+        return {
+            "id": model.id,
+            "object": "model",
+            "created": self._created,
+            "owned_by": OWNER,
+            "falcon_mamba": asdict(model),
+        }

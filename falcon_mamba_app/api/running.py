@@ -1,0 +1,79 @@
+"""Runs the replies of one plan and merges their events into one stream.
+
+Closing the stream cancels every reply that still runs. Followers start after their leader's first
+text, when the state that has read the prompt is there to restore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from falcon_mamba_app.api.planning import Plan, PlannedReply
+from falcon_mamba_app.protocol import GenerationEvent, GenerationService, TextDelta
+
+MAX_UNREAD_EVENTS = 64  # then the replies wait for the reader
+DEFAULT_MAX_PARALLEL = 8  # where the service does not tell how many it can run
+
+ReplyEvent = tuple[PlannedReply, GenerationEvent]
+
+
+async def run_plan(service: GenerationService, plan: Plan) -> AsyncGenerator[ReplyEvent, None]:
+    """The events of all replies, each with the reply it belongs to. Raises the first error."""
+    try:
+        if len(plan.replies) == 1:
+            reply = plan.replies[0]
+            async with aclosing(service.generate(reply.request)) as events:
+                async for event in events:
+                    yield reply, event
+        else:
+            async with aclosing(_Interleaving(service, plan).events()) as merged:
+                async for reply_event in merged:
+                    yield reply_event
+    finally:
+        if plan.ephemeral_session is not None:
+            service.forget(plan.ephemeral_session)
+
+
+class _Interleaving:
+    """Several replies at once, no more than the service has room for."""
+
+    def __init__(self, service: GenerationService, plan: Plan) -> None:
+        self._service = service
+        self._replies = plan.replies
+        self._queue: asyncio.Queue[ReplyEvent | Exception | None] = asyncio.Queue(MAX_UNREAD_EVENTS)
+        self._room = asyncio.Semaphore(service.stats().max_running or DEFAULT_MAX_PARALLEL)
+        self._has_spoken = [asyncio.Event() for _ in plan.replies]
+
+    async def events(self) -> AsyncGenerator[ReplyEvent, None]:
+        tasks = [asyncio.create_task(self._run(reply)) for reply in self._replies]
+        try:
+            num_running = len(tasks)
+            while num_running:
+                item = await self._queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                if item is None:
+                    num_running -= 1
+                else:
+                    yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, reply: PlannedReply) -> None:
+        """Put the reply's events into the queue, then None or the error that ended it."""
+        try:
+            if reply.follows is not None:
+                await self._has_spoken[reply.follows].wait()
+            async with self._room, aclosing(self._service.generate(reply.request)) as events:
+                async for event in events:
+                    await self._queue.put((reply, event))
+                    if isinstance(event, TextDelta):
+                        self._has_spoken[reply.index].set()
+            self._has_spoken[reply.index].set()
+            await self._queue.put(None)
+        except Exception as error:
+            await self._queue.put(error)

@@ -1,0 +1,46 @@
+"""A session's state over HTTP: take it away as a file, bring it back, forget it.
+
+A session is named as in generation, by `prompt_cache_key` under the caller's API key.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.generation import served_model
+from falcon_mamba_app.api.transport import json_response, read_body
+from falcon_mamba_app.protocol import GenerationService
+
+
+class Sessions:
+    """Export, import and forget over one service."""
+
+    def __init__(self, service: GenerationService, access: Access, *, max_state_bytes: int) -> None:
+        self._service = service
+        self._access = access
+        self._max_state_bytes = max_state_bytes
+
+    async def export_state(self, request: Request) -> Response:
+        """GET /v1/sessions/{prompt_cache_key}/state."""
+        served_model(self._service, None)
+        data = await self._service.export_state(self._session_id(request))
+        headers = {"Content-Disposition": 'attachment; filename="session.safetensors"'}
+        return Response(data, headers=headers, media_type="application/octet-stream")
+
+    async def import_state(self, request: Request) -> Response:
+        """PUT /v1/sessions/{prompt_cache_key}/state; answers how many tokens the state has read."""
+        served_model(self._service, None)
+        data = await read_body(request, max_bytes=self._max_state_bytes)
+        num_tokens = await self._service.import_state(self._session_id(request), data)
+        return json_response({"object": "session.state", "num_tokens": num_tokens})
+
+    async def forget(self, request: Request) -> Response:
+        """DELETE /v1/sessions/{prompt_cache_key}."""
+        self._service.forget(self._session_id(request))
+        return json_response({"object": "session", "deleted": True})
+
+    def _session_id(self, request: Request) -> str:
+        key: str = request.path_params["prompt_cache_key"]
+        return self._access.session_id(request.state.api_key, key)

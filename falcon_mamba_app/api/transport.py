@@ -1,0 +1,115 @@
+"""Bodies in, JSON and server-sent events out, and who is still listening.
+
+Knows HTTP through Starlette, and nothing of what the bodies say. A reader that goes away ends the
+work that was done for it, streamed or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from falcon_mamba_app.api.errors import BodyTooLarge, WrongContentType
+
+Result = TypeVar("Result")
+
+
+class ReaderGone(Exception):
+    """The client closed the connection; nobody is left to answer."""
+
+
+def to_json(value: Any) -> bytes:
+    """JSON in UTF-8 on one line, whatever the reader takes for a line's end.
+
+    Several clients split an event stream at U+0085, U+2028 and U+2029 too, so these are escaped.
+    A lone surrogate becomes its JSON escape.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escape in (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+        text = text.replace(character, escape)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def json_response(
+    value: Any, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """`value` as the whole answer."""
+    return Response(to_json(value), status, headers, "application/json")
+
+
+def sse_event(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + to_json(value) + b"\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. Closes `lines`, and `closes` under them, when the reader has gone.
+
+    Both are named because a generator that never started cannot close what it would have read.
+    """
+
+    def __init__(
+        self, lines: AsyncGenerator[bytes, None], *, closes: AsyncGenerator[Any, None]
+    ) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(lines, headers=headers, media_type="text/event-stream")
+        self._lines = lines
+        self._closes = closes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._closes), aclosing(self._lines):
+            await super().__call__(scope, receive, send)
+
+
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """The whole body. Raises BodyTooLarge before reading more than `max_bytes`."""
+    declared = request.headers.get("content-length", "0")
+    body = bytearray()
+    if not declared.isdigit() or int(declared) <= max_bytes:
+        async for part in request.stream():
+            body += part
+            if len(body) > max_bytes:
+                break
+        else:
+            return bytes(body)
+    raise BodyTooLarge(f"the body is too large; allowed are {max_bytes} bytes")
+
+
+async def read_json_body(request: Request, *, max_bytes: int) -> bytes:
+    """The body of a request that says it is JSON.
+
+    Raises WrongContentType otherwise: a web page elsewhere can send any other type from its
+    visitor's browser without asking.
+    """
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise WrongContentType("send the body with the header Content-Type: application/json")
+    return await read_body(request, max_bytes=max_bytes)
+
+
+async def while_read(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`. Cancels it and raises ReaderGone if the client leaves first."""
+    task = asyncio.create_task(work)
+    leaving = asyncio.create_task(_reader_leaves(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ReaderGone
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _reader_leaves(request: Request) -> None:
+    """Return when the client has closed the connection. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,63 @@
+"""Ways to reach an API under test: in process, or through a real server on the loopback.
+
+Plain functions and context managers; each test module makes its own fixtures of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.types import ASGIApp
+
+USER = {"role": "user", "content": "hello there"}
+
+
+@asynccontextmanager
+async def in_process(app: ASGIApp, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that calls the application without a socket; replies arrive whole."""
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://test", **options
+    ) as client:
+        yield client
+
+
+@asynccontextmanager
+async def on_loopback(app: ASGIApp) -> AsyncGenerator[str, None]:
+    """Serve the application on a free port of 127.0.0.1; yields its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app, log_level="warning", ws="none", lifespan="off", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def until(is_true: Callable[[], bool], *, deadline_s: float = 5.0) -> None:
+    """Return as soon as `is_true`; fail after `deadline_s`."""
+    end_s = time.monotonic() + deadline_s
+    while not is_true():
+        assert time.monotonic() < end_s, "the deadline passed"
+        await asyncio.sleep(0.005)
+
+
+def sse_values(text: str) -> list[Any]:
+    """The values of a whole event stream, [DONE] as the string it is; comments are left out."""
+    events = [event for event in text.split("\n\n") if event.startswith("data: ")]
+    values = [event.removeprefix("data: ") for event in events]
+    return [value if value == "[DONE]" else json.loads(value) for value in values]
