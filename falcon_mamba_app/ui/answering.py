@@ -1,0 +1,144 @@
+"""From a session and a new text to the updates of the page: one chat reply, one continuation.
+
+While a reply is written the session holds what is shown, so a page that vanishes in mid-sentence
+leaves exactly that sentence behind. A turn that ends without a word leaves the session as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
+from falcon_mamba_app.ui.controls import ControlValues, sampling_params
+from falcon_mamba_app.ui.sessions import Session
+from falcon_mamba_app.ui.turn import Reply
+from falcon_mamba_app.ui.updates import (
+    PanelPace,
+    Update,
+    bubble,
+    bubbles,
+    busy_buttons,
+    notice,
+    reply_status,
+    status_html,
+)
+from falcon_mamba_app.ui.writing import check_length, sentence_for, write_reply
+
+MAX_SAVED_CHARS = 1_000_000  # a browser keeps about 5 MB a site
+
+
+def saved_conversation(session: Session) -> dict[str, Any]:
+    """What the visitor's browser keeps for after a reload: the id, and the texts if they fit."""
+    texts = [[message.role, message.content] for message in session.messages]
+    fits = sum(len(text) for _, text in texts) <= MAX_SAVED_CHARS
+    return {"id": session.id, "messages": texts if fits else []}
+
+
+def chat_request(
+    session: Session, messages: list[Message], values: ControlValues, *, max_chars: int
+) -> GenerationRequest:
+    """The request that answers the last of `messages`. Raises InvalidRequest."""
+    check_length(messages[-1].content, max_chars)
+    prompt = values.system_prompt.strip()
+    system = [Message("system", prompt)] if prompt else []
+    return GenerationRequest(
+        prompt=(*system, *messages), sampling=sampling_params(values), session_id=session.id
+    )
+
+
+class Answerer:
+    """Writes replies into sessions. The caller makes sure that none is being written."""
+
+    def __init__(self, service: GenerationService, *, max_chars: int) -> None:
+        self._service = service
+        self._max_chars = max_chars
+
+    async def answer(
+        self, session: Session, earlier: list[Message], text: str, values: ControlValues
+    ) -> AsyncGenerator[Update, None]:
+        """Answer `text` after the `earlier` messages, which may be fewer than the session has."""
+        before = list(session.messages)
+        asked = [*earlier, Message("user", text)]
+        try:
+            request = chat_request(session, asked, values, max_chars=self._max_chars)
+        except FalconMambaError as error:
+            yield _unanswered(before, text, reason=sentence_for(error))
+            return
+        session.messages = list(asked)
+        shown = bubbles(asked)
+        pace = PanelPace(self._service.stats)
+        yield Update(transcript=shown, composer="", **busy_buttons(True))
+        async with aclosing(write_reply(self._service, session, request)) as replies:
+            async for reply in replies:
+                if reply.is_over and not reply.text:
+                    session.messages = before
+                    yield _unanswered(before, text, reason=reply.error, reply=reply)
+                    return
+                tail = []
+                if reply.text:
+                    answer = Message("assistant", reply.text)
+                    session.messages = [*asked, answer]
+                    tail = [bubble(answer)]
+                yield _step(session, [*shown, *tail], reply, panel=pace.render(reply))
+        yield Update(**busy_buttons(False))
+
+    async def extend(
+        self, session: Session, text: str, values: ControlValues
+    ) -> AsyncGenerator[Update, None]:
+        """Let the model continue `text`, as a base model does."""
+        try:
+            check_length(text, self._max_chars)
+            request = GenerationRequest(
+                prompt=text, sampling=sampling_params(values), session_id=session.id
+            )
+        except FalconMambaError as error:
+            yield Update(status=status_html(sentence_for(error), phase="failed"))
+            return
+        session.document_before = text
+        pace = PanelPace(self._service.stats)
+        yield Update(**busy_buttons(True))
+        async with aclosing(write_reply(self._service, session, request)) as replies:
+            async for reply in replies:
+                status = reply_status(reply)
+                if reply.error:
+                    status = status_html(reply.error, phase="failed")
+                yield Update(
+                    document=text + reply.text,
+                    status=status,
+                    panel=pace.render(reply),
+                    **(busy_buttons(False) if reply.is_over else {}),
+                )
+        yield Update(**busy_buttons(False))
+
+
+def _step(session: Session, shown: list[Any], reply: Reply, *, panel: Any) -> Update:
+    """One update of a reply that has begun; the last one also saves the conversation."""
+    if not reply.is_over:
+        return Update(transcript=shown, status=reply_status(reply), panel=panel)
+    if reply.error:
+        shown = [*shown, notice(f"The reply broke off. {reply.error}", title="Broken off")]
+    return Update(
+        transcript=shown,
+        status=reply_status(reply),
+        panel=panel,
+        saved=saved_conversation(session),
+        **busy_buttons(False),
+    )
+
+
+def _unanswered(
+    before: list[Message], text: str, *, reason: str | None, reply: Reply | None = None
+) -> Update:
+    """The conversation as it was, the text back in the composer, and the reason if it failed."""
+    shown = bubbles(before)
+    if reason:
+        shown.append(notice(f"{reason} Your message is back in the box below.", title="Not sent"))
+    return Update(
+        transcript=shown,
+        composer=text,
+        status=reply_status(reply) if reply else status_html("Not sent", phase="failed"),
+        **busy_buttons(False),
+    )

@@ -1,0 +1,170 @@
+"""Coming and going: what a page shows when it opens, while the model loads, and what it leaves.
+
+Knows the service's status and the visitor's browser storage; writes no replies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, fields
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
+from falcon_mamba_app.ui.answering import saved_conversation
+from falcon_mamba_app.ui.controls import CONTROL_NAMES, restored_values, updates_for
+from falcon_mamba_app.ui.handlers import page_of, remembered_messages
+from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.sessions import Sessions
+from falcon_mamba_app.ui.updates import bubbles, status_html
+
+READY_PLACEHOLDER = "Write a message"
+LOADING_PLACEHOLDER = "The model is loading. You can write your message already"
+
+LOGO = (
+    '<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
+    '<path d="M6 20c4-9 7-9 10-3s6 6 10-5" fill="none" stroke-width="2.6" stroke-linecap="round"/>'
+    '<circle cx="26" cy="12" r="2.4"/></svg>'
+)
+THEME_BUTTON = (
+    '<button id="theme-toggle" type="button" aria-label="Switch between light and dark" '
+    'title="Light or dark"><svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" '
+    'r="8" fill="none" stroke-width="2"/><path d="M12 4a8 8 0 0 1 0 16z"/></svg></button>'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """What depends on the service's status, in the order of the outputs."""
+
+    header: Any = field(default_factory=gr.skip)
+    banner: Any = field(default_factory=gr.skip)
+    chat: Any = field(default_factory=gr.skip)
+    document_page: Any = field(default_factory=gr.skip)
+    panel: Any = field(default_factory=gr.skip)
+    composer: Any = field(default_factory=gr.skip)
+    status: Any = field(default_factory=gr.skip)
+    send: Any = field(default_factory=gr.skip)
+    extend: Any = field(default_factory=gr.skip)
+    timer: Any = field(default_factory=gr.skip)
+
+    def as_outputs(self) -> tuple[Any, ...]:
+        """One value per output component."""
+        return tuple(getattr(self, name) for name in READINESS_NAMES)
+
+
+READINESS_NAMES = tuple(f.name for f in fields(Readiness))
+
+
+class Arrival:
+    """The events of opening, waiting and leaving."""
+
+    def __init__(self, service: GenerationService, sessions: Sessions) -> None:
+        self._service = service
+        self._sessions = sessions
+
+    def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
+        """Restore the visitor's conversation and settings, and show the service's status."""
+        self._sessions.sweep()
+        given = saved if isinstance(saved, dict) else {}
+        session_id = given.get("id") if isinstance(given.get("id"), str) else None
+        session = self._sessions.resume(page_of(request), session_id, remembered_messages(saved))
+        session.interrupt()
+        draft = session.take_unanswered() or ""
+        stats = self._service.stats()
+        return (
+            bubbles(session.messages),
+            saved_conversation(session),
+            gr.update(open=not is_narrow),
+            *readiness(stats, draft=draft).as_outputs(),
+            *updates_for(restored_values(settings, stats.model), stats.model),
+        )
+
+    def tick(self, settings: Any) -> Any:
+        """While the model loads: its progress; once it is ready, the page as it will be."""
+        stats = self._service.stats()
+        model = stats.model
+        controls = (
+            [gr.skip()] * len(CONTROL_NAMES)
+            if stats.status == "loading"
+            else updates_for(restored_values(settings, model), model)
+        )
+        return (*readiness(stats).as_outputs(), *controls)
+
+    async def leave(self, request: gr.Request) -> None:
+        """The page was closed: free its session after a while, unless it comes back."""
+        self._sessions.leave(page_of(request))
+        asyncio.get_running_loop().call_later(self._sessions.grace_s, self._sessions.sweep)
+
+
+def readiness(stats: ServiceStats, *, draft: str | None = None) -> Readiness:
+    """What the page shows of the service's status; `draft` replaces the composer's text."""
+    is_ready = stats.status == "ready"
+    is_base_model = stats.model is not None and not stats.model.has_chat_template
+    composer: dict[str, Any] = {
+        "placeholder": READY_PLACEHOLDER if is_ready else LOADING_PLACEHOLDER
+    }
+    if draft is not None:
+        composer["value"] = draft
+    return Readiness(
+        header=render_header(stats),
+        banner=gr.update(value=render_banner(stats), visible=not is_ready),
+        chat=gr.update(visible=not is_base_model),
+        document_page=gr.update(visible=is_base_model),
+        panel=render_panel(Figures.of(stats)),
+        composer=gr.update(**composer),
+        status=idle_status(stats),
+        send=gr.update(interactive=is_ready),
+        extend=gr.update(interactive=is_ready),
+        timer=gr.Timer(active=not is_ready),
+    )
+
+
+def render_header(stats: ServiceStats) -> str:
+    """Who speaks here."""
+    model = stats.model
+    name = escape(model.id) if model else "no model yet"
+    return (
+        f'<header class="masthead">{LOGO}<div class="titles"><h1>Falcon Mamba</h1>'
+        f"<p>A state-space model: its whole memory is one fixed block.</p></div>"
+        f'<span class="chip" data-status="{stats.status}"><span class="dot"></span>{name}</span>'
+        f"{THEME_BUTTON}</header>{_bundled_note(model)}"
+    )
+
+
+def _bundled_note(model: ModelInfo | None) -> str:
+    if model is None or not model.is_bundled:
+        return ""
+    return (
+        '<p class="bundled"><b>Demonstration model.</b> A small model bundled with the app speaks '
+        "here, not Falcon Mamba 7B. It shows how the app works, not what Falcon Mamba can say.</p>"
+    )
+
+
+def render_banner(stats: ServiceStats) -> str:
+    """Progress while loading, the reason after a failure."""
+    if stats.status == "ready":
+        return ""
+    detail = escape(stats.detail)
+    if stats.status == "failed":
+        return (
+            f'<div class="banner failed" role="alert"><b>The model is not available.</b> {detail}'
+            "</div>"
+        )
+    percent = None if stats.load_progress is None else round(100 * stats.load_progress)
+    value = "" if percent is None else f' aria-valuenow="{percent}"'
+    width = 100 if percent is None else percent
+    return (
+        f'<div class="banner"><div><b>Loading the model</b> {detail}'
+        f"<span>{'' if percent is None else f'{percent} %'}</span></div>"
+        f'<div class="bar{" unknown" if percent is None else ""}" role="progressbar" '
+        f'aria-label="Loading the model" aria-valuemin="0" aria-valuemax="100"{value}>'
+        f'<i style="width:{width}%"></i></div></div>'
+    )
+
+
+def idle_status(stats: ServiceStats) -> str:
+    """The status line of a page that has just opened."""
+    return status_html("Ready" if stats.status == "ready" else "The model is loading")

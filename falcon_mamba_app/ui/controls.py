@@ -1,0 +1,197 @@
+"""The sampling controls: their components, presets, and the way to SamplingParams and back.
+
+`ControlValues` is the one list of what the visitor can set; the components, the stored settings and
+the API endpoints follow its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import gradio as gr
+
+from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.protocol import ModelInfo, SamplingParams
+
+MAX_NEW_TOKENS_SHOWN = 4_096  # where the server's own limit is not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlValues:
+    """What the controls show. `seed` None is a fresh one each time; `stop` has one a line."""
+
+    system_prompt: str = ""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: float = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    max_new_tokens: float = 512
+    seed: float | None = None
+    stop: str = ""
+
+
+CONTROL_NAMES = tuple(f.name for f in fields(ControlValues))
+
+# None of them sets max_new_tokens, seed or stop: those are not about style.
+PRESETS: Mapping[str, Mapping[str, float]] = {
+    "Precise": {"temperature": 0.2, "top_p": 0.9, "top_k": 40, "min_p": 0.0},
+    "Balanced": {"temperature": 0.7, "top_p": 0.95, "top_k": 0, "min_p": 0.0},
+    "Creative": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.05},
+}
+
+_NO_PENALTIES = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+def default_values(model: ModelInfo | None) -> ControlValues:
+    """The model's own defaults."""
+    if model is None:
+        return ControlValues()
+    sampling = model.default_sampling
+    return ControlValues(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        max_new_tokens=min(sampling.max_new_tokens, max_new_tokens_limit(model)),
+        seed=sampling.seed,
+        stop="\n".join(sampling.stop),
+    )
+
+
+def max_new_tokens_limit(model: ModelInfo | None) -> int:
+    """The longest reply the slider offers."""
+    return (model and model.max_new_tokens) or MAX_NEW_TOKENS_SHOWN
+
+
+def with_preset(values: ControlValues, name: str) -> ControlValues:
+    """The values with a preset's style; penalties off, the rest kept."""
+    style: dict[str, Any] = {**_NO_PENALTIES, **PRESETS[name]}
+    return replace(values, **style)
+
+
+def restored_values(saved: object, model: ModelInfo | None) -> ControlValues:
+    """What a browser remembers, as far as it is sound; the model's defaults for the rest."""
+    values = default_values(model)
+    if not isinstance(saved, dict):
+        return values
+    for name in CONTROL_NAMES:
+        if name not in saved:
+            continue
+        candidate = replace(values, **{name: saved[name]})
+        try:
+            sampling_params(candidate)
+        except InvalidRequest:
+            continue
+        values = candidate
+    return replace(values, max_new_tokens=min(values.max_new_tokens, max_new_tokens_limit(model)))
+
+
+def sampling_params(values: ControlValues) -> SamplingParams:
+    """The request's parameters. Raises InvalidRequest for what is not allowed."""
+    if not isinstance(values.system_prompt, str) or not isinstance(values.stop, str):
+        raise InvalidRequest("the system prompt and the stop strings are texts")
+    return SamplingParams(
+        temperature=values.temperature,
+        top_k=_whole("top_k", values.top_k),
+        top_p=values.top_p,
+        min_p=values.min_p,
+        repetition_penalty=values.repetition_penalty,
+        presence_penalty=values.presence_penalty,
+        frequency_penalty=values.frequency_penalty,
+        seed=None if values.seed is None else _whole("seed", values.seed),
+        stop=tuple(line for line in values.stop.splitlines() if line),
+        max_new_tokens=_whole("max_new_tokens", values.max_new_tokens),
+    )
+
+
+def _whole(name: str, value: Any) -> int:
+    """Sliders and number fields send 40 or 40.0, as they please."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise InvalidRequest(f"{name} is {value!r}; it must be a whole number", param=name)
+    return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """The components, one for each field of ControlValues."""
+
+    components: dict[str, gr.components.Component]
+    presets: dict[str, gr.Button]
+    reset: gr.Button
+
+    def listed(self) -> list[gr.components.Component]:
+        """In the order of ControlValues."""
+        return [self.components[name] for name in CONTROL_NAMES]
+
+
+def values_of(given: tuple[Any, ...]) -> ControlValues:
+    """The values as the components send them, in the order of `Controls.listed`."""
+    return ControlValues(**dict(zip(CONTROL_NAMES, given, strict=True)))
+
+
+def updates_for(values: ControlValues, model: ModelInfo | None) -> list[Any]:
+    """Updates that make the components show `values`, in the order of `Controls.listed`."""
+    limit = max_new_tokens_limit(model)
+    return [
+        gr.update(value=getattr(values, name), maximum=limit)
+        if name == "max_new_tokens"
+        else gr.update(value=getattr(values, name))
+        for name in CONTROL_NAMES
+    ]
+
+
+def build_system_prompt() -> gr.Textbox:
+    """Drawn above the conversation's settings, apart from the sliders."""
+    return gr.Textbox(
+        label="System prompt",
+        placeholder="How the model should behave, for the whole conversation",
+        lines=2,
+        max_lines=8,
+        elem_id="system-prompt",
+    )
+
+
+def build_controls(system_prompt: gr.Textbox) -> Controls:
+    """Draw the sampling controls where the caller's layout context is."""
+    with gr.Row(elem_classes="presets"):
+        presets = {name: gr.Button(name, size="sm", min_width=72) for name in PRESETS}
+    components: dict[str, gr.components.Component] = {
+        "system_prompt": system_prompt,
+        "temperature": gr.Slider(
+            0, 2, 1, step=0.05, label="Temperature", info="0 always takes the likeliest token"
+        ),
+        "max_new_tokens": gr.Slider(
+            1, MAX_NEW_TOKENS_SHOWN, 512, step=1, label="Longest reply (tokens)"
+        ),
+        "top_p": gr.Slider(
+            0.05, 1, 1, step=0.01, label="Top p", info="Keeps the likeliest tokens up to this sum"
+        ),
+        "top_k": gr.Slider(
+            0, 200, 0, step=1, label="Top k", info="Keeps this many tokens; 0 keeps all"
+        ),
+        "min_p": gr.Slider(
+            0, 0.5, 0, step=0.01, label="Min p", info="Relative to the likeliest token"
+        ),
+    }
+    with gr.Accordion("Penalties, seed and stop strings", open=False, elem_classes="quiet"):
+        components |= {
+            "repetition_penalty": gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty"),
+            "presence_penalty": gr.Slider(-2, 2, 0, step=0.1, label="Presence penalty"),
+            "frequency_penalty": gr.Slider(-2, 2, 0, step=0.1, label="Frequency penalty"),
+            "seed": gr.Number(
+                label="Seed", precision=0, value=None, placeholder="A fresh one each time"
+            ),
+            "stop": gr.Textbox(
+                label="Stop strings", placeholder="One a line", lines=2, max_lines=6
+            ),
+        }
+    reset = gr.Button("Reset to the model's defaults", size="sm", elem_id="reset-controls")
+    return Controls(components, presets, reset)

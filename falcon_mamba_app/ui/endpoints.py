@@ -1,0 +1,129 @@
+"""The named endpoints of the page, for gradio_client.
+
+They write through the same sessions as the page: a Client is a page of its own, and its
+conversation lives as long as the Client does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
+from falcon_mamba_app.ui.answering import chat_request
+from falcon_mamba_app.ui.controls import ControlValues, default_values, sampling_params
+from falcon_mamba_app.ui.handlers import page_of
+from falcon_mamba_app.ui.sessions import Session, Sessions
+from falcon_mamba_app.ui.writing import BUSY, check_length, sentence_for, write_reply
+
+
+class Endpoints:
+    """What `/chat`, `/complete` and `/clear` do."""
+
+    def __init__(
+        self, service: GenerationService, sessions: Sessions, *, max_message_chars: int
+    ) -> None:
+        self._service = service
+        self._sessions = sessions
+        self._max_chars = max_message_chars
+
+    async def chat(
+        self,
+        message: str,
+        request: gr.Request,
+        system_prompt: str = "",
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Answer a message in the client's own conversation; streams the reply as it grows.
+
+        What is left out takes the model's own default.
+        """
+        session = self._sessions.of_page(page_of(request))
+        values = self._values(system_prompt, temperature, top_p, max_new_tokens, seed)
+        before = list(session.messages)
+        asked = [*before, Message("user", message)]
+        try:
+            if not message.strip():
+                raise gr.Error("The message is empty.", print_exception=False)
+            generation = chat_request(session, asked, values, max_chars=self._max_chars)
+        except FalconMambaError as error:
+            raise gr.Error(sentence_for(error), print_exception=False) from error
+        async with aclosing(self._write(session, generation)) as texts:
+            async for text in texts:
+                session.messages = [*asked, Message("assistant", text)]
+                yield text
+
+    async def complete(
+        self,
+        prompt: str,
+        request: gr.Request,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Continue a text; streams the continuation as it grows, without the prompt."""
+        session = self._sessions.of_page(page_of(request))
+        values = self._values("", temperature, top_p, max_new_tokens, seed)
+        try:
+            check_length(prompt, self._max_chars)
+            generation = GenerationRequest(
+                prompt=prompt, sampling=sampling_params(values), session_id=session.id
+            )
+        except FalconMambaError as error:
+            raise gr.Error(sentence_for(error), print_exception=False) from error
+        async with aclosing(self._write(session, generation)) as texts:
+            async for text in texts:
+                yield text
+
+    async def clear(self, request: gr.Request) -> None:
+        """Forget the client's conversation and its state."""
+        self._sessions.clear(page_of(request))
+
+    def _values(
+        self,
+        system_prompt: str,
+        temperature: float | None,
+        top_p: float | None,
+        max_new_tokens: int | None,
+        seed: int | None,
+    ) -> ControlValues:
+        given: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        defaults = default_values(self._service.stats().model)
+        return replace(defaults, system_prompt=system_prompt, **given)
+
+    async def _write(
+        self, session: Session, generation: GenerationRequest
+    ) -> AsyncGenerator[str, None]:
+        """The text so far, each time it has grown. Raises gr.Error with a sentence."""
+        if session.turn is not None:
+            raise gr.Error(BUSY, print_exception=False)
+        async with aclosing(write_reply(self._service, session, generation)) as replies:
+            shown = ""
+            async for reply in replies:
+                if reply.text != shown:
+                    shown = reply.text
+                    yield shown
+                if reply.error:
+                    raise gr.Error(reply.error, print_exception=False)
+
+
+def add_endpoints(endpoints: Endpoints) -> None:
+    """Offer the endpoints in the Blocks being built."""
+    for name in ("chat", "complete", "clear"):
+        api(getattr(endpoints, name), api_name=name)

@@ -1,0 +1,235 @@
+"""The page's events as async functions: which session, which messages, then what to show.
+
+The server's session is authoritative; a page sends a new text and its controls, never the history.
+While a reply is being written, whatever would start another or change the past is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from functools import wraps
+from typing import Any, ParamSpec
+
+import gradio as gr
+
+from falcon_mamba_app.protocol import GenerationService, Message
+from falcon_mamba_app.ui.answering import Answerer, saved_conversation
+from falcon_mamba_app.ui.controls import values_of
+from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.sessions import Session, Sessions
+from falcon_mamba_app.ui.updates import Update, bubbles, busy_buttons, status_html
+from falcon_mamba_app.ui.writing import BUSY
+
+Outputs = tuple[Any, ...]
+Updates = AsyncGenerator[Update, None]
+P = ParamSpec("P")
+
+_BUSY = Update(status=status_html(BUSY, phase="failed"))
+
+
+def page_of(request: gr.Request) -> str:
+    """The tab's or client's own hash."""
+    assert request.session_hash is not None, "Gradio gives every call a session hash"
+    return request.session_hash
+
+
+def streams(handler: Callable[P, Updates]) -> Callable[P, AsyncGenerator[Outputs, None]]:
+    """An event function that yields a handler's updates, and closes them when it is closed."""
+
+    @wraps(handler)
+    async def stream(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Outputs, None]:
+        async with aclosing(handler(*args, **kwargs)) as updates:
+            async for update in updates:
+                yield update.as_outputs()
+
+    return stream
+
+
+async def _only(*updates: Update) -> Updates:
+    for update in updates:
+        yield update
+
+
+class _Handlers:
+    """What the chat's and the completion page's events share."""
+
+    def __init__(
+        self, service: GenerationService, sessions: Sessions, *, max_message_chars: int
+    ) -> None:
+        self._service = service
+        self._sessions = sessions
+        self._answerer = Answerer(service, max_chars=max_message_chars)
+
+    def _session(self, request: gr.Request) -> Session:
+        return self._sessions.of_page(page_of(request))
+
+    def stop(self, request: gr.Request) -> None:
+        """End the reply being written. Its own generator shows what is kept."""
+        turn = self._session(request).turn
+        if turn is not None:
+            turn.stop()
+
+    def _cleared(self, request: gr.Request) -> Session:
+        return self._sessions.clear(page_of(request))
+
+    def _idle_panel(self) -> str:
+        return render_panel(Figures.of(self._service.stats()))
+
+
+class ChatHandlers(_Handlers):
+    """The chat: send, retry, undo, edit, example, clear."""
+
+    @streams
+    def send(self, text: str, request: gr.Request, *controls: Any) -> Updates:
+        """Answer a new message. A blank one does nothing."""
+        session = self._session(request)
+        return self._answer(session, len(session.messages), text, controls)
+
+    @streams
+    def retry(self, request: gr.Request, *controls: Any) -> Updates:
+        """Answer the last message once more, instead of the reply it got."""
+        session = self._session(request)
+        return self._retry(session, len(session.messages), controls)
+
+    @streams
+    def retry_at(self, data: gr.RetryData, request: gr.Request, *controls: Any) -> Updates:
+        """Answer once more the message that led to the chosen reply."""
+        return self._retry(self._session(request), _index(data), controls)
+
+    @streams
+    def edit(self, data: gr.EditData, request: gr.Request, *controls: Any) -> Updates:
+        """Replace a user's message and answer from there; what came later is dropped."""
+        session, text = self._session(request), _text_of(data.value)
+        index = session.last_user_index(_index(data))
+        if index is None or not text.strip():
+            return _only(Update(transcript=bubbles(session.messages)))
+        return self._answer(session, index, text, controls)
+
+    @streams
+    def example(self, data: gr.SelectData, request: gr.Request, *controls: Any) -> Updates:
+        """Send an example prompt."""
+        session = self._session(request)
+        return self._answer(session, len(session.messages), _text_of(data.value), controls)
+
+    def undo(self, request: gr.Request) -> Outputs:
+        """Take the last exchange back; the user's text returns to the composer."""
+        session = self._session(request)
+        return self._undo(session, len(session.messages))
+
+    def undo_at(self, data: gr.UndoData, request: gr.Request) -> Outputs:
+        """Take the chosen exchange back, and all that follows."""
+        return self._undo(self._session(request), _index(data))
+
+    def clear(self, request: gr.Request) -> Outputs:
+        """Begin a new conversation; the old one's state is dropped."""
+        session = self._cleared(request)
+        return Update(
+            transcript=[],
+            status=status_html("New conversation"),
+            panel=self._idle_panel(),
+            saved=saved_conversation(session),
+            **busy_buttons(False),
+        ).as_outputs()
+
+    def _answer(
+        self, session: Session, index: int, text: str, controls: tuple[Any, ...]
+    ) -> Updates:
+        """Answer `text` as message number `index` of the conversation."""
+        if not isinstance(text, str) or not text.strip():
+            return _only()
+        if session.turn is not None:
+            return _only(_BUSY)
+        return self._answerer.answer(session, session.messages[:index], text, values_of(controls))
+
+    def _retry(self, session: Session, index: int, controls: tuple[Any, ...]) -> Updates:
+        at = session.last_user_index(index)
+        if at is None:
+            return _only(Update(status=status_html("Nothing to retry")))
+        return self._answer(session, at, session.messages[at].content, controls)
+
+    def _undo(self, session: Session, index: int) -> Outputs:
+        at = session.last_user_index(index)
+        if session.turn is not None:
+            return _BUSY.as_outputs()
+        if at is None:
+            return Update(status=status_html("Nothing to undo")).as_outputs()
+        text, session.messages = session.messages[at].content, session.messages[:at]
+        return Update(
+            transcript=bubbles(session.messages),
+            composer=text,
+            status=status_html("Taken back; the message is in the box again"),
+            panel=self._idle_panel(),
+            saved=saved_conversation(session),
+        ).as_outputs()
+
+
+class DocumentHandlers(_Handlers):
+    """The completion page of a base model: one text, which the model continues."""
+
+    @streams
+    def extend(self, text: str, request: gr.Request, *controls: Any) -> Updates:
+        """Continue the text. An empty one does nothing."""
+        return self._extend(self._session(request), text, controls)
+
+    @streams
+    def retry(self, request: gr.Request, *controls: Any) -> Updates:
+        """Continue once more from where the last continuation began."""
+        session = self._session(request)
+        if session.document_before is None:
+            return _only(Update(status=status_html("Nothing to retry")))
+        return self._extend(session, session.document_before, controls)
+
+    def undo(self, request: gr.Request) -> Outputs:
+        """Take the last continuation back."""
+        session = self._session(request)
+        if session.document_before is None or session.turn is not None:
+            return Update(status=status_html("Nothing to undo")).as_outputs()
+        text, session.document_before = session.document_before, None
+        return Update(document=text, status=status_html("Taken back")).as_outputs()
+
+    def clear(self, request: gr.Request) -> Outputs:
+        """Begin with an empty text; the old one's state is dropped."""
+        self._cleared(request)
+        return Update(
+            document="",
+            status=status_html("Cleared"),
+            panel=self._idle_panel(),
+            **busy_buttons(False),
+        ).as_outputs()
+
+    def _extend(self, session: Session, text: str, controls: tuple[Any, ...]) -> Updates:
+        if not isinstance(text, str) or not text.strip():
+            return _only()
+        if session.turn is not None:
+            return _only(_BUSY)
+        return self._answerer.extend(session, text, values_of(controls))
+
+
+def remembered_messages(saved: object) -> list[Message]:
+    """The messages a browser kept, as far as they are sound: user and assistant by turns."""
+    texts = saved.get("messages") if isinstance(saved, dict) else None
+    messages: list[Message] = []
+    for entry in texts if isinstance(texts, list) else []:
+        expected = "user" if len(messages) % 2 == 0 else "assistant"
+        match entry:
+            case [role, str(content)] if role == expected:
+                messages.append(Message(expected, content))  # type: ignore[arg-type]
+            case _:
+                break
+    return messages[: len(messages) // 2 * 2]
+
+
+def _index(data: Any) -> int:
+    """The place of the message in the conversation; Gradio adds the part's place to some."""
+    index = data.index
+    return int(index[0] if isinstance(index, list | tuple) else index)
+
+
+def _text_of(value: Any) -> str:
+    """The text in an event's value: plain, or one part of a message."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict):
+        value = value.get("text", value.get("value", ""))
+    return value if isinstance(value, str) else ""

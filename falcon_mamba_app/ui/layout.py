@@ -1,0 +1,209 @@
+"""Where everything stands on the page. No event is wired here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from falcon_mamba_app.protocol import ServiceStats
+from falcon_mamba_app.ui.arrival import idle_status, readiness
+from falcon_mamba_app.ui.controls import Controls, build_controls, build_system_prompt
+
+# Fixed, so that a restart of the server finds what a browser kept. Not a secret: it only keeps
+# the texts unreadable to a glance at the browser's storage.
+STORAGE_SECRET = "falcon-mamba-playground"
+
+EMPTY_CHAT = (
+    '<div class="empty"><h2>What shall we talk about?</h2>'
+    "<p>Everything said so far lives in one fixed block of memory.<br>"
+    "Watch it stay flat while the conversation grows.</p></div>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentView:
+    """The completion page of a base model."""
+
+    text: gr.Textbox
+    extend: gr.Button
+    stop: gr.Button
+    retry: gr.Button
+    undo: gr.Button
+    clear: gr.Button
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """Every component that an event reads or writes."""
+
+    transcript: gr.Chatbot
+    composer: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    retry: gr.Button
+    undo: gr.Button
+    clear: gr.Button
+    document_view: DocumentView
+    status: gr.HTML
+    panel: gr.HTML
+    side: gr.Accordion
+    controls: Controls
+    header: gr.HTML
+    banner: gr.HTML
+    chat: gr.Column
+    document_page: gr.Column
+    timer: gr.Timer
+    saved: gr.BrowserState
+    settings: gr.BrowserState
+    is_narrow: gr.Checkbox
+
+    @property
+    def chat_outputs(self) -> dict[str, Any]:
+        """The component behind each field of `Update`, in the chat."""
+        return self._outputs(send=self.send, stop=self.stop)
+
+    @property
+    def document_outputs(self) -> dict[str, Any]:
+        """The component behind each field of `Update`, on the completion page."""
+        view = self.document_view
+        return self._outputs(send=view.extend, stop=view.stop)
+
+    @property
+    def readiness_outputs(self) -> dict[str, Any]:
+        """The component behind each field of `Readiness`."""
+        return {
+            "header": self.header,
+            "banner": self.banner,
+            "chat": self.chat,
+            "document_page": self.document_page,
+            "panel": self.panel,
+            "composer": self.composer,
+            "status": self.status,
+            "send": self.send,
+            "extend": self.document_view.extend,
+            "timer": self.timer,
+        }
+
+    def _outputs(self, *, send: gr.Button, stop: gr.Button) -> dict[str, Any]:
+        return {
+            "transcript": self.transcript,
+            "document": self.document_view.text,
+            "composer": self.composer,
+            "status": self.status,
+            "panel": self.panel,
+            "send": send,
+            "stop": stop,
+            "saved": self.saved,
+        }
+
+
+def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Components:
+    """Draw the page in the Blocks being built, as it looks before its first event."""
+    first = readiness(stats)
+    header = gr.HTML(first.header, elem_id="header")
+    banner = gr.HTML(elem_id="banner", visible=False)
+    with gr.Row(elem_id="main", equal_height=False):
+        with gr.Column(elem_id="talk", scale=7, min_width=320):
+            with gr.Column(elem_id="chat") as chat:
+                chat_parts = _draw_chat(examples["chat"])
+            with gr.Column(elem_id="document-page", visible=False) as document_page:
+                document_view = _draw_document(examples["document"])
+            status = gr.HTML(idle_status(stats), elem_id="status", js_on_load=STATUS_JS)
+        with gr.Column(elem_id="side", scale=3, min_width=300):
+            with gr.Accordion("Live figures", open=True, elem_id="figures") as side:
+                panel = gr.HTML(first.panel, elem_id="panel")
+            with gr.Accordion("Model behaviour", open=False, elem_id="behaviour"):
+                controls = build_controls(build_system_prompt())
+    return Components(
+        **chat_parts,
+        document_view=document_view,
+        status=status,
+        panel=panel,
+        side=side,
+        controls=controls,
+        header=header,
+        banner=banner,
+        chat=chat,
+        document_page=document_page,
+        timer=gr.Timer(2, active=False),
+        saved=gr.BrowserState(storage_key="falcon-mamba-chat", secret=STORAGE_SECRET),
+        settings=gr.BrowserState(storage_key="falcon-mamba-settings", secret=STORAGE_SECRET),
+        is_narrow=gr.Checkbox(visible=False),
+    )
+
+
+# The element stays while its content is replaced: only so is a live region read out.
+STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
+
+
+def _draw_chat(examples: list[dict[str, str]]) -> dict[str, Any]:
+    transcript = gr.Chatbot(
+        label="Conversation",
+        show_label=False,
+        elem_id="transcript",
+        height=None,
+        layout="bubble",
+        editable="user",
+        buttons=["copy", "copy_all"],
+        placeholder=EMPTY_CHAT,
+        examples=[{"text": e["text"], "display_text": e["title"]} for e in examples],
+        group_consecutive_messages=False,
+        feedback_options=None,
+    )
+    with gr.Row(elem_id="composer-row", equal_height=False):
+        composer = gr.Textbox(
+            label="Message",
+            show_label=False,
+            container=False,
+            lines=1,
+            max_lines=8,
+            autofocus=True,
+            elem_id="composer",
+            scale=10,
+        )
+        send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
+        stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
+    with gr.Row(elem_id="tools"):
+        retry = _tool("Retry", "retry")
+        undo = _tool("Undo", "undo")
+        clear = _tool("New conversation", "clear")
+    return {
+        "transcript": transcript,
+        "composer": composer,
+        "send": send,
+        "stop": stop,
+        "retry": retry,
+        "undo": undo,
+        "clear": clear,
+    }
+
+
+def _draw_document(examples: list[dict[str, str]]) -> DocumentView:
+    text = gr.Textbox(
+        label="Text",
+        info="This model has not learned to chat. It continues the text you begin.",
+        placeholder="Once upon a time",
+        lines=16,
+        max_lines=30,
+        elem_id="document",
+    )
+    gr.Examples(
+        [[e["text"]] for e in examples],
+        inputs=[text],
+        example_labels=[e["title"] for e in examples],
+        label="Beginnings",
+        api_visibility="private",
+    )
+    with gr.Row(elem_id="document-tools"):
+        extend = gr.Button("Continue", variant="primary", elem_id="extend", min_width=110, scale=0)
+        stop = gr.Button("Stop", elem_id="document-stop", min_width=110, scale=0, visible=False)
+        retry = _tool("Retry", "document-retry")
+        undo = _tool("Undo", "document-undo")
+        clear = _tool("Clear", "document-clear")
+    return DocumentView(text, extend, stop, retry, undo, clear)
+
+
+def _tool(label: str, elem_id: str) -> gr.Button:
+    return gr.Button(label, size="sm", elem_id=elem_id, min_width=64, scale=0)

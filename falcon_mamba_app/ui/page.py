@@ -1,0 +1,183 @@
+"""The page: its components, which event calls which handler, and how it is mounted.
+
+Gradio queues nothing here (`default_concurrency_limit` None): the service decides who waits, and
+says so. Everything that streams is an async generator on the server's own event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.ui.arrival import READINESS_NAMES, Arrival
+from falcon_mamba_app.ui.controls import (
+    CONTROL_NAMES,
+    default_values,
+    updates_for,
+    values_of,
+    with_preset,
+)
+from falcon_mamba_app.ui.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
+from falcon_mamba_app.ui.layout import Components, draw
+from falcon_mamba_app.ui.sessions import Sessions
+from falcon_mamba_app.ui.theme import build_theme
+from falcon_mamba_app.ui.updates import UPDATE_NAMES
+
+ASSETS = Path(__file__).parents[2] / "assets"
+
+# A message this long is about as many tokens as a server accepts by default (131,072).
+MAX_MESSAGE_CHARS = 500_000
+
+# Settings change in the browser alone; nothing is sent until a message is.
+REMEMBER_JS = (
+    "(settings, ...values) => [Object.fromEntries("
+    f"{json.dumps(CONTROL_NAMES)}.map((name, i) => [name, values[i]]))]"
+)
+LOAD_JS = "(saved, settings, narrow) => [saved, settings, window.innerWidth < 900]"
+
+
+def mount_page(
+    app: FastAPI,
+    service: GenerationService,
+    *,
+    auth: tuple[str, str] | None = None,
+    max_message_chars: int = MAX_MESSAGE_CHARS,
+    sessions: Sessions | None = None,
+) -> FastAPI:
+    """Mount the page at "/" of `app`; mount whatever else `app` has before.
+
+    `auth` is a user and a password the page asks for. `sessions` is given by tests.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    sessions = sessions or Sessions(service.forget)
+    gr.mount_gradio_app(
+        app,
+        build_page(service, sessions, max_message_chars=max_message_chars),
+        path="/",
+        auth=auth,
+        theme=build_theme(),
+        css_paths=ASSETS / "style.css",
+        head=f"<script>{(ASSETS / 'page.js').read_text()}</script>",
+        footer_links=["api", "gradio"],
+        run_history=False,
+        enable_monitoring=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size="1mb",
+    )
+    return app
+
+
+def build_page(
+    service: GenerationService, sessions: Sessions, *, max_message_chars: int = MAX_MESSAGE_CHARS
+) -> gr.Blocks:
+    """The page's Blocks, with every event wired."""
+    examples = json.loads((ASSETS / "examples.json").read_text())
+    page = gr.Blocks(title="Falcon Mamba", analytics_enabled=False, fill_width=True)
+    with page:
+        components = draw(service.stats(), examples)
+        chat = ChatHandlers(service, sessions, max_message_chars=max_message_chars)
+        document = DocumentHandlers(service, sessions, max_message_chars=max_message_chars)
+        _wire_chat(components, chat)
+        _wire_document(components, document)
+        _wire_controls(components, service)
+        _wire_arrival(page, components, Arrival(service, sessions))
+        add_endpoints(Endpoints(service, sessions, max_message_chars=max_message_chars))
+    page.queue(default_concurrency_limit=None, max_size=None, api_open=False)
+    return page
+
+
+def _on(trigger: Any, fn: Callable[..., Any] | None, **options: Any) -> None:
+    """An event of the page alone: no spinner over the outputs, no public endpoint."""
+    trigger(fn, show_progress="hidden", api_visibility="private", **options)
+
+
+def _wire_chat(components: Components, chat: ChatHandlers) -> None:
+    outputs = [components.chat_outputs[name] for name in UPDATE_NAMES]
+    controls = components.controls.listed()
+    transcript, composer = components.transcript, components.composer
+    _on(composer.submit, chat.send, inputs=[composer, *controls], outputs=outputs)
+    _on(components.send.click, chat.send, inputs=[composer, *controls], outputs=outputs)
+    _on(components.retry.click, chat.retry, inputs=controls, outputs=outputs)
+    _on(transcript.retry, chat.retry_at, inputs=controls, outputs=outputs)
+    _on(transcript.edit, chat.edit, inputs=controls, outputs=outputs)
+    _on(transcript.example_select, chat.example, inputs=controls, outputs=outputs)
+    _on(components.undo.click, chat.undo, outputs=outputs)
+    _on(transcript.undo, chat.undo_at, outputs=outputs)
+    _on(components.clear.click, chat.clear, outputs=outputs)
+    _on(components.stop.click, chat.stop, queue=False)
+
+
+def _wire_document(components: Components, document: DocumentHandlers) -> None:
+    view = components.document_view
+    outputs = [components.document_outputs[name] for name in UPDATE_NAMES]
+    controls = components.controls.listed()
+    _on(view.extend.click, document.extend, inputs=[view.text, *controls], outputs=outputs)
+    _on(view.retry.click, document.retry, inputs=controls, outputs=outputs)
+    _on(view.undo.click, document.undo, outputs=outputs)
+    _on(view.clear.click, document.clear, outputs=outputs)
+    _on(view.stop.click, document.stop, queue=False)
+
+
+def _wire_controls(components: Components, service: GenerationService) -> None:
+    controls, settings = components.controls, components.settings
+    listed = controls.listed()
+    outputs = [settings, *listed]
+    for name, button in controls.presets.items():
+        choose = partial(_choose_preset, service, name)
+        _on(button.click, choose, inputs=listed, outputs=outputs, queue=False)
+    reset = partial(_reset_controls, service)
+    system_prompt = controls.components["system_prompt"]
+    _on(controls.reset.click, reset, inputs=[system_prompt], outputs=outputs, queue=False)
+    for control in listed:
+        _on(
+            control.input,  # type: ignore[attr-defined]
+            None,
+            js=REMEMBER_JS,
+            inputs=[settings, *listed],
+            outputs=[settings],
+        )
+
+
+def _choose_preset(service: GenerationService, name: str, *given: Any) -> list[Any]:
+    values = with_preset(values_of(given), name)
+    remembered = {field: getattr(values, field) for field in CONTROL_NAMES}
+    return [remembered, *updates_for(values, service.stats().model)]
+
+
+def _reset_controls(service: GenerationService, system_prompt: str) -> list[Any]:
+    model = service.stats().model
+    updates = updates_for(default_values(model), model)
+    updates[CONTROL_NAMES.index("system_prompt")] = gr.skip()
+    return [{"system_prompt": system_prompt}, *updates]
+
+
+def _wire_arrival(page: gr.Blocks, components: Components, arrival: Arrival) -> None:
+    readiness = [components.readiness_outputs[name] for name in READINESS_NAMES]
+    after = [*readiness, *components.controls.listed()]
+    _on(
+        page.load,
+        arrival.load,
+        js=LOAD_JS,
+        inputs=[components.saved, components.settings, components.is_narrow],
+        outputs=[components.transcript, components.saved, components.side, *after],
+    )
+    _on(
+        components.timer.tick,
+        arrival.tick,
+        inputs=[components.settings],
+        outputs=after,
+        queue=False,
+    )
+    page.unload(arrival.leave)

@@ -1,0 +1,96 @@
+"""What one step of a handler changes on the page; everything not named stays as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from html import escape
+from typing import Any
+
+import gradio as gr
+from gradio.components.chatbot import Message as Bubble
+from gradio.components.chatbot import TextMessage
+
+from falcon_mamba_app.protocol import Message, ServiceStats
+from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.turn import Reply, describe
+
+PANEL_INTERVAL_S = 1 / 3  # figures that change faster cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """New values for the components that a turn touches, in the order of the outputs."""
+
+    transcript: Any = field(default_factory=gr.skip)
+    document: Any = field(default_factory=gr.skip)
+    composer: Any = field(default_factory=gr.skip)
+    status: Any = field(default_factory=gr.skip)
+    panel: Any = field(default_factory=gr.skip)
+    send: Any = field(default_factory=gr.skip)
+    stop: Any = field(default_factory=gr.skip)
+    saved: Any = field(default_factory=gr.skip)
+
+    def as_outputs(self) -> tuple[Any, ...]:
+        """One value per output component."""
+        return tuple(getattr(self, name) for name in UPDATE_NAMES)
+
+
+UPDATE_NAMES = tuple(f.name for f in fields(Update))
+
+
+def bubble(message: Message) -> Bubble:
+    """A message as the chatbot takes it without further work."""
+    return Bubble(role=message.role, content=[TextMessage(text=message.content)])
+
+
+def bubbles(messages: Sequence[Message]) -> list[Bubble]:
+    """The whole conversation."""
+    return [bubble(message) for message in messages]
+
+
+def notice(sentence: str, *, title: str) -> Bubble:
+    """A remark of the page below the conversation; never part of what the model reads."""
+    return Bubble(
+        role="assistant",
+        content=[TextMessage(text=sentence)],
+        metadata={"title": f"⚠ {title}"},
+    )
+
+
+def status_html(text: str, *, phase: str = "idle") -> str:
+    """The status line. `phase` chooses the mark before the words."""
+    return f'<span class="status-line" data-phase="{phase}">{escape(text)}</span>'
+
+
+def reply_status(reply: Reply) -> str:
+    """The status line of a reply in progress or just over."""
+    return status_html(describe(reply), phase=reply.phase)
+
+
+def busy_buttons(is_busy: bool) -> dict[str, Any]:
+    """Stop takes the place of Send while a reply is written."""
+    return {"send": gr.update(visible=not is_busy), "stop": gr.update(visible=is_busy)}
+
+
+class PanelPace:
+    """Renders the panel at most once per PANEL_INTERVAL_S, and always at the end of a reply."""
+
+    def __init__(
+        self,
+        stats: Callable[[], ServiceStats],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stats = stats
+        self._clock = clock
+        self._next_s = 0.0
+
+    def render(self, reply: Reply) -> Any:
+        """The panel's HTML when it is due, else nothing to change."""
+        now_s = self._clock()
+        if now_s < self._next_s and not reply.is_over:
+            return gr.skip()
+        self._next_s = now_s + PANEL_INTERVAL_S
+        return render_panel(Figures.of(self._stats(), reply))

@@ -1,0 +1,77 @@
+"""A session's turn from request to last word; what can go wrong becomes a sentence.
+
+The chat, the completion page and the API endpoints all write through here, so that one session
+never has two replies in the making and no page ever sees a stack trace.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
+from falcon_mamba_app.metrics import ReplyMeter
+from falcon_mamba_app.protocol import GenerationRequest, GenerationService
+from falcon_mamba_app.ui.sessions import Session
+from falcon_mamba_app.ui.turn import Reply, Turn
+
+logger = logging.getLogger(__name__)
+
+UNEXPECTED = "Something went wrong on the server. The message was not answered; please try again."
+BUSY = "A reply is still being written in this conversation. Stop it first, or wait for its end."
+
+
+async def write_reply(
+    service: GenerationService, session: Session, request: GenerationRequest
+) -> AsyncGenerator[Reply, None]:
+    """The reply as it grows: first "starting", last a phase that is over. Raises nothing.
+
+    Closing it closes the service's generator. It ends without another word when the session was
+    interrupted, since the conversation it wrote for is gone.
+    """
+    started_s = time.monotonic()
+    reply = Reply(meter=ReplyMeter(started_s=started_s))
+    if session.turn is not None:
+        reply.phase, reply.error = "failed", BUSY
+        yield reply
+        return
+    turn = session.turn = Turn(service.generate(request))
+    try:
+        yield reply
+        async with aclosing(turn.batches()) as batches:
+            async for events in batches:
+                if session.turn is not turn:
+                    return
+                reply.apply_all(events, now_s=time.monotonic())
+                if not reply.is_over:
+                    yield reply
+        if session.turn is not turn:
+            return
+        if reply.phase != "finished":
+            reply.phase = "stopped"
+    except Exception as error:
+        reply.phase, reply.error = "failed", sentence_for(error)
+    finally:
+        if session.turn is turn:
+            session.turn = None
+    yield reply
+
+
+def sentence_for(error: Exception) -> str:
+    """What to tell the visitor. Errors nobody foresaw are logged, and not shown."""
+    if isinstance(error, FalconMambaError):
+        text = str(error)
+        return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    logger.error("a reply failed unexpectedly", exc_info=error)
+    return UNEXPECTED
+
+
+def check_length(text: str, max_chars: int) -> None:
+    """Raises InvalidRequest with both numbers when the text is too long for one message."""
+    if len(text) > max_chars:
+        raise InvalidRequest(
+            f"The message has {len(text):,} characters; this page accepts at most {max_chars:,}",
+            param="message",
+        )
