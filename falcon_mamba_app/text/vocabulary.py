@@ -1,0 +1,81 @@
+"""The bytes and the text of each token of a byte-level BPE vocabulary.
+
+Everything that turns ids into text starts here, so that a streamed reply, its log-probabilities and
+its recorded text agree to the byte. It does not know messages, templates or streams.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import Decoder
+
+from falcon_mamba_app.errors import CheckpointError
+
+
+class Vocabulary:
+    """Token ids to bytes. Special tokens have a text of their own but no place in a reply."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Raises CheckpointError for a tokenizer that is not byte-level."""
+        if not _is_byte_level(tokenizer.decoder):
+            raise CheckpointError(
+                "the tokenizer is not byte-level BPE, which all published Mamba-1 models use;"
+                " this app reads no other kind"
+            )
+        self._tokenizer = tokenizer
+        self._added = {
+            token_id: token.content
+            for token_id, token in tokenizer.get_added_tokens_decoder().items()
+        }
+        self._special_ids = frozenset(
+            token_id
+            for token_id, token in tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        )
+        self._byte_of = _bytes_by_character()
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the token is markup that no reader sees."""
+        return token_id in self._special_ids
+
+    def visible_bytes(self, token_id: int) -> bytes:
+        """What the token adds to a reply: nothing for special tokens and for unused ids."""
+        return b"" if token_id in self._special_ids else self.token_bytes(token_id)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The token's own bytes, markup included; a multi-byte character may be cut in two."""
+        token = self._added.get(token_id) or self._tokenizer.id_to_token(token_id)
+        if token is None:
+            return b""
+        try:
+            return bytes(self._byte_of[character] for character in token)
+        except KeyError:  # an added token's content is text already
+            return token.encode("utf-8")
+
+    def token_text(self, token_id: int) -> str:
+        """The token's own text, for people; bytes that are no whole character become U+FFFD."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of a whole reply, special tokens left out."""
+        return b"".join(map(self.visible_bytes, token_ids)).decode("utf-8", "replace")
+
+
+def _is_byte_level(decoder: Decoder | None) -> bool:
+    if decoder is None:
+        return False
+    state: dict[str, Any] = json.loads(decoder.__getstate__())
+    steps = state["decoders"] if state["type"] == "Sequence" else [state]
+    return [step["type"] for step in steps] == ["ByteLevel"]
+
+
+def _bytes_by_character() -> dict[str, int]:
+    """GPT-2's table: printable Latin-1 is itself, the other bytes are U+0100 and on, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(0x100 + place): byte for place, byte in enumerate(others)}
