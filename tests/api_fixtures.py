@@ -24,9 +24,7 @@ USER = {"role": "user", "content": "hello there"}
 async def in_process(app: ASGIApp, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client that calls the application without a socket; replies arrive whole."""
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://test", **options
-    ) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", **options) as client:
         yield client
 
 
