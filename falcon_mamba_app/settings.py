@@ -64,7 +64,7 @@ class ModelSettings:
     kernels: str = _option(
         "auto",
         "implementation of the recurrence",
-        choices=("auto", "reference", "triton", "library"),
+        choices=("auto", "reference", "triton"),
     )
 
 
@@ -223,7 +223,7 @@ def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None
         raise SettingsError(f"--revision needs a hub model; --model is {model.model}")
     if model.device == "cpu" and model.dtype == "float16":
         raise SettingsError("--dtype float16 needs a GPU; on the CPU use float32 or bfloat16")
-    if model.device == "cpu" and model.kernels in ("triton", "library"):
+    if model.device == "cpu" and model.kernels == "triton":
         raise SettingsError(
             f"--kernels {model.kernels} needs a GPU; on the CPU use auto or reference"
         )

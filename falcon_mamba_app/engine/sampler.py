@@ -64,7 +64,7 @@ def penalize(logits: Tensor, params: SamplingParams, counts: TokenCounts) -> Non
         penalized = torch.where(logits > 0, logits / factor, logits * factor)
         torch.where(counts.is_present, penalized, logits, out=logits)
     logits.sub_(counts.num_in_output, alpha=params.frequency_penalty)
-    logits.sub_(counts.num_in_output > 0, alpha=params.presence_penalty)
+    logits.sub_(counts.num_in_output.clamp(max=1), alpha=params.presence_penalty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
     shifted = logits - logits.amax(-1, keepdim=True)
     probs = torch.softmax(shifted / batch.temperature.masked_fill(is_greedy, 1.0), -1)
     cumulative = _drop_unlikely(probs, batch).cumsum(-1)
-    total = cumulative[:, -1:]
+    total = cumulative[:, -1:].contiguous()
     drawn = torch.searchsorted(cumulative, batch.uniforms * total, right=True)
     # The product can round up to the total; the last token with any probability is then meant.
     drawn = torch.minimum(drawn, torch.searchsorted(cumulative, total))

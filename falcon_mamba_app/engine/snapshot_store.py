@@ -49,11 +49,11 @@ class SnapshotStore:
 
     def has(self, session_id: str, token_ids: SequenceABC[int]) -> bool:
         """Whether exactly these tokens have a snapshot already."""
-        return _pack(token_ids) in self._sessions.get(session_id, {})
+        return pack_token_ids(token_ids) in self._sessions.get(session_id, {})
 
     def put(self, session_id: str, token_ids: SequenceABC[int], state: State) -> None:
         """Keep the state under its tokens, evicting others as needed; one too large is dropped."""
-        snapshot = Snapshot(_pack(token_ids), state)
+        snapshot = Snapshot(pack_token_ids(token_ids), state)
         if snapshot.nbytes > self.max_bytes:
             return
         self._remove(session_id, snapshot.packed_token_ids)
@@ -68,7 +68,7 @@ class SnapshotStore:
 
         Never all of them: at least one token is left to feed, since a state alone gives no logits.
         """
-        packed = _pack(token_ids)
+        packed = pack_token_ids(token_ids)
         candidates = [
             snapshot
             for key, snapshot in self._sessions.get(session_id, {}).items()
@@ -102,5 +102,6 @@ class SnapshotStore:
             del self._sessions[session_id]
 
 
-def _pack(token_ids: SequenceABC[int]) -> bytes:
+def pack_token_ids(token_ids: SequenceABC[int]) -> bytes:
+    """The ids as 32-bit integers: a prefix of ids is then a prefix of bytes."""
     return array("i", token_ids).tobytes()

@@ -13,6 +13,9 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from falcon_mamba_app.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,42 @@ class ReplyLog:
                 return []
             self._sessions.move_to_end(session_id)
             return [reply for reply in reversed(replies) if reply.prompt_digest == prompt_digest]
+
+    def export(self, session_id: str) -> list[dict[str, Any]]:
+        """The session's replies as JSON data, oldest first."""
+        with self._lock:
+            return [
+                {
+                    "prompt_digest": reply.prompt_digest.hex(),
+                    "token_ids": reply.token_ids.tolist(),
+                    "text_ends": reply.text_ends.tolist(),
+                }
+                for reply in self._sessions.get(session_id, [])
+            ]
+
+    def restore(self, session_id: str, replies: Any) -> None:
+        """Take in what `export` gave, in place of what is known of the session.
+
+        Raises InvalidRequest where the data is not of that form.
+        """
+        try:
+            restored = [
+                RecordedReply(
+                    bytes.fromhex(reply["prompt_digest"]),
+                    array("I", reply["token_ids"]),
+                    array("I", reply["text_ends"]),
+                )
+                for reply in replies
+            ]
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise InvalidRequest(f"the recorded replies are damaged: {error!r}") from None
+        if any(len(reply.token_ids) != len(reply.text_ends) for reply in restored):
+            raise InvalidRequest("the recorded replies are damaged: their lengths differ")
+        self.forget(session_id)
+        with self._lock:
+            self._sessions[session_id] = restored
+            self._num_tokens += sum(len(reply.token_ids) for reply in restored)
+            self._evict()
 
     def forget(self, session_id: str) -> None:
         """Drop the session's replies; an unknown session is no error."""

@@ -1,0 +1,109 @@
+"""A conversation's entire memory as one small file, and back.
+
+The file is safetensors: `token_ids`, `conv_state` and `ssm_state`, with the model's fingerprint and
+the session's recorded replies in its metadata. It comes from outside, so everything in it is
+checked before any of it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from falcon_mamba_app.engine.snapshot_store import Snapshot, pack_token_ids
+from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+
+FORMAT = "falcon-mamba-state-1"
+FINGERPRINT_ROWS = 16
+
+
+def fingerprint(model: FalconMamba) -> str:
+    """Names the weights, whatever precision they are held in: a state means nothing to others."""
+    digest = hashlib.sha256(repr(model.config).encode())
+    samples = (
+        model.backbone.norm_f.weight,
+        model.backbone.embeddings.weight[:FINGERPRINT_ROWS],
+        model.lm_head.weight[-FINGERPRINT_ROWS:],
+    )
+    for sample in samples:
+        # bfloat16: what every precision of one checkpoint rounds to alike.
+        numbers = sample.detach().to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(numbers.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def to_bytes(snapshot: Snapshot, *, model_fingerprint: str, replies: list[Any]) -> bytes:
+    """The file. `replies` is JSON data that comes back from `from_bytes` as it is."""
+    tensors = {
+        "token_ids": torch.tensor(snapshot.token_ids, dtype=torch.int32),
+        "conv_state": snapshot.state.conv.contiguous(),
+        "ssm_state": snapshot.state.ssm.contiguous(),
+    }
+    metadata = {
+        "format": FORMAT,
+        "model": model_fingerprint,
+        "replies": json.dumps(replies, separators=(",", ":")),
+    }
+    return save(tensors, metadata)
+
+
+def from_bytes(
+    data: bytes, *, config: ModelConfig, conv_dtype: torch.dtype, model_fingerprint: str
+) -> tuple[Snapshot, Any]:
+    """The snapshot and the replies of a file. Raises InvalidRequest with the first thing wrong."""
+    metadata = _metadata(data)
+    if metadata.get("format") != FORMAT:
+        raise InvalidRequest(f"this file is no saved state: its format is not {FORMAT!r}")
+    if metadata.get("model") != model_fingerprint:
+        raise InvalidRequest("this state was saved by another model; load it into the same one")
+    try:
+        tensors = load(data)
+        replies = json.loads(metadata.get("replies", "[]"))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"this state's file is damaged: {error}") from error
+    token_ids = _checked_token_ids(tensors.get("token_ids"), config.vocab_size)
+    layers, d = config.num_layers, config.d_inner
+    conv = _checked_state(tensors.get("conv_state"), "conv_state", (layers, config.d_conv - 1, d))
+    ssm = _checked_state(tensors.get("ssm_state"), "ssm_state", (layers, config.d_state, d))
+    state = State(conv.to(conv_dtype), ssm.float())
+    return Snapshot(pack_token_ids(token_ids), state), replies
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    """The header's metadata; safetensors itself only gives it for files on disk."""
+    length = int.from_bytes(data[:8], "little")
+    try:
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (ValueError, AttributeError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise InvalidRequest("this file is no saved state: it is not safetensors")
+    return metadata
+
+
+def _checked_token_ids(token_ids: torch.Tensor | None, vocab_size: int) -> list[int]:
+    is_list = token_ids is not None and token_ids.dtype is torch.int32 and token_ids.dim() == 1
+    if token_ids is None or not is_list or not token_ids.numel():
+        raise InvalidRequest("this state's file is damaged: it has no list of token_ids")
+    if int(token_ids.min()) < 0 or int(token_ids.max()) >= vocab_size:
+        raise InvalidRequest(f"this state's file has token ids beyond 0 to {vocab_size - 1}")
+    return token_ids.tolist()
+
+
+def _checked_state(state: torch.Tensor | None, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    if state is None or tuple(state.shape) != shape or not state.is_floating_point():
+        found = "nothing" if state is None else f"{state.dtype} of shape {tuple(state.shape)}"
+        raise InvalidRequest(
+            f"this state's file has {found} as {name}; it must be of shape {shape}"
+        )
+    if not bool(torch.isfinite(state).all()):
+        raise InvalidRequest(f"this state's file has numbers in {name} that are not finite")
+    return state

@@ -1,0 +1,71 @@
+"""What the local service counts: requests, tokens, speeds, and the memory of its process."""
+
+from __future__ import annotations
+
+import functools
+import resource
+from typing import Any
+
+import psutil
+
+from falcon_mamba_app.engine.engine import Admitted, EngineEvent, Prefilled, Sampled
+from falcon_mamba_app.metrics import RollingRate
+
+WINDOW_S = 5.0
+
+
+class Figures:
+    """Counters that only grow, and rates over the last seconds. Read and written by one thread."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._prompt_tokens = 0
+        self._reused_tokens = 0
+        self._completion_tokens = 0
+        self._decode_rate = RollingRate(WINDOW_S)
+        self._prefill_rate = RollingRate(WINDOW_S)
+        self._num_computed: dict[int, int] = {}  # by seq_id, while its prompt is read
+
+    def count_request(self, num_prompt_tokens: int) -> None:
+        self._requests += 1
+        self._prompt_tokens += num_prompt_tokens
+
+    def count_event(self, event: EngineEvent, *, now_s: float) -> None:
+        """Take in what one step did for one sequence."""
+        match event:
+            case Admitted(seq_id=seq_id, num_reused_tokens=num_reused):
+                self._reused_tokens += num_reused
+                self._num_computed[seq_id] = num_reused
+            case Prefilled(seq_id=seq_id, num_computed_tokens=num_computed):
+                before = self._num_computed.get(seq_id, 0)
+                self._prefill_rate.add(num_computed - before, now_s=now_s)
+                self._num_computed[seq_id] = num_computed
+            case Sampled():
+                self._completion_tokens += 1
+                self._decode_rate.add(1, now_s=now_s)
+                self._num_computed.pop(event.seq_id, None)
+
+    def as_stats(self, *, now_s: float) -> dict[str, Any]:
+        """The fields of ServiceStats that are counted here."""
+        return {
+            "requests_total": self._requests,
+            "prompt_tokens_total": self._prompt_tokens,
+            "reused_tokens_total": self._reused_tokens,
+            "completion_tokens_total": self._completion_tokens,
+            "decode_tokens_per_s": self._decode_rate.per_s(now_s=now_s),
+            "prefill_tokens_per_s": self._prefill_rate.per_s(now_s=now_s),
+        }
+
+
+@functools.cache
+def _this_process() -> psutil.Process:
+    return psutil.Process()
+
+
+def process_memory() -> dict[str, int]:
+    """Resident bytes of this process, now and at most, as fields of ServiceStats."""
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "process_memory_bytes": _this_process().memory_info().rss,
+        "peak_process_memory_bytes": peak_kib * 1024,
+    }

@@ -1,0 +1,123 @@
+"""From a located checkpoint to a running engine: on the engine's thread, watched from others.
+
+It chooses device, precision and kernels, says so in the log, and describes the result for people.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import torch
+
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.errors import SettingsError
+from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.model.loading import (
+    GenerationDefaults,
+    choose_dtype,
+    load_model,
+    weights_bytes,
+)
+from falcon_mamba_app.model.registry import Checkpoint
+from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops.select import select_ops
+from falcon_mamba_app.protocol import ModelInfo, SamplingParams
+from falcon_mamba_app.settings import EngineSettings, ModelSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far loading has come: a share from 0 to 1 of the step at hand, and its name."""
+
+    share: float
+    what: str
+
+
+class Loader:
+    """Builds the engine that the settings describe."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        defaults: GenerationDefaults,
+        model: ModelSettings,
+        limits: EngineSettings,
+        *,
+        has_cuda: bool,
+    ) -> None:
+        """Raises SettingsError for a device or kernels that are not to be had here."""
+        if model.device == "cuda" and not has_cuda:
+            raise SettingsError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
+        self._checkpoint, self._defaults, self._limits = checkpoint, defaults, limits
+        self._device = torch.device("cuda" if has_cuda else "cpu")
+        self._dtype = choose_dtype(model.dtype, self._device)
+        self._ops = select_ops(self._device, model.kernels)
+        self.progress = Progress(0.0, "starting")
+        self.model_info = self._describe()
+
+    def make_engine(self) -> Engine:
+        """Load the weights and build the engine. Raises CheckpointError."""
+        if self._limits.threads is not None:
+            torch.set_num_threads(self._limits.threads)  # counts for the calling thread alone
+        ops: Ops = self._ops
+        model = load_model(
+            self._checkpoint,
+            device=self._device,
+            dtype=self._dtype,
+            make_model=lambda config: FalconMamba(config, ops),
+            on_progress=self._on_progress,
+        )
+        assert isinstance(model, FalconMamba), type(model)
+        self.model_info = replace(self.model_info, weights_bytes=weights_bytes(model))
+        engine = Engine(
+            model,
+            eos_token_ids=self._defaults.eos_token_ids,
+            max_running=self._limits.max_running,
+            max_prefill_tokens=self._limits.max_prefill_tokens,
+            max_snapshot_bytes=self._limits.snapshot_bytes,
+        )
+        logger.info(
+            "%s runs in %s on %s with %s kernels",
+            self._checkpoint.id,
+            self.model_info.dtype,
+            self.model_info.device,
+            ops.name,
+        )
+        return engine
+
+    def _on_progress(self, share: float, what: str) -> None:
+        self.progress = Progress(share, what)
+
+    def _describe(self) -> ModelInfo:
+        config: ModelConfig = self._checkpoint.config
+        return ModelInfo(
+            id=self._checkpoint.id,
+            has_chat_template=self._checkpoint.has_chat_template,
+            is_bundled=self._checkpoint.is_bundled,
+            family=config.family,
+            num_parameters=config.num_parameters(),
+            dtype=str(self._dtype).removeprefix("torch."),
+            device=_device_name(self._device, self._limits.threads),
+            kernels=self._ops.name,
+            state_bytes=config.state_bytes(self._dtype.itemsize),
+            kv_bytes_per_token=config.kv_bytes_per_token(),
+            trained_context_tokens=self._checkpoint.trained_context_tokens,
+            max_prompt_tokens=self._limits.max_prompt_tokens,
+            max_new_tokens=self._limits.max_new_tokens,
+            default_sampling=self._default_sampling(),
+        )
+
+    def _default_sampling(self) -> SamplingParams:
+        sampling = self._defaults.sampling
+        limit = min(sampling.max_new_tokens, self._limits.max_new_tokens)
+        return replace(sampling, max_new_tokens=limit)
+
+
+def _device_name(device: torch.device, threads: int | None) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {threads or torch.get_num_threads()} threads"

@@ -1,0 +1,275 @@
+"""The service over a model in this process: text ⇄ token ids, asyncio ⇄ the engine thread.
+
+Requests are encoded on the event loop (long ones on a helper thread), handed to the worker, and
+come back as the engine's events, one batch for each step. It knows no HTTP and touches no device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator
+
+import torch
+
+from falcon_mamba_app.engine import snapshot_file
+from falcon_mamba_app.engine.engine import Engine, EngineEvent
+from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.worker import EngineWorker
+from falcon_mamba_app.errors import (
+    EngineFailure,
+    FalconMambaError,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PromptTooLong,
+)
+from falcon_mamba_app.model.loading import load_generation_defaults, load_tokenizer
+from falcon_mamba_app.model.registry import Checkpoint, locate
+from falcon_mamba_app.protocol import (
+    GenerationEvent,
+    GenerationRequest,
+    ServiceStats,
+    ServiceStatus,
+)
+from falcon_mamba_app.service.figures import Figures, process_memory
+from falcon_mamba_app.service.loader import Loader
+from falcon_mamba_app.service.stream import Stream
+from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.text.chat import PromptEncoder
+from falcon_mamba_app.text.reply_log import ReplyLog
+
+logger = logging.getLogger(__name__)
+
+# A longer prompt is encoded on a helper thread: 20,000 characters take about 10 ms.
+MAX_INLINE_CHARACTERS = 20_000
+MAX_STOP_S = 5.0
+
+
+class LocalService:
+    """Implements GenerationService over an EngineWorker."""
+
+    def __init__(self, model: ModelSettings, engine: EngineSettings) -> None:
+        """Find and check the checkpoint; load nothing. Raises CheckpointError, SettingsError."""
+        has_cuda = model.device != "cpu" and torch.cuda.is_available()
+        self._limits = engine
+        self._checkpoint: Checkpoint = locate(model, has_cuda=has_cuda)
+        tokenizer = load_tokenizer(self._checkpoint)
+        self._defaults = load_generation_defaults(self._checkpoint, tokenizer)
+        self._reply_log = ReplyLog()
+        self._encoder = PromptEncoder(
+            tokenizer,
+            model_id=self._checkpoint.id,
+            vocab_size=self._checkpoint.config.vocab_size,
+            eos_token_ids=self._defaults.eos_token_ids,
+            reply_log=self._reply_log,
+        )
+        self._loader = Loader(self._checkpoint, self._defaults, model, engine, has_cuda=has_cuda)
+        self._worker = EngineWorker(
+            self._loader.make_engine, on_events=self._post, on_failure=self._post_failure
+        )
+        self._status: ServiceStatus = "loading"
+        self._failure: FalconMambaError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._streams: dict[int, Stream] = {}
+        self._seq_ids = itertools.count(1)
+        self._figures = Figures()
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wrap_future(self._worker.start())
+        except Exception as error:
+            is_ours = isinstance(error, FalconMambaError)
+            self._fail(error if is_ours else EngineFailure(f"the model cannot be loaded: {error}"))
+            raise
+        self._status = "ready"
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        self._refuse_unless_ready()
+        started_s = time.monotonic()
+        prompt_ids = await self._encode(request)
+        self._refuse_unless_ready()  # it may have failed meanwhile
+        stream = self._open(request, prompt_ids, started_s)
+        try:
+            async for event in stream.events():
+                yield event
+        finally:
+            self._close_stream(stream)
+
+    async def _encode(self, request: GenerationRequest) -> list[int]:
+        """The prompt's ids, within the limits. Raises InvalidRequest."""
+        self._check_limits(request)
+        if _num_characters(request) > MAX_INLINE_CHARACTERS:
+            encode = asyncio.to_thread(self._encoder.encode, request.prompt, request.session_id)
+            prompt = await encode
+        else:
+            prompt = self._encoder.encode(request.prompt, request.session_id)
+        num_tokens, limit = len(prompt.token_ids), self._limits.max_prompt_tokens
+        if num_tokens > limit:
+            raise PromptTooLong(
+                f"the prompt has {num_tokens} tokens; this server accepts at most {limit}"
+                " (--max-prompt-tokens)"
+            )
+        return prompt.token_ids
+
+    def _check_limits(self, request: GenerationRequest) -> None:
+        asked, limit = request.sampling.max_new_tokens, self._limits.max_new_tokens
+        if asked > limit:
+            raise InvalidRequest(
+                f"{asked} new tokens were asked for; this server allows at most {limit}"
+                " (--max-new-tokens)",
+                param="max_tokens",
+            )
+        if asked == 0 and request.score_prompt is None:
+            raise InvalidRequest(
+                "0 new tokens make no reply; ask for at least 1, or for the prompt to be scored",
+                param="max_tokens",
+            )
+
+    def _open(self, request: GenerationRequest, prompt_ids: list[int], started_s: float) -> Stream:
+        """Hand the request to the engine. Raises Overloaded."""
+        limit = self._limits.max_running + self._limits.max_waiting
+        if len(self._streams) >= limit:
+            raise Overloaded(
+                f"{limit} requests are being answered or in line; try again in a few seconds"
+            )
+        seed = request.sampling.seed
+        seq = Sequence(
+            seq_id=next(self._seq_ids),
+            prompt_token_ids=prompt_ids,
+            sampling=request.sampling,
+            seed=secrets.randbits(63) if seed is None else seed,
+            session_id=request.session_id,
+            score_prompt=request.score_prompt,
+        )
+        stream = Stream(
+            seq.seq_id,
+            request,
+            prompt_ids,
+            vocabulary=self._encoder.vocabulary,
+            started_s=started_s,
+        )
+        self._streams[seq.seq_id] = stream
+        self._figures.count_request(len(prompt_ids))
+        self._worker.add(seq)
+        return stream
+
+    def _close_stream(self, stream: Stream) -> None:
+        """Free the slot if the reply has not ended by itself, and keep the ids beside the text."""
+        self._streams.pop(stream.seq_id, None)
+        if not stream.has_ended:
+            self._worker.abort(stream.seq_id)
+        if stream.request.session_id is not None and stream.reply_ids:
+            self._reply_log.record(
+                stream.request.session_id,
+                stream.prompt_ids,
+                stream.reply_ids,
+                stream.text_ends,
+            )
+
+    def _post(self, events: list[EngineEvent]) -> None:
+        """From the engine's thread: one crossing for all events of a step."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def _post_failure(self, failure: EngineFailure) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._fail, failure)
+
+    def _deliver(self, events: list[EngineEvent]) -> None:
+        now_s = time.monotonic()
+        for event in events:
+            self._figures.count_event(event, now_s=now_s)
+            stream = self._streams.get(event.seq_id)
+            if stream is not None:
+                stream.put(event, now_s)
+
+    def _fail(self, failure: FalconMambaError) -> None:
+        self._status, self._failure = "failed", failure
+        for stream in self._streams.values():
+            stream.fail(failure)
+
+    def _refuse_unless_ready(self) -> None:
+        if self._status == "loading":
+            raise NotReady(f"the model is still loading ({self._loader.progress.what}); try again")
+        if self._failure is not None:
+            raise EngineFailure(str(self._failure))
+
+    async def export_state(self, session_id: str) -> bytes:
+        self._refuse_unless_ready()
+        replies = self._reply_log.export(session_id)
+
+        def export(engine: Engine) -> bytes | None:
+            snapshot = engine.snapshots.newest(session_id)
+            if snapshot is None:
+                return None
+            name = snapshot_file.fingerprint(engine.model)
+            return snapshot_file.to_bytes(snapshot, model_fingerprint=name, replies=replies)
+
+        data = await asyncio.wrap_future(self._worker.call(export))
+        if data is None:
+            raise NotFound(
+                "this session has no state here: it has read nothing yet, or was evicted"
+            )
+        return data
+
+    async def import_state(self, session_id: str, data: bytes) -> int:
+        self._refuse_unless_ready()
+
+        def read(engine: Engine) -> tuple[int, object]:
+            snapshot, replies = snapshot_file.from_bytes(
+                data,
+                config=engine.model.config,
+                conv_dtype=engine.model.dtype,
+                model_fingerprint=snapshot_file.fingerprint(engine.model),
+            )
+            engine.snapshots.put(session_id, snapshot.token_ids, snapshot.state)
+            return snapshot.num_tokens, replies
+
+        num_tokens, replies = await asyncio.wrap_future(self._worker.call(read))
+        self._reply_log.restore(session_id, replies)
+        return num_tokens
+
+    def forget(self, session_id: str) -> None:
+        self._reply_log.forget(session_id)
+        if self._status == "ready":
+            self._worker.call(lambda engine: engine.snapshots.forget(session_id))
+
+    def stats(self) -> ServiceStats:
+        engine, progress = self._worker.stats, self._loader.progress
+        detail = str(self._failure) if self._failure else progress.what
+        return ServiceStats(
+            status=self._status,
+            detail="" if self._status == "ready" else detail,
+            load_progress=progress.share if self._status == "loading" else None,
+            model=self._loader.model_info,
+            running=engine.running,
+            waiting=engine.waiting,
+            max_running=self._limits.max_running,
+            snapshots=engine.snapshots,
+            snapshot_bytes=engine.snapshot_bytes,
+            max_snapshot_bytes=self._limits.snapshot_bytes,
+            gpu_memory_bytes=engine.gpu_memory_bytes,
+            peak_gpu_memory_bytes=engine.peak_gpu_memory_bytes,
+            **self._figures.as_stats(now_s=time.monotonic()),
+            **process_memory(),
+        )
+
+    async def close(self) -> None:
+        self._fail(EngineFailure("the server is stopping"))
+        if not await asyncio.to_thread(self._worker.stop, timeout_s=MAX_STOP_S):
+            logger.warning("the engine did not stop within %.0f s; leaving it", MAX_STOP_S)
+
+
+def _num_characters(request: GenerationRequest) -> int:
+    if isinstance(request.prompt, str):
+        return len(request.prompt)
+    return sum(0 if isinstance(part, int) else len(part.content) for part in request.prompt)

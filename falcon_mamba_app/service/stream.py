@@ -1,0 +1,158 @@
+"""One request on its way up: the engine's events in, the protocol's events out.
+
+Here token ids become text, and a stop string ends the reply. It belongs to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from falcon_mamba_app.engine.engine import (
+    Admitted,
+    Ended,
+    EngineEvent,
+    Failed,
+    Prefilled,
+    Queued,
+    Sampled,
+)
+from falcon_mamba_app.engine.model_runner import ScoredToken
+from falcon_mamba_app.errors import FalconMambaError, Overloaded
+from falcon_mamba_app.protocol import (
+    Accepted,
+    Finished,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    PrefillProgress,
+    PromptScored,
+    TextDelta,
+    TokenLogprob,
+    Waiting,
+)
+from falcon_mamba_app.text.detokenizer import Detokenizer
+from falcon_mamba_app.text.vocabulary import Vocabulary
+
+
+class Stream:
+    """The reply to one request as it grows."""
+
+    def __init__(
+        self,
+        seq_id: int,
+        request: GenerationRequest,
+        prompt_ids: list[int],
+        *,
+        vocabulary: Vocabulary,
+        started_s: float,
+    ) -> None:
+        self.seq_id, self.request, self.prompt_ids = seq_id, request, prompt_ids
+        self.reply_ids: list[int] = []
+        self.has_ended = False  # in the engine
+        self._vocabulary = vocabulary
+        self._detokenizer = Detokenizer(
+            vocabulary, stop=request.sampling.stop, prompt_ids=prompt_ids
+        )
+        self._inbox: asyncio.Queue[tuple[EngineEvent, float] | FalconMambaError] = asyncio.Queue()
+        self._num_reused_tokens = 0
+        self._prompt_scores: list[ScoredToken] = []
+        self._started_s = started_s
+        self._admitted_s: float | None = None
+        self._first_token_s: float | None = None
+        self._last_token_s: float | None = None
+
+    @property
+    def text_ends(self) -> list[int]:
+        """Characters of the reply that are complete after each of its ids."""
+        return self._detokenizer.text_ends
+
+    def put(self, event: EngineEvent, now_s: float) -> None:
+        """Something happened to the sequence at `now_s`."""
+        self.has_ended = self.has_ended or isinstance(event, Ended | Failed)
+        self._inbox.put_nowait((event, now_s))
+
+    def fail(self, error: FalconMambaError) -> None:
+        """Nothing more will come."""
+        self._inbox.put_nowait(error)
+
+    async def events(self) -> AsyncGenerator[GenerationEvent, None]:
+        """The protocol's events up to Finished. Raises what `fail` was given."""
+        while True:
+            item = await self._inbox.get()
+            if isinstance(item, FalconMambaError):
+                raise item
+            for event in self._translate(*item):
+                yield event
+                if isinstance(event, Finished):
+                    return
+
+    def _translate(self, event: EngineEvent, now_s: float) -> list[GenerationEvent]:
+        match event:
+            case Queued(position=position):
+                return [Waiting(position)]
+            case Admitted(num_reused_tokens=num_reused):
+                self._admitted_s, self._num_reused_tokens = now_s, num_reused
+                return [Accepted(len(self.prompt_ids), num_reused), *self._scored_if_complete()]
+            case Prefilled(num_computed_tokens=num_computed, scores=scores):
+                self._prompt_scores += scores
+                progress = PrefillProgress(num_computed, len(self.prompt_ids))
+                return [progress, *self._scored_if_complete()]
+            case Sampled():
+                return self._text(event, now_s)
+            case Ended(reason=reason):
+                return self._finish(reason)
+            case Failed(message=message):
+                raise Overloaded(message)
+
+    def _scored_if_complete(self) -> list[GenerationEvent]:
+        num_alternatives = self.request.score_prompt
+        if num_alternatives is None or len(self._prompt_scores) < len(self.prompt_ids) - 1:
+            return []
+        first = self._logprob(self.prompt_ids[0], None)
+        rest = (self._scored(score) for score in self._prompt_scores)
+        return [PromptScored((first, *rest))]
+
+    def _text(self, event: Sampled, now_s: float) -> list[GenerationEvent]:
+        self._first_token_s = self._first_token_s or now_s
+        self._last_token_s = now_s
+        token = event.token
+        self.reply_ids.append(token.token_id)
+        text = self._detokenizer.feed(token.token_id)
+        logprobs = () if token.score is None else (self._scored(token.score),)
+        events: list[GenerationEvent] = []
+        if text or logprobs:
+            events.append(TextDelta(text, len(self.reply_ids), logprobs))
+        return events + (self._finish("stop") if self._detokenizer.is_stopped else [])
+
+    def _finish(self, reason: FinishReason) -> list[GenerationEvent]:
+        rest = self._detokenizer.flush()
+        events: list[GenerationEvent] = [TextDelta(rest, len(self.reply_ids))] if rest else []
+        # The last characters may have completed a stop string that was undecided until now.
+        reason = "stop" if self._detokenizer.is_stopped else reason
+        return [*events, self._finished(reason)]
+
+    def _finished(self, reason: FinishReason) -> Finished:
+        return Finished(
+            reason=reason,
+            prompt_tokens=len(self.prompt_ids),
+            reused_tokens=self._num_reused_tokens,
+            completion_tokens=len(self.reply_ids),
+            ttft_s=_between(self._started_s, self._first_token_s),
+            prefill_s=_between(self._admitted_s, self._first_token_s),
+            decode_s=_between(self._first_token_s, self._last_token_s),
+        )
+
+    def _scored(self, score: ScoredToken) -> TokenLogprob:
+        top = [self._logprob(token_id, logprob) for token_id, logprob in score.top]
+        return self._logprob(score.token_id, score.logprob, top)
+
+    def _logprob(
+        self, token_id: int, logprob: float | None, top: Sequence[TokenLogprob] = ()
+    ) -> TokenLogprob:
+        text, data = self._vocabulary.token_text(token_id), self._vocabulary.token_bytes(token_id)
+        return TokenLogprob(token_id, text, data, logprob, tuple(top))
+
+
+def _between(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else end_s - start_s
