@@ -70,7 +70,11 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Snapshot:
     try:
         info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         files = tuple(RemoteFile(file.rfilename, file.size) for file in info.siblings or ())
-        paths = [_download(hub_id, info.sha, file.name) for file in files if _is_small(file)]
+        # By its branch, so that the cache remembers which commit that was when next offline.
+        folder = _download(hub_id, revision, "config.json").parent
+        for file in files:
+            if _is_small(file):
+                _download(hub_id, folder.name, file.name)
     except (OfflineModeIsEnabled, HTTPError, OSError, HFValidationError) as error:
         if _is_unreachable(error):
             cached = _cached_snapshot(hub_id, revision)
@@ -78,9 +82,7 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Snapshot:
                 logger.info("hub not reachable, using the earlier download of %s", hub_id)
                 return cached
         raise _explain(error, hub_id, revision) from error
-    if not paths or info.sha is None:
-        raise CheckpointError(f"{hub_id} is no checkpoint: it has no config.json")
-    return Snapshot(hub_id, info.sha, paths[0].parent, files)
+    return Snapshot(hub_id, folder.name, folder, files)
 
 
 def missing_files(snapshot: Snapshot, names: Sequence[str]) -> tuple[RemoteFile, ...]:
@@ -196,7 +198,7 @@ def _explain(error: Exception, hub_id: str, revision: str | None) -> CheckpointE
             " name; check the name, or log in with `hf auth login`"
         )
     if isinstance(error, EntryNotFoundError):
-        return CheckpointError(f"{hub_id} lacks a file it should have: {_one_line(error)}")
+        return CheckpointError(f"{hub_id} is no checkpoint of transformers: {_one_line(error)}")
     if status is not None:
         return CheckpointError(f"the hub answered {status} for {hub_id}; try again later")
     if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno:
