@@ -1,0 +1,237 @@
+"""The five operations at the 7B model's shapes: microseconds a layer, and how near to the limit.
+
+    python -m benchmarks.kernels [--save NAME]
+
+Prints a table and one JSON line. The limit is the time to move an operation's bytes, each once, at
+the copy speed measured in the same run; for the scan over a prompt it is the time of its d·n
+exponentials a token, where that is longer. On a CPU: the reference operations at small shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks import roofline
+from falcon_mamba_app.ops import Ops
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    layers: int  # this many sets of tensors take turns, so that none is found in the cache
+    h: int
+    d: int
+    r: int
+    n: int = 16
+    k: int = 4
+    prompts: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+
+
+SHAPES_7B = Shapes(64, 4096, 8192, 256, prompts=(256, 2048), rows=(1, 8, 32))
+SHAPES_CPU = Shapes(4, 512, 1024, 32, prompts=(64,), rows=(1, 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    op: str
+    shape: str
+    num_bytes: int
+    num_exponentials: int
+    calls: list[Callable[[], Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    op: str
+    shape: str
+    us: float
+    mb: float
+    gb_per_s: float
+    limit_us: float
+    limit: str
+    share: float  # limit_us / us
+
+
+class Layer:
+    """The weights and states of one layer, and activations for up to `t` tokens."""
+
+    def __init__(self, shapes: Shapes, t: int, num_slots: int, device: torch.device) -> None:
+        s, d, n = shapes, shapes.d, shapes.n
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+        def normal(*size: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.randn(*size, device=device).to(dtype)
+
+        self.hidden, self.norm_weight = normal(t, s.h, dtype=torch.float32), normal(s.h)
+        self.x, self.z = normal(t, 2 * d).chunk(2, dim=-1)
+        self.dt, self.B, self.C = normal(t, s.r + 2 * n).split([s.r, n, n], dim=-1)
+        self.delta = normal(t, d)
+        self.conv_weight, self.conv_bias = normal(s.k, d), normal(d)
+        self.A = -torch.arange(1.0, n + 1, device=device)[:, None].repeat(1, d)
+        self.D, self.dt_bias = (normal(d, dtype=torch.float32) for _ in range(2))
+        self.conv_states = normal(num_slots, s.k - 1, d)
+        self.ssm_states = normal(num_slots, n, d, dtype=torch.float32)
+
+
+def works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
+    for t in shapes.prompts:
+        # 64 layers of activations would take 10 GB; 6 are already six times the cache.
+        layers = [Layer(shapes, t, 2, device) for _ in range(min(6, shapes.layers))]
+        yield from norm_works(ops, shapes, layers, f"{t} tokens", t)
+        yield from prefill_works(ops, shapes, layers, t, device)
+    for b in shapes.rows:
+        layers = [Layer(shapes, b, b + 1, device) for _ in range(shapes.layers)]
+        yield from norm_works(ops, shapes, layers, f"{b} rows", b)
+        yield from step_works(ops, shapes, layers, b, device)
+
+
+def norm_works(ops: Ops, shapes: Shapes, layers: list[Layer], shape: str, t: int) -> Iterator[Work]:
+    size = layers[0].x.element_size()
+
+    def block(layer: Layer) -> Callable[[], Tensor]:
+        return lambda: ops.rms_norm(layer.hidden, layer.norm_weight, 1e-5, layer.x.dtype)
+
+    def mixer(layer: Layer) -> Callable[[], list[Tensor]]:
+        parts = layer.dt, layer.B, layer.C
+        return lambda: [ops.rms_norm(part, None, 1e-6, part.dtype) for part in parts]
+
+    num_bytes = t * shapes.h * (4 + size)
+    yield Work("rms_norm", shape, num_bytes, 0, [block(layer) for layer in layers])
+    num_bytes = t * (shapes.r + 2 * shapes.n) * 2 * size
+    yield Work("rms_norm ×3", shape, num_bytes, 0, [mixer(layer) for layer in layers])
+
+
+def prefill_works(
+    ops: Ops, shapes: Shapes, layers: list[Layer], t: int, device: torch.device
+) -> Iterator[Work]:
+    d, n, k, size = shapes.d, shapes.n, shapes.k, layers[0].x.element_size()
+    slots, starts = torch.tensor([1], device=device), torch.tensor([0, t], device=device)
+
+    def conv(v: Layer) -> Callable[[], Tensor]:
+        inputs = v.x, v.conv_weight, v.conv_bias, v.conv_states, slots, starts
+        return lambda: ops.conv_prefill(*inputs)
+
+    def scan(v: Layer) -> Callable[[], Tensor]:
+        x = v.x.contiguous()
+        inputs = x, v.delta, v.A, v.B, v.C, v.D, v.z, v.dt_bias, v.ssm_states, slots, starts
+        return lambda: ops.scan_prefill(*inputs)
+
+    num_bytes = (2 * t + 2 * (k - 1) + k + 1) * d * size
+    yield Work("conv_prefill", f"{t} tokens", num_bytes, 0, [conv(v) for v in layers])
+    num_bytes = (4 * d + 2 * n) * t * size + (3 * n + 2) * d * 4
+    yield Work("scan_prefill", f"{t} tokens", num_bytes, t * d * n, [scan(v) for v in layers])
+
+
+def step_works(
+    ops: Ops, shapes: Shapes, layers: list[Layer], b: int, device: torch.device
+) -> Iterator[Work]:
+    d, n, k, size = shapes.d, shapes.n, shapes.k, layers[0].x.element_size()
+    slots = torch.arange(b, 0, -1, device=device)
+
+    def conv(v: Layer) -> Callable[[], Tensor]:
+        return lambda: ops.conv_step(v.x, v.conv_weight, v.conv_bias, v.conv_states, slots)
+
+    def scan(v: Layer) -> Callable[[], Tensor]:
+        x = v.x.contiguous()
+        inputs = x, v.delta, v.A, v.B, v.C, v.D, v.z, v.dt_bias, v.ssm_states, slots
+        return lambda: ops.scan_step(*inputs)
+
+    num_bytes = ((2 + 2 * (k - 1)) * b + k + 1) * d * size
+    yield Work("conv_step", f"{b} rows", num_bytes, 0, [conv(v) for v in layers])
+    num_bytes = (4 * d + 2 * n) * b * size + (2 * b + 1) * n * d * 4 + 2 * d * 4
+    yield Work("scan_step", f"{b} rows", num_bytes, b * d * n, [scan(v) for v in layers])
+
+
+def measure(work: Work, best: roofline.Roofline, device: torch.device) -> Row:
+    seconds = roofline.median_s_of_each(work.calls, device)
+    limit_s, limit = work.num_bytes / best.copy_bytes_per_s, "bytes"
+    if best.exponentials_per_s:
+        limit_s, limit = max(
+            (limit_s, limit), (work.num_exponentials / best.exponentials_per_s, "exp")
+        )
+    return Row(
+        op=work.op,
+        shape=work.shape,
+        us=round(seconds * 1e6, 2),
+        mb=round(work.num_bytes / 1e6, 3),
+        gb_per_s=round(work.num_bytes / seconds / 1e9, 1),
+        limit_us=round(limit_s * 1e6, 2),
+        limit=limit,
+        share=round(limit_s / seconds, 3),
+    )
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| operation | shape | µs | MB | GB/s | limit µs | of | share of the limit |",
+        "|---|---|--:|--:|--:|--:|---|--:|",
+    ]
+    lines += [
+        f"| {r.op} | {r.shape} | {r.us:.2f} | {r.mb:.2f} | {r.gb_per_s:.0f} "
+        f"| {r.limit_us:.2f} | {r.limit} | {r.share:.0%} |"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def choose() -> tuple[Ops, Shapes, torch.device, str]:
+    if torch.cuda.is_available():
+        import triton
+
+        from falcon_mamba_app.ops.triton_kernels import TRITON
+
+        return TRITON, SHAPES_7B, torch.device("cuda"), f", triton {triton.__version__}"
+    from falcon_mamba_app.ops.reference import REFERENCE
+
+    return REFERENCE, SHAPES_CPU, torch.device("cpu"), ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
+    save = parser.parse_args().save
+    torch.manual_seed(0)
+    ops, shapes, device, versions = choose()
+    best = roofline.measure(device)
+    with torch.inference_mode():
+        rows = [measure(work, best, device) for work in works(ops, shapes, device)]
+    about = {
+        "device": roofline.describe(device),
+        "versions": f"torch {torch.__version__}{versions}",
+        "ops": ops.name,
+        "command": " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+    }
+    print(table(rows))
+    line = json.dumps({**about, **asdict(best), "rows": [asdict(row) for row in rows]})
+    print(line)
+    if save:
+        write(RESULTS / save, about, best, rows, line)
+
+
+def write(
+    path: Path, about: dict[str, str], best: roofline.Roofline, rows: list[Row], line: str
+) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.with_suffix(".json").write_text(line + "\n")
+    speeds = f"copy {best.copy_bytes_per_s / 1e9:.0f} GB/s, read {best.read_bytes_per_s / 1e9:.0f}"
+    if best.exponentials_per_s:
+        speeds += f", {best.exponentials_per_s / 1e9:.0f} G exponentials/s"
+    lines = [f"- {key}: {value}" for key, value in about.items()]
+    head = "\n".join(["# Kernels", "", *lines, f"- measured limits: {speeds}", "", ""])
+    path.with_suffix(".md").write_text(head + table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The short causal convolution as two Triton kernels: a prompt's chunk, and one token for each row.
+
+Both are a few multiplications per value read, so they are as fast as memory. A sequence's window of
+k−1 inputs is read and rewritten by one program, with a barrier between, so it needs no second copy.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 16, 128, 4
+STEP_CHANNELS, STEP_WARPS = 256, 2
+
+
+def conv_prefill(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv_states: Tensor,
+    slots: Tensor,
+    query_starts: Tensor,
+) -> Tensor:
+    """`reference.conv_prefill`, one program for each sequence, tile of tokens and of channels."""
+    assert x.stride(1) == 1 and conv_states.is_contiguous(), (x.stride(), conv_states.stride())
+    (t, d), k = x.shape, weight.shape[0]
+    y = torch.empty((t, d), dtype=x.dtype, device=x.device)
+    # The lengths are on the device: each sequence gets the tiles it would need had it all tokens,
+    # and those past its end return at once.
+    grid = (triton.cdiv(t, PREFILL_TOKENS), triton.cdiv(d, PREFILL_CHANNELS), slots.shape[0])
+    _conv_prefill_kernel[grid](
+        x,
+        weight,
+        bias,
+        y,
+        conv_states,
+        slots,
+        query_starts,
+        x.stride(0),
+        d,
+        k,
+        PREFILL_TOKENS,
+        PREFILL_CHANNELS,
+        triton.next_power_of_2(k - 1),
+        num_warps=PREFILL_WARPS,
+    )
+    return y
+
+
+def conv_step(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv_states: Tensor, slots: Tensor
+) -> Tensor:
+    """`reference.conv_step`, one program for each row and block of channels."""
+    assert x.stride(1) == 1 and conv_states.is_contiguous(), (x.stride(), conv_states.stride())
+    (b, d), k = x.shape, weight.shape[0]
+    y = torch.empty((b, d), dtype=x.dtype, device=x.device)
+    _conv_step_kernel[(triton.cdiv(d, STEP_CHANNELS), b)](
+        x, weight, bias, y, conv_states, slots, x.stride(0), d, k, STEP_CHANNELS,
+        num_warps=STEP_WARPS,
+    )  # fmt: skip
+    return y
+
+
+@triton.jit
+def _conv_prefill_kernel(
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    conv_states_ptr,
+    slots_ptr,
+    query_starts_ptr,
+    x_stride,
+    d: tl.constexpr,
+    k: tl.constexpr,
+    TOKENS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WINDOW: tl.constexpr,
+):
+    tile, seq = tl.program_id(0), tl.program_id(2)
+    start = tl.load(query_starts_ptr + seq)
+    end = tl.load(query_starts_ptr + seq + 1)
+    if start + tile * TOKENS >= end:
+        return
+    channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    has_channel = channels < d
+    rows = start + tile * TOKENS + tl.arange(0, TOKENS)
+    mask = (rows < end)[:, None] & has_channel[None, :]
+    window_ptr = conv_states_ptr + tl.load(slots_ptr + seq) * (k - 1) * d
+
+    y = tl.zeros((TOKENS, CHANNELS), dtype=tl.float32)
+    if bias_ptr is not None:
+        y += tl.load(bias_ptr + channels, mask=has_channel, other=0.0).to(tl.float32)[None, :]
+    for j in tl.static_range(k):
+        weight = tl.load(weight_ptr + j * d + channels, mask=has_channel, other=0.0)
+        sources = rows - (k - 1) + j
+        inputs = _load_inputs(x_ptr, x_stride, window_ptr, sources, start, channels, mask, d, k)
+        y += weight.to(tl.float32)[None, :] * inputs.to(tl.float32)
+    tl.store(y_ptr + rows[:, None] * d + channels[None, :], _silu(y), mask=mask)
+
+    # Only a sequence's first tile reads its window, so only that one may write it.
+    if tile == 0:
+        places = tl.arange(0, WINDOW)
+        has_place = (places < k - 1)[:, None] & has_channel[None, :]
+        window = _load_inputs(
+            x_ptr, x_stride, window_ptr, end - (k - 1) + places, start, channels, has_place, d, k
+        )
+        tl.debug_barrier()
+        tl.store(window_ptr + places[:, None] * d + channels[None, :], window, mask=has_place)
+
+
+@triton.jit
+def _load_inputs(x_ptr, x_stride, window_ptr, sources, start, channels, mask, d, k):
+    """The inputs at token positions `sources` of a sequence, from its window before its start."""
+    is_new = (sources >= start)[:, None]
+    new = tl.load(
+        x_ptr + sources[:, None] * x_stride + channels[None, :], mask=mask & is_new, other=0.0
+    )
+    places = sources - start + (k - 1)
+    old = tl.load(
+        window_ptr + places[:, None] * d + channels[None, :], mask=mask & ~is_new, other=0.0
+    )
+    return tl.where(is_new, new, old.to(new.dtype))
+
+
+@triton.jit
+def _conv_step_kernel(
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    conv_states_ptr,
+    slots_ptr,
+    x_stride,
+    d: tl.constexpr,
+    k: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    row = tl.program_id(1).to(tl.int64)
+    channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    mask = channels < d
+    window_ptrs = conv_states_ptr + tl.load(slots_ptr + row) * (k - 1) * d + channels
+    x = tl.load(x_ptr + row * x_stride + channels, mask=mask, other=0.0)
+    weight = tl.load(weight_ptr + (k - 1) * d + channels, mask=mask, other=0.0).to(tl.float32)
+    y = weight * x.to(tl.float32)
+    if bias_ptr is not None:
+        y += tl.load(bias_ptr + channels, mask=mask, other=0.0).to(tl.float32)
+    for j in tl.static_range(k - 1):
+        weight = tl.load(weight_ptr + j * d + channels, mask=mask, other=0.0).to(tl.float32)
+        old = tl.load(window_ptrs + j * d, mask=mask, other=0.0)
+        y += weight * old.to(tl.float32)
+        if j > 0:
+            # The place before was read one turn ago, by this program and by no other.
+            tl.debug_barrier()
+            tl.store(window_ptrs + (j - 1) * d, old, mask=mask)
+    tl.debug_barrier()
+    tl.store(window_ptrs + (k - 2) * d, x, mask=mask)
+    tl.store(y_ptr + row * d + channels, _silu(y), mask=mask)
+
+
+@triton.jit
+def _silu(x):
+    return x / (1.0 + tl.exp2(-x * 1.4426950408889634))

@@ -1,0 +1,11 @@
+"""What must be settled before any test module is imported."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+# Triton reads this once, when it is first imported, by us or by another library.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")

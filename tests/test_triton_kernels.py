@@ -1,0 +1,268 @@
+"""Every Triton kernel against its twin in plain torch, at shapes that are small and awkward.
+
+Without a GPU the kernels run in Triton's interpreter, which `conftest.py` switches on; with one
+they are compiled, and the 7B shapes run too. Outputs are poisoned: what a kernel forgets to write
+is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from falcon_mamba_app.ops.reference import REFERENCE
+from falcon_mamba_app.ops.triton_kernels import TRITON
+
+HAS_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+EXACT = {"atol": 1e-5, "rtol": 1e-5}
+ROUNDED = {"atol": 1e-2, "rtol": 1e-2}  # bf16 keeps 8 bits: two roundings may part by 2⁻⁷
+
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA GPU")]
+LENGTHS = [[1], [2], [3], [4], [5], [7], [33], [1, 1, 1], [5, 1, 7, 2], [17, 3]]
+
+
+@pytest.fixture(autouse=True)
+def poisoned_outputs(monkeypatch):
+    empty = torch.empty
+
+    def poisoned(*args, **kwargs):
+        tensor = empty(*args, **kwargs)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of every operation, as the model hands them over: x, z, dt, B, C are column slices."""
+
+    x: Tensor
+    z: Tensor
+    dt: Tensor
+    B: Tensor
+    C: Tensor
+    A: Tensor
+    D: Tensor
+    dt_bias: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor | None
+    conv_states: Tensor
+    ssm_states: Tensor
+    slots: Tensor
+    query_starts: Tensor
+
+    def with_states_of_its_own(self) -> Case:
+        return replace(
+            self, conv_states=self.conv_states.clone(), ssm_states=self.ssm_states.clone()
+        )
+
+    def conv_inputs(self) -> tuple[Tensor | None, ...]:
+        return self.x, self.conv_weight, self.conv_bias, self.conv_states, self.slots
+
+    def scan_inputs(self) -> tuple[Tensor, ...]:
+        inputs = self.x, self.dt, self.A, self.B, self.C, self.D, self.z, self.dt_bias
+        return *inputs, self.ssm_states, self.slots
+
+    def tokens(self, start: int, end: int) -> Case:
+        """A chunk of a case of one sequence, on the same states."""
+        part = {name: getattr(self, name)[start:end] for name in ("x", "z", "dt", "B", "C")}
+        query_starts = torch.tensor([0, end - start], device=self.x.device)
+        return replace(self, **part, query_starts=query_starts)
+
+
+def make_case(lengths, *, slots=None, d=20, n=16, k=4, dtype=torch.float32, seed=0) -> Case:
+    """States that remember: A from −1 to −n and Δ from 0.001 to 0.1, as Mamba is initialised."""
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, device=DEVICE)
+
+    t, q = sum(lengths), len(lengths)
+    in_proj, x_proj = normal(t, 2 * d).to(dtype), normal(t, d + 2 * n).to(dtype)
+    delta = torch.logspace(-3, -1, d, device=DEVICE)
+    return Case(
+        x=in_proj[:, :d],
+        z=in_proj[:, d:],
+        dt=x_proj[:, :d],
+        B=x_proj[:, d : d + n],
+        C=x_proj[:, d + n :],
+        A=-torch.arange(1.0, n + 1, device=DEVICE)[:, None].repeat(1, d),
+        D=normal(d),
+        dt_bias=delta + torch.log(-torch.expm1(-delta)),
+        conv_weight=normal(k, d).to(dtype),
+        conv_bias=normal(d).to(dtype),
+        conv_states=normal(q + 3, k - 1, d).to(dtype),
+        ssm_states=normal(q + 3, n, d),
+        # Out of order, and neither the first nor the last of the rows.
+        slots=torch.tensor(slots or range(q + 1, 1, -1), device=DEVICE),
+        query_starts=torch.tensor([0, *accumulate(lengths)], device=DEVICE),
+    )
+
+
+def assert_twins_agree(case: Case, run, tolerance=EXACT) -> Tensor:
+    """Run an operation of both on equal states; compare outputs, states and untouched slots."""
+    ours, theirs = case.with_states_of_its_own(), case.with_states_of_its_own()
+    y = run(TRITON, ours)
+    torch.testing.assert_close(y, run(REFERENCE, theirs), **tolerance)
+    used = torch.unique(case.slots)
+    used = used[used > 0]  # nobody reads the scratch slot
+    torch.testing.assert_close(ours.conv_states[used], theirs.conv_states[used], **EXACT)
+    torch.testing.assert_close(ours.ssm_states[used], theirs.ssm_states[used], **EXACT)
+    others = [s for s in range(len(case.ssm_states)) if s not in case.slots.tolist()]
+    assert torch.equal(ours.conv_states[others], case.conv_states[others])
+    assert torch.equal(ours.ssm_states[others], case.ssm_states[others])
+    return y
+
+
+def conv_prefill(ops, case):
+    return ops.conv_prefill(*case.conv_inputs(), case.query_starts)
+
+
+def conv_step(ops, case):
+    return ops.conv_step(*case.conv_inputs())
+
+
+def scan_prefill(ops, case):
+    return ops.scan_prefill(*case.scan_inputs(), case.query_starts)
+
+
+def scan_step(ops, case):
+    return ops.scan_step(*case.scan_inputs())
+
+
+@pytest.mark.parametrize("prefill", [conv_prefill, scan_prefill])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_a_prefill_kernel_is_its_reference(prefill, lengths):
+    assert_twins_agree(make_case(lengths), prefill)
+
+
+@pytest.mark.parametrize("step", [conv_step, scan_step])
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_step_kernel_is_its_reference(step, rows):
+    assert_twins_agree(make_case([1] * rows), step)
+
+
+@pytest.mark.parametrize("run", [conv_prefill, scan_prefill, conv_step, scan_step])
+def test_bf16_inputs_are_rounded_only_once(run):
+    lengths = [5, 1, 7] if run in (conv_prefill, scan_prefill) else [1, 1, 1]
+    assert_twins_agree(make_case(lengths, dtype=torch.bfloat16), run, ROUNDED)
+
+
+@pytest.mark.parametrize("n", [1, 4, 6, 16, 64])
+def test_any_number_of_states_per_channel(n):
+    assert_twins_agree(make_case([5], n=n, d=7), scan_prefill)
+    assert_twins_agree(make_case([1, 1], n=n, d=7), scan_step)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_any_width_of_convolution_with_and_without_bias(k, has_bias):
+    prompt, rows = make_case([1, 2, 5], k=k), make_case([1, 1], k=k)
+    if not has_bias:
+        prompt, rows = replace(prompt, conv_bias=None), replace(rows, conv_bias=None)
+    assert_twins_agree(prompt, conv_prefill)
+    assert_twins_agree(rows, conv_step)
+
+
+@pytest.mark.parametrize("step", [conv_step, scan_step])
+def test_padding_rows_share_the_scratch_slot_and_disturb_nobody(step):
+    case = make_case([1] * 5, slots=[0, 3, 0, 1, 0])
+    alone = make_case([1] * 5, slots=[5, 3, 6, 1, 7])
+    real = [1, 3]
+    y = step(TRITON, case.with_states_of_its_own())
+    expected = step(REFERENCE, alone.with_states_of_its_own())
+    torch.testing.assert_close(y[real], expected[real], **EXACT)
+
+
+def test_a_slot_used_again_continues_where_it_was():
+    case = make_case([9])
+    ours, theirs = case.with_states_of_its_own(), case.with_states_of_its_own()
+    for start, end in [(0, 4), (4, 5), (5, 9)]:
+        for run in (conv_prefill, scan_prefill):
+            y = run(TRITON, ours.tokens(start, end))
+            torch.testing.assert_close(y, run(REFERENCE, theirs.tokens(start, end)), **EXACT)
+    torch.testing.assert_close(ours.ssm_states, theirs.ssm_states, **EXACT)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 7])
+@pytest.mark.parametrize("prefill", [conv_prefill, scan_prefill])
+def test_chunked_prefill_equals_whole_prefill(prefill, chunk):
+    case = make_case([21])
+    whole, chunked = case.with_states_of_its_own(), case.with_states_of_its_own()
+    y = prefill(TRITON, whole)
+    bounds = pairwise([*range(0, 21, chunk), 21])
+    parts = [prefill(TRITON, chunked.tokens(start, end)) for start, end in bounds]
+    torch.testing.assert_close(torch.cat(parts), y, **EXACT)
+    torch.testing.assert_close(chunked.ssm_states, whole.ssm_states, **EXACT)
+    assert torch.equal(chunked.conv_states, whole.conv_states)
+
+
+@pytest.mark.parametrize("prefill,step", [(conv_prefill, conv_step), (scan_prefill, scan_step)])
+def test_a_step_equals_a_prefill_of_one_token(prefill, step):
+    case = make_case([1, 1, 1])
+    stepped, prefilled = case.with_states_of_its_own(), case.with_states_of_its_own()
+    torch.testing.assert_close(step(TRITON, stepped), prefill(TRITON, prefilled), **EXACT)
+    torch.testing.assert_close(stepped.ssm_states, prefilled.ssm_states, **EXACT)
+    assert torch.equal(stepped.conv_states, prefilled.conv_states)
+
+
+@pytest.mark.parametrize("prefill", [conv_prefill, scan_prefill])
+def test_dropping_the_state_changes_the_output(prefill):
+    """Otherwise a kernel that ignores the state would pass the tests above."""
+    case = make_case([33])
+    cold = replace(
+        case,
+        conv_states=torch.zeros_like(case.conv_states),
+        ssm_states=torch.zeros_like(case.ssm_states),
+    )
+    warm_y = prefill(TRITON, case.with_states_of_its_own())
+    assert not torch.allclose(warm_y, prefill(TRITON, cold), atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [-100.0, -10.0, 0.0, 19.9, 20.1, 60.0])
+def test_the_time_step_is_softplus_from_end_to_end(size):
+    case = make_case([1, 1])
+    assert_twins_agree(replace(case, dt=torch.full_like(case.x, size)), scan_step)
+
+
+@pytest.mark.parametrize("m", [1, 16, 20, 256, 600])
+@pytest.mark.parametrize("has_weight", [True, False])
+def test_the_norm_kernel_is_its_reference_on_strided_rows(m, has_weight):
+    x = make_case([37], d=m).x
+    weight = make_case([1], d=m).D if has_weight else None
+    assert x.stride(0) == 2 * m
+    y = TRITON.rms_norm(x, weight, 1e-5, torch.float32)
+    torch.testing.assert_close(y, REFERENCE.rms_norm(x, weight, 1e-5, torch.float32), **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_norm_kernel_computes_in_fp32_and_rounds_once(dtype):
+    x = 100 * make_case([3], dtype=dtype).x  # 100² is past what fp16 can square
+    y = TRITON.rms_norm(x, None, 1e-5, torch.float32)
+    torch.testing.assert_close(y, REFERENCE.rms_norm(x, None, 1e-5, torch.float32), **EXACT)
+    y = TRITON.rms_norm(x.float(), None, 1e-5, dtype)
+    torch.testing.assert_close(y, REFERENCE.rms_norm(x.float(), None, 1e-5, dtype), **ROUNDED)
+
+
+SIZE_7B = {"d": 8192, "n": 16, "k": 4}
+
+
+@pytest.mark.parametrize("run", [pytest.param(f, marks=gpu) for f in (conv_prefill, scan_prefill)])
+@pytest.mark.parametrize("lengths", [[1], [300], [2048], [1, 700, 3, 64]], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_prefill_kernel_is_its_reference_at_7b_shapes(run, lengths, dtype):
+    tolerance = EXACT if dtype == torch.float32 else ROUNDED
+    assert_twins_agree(make_case(lengths, dtype=dtype, **SIZE_7B), run, tolerance)
+
+
+@pytest.mark.parametrize("run", [pytest.param(f, marks=gpu) for f in (conv_step, scan_step)])
+@pytest.mark.parametrize("rows", [1, 8, 32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_step_kernel_is_its_reference_at_7b_shapes(run, rows, dtype):
+    tolerance = EXACT if dtype == torch.float32 else ROUNDED
+    assert_twins_agree(make_case([1] * rows, dtype=dtype, **SIZE_7B), run, tolerance)
