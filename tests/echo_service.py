@@ -64,6 +64,8 @@ class EchoService:
             raise PromptTooLong(
                 f"prompt has {len(words)} tokens; this server accepts at most {MAX_PROMPT_TOKENS}"
             )
+        if request.sampling.max_new_tokens == 0 and request.score_prompt is None:
+            raise InvalidRequest("0 new tokens make no reply", param="max_tokens")
         self.requests.append(request)
         self.requests_total += 1
         self.running += 1
@@ -85,6 +87,8 @@ class EchoService:
                     reason = "length"
                     break
                 await asyncio.sleep(0.05 if "SLOW" in words else 0)
+                if self._status == "failed":
+                    raise EngineFailure("the service is closed")
                 if "BREAK" in words and written == 2:
                     raise EngineFailure("the device failed; the server must be restarted")
                 text = word if written == 0 else " " + word

@@ -130,9 +130,9 @@ async def test_a_stream_carries_the_same_text_and_logprobs_as_one_answer(client)
     assert {value["object"] for value in values} == {"text_completion"}
 
 
-async def test_max_tokens_0_without_echo_reads_the_prompt_and_writes_nothing(client):
-    answer = await complete(client, prompt="a", max_tokens=0)
-    assert answer["choices"][0]["text"] == ""
+async def test_max_tokens_0_echoes_the_prompt_and_nothing_more(client):
+    answer = await complete(client, prompt="a b", max_tokens=0, echo=True)
+    assert answer["choices"][0]["text"] == "a b"
     assert answer["choices"][0]["finish_reason"] == "length"
 
 

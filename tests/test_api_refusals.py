@@ -145,6 +145,11 @@ async def test_a_prompt_of_another_form_is_refused(client, prompt):
     assert error_of(await client.post(COMPLETIONS, json={"prompt": prompt}))["param"] == "prompt"
 
 
+@pytest.mark.parametrize("fields", [{}, {"echo": True, "n": 2}])
+async def test_max_tokens_0_only_scores_or_echoes_one_prompt(client, fields):
+    error_of(await client.post(COMPLETIONS, json={"prompt": "a", "max_tokens": 0, **fields}))
+
+
 async def test_more_replies_than_one_request_may_ask_for_are_refused(client):
     body = {"prompt": ["a"] * 65, "n": 2}
     assert "130" in error_of(await client.post(COMPLETIONS, json=body))["message"]

@@ -49,7 +49,7 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
         Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages
     )
     field = "max_completion_tokens" if body.max_tokens is None else "max_tokens"
-    max_new_tokens = body.max_completion_tokens or body.max_tokens
+    max_new_tokens = getattr(body, field)
     _refuse_too_many_tokens(field, max_new_tokens, model)
     sampling = _sampling(
         body, model, max_new_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
@@ -79,10 +79,15 @@ def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | No
 
 
 def _score_prompt(body: CompletionBody, prompt: Prompt) -> int | None:
-    """Alternatives to ask for. Token ids are scored to be echoed: only the model has their text."""
+    """Alternatives to ask for beside each token of the prompt, None for no scoring.
+
+    An echo without logprobs is scored too where only the model knows the text, and where nothing
+    else is asked of it.
+    """
     if not body.echo:
         return None
-    return 0 if body.logprobs is None and not isinstance(prompt, str) else body.logprobs
+    is_needed = not isinstance(prompt, str) or body.max_tokens == 0
+    return 0 if body.logprobs is None and is_needed else body.logprobs
 
 
 def _refuse_too_many_tokens(field: str, value: int | None, model: ModelInfo) -> None:

@@ -219,6 +219,8 @@ class CompletionBody(_GenerationBody):
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> CompletionBody:
         num_each = self.n or 1
+        if self.max_tokens == 0 and num_each > 1:
+            raise InvalidRequest(f"n is {num_each}; with max_tokens 0 it must be 1", param="n")
         if self.best_of is not None and self.best_of != num_each:
             raise NotSupported(
                 f"best_of is {self.best_of} and n {num_each}; this server keeps every reply,"

@@ -1,0 +1,297 @@
+"""The GenerationService in front of another server that speaks OpenAI's API.
+
+A vLLM cluster, or another copy of this app, which also carries sessions and tells what it has
+loaded. What a server does not tell stays None. The API key is in the requests' headers and nowhere
+else: no message and no log line holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from falcon_mamba_app.errors import (
+    BackendError,
+    EngineFailure,
+    FalconMambaError,
+    InvalidRequest,
+    NotReady,
+    NotSupported,
+    Overloaded,
+    SettingsError,
+)
+from falcon_mamba_app.protocol import (
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+    ServiceStats,
+    ServiceStatus,
+)
+from falcon_mamba_app.service.remote_reply import RemoteReply
+from falcon_mamba_app.service.remote_wire import (
+    Backend,
+    choose_model,
+    error_from,
+    lines,
+    request_body,
+)
+
+logger = logging.getLogger(__name__)
+
+# A long prompt may take minutes until the first token, and foreign servers are silent meanwhile.
+TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+MAX_PAUSE_S = 5.0
+CLOSE_PATIENCE_S = 2.0
+
+
+class RemoteService:
+    """One model of one server. `transport` replaces the network in tests.
+
+    `connect_patience_s` is for a server that does not answer yet, `loading_patience_s` for one
+    that answers that it is loading.
+    """
+
+    def __init__(
+        self,
+        backend_url: str,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        max_new_tokens: int | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        connect_patience_s: float = 30.0,
+        loading_patience_s: float = 900.0,
+        first_pause_s: float = 0.5,
+    ) -> None:
+        self._wanted_model = model
+        self._api_key = api_key
+        self._max_new_tokens = max_new_tokens
+        self._connect_patience_s = connect_patience_s
+        self._loading_patience_s = loading_patience_s
+        self._first_pause_s = first_pause_s
+        self._client = _make_client(backend_url, api_key, transport)
+        self._address = str(self._client.base_url.copy_with(userinfo=b"")).rstrip("/")
+        self._status: ServiceStatus = "loading"
+        self._detail = f"waiting for the server at {self._address}"
+        self._backend: Backend | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forgetting: set[concurrent.futures.Future[None]] = set()
+        self._running = 0
+        self._requests_total = 0
+        self._completion_tokens_total = 0
+        self._prompt_tokens_total: int | None = 0
+        self._reused_tokens_total: int | None = 0
+
+    async def start(self) -> None:
+        """Wait until the server lists its models. Raises BackendError if it never does."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            backend = await self._wait_for_backend()
+        except FalconMambaError as error:
+            self._status, self._detail = "failed", str(error)
+            raise
+        limits = [n for n in (backend.model.max_new_tokens, self._max_new_tokens) if n is not None]
+        model = replace(backend.model, max_new_tokens=min(limits, default=None))
+        self._backend = replace(backend, model=model)
+        self._status, self._detail = "ready", ""
+        logger.info("serving %s from %s (%s)", model.id, self._address, backend.owner)
+
+    async def _wait_for_backend(self) -> Backend:
+        started_s, pause_s = time.monotonic(), self._first_pause_s
+        while True:
+            try:
+                async with self._foreign_errors():
+                    response = await self._client.get("models")
+                    if response.status_code == 404:
+                        raise SettingsError(
+                            f"{self._address} has no /models; --backend-url usually ends in /v1"
+                        )
+                    self._raise_for(response.status_code, response.content)
+                    return choose_model(response.json(), self._wanted_model)
+            except (NotReady, Overloaded, _Unreachable) as error:
+                reason = error
+            is_answering = not isinstance(reason, _Unreachable)
+            patience_s = self._loading_patience_s if is_answering else self._connect_patience_s
+            if time.monotonic() - started_s + pause_s > patience_s:
+                raise BackendError(str(reason)) from reason
+            self._detail = f"waiting for the server at {self._address}: {reason}"
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """The events of one reply; closing the generator closes the connection."""
+        backend = self._ready_backend()
+        limit, asked = backend.model.max_new_tokens, request.sampling.max_new_tokens
+        if limit is not None and asked > limit:
+            raise InvalidRequest(
+                f"max_new_tokens is {asked}; this server writes at most {limit}",
+                param="max_new_tokens",
+            )
+        path, body = request_body(request, backend)
+        reply = RemoteReply(request)
+        self._running += 1
+        self._requests_total += 1
+        try:
+            async with self._foreign_errors():
+                async with aclosing(self._events(path, body, reply)) as events:
+                    async for event in events:
+                        yield event
+                finished = reply.finished()
+            self._count(finished)
+            yield finished
+        finally:
+            self._running -= 1
+
+    async def _events(
+        self, path: str, body: dict[str, Any], reply: RemoteReply
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """All events but the last."""
+        async with self._client.stream("POST", path, json=body) as response:
+            if response.status_code != httpx.codes.OK:
+                self._raise_for(response.status_code, await response.aread())
+            if "stream" not in body:
+                await response.aread()
+                for event in reply.read_whole(response.json()):
+                    yield event
+                return
+            async with aclosing(lines(response.aiter_bytes())) as received:
+                async for line in received:
+                    for event in reply.read_line(line):
+                        yield event
+                    if reply.is_complete:
+                        return
+
+    async def export_state(self, session_id: str) -> bytes:
+        """The session's state, from a copy of this app. Raises NotSupported for other servers."""
+        async with self._foreign_errors():
+            response = await self._client.get(self._session_path(session_id) + "/state")
+            self._raise_for(response.status_code, response.content)
+            return response.content
+
+    async def import_state(self, session_id: str, data: bytes) -> int:
+        """Send a state to a copy of this app; returns how many tokens it has read."""
+        async with self._foreign_errors():
+            path = self._session_path(session_id) + "/state"
+            response = await self._client.put(path, content=data)
+            self._raise_for(response.status_code, response.content)
+            return int(response.json()["num_tokens"])
+
+    def forget(self, session_id: str) -> None:
+        """Ask a copy of this app to drop the session, without waiting. From any thread."""
+        if self._backend is None or not self._backend.has_sessions or self._loop is None:
+            return
+        if self._status != "ready":
+            return
+        asked = asyncio.run_coroutine_threadsafe(self._forget(session_id), self._loop)
+        self._forgetting.add(asked)
+        asked.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, session_id: str) -> None:
+        try:
+            async with self._foreign_errors():
+                await self._client.delete(self._session_path(session_id))
+        except FalconMambaError as error:
+            logger.warning("a session could not be forgotten: %s", error)
+
+    def stats(self) -> ServiceStats:
+        """Counts what went through here; the server's own load is not known."""
+        return ServiceStats(
+            status=self._status,
+            detail=self._detail,
+            model=self._backend.model if self._backend else None,
+            running=self._running,
+            requests_total=self._requests_total,
+            prompt_tokens_total=self._prompt_tokens_total,
+            reused_tokens_total=self._reused_tokens_total,
+            completion_tokens_total=self._completion_tokens_total,
+        )
+
+    async def close(self) -> None:
+        """Hand over what is to be forgotten, then close all connections."""
+        self._status, self._detail = "failed", "the service is closed"
+        if self._forgetting:
+            waiting = [asyncio.wrap_future(asked) for asked in self._forgetting]
+            await asyncio.wait(waiting, timeout=CLOSE_PATIENCE_S)
+        await self._client.aclose()
+
+    def _ready_backend(self) -> Backend:
+        if self._status == "failed":
+            raise EngineFailure(self._detail)
+        if self._backend is None:
+            raise NotReady(self._detail)
+        return self._backend
+
+    def _session_path(self, session_id: str) -> str:
+        if self._backend is None or not self._backend.has_sessions:
+            raise NotSupported("the server behind --backend-url has no sessions to take or give")
+        return "sessions/" + quote(session_id, safe="")
+
+    def _raise_for(self, status: int, data: bytes) -> None:
+        if status != httpx.codes.OK:
+            raise self._without_key(error_from(status, data))
+
+    def _without_key(self, error: FalconMambaError) -> FalconMambaError:
+        """`error`, its sentence free of the key, which some servers quote."""
+        if self._api_key:
+            error.args = tuple(str(arg).replace(self._api_key, "***") for arg in error.args)
+        return error
+
+    @asynccontextmanager
+    async def _foreign_errors(self) -> AsyncIterator[None]:
+        """Translate what httpx and nonsense from the server raise."""
+        try:
+            yield
+        except FalconMambaError as error:
+            self._without_key(error)
+            raise
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            if self._status == "failed":
+                raise EngineFailure("the service was closed") from error
+            if isinstance(error, httpx.TimeoutException):
+                raise _Unreachable(
+                    f"the server at {self._address} did not answer in time"
+                ) from error
+            raise _Unreachable(f"the server at {self._address} cannot be reached") from error
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            if self._status == "failed":  # httpx refuses a closed client with a RuntimeError
+                raise EngineFailure("the service was closed") from error
+            raise BackendError(f"the server at {self._address} answered nonsense") from error
+
+    def _count(self, finished: Finished) -> None:
+        self._completion_tokens_total += finished.completion_tokens
+        self._prompt_tokens_total = _sum(self._prompt_tokens_total, finished.prompt_tokens)
+        self._reused_tokens_total = _sum(self._reused_tokens_total, finished.reused_tokens)
+
+
+class _Unreachable(BackendError):
+    """The connection failed, as while the server starts."""
+
+
+def _sum(total: int | None, count: int | None) -> int | None:
+    """Not known as soon as one part is not known."""
+    return None if total is None or count is None else total + count
+
+
+def _make_client(
+    backend_url: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}".encode()}
+    try:
+        return httpx.AsyncClient(
+            base_url=backend_url,
+            headers=headers,  # type: ignore[arg-type]
+            timeout=TIMEOUT,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            transport=transport,
+        )
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"--backend-url is no URL: {error}") from error
