@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.api.transport import EventStream
 from falcon_mamba_app.protocol import ServiceStats
 from tests.api_fixtures import USER, in_process, on_loopback, until
 from tests.echo_service import EchoService
@@ -135,6 +136,39 @@ async def test_a_reader_that_leaves_at_once_leaves_nothing_running(service):
             writer.close()
         await until(lambda: service.requests_total == 20)
         await until(lambda: service.running == 0, deadline_s=1)
+
+
+@pytest.mark.parametrize("sends_head", [False, True])
+async def test_a_stream_that_cannot_be_sent_is_closed_when_its_reader_leaves(sends_head):
+    """A reader that stalls and leaves finds the stream between two events, where no await of its
+    own would tell it.
+    """
+    gone, was_closed = asyncio.Event(), []
+
+    async def events():
+        try:
+            while True:
+                yield b"event"
+        finally:
+            was_closed.append(True)
+
+    async def lines():
+        async for event in source:
+            yield event
+
+    async def receive():
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        if message["type"] == "http.response.body" or not sends_head:
+            gone.set()
+            await asyncio.Event().wait()
+
+    source = events()
+    await anext(source)
+    await EventStream(lines(), closes=source)({"type": "http"}, receive, send)
+    assert was_closed
 
 
 async def test_leaving_one_stream_does_not_disturb_another(service):
