@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,31 +18,63 @@ from falcon_mamba_app.ui.page import mount_page
 
 @contextmanager
 def serve_page(service: GenerationService, **options: Any) -> Iterator[str]:
-    """The page's address, while the context lasts. The service is started by the caller."""
-    app = mount_page(FastAPI(), service, **options)
+    """The page's address, while the context lasts. The service is started here too, unless the
+    option `is_loading` is given.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=1, ws="none", lifespan="on"
-        )
-        server = _Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        server.is_up.wait(timeout=30)
+        server = _Server(service, listener, options)
+        server.start()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
-            thread.join(timeout=10)
+            server.stop()
 
 
-class _Server(uvicorn.Server):
+class _Server(threading.Thread):
+    """Builds the page inside the loop that serves it: Gradio makes locks while it is built."""
+
+    def __init__(
+        self, service: GenerationService, listener: socket.socket, options: dict[str, Any]
+    ) -> None:
+        super().__init__(daemon=True)
+        self._service = service
+        self._listener = listener
+        self._options = options
+        self._is_up = threading.Event()
+        self._uvicorn: _Uvicorn | None = None
+
+    def start(self) -> None:
+        super().start()
+        self._is_up.wait(timeout=30)
+
+    def stop(self) -> None:
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True
+        self.join(timeout=10)
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._is_up.set()
+
+    async def _serve(self) -> None:
+        if not self._options.pop("is_loading", False):
+            await self._service.start()
+        app = mount_page(FastAPI(), self._service, **self._options)
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, ws="none")
+        self._uvicorn = _Uvicorn(config, self._is_up)
+        await self._uvicorn.serve([self._listener])
+
+
+class _Uvicorn(uvicorn.Server):
     """Says when it is listening, so that nobody has to poll."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, is_up: threading.Event) -> None:
         super().__init__(config)
-        self.is_up = threading.Event()
+        self._is_up = is_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.is_up.set()
+        self._is_up.set()

@@ -20,8 +20,16 @@ from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.sessions import Sessions
 from falcon_mamba_app.ui.updates import bubbles, status_html
 
-READY_PLACEHOLDER = "Write a message"
-LOADING_PLACEHOLDER = "The model is loading. You can write your message already"
+PLACEHOLDERS = {
+    "ready": "Write a message",
+    "loading": "The model is loading. You can write your message already",
+    "failed": "The model is not available",
+}
+IDLE_STATUS = {
+    "ready": "Ready",
+    "loading": "The model is loading",
+    "failed": "The model is not available",
+}
 
 LOGO = (
     '<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
@@ -103,9 +111,7 @@ def readiness(stats: ServiceStats, *, draft: str | None = None) -> Readiness:
     """What the page shows of the service's status; `draft` replaces the composer's text."""
     is_ready = stats.status == "ready"
     is_base_model = stats.model is not None and not stats.model.has_chat_template
-    composer: dict[str, Any] = {
-        "placeholder": READY_PLACEHOLDER if is_ready else LOADING_PLACEHOLDER
-    }
+    composer: dict[str, Any] = {"placeholder": PLACEHOLDERS[stats.status]}
     if draft is not None:
         composer["value"] = draft
     return Readiness(
@@ -139,7 +145,8 @@ def _bundled_note(model: ModelInfo | None) -> str:
         return ""
     return (
         '<p class="bundled"><b>Demonstration model.</b> A small model bundled with the app speaks '
-        "here, not Falcon Mamba 7B. It shows how the app works, not what Falcon Mamba can say.</p>"
+        "here, not Falcon Mamba 7B. <span>It shows how the app works, not what Falcon Mamba can "
+        "say.</span></p>"
     )
 
 
@@ -167,4 +174,4 @@ def render_banner(stats: ServiceStats) -> str:
 
 def idle_status(stats: ServiceStats) -> str:
     """The status line of a page that has just opened."""
-    return status_html("Ready" if stats.status == "ready" else "The model is loading")
+    return status_html(IDLE_STATUS[stats.status], phase=stats.status)

@@ -34,14 +34,13 @@ class Figures:
         """The figures now; without a reply, only the service's own."""
         if reply is None:
             return cls(stats=stats)
-        meter = reply.meter
         return cls(
             stats=stats,
             context_tokens=reply.context_tokens,
             reused_tokens=reply.reused_tokens,
-            ttft_s=meter.ttft_s,
-            tokens_per_s_now=None if reply.is_over else meter.tokens_per_s_now,
-            tokens_per_s=meter.tokens_per_s,
+            ttft_s=reply.ttft_s,
+            tokens_per_s_now=None if reply.is_over else reply.meter.tokens_per_s_now,
+            tokens_per_s=reply.tokens_per_s,
         )
 
 
@@ -84,8 +83,7 @@ def render_panel(figures: Figures) -> str:
     """The whole panel as HTML."""
     return (
         '<div class="panel">'
-        + _render_speed(figures)
-        + _render_memory(figures)
+        + _render_tiles(figures)
         + render_chart(figures.stats.model, figures.context_tokens)
         + _render_note(figures)
         + _render_model(figures.stats)
@@ -99,29 +97,26 @@ def _tile(label: str, value: str, *, unit: str = "", accent: bool = False) -> st
     return f'<div class="{css}"><dt>{escape(label)}</dt><dd>{escape(value)} {unit_html}</dd></div>'
 
 
-def _render_speed(figures: Figures) -> str:
-    return (
-        '<dl class="tiles">'
-        + _tile("Speed now", rate_text(figures.tokens_per_s_now), unit="tok/s", accent=True)
-        + _tile("This reply", rate_text(figures.tokens_per_s), unit="tok/s")
-        + _tile("First token", seconds_text(figures.ttft_s))
-        + _tile("Context", count_text(figures.context_tokens), unit="tokens")
-        + _tile("Reused", count_text(figures.reused_tokens), unit="tokens")
-        + "</dl>"
-    )
-
-
-def _render_memory(figures: Figures) -> str:
+def _render_tiles(figures: Figures) -> str:
     stats = figures.stats
     on_gpu = stats.gpu_memory_bytes is not None
     now = stats.gpu_memory_bytes if on_gpu else stats.process_memory_bytes
     peak = stats.peak_gpu_memory_bytes if on_gpu else stats.peak_process_memory_bytes
     state_bytes = stats.model.state_bytes if stats.model else None
+    running = count_text(stats.running)
+    if stats.running is not None and stats.max_running is not None:
+        running = f"{stats.running} of {stats.max_running}"
     return (
         '<dl class="tiles">'
-        + _tile("State", bytes_text(state_bytes), unit="constant", accent=True)
+        + _tile("Speed now", rate_text(figures.tokens_per_s_now), unit="tok/s", accent=True)
+        + _tile("This reply", rate_text(figures.tokens_per_s), unit="tok/s")
+        + _tile("First token", seconds_text(figures.ttft_s))
+        + _tile("Context", count_text(figures.context_tokens), unit="tok")
+        + _tile("Reused", count_text(figures.reused_tokens), unit="tok")
+        + _tile("Replies running", running)
+        + _tile("State, constant", bytes_text(state_bytes), accent=True)
         + _tile("GPU memory" if on_gpu else "Process memory", bytes_text(now))
-        + _tile("Peak", bytes_text(peak))
+        + _tile("Peak memory", bytes_text(peak))
         + "</dl>"
     )
 
@@ -133,7 +128,7 @@ def render_chart(model: ModelInfo | None, context_tokens: int | None) -> str:
     tokens = context_tokens or 0
     crossing = model.state_bytes / model.kv_bytes_per_token
     max_tokens = nice_ceiling(max(1.25 * tokens, 2 * crossing, 256))
-    max_bytes = 1.08 * max(model.kv_bytes_per_token * max_tokens, model.state_bytes)
+    max_bytes = nice_ceiling(max(model.kv_bytes_per_token * max_tokens, model.state_bytes))
     chart = _Chart(max_tokens=max_tokens, max_bytes=max_bytes)
     return (
         f'<figure class="chart">{chart.draw(model, tokens)}'
@@ -153,7 +148,7 @@ class _Chart:
     """The plane of the drawing: tokens to the right, bytes upwards."""
 
     max_tokens: int
-    max_bytes: float
+    max_bytes: int
 
     def x(self, tokens: float) -> float:
         return round(LEFT + (CHART_WIDTH - LEFT - RIGHT) * tokens / self.max_tokens, 1)
@@ -197,13 +192,12 @@ class _Chart:
 
     def _axes(self) -> str:
         base = CHART_HEIGHT - BOTTOM
-        half, top = self.max_bytes / 2.16, self.max_bytes / 1.08
         grid = "".join(
             f'<line class="grid" x1="{LEFT}" x2="{CHART_WIDTH - RIGHT}" '
             f'y1="{self.y(level)}" y2="{self.y(level)}"/>'
             f'<text x="{LEFT - 6}" y="{self.y(level) + 3.5}" text-anchor="end">'
             f"{bytes_text(level) if level else '0'}</text>"
-            for level in (0, half, top)
+            for level in (0, self.max_bytes / 2, self.max_bytes)
         )
         marks = "".join(
             f'<text x="{self.x(tokens)}" y="{base + 15}" text-anchor="{anchor}">{text}</text>'

@@ -84,8 +84,12 @@ def build_page(
 ) -> gr.Blocks:
     """The page's Blocks, with every event wired."""
     examples = json.loads((ASSETS / "examples.json").read_text())
-    page = gr.Blocks(title="Falcon Mamba", analytics_enabled=False, fill_width=True)
+    page = gr.Blocks(
+        title="Falcon Mamba", analytics_enabled=False, fill_width=True, fill_height=True
+    )
     with page:
+        # First: names are given in order, and "clear" shall be the endpoint's, not a button's.
+        add_endpoints(Endpoints(service, sessions, max_message_chars=max_message_chars))
         components = draw(service.stats(), examples)
         chat = ChatHandlers(service, sessions, max_message_chars=max_message_chars)
         document = DocumentHandlers(service, sessions, max_message_chars=max_message_chars)
@@ -93,7 +97,6 @@ def build_page(
         _wire_document(components, document)
         _wire_controls(components, service)
         _wire_arrival(page, components, Arrival(service, sessions))
-        add_endpoints(Endpoints(service, sessions, max_message_chars=max_message_chars))
     page.queue(default_concurrency_limit=None, max_size=None, api_open=False)
     return page
 
@@ -116,6 +119,7 @@ def _wire_chat(components: Components, chat: ChatHandlers) -> None:
     _on(components.undo.click, chat.undo, outputs=outputs)
     _on(transcript.undo, chat.undo_at, outputs=outputs)
     _on(components.clear.click, chat.clear, outputs=outputs)
+    _on(transcript.clear, chat.clear, outputs=outputs)
     _on(components.stop.click, chat.stop, queue=False)
 
 

@@ -104,6 +104,7 @@ class Reply:
     reused_tokens: int | None = None
     completion_tokens: int = 0
     finish_reason: FinishReason | None = None
+    measured: Finished | None = None  # the service's own figures, once the reply is complete
     error: str | None = None  # a sentence for the visitor, when the phase is "failed"
     parts: list[str] = field(default_factory=list)
 
@@ -115,6 +116,19 @@ class Reply:
     @property
     def is_over(self) -> bool:
         return self.phase in ("finished", "stopped", "failed")
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds to the first token: the service's figure when it is known, else ours."""
+        measured = self.measured.ttft_s if self.measured else None
+        return self.meter.ttft_s if measured is None else measured
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Of the whole reply, from its first token to its last."""
+        if self.measured and self.measured.decode_s and self.measured.completion_tokens > 1:
+            return (self.measured.completion_tokens - 1) / self.measured.decode_s
+        return self.meter.tokens_per_s
 
     def apply(self, event: GenerationEvent, *, now_s: float) -> None:
         """Take one event in."""
@@ -142,8 +156,11 @@ class Reply:
         self.parts = [self.text]
 
     def _finish(self, event: Finished) -> None:
-        self.phase, self.finish_reason = "finished", event.reason
-        self.prompt_tokens, self.reused_tokens = event.prompt_tokens, event.reused_tokens
+        self.phase, self.finish_reason, self.measured = "finished", event.reason, event
+        if event.prompt_tokens is not None:
+            self.prompt_tokens = event.prompt_tokens
+        if event.reused_tokens is not None:
+            self.reused_tokens = event.reused_tokens
         self.completion_tokens = event.completion_tokens
 
 
@@ -163,7 +180,7 @@ def describe(reply: Reply) -> str:
         case "stopped":
             return "Stopped"
         case "failed":
-            return "Not answered"
+            return "Broken off" if reply.text else "Not answered"
         case _:
             return "Sending"
 

@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+import pytest
+
+from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.protocol import ModelInfo, SamplingParams
+from falcon_mamba_app.ui.controls import (
+    PRESETS,
+    ControlValues,
+    default_values,
+    restored_values,
+    sampling_params,
+    with_preset,
+)
+
+MODEL = ModelInfo(
+    id="m",
+    has_chat_template=True,
+    max_new_tokens=256,
+    default_sampling=SamplingParams(temperature=0.4, top_p=0.9, stop=("a", "b")),
+)
+
+
+def test_the_controls_start_from_the_model_s_own_defaults_within_its_limit():
+    values = default_values(MODEL)
+    assert (values.temperature, values.top_p, values.stop) == (0.4, 0.9, "a\nb")
+    assert values.max_new_tokens == 256
+
+
+def test_the_defaults_make_the_request_the_model_asks_for():
+    assert sampling_params(default_values(MODEL)) == replace(
+        MODEL.default_sampling, max_new_tokens=256
+    )
+
+
+def test_stop_strings_are_one_a_line_and_blank_lines_are_none():
+    assert sampling_params(ControlValues(stop="END\n\nUser:")).stop == ("END", "User:")
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(None, None), (7, 7), (7.0, 7)])
+def test_an_empty_seed_is_a_fresh_one_each_time(seed, expected):
+    assert sampling_params(ControlValues(seed=seed)).seed == expected
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_allowed_and_keeps_what_is_not_style(name):
+    values = with_preset(ControlValues(seed=3, stop="x", max_new_tokens=9), name)
+    params = sampling_params(values)
+    assert (params.seed, params.stop, params.max_new_tokens) == (3, ("x",), 9)
+
+
+@pytest.mark.parametrize("bad", [{"top_k": 1.5}, {"seed": "7"}, {"temperature": -1}, {"stop": 3}])
+def test_what_is_not_allowed_is_refused(bad):
+    with pytest.raises(InvalidRequest):
+        sampling_params(replace(ControlValues(), **bad))
+
+
+@pytest.mark.parametrize("saved", [None, [], "x", {"temperature": "hot"}, {"unknown": 1}])
+def test_unsound_saved_settings_fall_back_to_the_model_s_defaults(saved):
+    assert restored_values(saved, MODEL) == default_values(MODEL)
+
+
+def test_sound_saved_settings_come_back_within_the_model_s_limit():
+    values = restored_values({"temperature": 1.5, "max_new_tokens": 9_999, "top_p": 7}, MODEL)
+    assert (values.temperature, values.max_new_tokens, values.top_p) == (1.5, 256, 0.9)
