@@ -301,6 +301,15 @@ async def test_the_key_is_not_in_the_log(caplog):
     assert KEY not in caplog.text
 
 
+async def test_session_ids_are_not_in_the_log(copy, caplog):
+    _, service = copy
+    secret = "session-nobody-may-know"
+    with caplog.at_level(logging.DEBUG):
+        await events_of(service, GenerationRequest(prompt="a", session_id=secret))
+        await service.export_state(secret)
+    assert secret not in caplog.text
+
+
 async def test_a_stranger_has_no_sessions():
     server = Server()
     service = await started(server)

@@ -46,6 +46,8 @@ from falcon_mamba_app.service.remote_wire import (
 )
 
 logger = logging.getLogger(__name__)
+# At INFO httpx logs every address, and those of sessions are their secrets.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 # A long prompt may take minutes until the first token, and foreign servers are silent meanwhile.
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
