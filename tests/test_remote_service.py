@@ -5,7 +5,6 @@ The contract test runs it in front of a copy; here the server is a transport tha
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.errors import (
     BackendError,
     EngineFailure,
@@ -28,18 +26,12 @@ from falcon_mamba_app.errors import (
 )
 from falcon_mamba_app.protocol import (
     Accepted,
-    Finished,
     GenerationRequest,
     Message,
-    PrefillProgress,
-    PromptScored,
     SamplingParams,
     TextDelta,
-    Waiting,
 )
 from falcon_mamba_app.service.remote import RemoteService
-from tests.api_fixtures import on_loopback
-from tests.echo_service import EchoService
 
 KEY = "a-secret-key"
 CHAT = GenerationRequest(prompt=(Message("user", "hello"),), session_id="s")
@@ -301,15 +293,6 @@ async def test_the_key_is_not_in_the_log(caplog):
     assert KEY not in caplog.text
 
 
-async def test_session_ids_are_not_in_the_log(copy, caplog):
-    _, service = copy
-    secret = "session-nobody-may-know"
-    with caplog.at_level(logging.DEBUG):
-        await events_of(service, GenerationRequest(prompt="a", session_id=secret))
-        await service.export_state(secret)
-    assert secret not in caplog.text
-
-
 async def test_a_stranger_has_no_sessions():
     server = Server()
     service = await started(server)
@@ -331,74 +314,3 @@ async def test_a_limit_of_our_own_is_held():
 async def test_only_plain_prompts_can_be_scored():
     request = GenerationRequest(prompt=CHAT.prompt, score_prompt=1)
     assert isinstance(await failure(Server(), request), NotSupported)
-
-
-@pytest.fixture
-async def copy():
-    """EchoService behind its API, and a RemoteService in front of that."""
-    behind = EchoService()
-    await behind.start()
-    async with on_loopback(create_api(behind)) as url:
-        service = RemoteService(f"{url}/v1")
-        await service.start()
-        yield behind, service
-        await service.close()
-
-
-async def test_a_copy_of_this_app_tells_all_about_its_model(copy):
-    behind, service = copy
-    assert service.stats().model == behind.stats().model
-
-
-async def test_a_copy_gets_the_same_request(copy):
-    behind, service = copy
-    sampling = SamplingParams(
-        temperature=0.3,
-        top_k=4,
-        top_p=0.5,
-        min_p=0.1,
-        repetition_penalty=1.1,
-        presence_penalty=0.1,
-        frequency_penalty=0.2,
-        seed=-5,
-        stop=("x", "y"),
-        max_new_tokens=9,
-        ignore_eos=True,
-        logprobs=3,
-    )
-    for prompt in (CHAT.prompt, "a text", (1, 2, 3)):
-        request = GenerationRequest(prompt=prompt, sampling=sampling)
-        await events_of(service, request)
-        assert behind.requests[-1] == request
-    await events_of(service, GenerationRequest(prompt="a", sampling=SamplingParams()))
-    assert behind.requests[-1].sampling == SamplingParams()
-
-
-async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy):
-    behind, service = copy
-    request = GenerationRequest(prompt=(Message("user", "QUEUE hello"),))
-    kinds = (Waiting, Accepted, PrefillProgress, TextDelta)
-    direct = [e for e in await events_of(behind, request) if isinstance(e, kinds)]
-    through = [e for e in await events_of(service, request) if isinstance(e, kinds)]
-    assert through == direct
-
-
-async def test_scores_of_a_copy_are_those_of_the_service_behind_it(copy):
-    behind, service = copy
-    sampling = SamplingParams(max_new_tokens=1, logprobs=1)
-    request = GenerationRequest(prompt="one two", sampling=sampling, score_prompt=2)
-    (direct,) = [e for e in await events_of(behind, request) if isinstance(e, PromptScored)]
-    through = await events_of(service, request)
-    (scored,) = [e for e in through if isinstance(e, PromptScored)]
-    assert [(t.token, t.logprob) for t in scored.tokens] == [
-        (t.token, t.logprob) for t in direct.tokens
-    ]
-    assert isinstance(through[-1], Finished)
-    assert [e.text for e in through if isinstance(e, TextDelta)] == ["and"]
-
-
-async def test_32_replies_at_once_through_a_copy(copy):
-    _, service = copy
-    replies = await asyncio.gather(*(events_of(service) for _ in range(32)))
-    texts = {"".join(e.text for e in r if isinstance(e, TextDelta)) for r in replies}
-    assert texts == {"You said: hello"}

@@ -32,7 +32,7 @@ MID_STREAM_STATUS = 502
 
 
 class RemoteReply:
-    """One reply being received. `clock` counts seconds."""
+    """One reply being received."""
 
     def __init__(self, request: GenerationRequest) -> None:
         self._request = request
