@@ -274,8 +274,8 @@ class GenerationService(Protocol):
         """The events of one reply. Closing the generator cancels the request and frees its slot
         within a step.
 
-        Raises, at the first step of the iteration or later: InvalidRequest, Overloaded, NotReady, EngineFailure,
-        BackendError. Nothing that one request does wrong is seen by another.
+        Raises, at the first step of the iteration or later: InvalidRequest, Overloaded, NotReady,
+        EngineFailure, BackendError. Nothing that one request does wrong is seen by another.
         """
         ...
 

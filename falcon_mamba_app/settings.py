@@ -8,6 +8,7 @@ of range or contradictory is refused with one sentence. Standard library only.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -21,9 +22,9 @@ BYTE_UNITS = {
     "KB": 10**3,
     "MB": 10**6,
     "GB": 10**9,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
 }
 
 
@@ -32,14 +33,13 @@ def _option(default: Any, help_text: str, **metadata: Any) -> Any:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes from "500MB", "2GiB" or a plain number."""
-    digits = text.strip().rstrip("BKMGibkmgI")
-    unit = text.strip()[len(digits) :].upper()
-    if unit not in BYTE_UNITS or not digits.replace(".", "", 1).isdigit():
-        raise ValueError(
-            f"{text!r} is no size; write bytes, or a number with {', '.join(list(BYTE_UNITS)[1:])}"
-        )
-    return int(float(digits) * BYTE_UNITS[unit])
+    """Bytes from "500MB", "2 GiB" or a plain number."""
+    units = {name.lower(): factor for name, factor in BYTE_UNITS.items()}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(\w*)", text.strip())
+    if match is None or match[2].lower() not in units:
+        names = ", ".join(filter(None, BYTE_UNITS))
+        raise ValueError(f"{text!r} is no size; write bytes, or a number with {names}")
+    return int(float(match[1]) * units[match[2].lower()])
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import torch
 
@@ -69,7 +70,17 @@ class LocalService:
             eos_token_ids=self._defaults.eos_token_ids,
             reply_log=self._reply_log,
         )
-        self._loader = Loader(self._checkpoint, self._defaults, model, engine, has_cuda=has_cuda)
+        end_of_turn = self._encoder.end_of_turn_id
+        end_ids = self._defaults.eos_token_ids | (
+            {end_of_turn} if end_of_turn is not None else set()
+        )
+        self._loader = Loader(
+            self._checkpoint,
+            replace(self._defaults, eos_token_ids=end_ids),
+            model,
+            engine,
+            has_cuda=has_cuda,
+        )
         self._worker = EngineWorker(
             self._loader.make_engine, on_events=self._post, on_failure=self._post_failure
         )
@@ -85,9 +96,13 @@ class LocalService:
         try:
             await asyncio.wrap_future(self._worker.start())
         except Exception as error:
-            is_ours = isinstance(error, FalconMambaError)
-            self._fail(error if is_ours else EngineFailure(f"the model cannot be loaded: {error}"))
-            raise
+            failure = (
+                error
+                if isinstance(error, FalconMambaError)
+                else EngineFailure(f"the model cannot be loaded: {error}")
+            )
+            self._fail(failure)
+            raise failure from error
         self._status = "ready"
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
@@ -239,7 +254,7 @@ class LocalService:
         return num_tokens
 
     def forget(self, session_id: str) -> None:
-        self._reply_log.forget(session_id)
+        self._encoder.forget(session_id)
         if self._status == "ready":
             self._worker.call(lambda engine: engine.snapshots.forget(session_id))
 

@@ -18,6 +18,7 @@ from typing import Any
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.text.markup import Markup
+from falcon_mamba_app.text.plain_prompts import PlainPromptLog
 from falcon_mamba_app.text.reply_log import PromptDigest, RecordedReply, ReplyLog
 from falcon_mamba_app.text.template import ChatTemplate
 from falcon_mamba_app.text.vocabulary import Vocabulary
@@ -63,6 +64,7 @@ class PromptEncoder:
         ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         self._start_ids = [token_id for token_id in ids if token_id is not None]
         self._reply_log = reply_log
+        self._plain_prompts = PlainPromptLog()
         self.vocabulary = Vocabulary(tokenizer.backend_tokenizer)
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         scaffold = _probe_scaffold(self._template)
@@ -83,18 +85,41 @@ class PromptEncoder:
     ) -> EncodedPrompt:
         """The ids of any prompt. Raises InvalidRequest."""
         if isinstance(prompt, str):
-            return EncodedPrompt(self.encode_text(prompt))
+            return EncodedPrompt(self.encode_text(prompt, session_id))
         token_ids = [part for part in prompt if isinstance(part, int)]
         if token_ids:
             return EncodedPrompt(self.check_ids(token_ids))
         messages = [part for part in prompt if isinstance(part, Message)]
         return self.encode_messages(messages, session_id)
 
-    def encode_text(self, text: str) -> list[int]:
+    def forget(self, session_id: str) -> None:
+        """Drop what is kept of the session's ids; an unknown session is no error."""
+        self._reply_log.forget(session_id)
+        self._plain_prompts.forget(session_id)
+
+    def encode_text(self, text: str, session_id: str | None = None) -> list[int]:
         """A text to continue. Special tokens in it count, and the tokenizer adds its own beginning
         if it has one; an empty text is the beginning (or end) of text alone.
+
+        Within a session, a text that has grown begins with the ids that its beginning had.
         """
         _check_text(text, param="prompt")
+        if session_id is None:
+            return self._encode_new_text(text)
+        known = self._plain_prompts.longest_prefix(session_id, text) if text else None
+        if known is None:
+            token_ids = self._encode_new_text(text)
+        else:
+            rest = text[len(known.text) :]
+            token_ids = known.token_ids.tolist()
+            recorded, rest = self._recorded(
+                session_id, PromptDigest(token_ids).value(), (rest, rest)
+            )
+            token_ids += recorded + self._markup.encode_parsing(rest, add_special_tokens=False)
+        self._plain_prompts.record(session_id, text, token_ids)
+        return token_ids
+
+    def _encode_new_text(self, text: str) -> list[int]:
         token_ids = self._markup.encode_parsing(text, add_special_tokens=True)
         if not (token_ids or self._start_ids):
             raise InvalidRequest(

@@ -1,0 +1,64 @@
+"""The ids of plain prompts, kept beside their sessions, for texts that are continued.
+
+A text that comes back longer must begin with the ids it had before, or the state that has read them
+is of no use. This module compares texts only; it knows no tokenizer.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_PROMPTS_PER_SESSION = 8  # undo steps of a text that grows; older ones are encoded anew
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPrompt:
+    """A text and the ids it was read as."""
+
+    text: str
+    token_ids: array[int]
+
+
+class PlainPromptLog:
+    """The newest prompts of each session, within a limit of characters over all sessions.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, *, max_characters: int = 16_000_000) -> None:
+        self._max_characters = max_characters
+        self._sessions: OrderedDict[str, list[PlainPrompt]] = OrderedDict()
+        self._num_characters = 0
+        self._lock = threading.Lock()
+
+    def record(self, session_id: str, text: str, token_ids: Sequence[int]) -> None:
+        """Keep the ids that the text was read as."""
+        with self._lock:
+            prompts = self._sessions.setdefault(session_id, [])
+            self._sessions.move_to_end(session_id)
+            prompts.append(PlainPrompt(text, array("I", token_ids)))
+            self._num_characters += len(text)
+            while len(prompts) > MAX_PROMPTS_PER_SESSION:
+                self._num_characters -= len(prompts.pop(0).text)
+            while self._num_characters > self._max_characters:
+                self._drop(next(iter(self._sessions)))
+
+    def longest_prefix(self, session_id: str, text: str) -> PlainPrompt | None:
+        """The session's longest prompt that `text` begins with, or None."""
+        with self._lock:
+            prompts = self._sessions.get(session_id, [])
+            known = [prompt for prompt in prompts if text.startswith(prompt.text)]
+            return max(known, key=lambda prompt: len(prompt.text), default=None)
+
+    def forget(self, session_id: str) -> None:
+        """Drop the session's prompts; an unknown session is no error."""
+        with self._lock:
+            self._drop(session_id)
+
+    def _drop(self, session_id: str) -> None:
+        for prompt in self._sessions.pop(session_id, []):
+            self._num_characters -= len(prompt.text)

@@ -1,0 +1,42 @@
+"""Local services over the bundled model, and how tests read what services send."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+from falcon_mamba_app.protocol import (
+    GenerationEvent,
+    GenerationRequest,
+    GenerationService,
+    TextDelta,
+)
+from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.settings import EngineSettings, ModelSettings
+
+
+def make_local_service(*, dtype: str = "float32", **limits: Any) -> LocalService:
+    """The bundled model on the CPU; fp32, because batches of other sizes round bf16 differently."""
+    model = ModelSettings(model="nano", device="cpu", dtype=dtype)
+    return LocalService(model, EngineSettings(**limits))
+
+
+async def collect(service: GenerationService, request: GenerationRequest) -> list[GenerationEvent]:
+    """All events of one request."""
+    async with aclosing(service.generate(request)) as stream:
+        return [event async for event in stream]
+
+
+def reply_text(events: list[GenerationEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def settled(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
+    """Return once the condition holds; an AssertionError if it never does."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "the condition never came true"
+        await asyncio.sleep(0.005)

@@ -1,0 +1,110 @@
+"""Settings come from the command line and the environment, and nonsense is refused in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from falcon_mamba_app.errors import SettingsError
+from falcon_mamba_app.settings import SECTIONS, load_settings, parse_bytes
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_defaults_hold_without_any_setting():
+    settings = load_settings([], {})
+    assert settings.server.host == "127.0.0.1"
+    assert settings.server.port == 7860
+    assert settings.model.model == "auto"
+
+
+def test_the_command_line_wins_over_the_environment():
+    environment = {"FALCON_MAMBA_PORT": "1000", "FALCON_MAMBA_HOST": "localhost", "PATH": "/bin"}
+    settings = load_settings(["--port", "2000"], environment)
+    assert (settings.server.port, settings.server.host) == (2000, "localhost")
+
+
+def test_every_option_can_be_set_from_the_environment():
+    values = {
+        "auth": "me:secret",
+        "api_key": "a, b",
+        "snapshot_bytes": "500MB",
+        "share": "yes",
+        "threads": "2",
+    }
+    environment = {f"FALCON_MAMBA_{name.upper()}": value for name, value in values.items()}
+    settings = load_settings([], environment)
+    assert settings.server.auth == "me:secret"
+    assert settings.server.api_key == ("a", "b")
+    assert settings.engine.snapshot_bytes == 500_000_000
+    assert settings.server.share is True
+    assert settings.engine.threads == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--prot", "1"], "--prot"),
+        (["--port", "x"], "--port: 'x' is no whole number"),
+        (["--port", "70000"], "at most 65535"),
+        (["--port"], "--port"),
+        (["--max-running", "0"], "at least 1"),
+        (["--device", "tpu"], "auto, cpu, cuda"),
+        (["--dtype", "int8"], "float32"),
+        (["--snapshot-bytes", "lots"], "GiB"),
+        (["--share", "maybe"], "neither true nor false"),
+        (["--backend-url", "host:80"], "http://"),
+        (["--backend-url", "http://h", "--device", "cpu"], "--device"),
+        (["--backend-url", "http://h", "--snapshot-bytes", "1"], "--snapshot-bytes"),
+        (["--backend-api-key", "k"], "--backend-url"),
+        (["--auth", "nocolon"], "USER:PASSWORD"),
+        (["--auth", "user:"], "USER:PASSWORD"),
+        (["--revision", "main"], "hub model"),
+        (["--model", str(ROOT), "--revision", "main"], "folder"),
+        (["--device", "cpu", "--dtype", "float16"], "float16"),
+        (["--device", "cpu", "--kernels", "triton"], "triton"),
+        (["positional"], "positional"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(argv, {})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_variable_of_ours_is_refused():
+    with pytest.raises(SettingsError, match="FALCON_MAMBA_PROT"):
+        load_settings([], {"FALCON_MAMBA_PROT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", 0), ("1000", 1_000), ("2GiB", 2**31), ("1.5 kB", 1_500), ("3MB", 3_000_000)],
+)
+def test_sizes_are_read_with_and_without_units(text, expected):
+    assert parse_bytes(text) == expected
+
+
+def test_help_lists_every_setting_with_its_default_and_variable():
+    finished = subprocess.run(
+        [sys.executable, "app.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    words = " ".join(finished.stdout.split())
+    for section in SECTIONS.values():
+        for option in fields(section):
+            assert f"--{option.name.replace('_', '-')}" in words
+            assert f"FALCON_MAMBA_{option.name.upper()}" in words
+            assert "(default: " in words
+
+
+def test_a_bad_setting_ends_the_app_at_once_with_one_line():
+    finished = subprocess.run(
+        [sys.executable, "app.py", "--port", "x"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.returncode == 2
+    assert finished.stderr == "error: --port: 'x' is no whole number\n"
