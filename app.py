@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ logger = logging.getLogger("falcon_mamba_app")
 
 # An open page holds a connection for as long as it is open; without a limit it would block exit.
 MAX_SHUTDOWN_S = 3
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def main() -> int:
@@ -38,6 +38,7 @@ def main() -> int:
 
 async def serve(settings: Settings) -> None:
     """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
+    # Imported here, so that --help and a bad setting do not wait for torch and gradio.
     from falcon_mamba_app.api.routes import create_api
     from falcon_mamba_app.service import build_service
     from falcon_mamba_app.ui.page import mount_page
@@ -60,11 +61,11 @@ async def serve(settings: Settings) -> None:
 async def _run(
     server: uvicorn.Server, service: GenerationService, settings: ServerSettings
 ) -> None:
-    """Run server and model side by side; either one's end is the end of both."""
-    starting = asyncio.create_task(service.start())
+    """Run server and model side by side; either one's failure is the end of both."""
     serving = asyncio.create_task(server.serve())
+    starting = asyncio.create_task(service.start())
+    announcing = asyncio.create_task(_announce(server, settings))
     try:
-        await _announce(server, serving, settings)
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
@@ -72,25 +73,36 @@ async def _run(
         await serving
     finally:
         server.should_exit = True
-        await service.close()
-        with contextlib.suppress(SystemExit):
-            await serving
+        announcing.cancel()
         starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError, FalconMambaError):
-            await starting
+        await service.close()
+        await asyncio.gather(serving, starting, announcing, return_exceptions=True)
 
 
-async def _announce(
-    server: uvicorn.Server, serving: asyncio.Task[None], settings: ServerSettings
-) -> None:
-    """Print the address once the port is open."""
-    while not server.started and not serving.done():
+async def _announce(server: uvicorn.Server, settings: ServerSettings) -> None:
+    """Say where the server is, once its port is open, and who can reach it."""
+    while not server.started:
         await asyncio.sleep(0.01)
-    if serving.done():
-        return
     port = server.servers[0].sockets[0].getsockname()[1]
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
+    _warn_if_open(settings)
+    if settings.share:
+        from falcon_mamba_app.ui.link import open_link
+
+        link = await asyncio.to_thread(open_link, port)
+        if link:
+            print(f"Public link: {link}", flush=True)
+
+
+def _warn_if_open(settings: ServerSettings) -> None:
+    """Whoever shares a server without a lock should know it."""
+    if settings.host in LOOPBACK and not settings.share:
+        return
+    doors = {"the page (--auth)": settings.auth, "the API (--api-key)": settings.api_key}
+    unlocked = " and ".join(door for door, lock in doors.items() if not lock)
+    if unlocked:
+        logger.warning("anyone who can reach this server may use %s", unlocked)
 
 
 def _credentials(settings: ServerSettings) -> tuple[str, str] | None:

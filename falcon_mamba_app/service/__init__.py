@@ -20,6 +20,7 @@ def build_service(settings: Settings) -> GenerationService:
             settings.server.backend_url,
             model=None if model == "auto" else model,
             api_key=settings.server.backend_api_key,
+            max_new_tokens=settings.engine.max_new_tokens,
         )
     from falcon_mamba_app.service.local import LocalService
 

@@ -1,0 +1,32 @@
+"""A public link to this server through Gradio's relay.
+
+The relay's client, frpc, is downloaded at first use; without it, or without a network, there is no
+link, and the server goes on without one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from urllib.parse import urlparse
+
+from gradio import networking
+
+logger = logging.getLogger(__name__)
+
+
+def open_link(port: int) -> str | None:
+    """The public address of 127.0.0.1:`port`, or None with the reason in the log. May take a
+    minute; not to be called on the event loop.
+    """
+    if os.environ.get("SPACE_ID"):
+        logger.warning("--share is ignored: a Hugging Face Space has its own public address")
+        return None
+    try:
+        address = networking.setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
+    except Exception as error:  # the relay's client raises many kinds, OSError to ValueError
+        reason = str(error).partition("\n")[0]
+        logger.warning("there is no public link (%s); the local address works", reason)
+        return None
+    return urlparse(address)._replace(scheme="https").geturl()

@@ -1,0 +1,131 @@
+"""The app as a process: it starts, answers, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_START_S = 60.0  # generous for a loaded machine; benchmarks/startup.py measures
+
+
+def start(*options: str) -> tuple[subprocess.Popen[str], str]:
+    """The app on a free port, and its address, as it printed it."""
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--port", "0", "--model", "nano", "--device", "cpu", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "GRADIO_ANALYTICS_ENABLED": "False"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "http://" in line:
+            return process, line.split()[-1]
+    raise AssertionError("the app never printed its address")
+
+
+def wait_until_ready(address: str) -> None:
+    deadline_s = time.monotonic() + MAX_START_S
+    while httpx.get(f"{address}/health").status_code != 200:
+        assert time.monotonic() < deadline_s, "the app never became ready"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def app():
+    process, address = start()
+    wait_until_ready(address)
+    yield process, address
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_it_answers_over_the_api_and_serves_the_page(app):
+    _, address = app
+    body = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 20}
+    answer = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=30).json()
+    assert answer["choices"][0]["message"]["content"]
+    assert "Falcon Mamba" in httpx.get(address).text
+
+
+def test_the_api_is_not_shadowed_by_the_page(app):
+    _, address = app
+    assert httpx.get(f"{address}/v1/models").json()["data"][0]["id"] == "nano"
+    assert httpx.get(f"{address}/v1/nothing").json()["error"]["message"]
+    assert httpx.get(f"{address}/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_within_seconds_in_mid_reply(stop):
+    process, address = start()
+    wait_until_ready(address)
+    body = {"prompt": "Once", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    with (
+        httpx.Client(timeout=30) as client,
+        client.stream("POST", f"{address}/v1/completions", json=body) as reply,
+    ):
+        next(reply.iter_lines())
+        process.send_signal(stop)
+        process.communicate(timeout=10)
+    assert process.returncode in (130, -stop)
+
+
+def test_a_port_that_is_taken_ends_the_app(app):
+    _, address = app
+    finished = subprocess.run(
+        [sys.executable, "app.py", "--model", "nano", "--port", address.rpartition(":")[2]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=MAX_START_S,
+    )
+    assert finished.returncode != 0
+    assert "address already in use" in finished.stderr
+
+
+def test_a_model_that_cannot_be_had_ends_the_app_with_one_line(tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "app.py", "--model", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=MAX_START_S,
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.count("\n") == 1
+    assert "is no checkpoint" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--host", "0.0.0.0"), "the page (--auth) and the API (--api-key)"),
+        (("--host", "0.0.0.0", "--auth", "a:b"), "may use the API (--api-key)"),
+    ],
+)
+def test_an_open_door_is_said_loudly(options, words, caplog):
+    import app as composition
+    from falcon_mamba_app.settings import load_settings
+
+    with caplog.at_level("WARNING"):
+        composition._warn_if_open(load_settings(options, {}).server)
+    assert words in caplog.text
+
+
+def test_a_locked_or_private_server_warns_of_nothing(caplog):
+    import app as composition
+    from falcon_mamba_app.settings import load_settings
+
+    for options in ([], ["--host", "0.0.0.0", "--auth", "a:b", "--api-key", "k"]):
+        composition._warn_if_open(load_settings(options, {}).server)
+    assert not caplog.text
