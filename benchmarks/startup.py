@@ -1,0 +1,66 @@
+"""How long a newcomer waits: from `python app.py` to the page, to ready, to the first token.
+
+    python benchmarks/startup.py [--repeats 3]
+
+Prints a table and one JSON line. Exit status 1 when the slowest start is beyond the promised 15 s to
+ready, or the first reply beyond 2 s after that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+MAX_READY_S, MAX_FIRST_REPLY_S = 15.0, 2.0
+
+
+def measure() -> dict[str, float]:
+    """One start of the app with the bundled model; seconds since the process was started."""
+    started_s = time.perf_counter()
+    command = [sys.executable, "-u", "app.py", "--model", "nano", "--device", "cpu", "--port", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        address = next(line.split()[-1] for line in process.stdout if "http://" in line)
+        page_s = time.perf_counter() - started_s
+        while httpx.get(f"{address}/health").status_code != 200:
+            time.sleep(0.02)
+        ready_s = time.perf_counter() - started_s
+        body = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50}
+        reply = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+        reply.raise_for_status()
+        first_reply_s = time.perf_counter() - started_s - ready_s
+    finally:
+        process.terminate()
+        process.wait()
+    return {"page_s": page_s, "ready_s": ready_s, "first_reply_s": first_reply_s}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    runs = [measure() for _ in range(parser.parse_args().repeats)]
+    print(f"{'':16}{'median':>8}{'slowest':>9}")
+    figures = {}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        figures[name] = {"median": statistics.median(values), "slowest": max(values)}
+        print(f"{name:16}{figures[name]['median']:7.2f}s{figures[name]['slowest']:8.2f}s")
+    is_in_time = (
+        figures["ready_s"]["slowest"] <= MAX_READY_S
+        and figures["first_reply_s"]["slowest"] <= MAX_FIRST_REPLY_S
+    )
+    print(json.dumps({"benchmark": "startup", "repeats": len(runs), **figures}))
+    return 0 if is_in_time else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
