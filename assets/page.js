@@ -19,11 +19,15 @@
     applyTheme();
   }
 
-  document.addEventListener("DOMContentLoaded", () => {
+  function keepTheme() {
     applyTheme();
     // Gradio sets its own class when it mounts and when the system's theme changes.
     new MutationObserver(applyTheme).observe(document.body, { attributeFilter: ["class"] });
-  });
+  }
+
+  // Gradio may add this script to a page that is already there.
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", keepTheme);
+  else keepTheme();
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#theme-toggle")) switchTheme();

@@ -7,9 +7,6 @@ from gradio_client.exceptions import AppError
 from tests.echo_service import EchoService
 from tests.page_server import serve_page
 
-# Gradio's own statistics of its queue, about an option of pandas.
-pytestmark = pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting':Warning")
-
 
 @pytest.fixture(scope="module")
 def service():

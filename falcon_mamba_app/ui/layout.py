@@ -8,12 +8,16 @@ from typing import Any
 import gradio as gr
 
 from falcon_mamba_app.protocol import ServiceStats
-from falcon_mamba_app.ui.arrival import idle_status, readiness
+from falcon_mamba_app.ui.arrival import readiness
 from falcon_mamba_app.ui.controls import Controls, build_controls, build_system_prompt
+from falcon_mamba_app.ui.updates import status_html
 
 # Fixed, so that a restart of the server finds what a browser kept. Not a secret: it only keeps
 # the texts unreadable to a glance at the browser's storage.
 STORAGE_SECRET = "falcon-mamba-playground"
+
+# Until the load event has restored the visitor's conversation.
+CONNECTING = status_html("Connecting", phase="starting")
 
 EMPTY_CHAT = (
     '<div class="empty"><h2>What shall we talk about?</h2>'
@@ -110,7 +114,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
                 chat_parts = _draw_chat(examples["chat"])
             with gr.Column(elem_id="document-page", visible=False) as document_page:
                 document_view = _draw_document(examples["document"])
-            status = gr.HTML(idle_status(stats), elem_id="status", js_on_load=STATUS_JS)
+            status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
         with gr.Column(elem_id="side", scale=3, min_width=300):
             with gr.Accordion("Live figures", open=True, elem_id="figures") as side:
                 panel = gr.HTML(first.panel, elem_id="panel")

@@ -37,6 +37,14 @@ ASSETS = Path(__file__).parents[2] / "assets"
 # A message this long is about as many tokens as a server accepts by default (131,072).
 MAX_MESSAGE_CHARS = 500_000
 
+# No telemetry; and no statistics of the queue, which Gradio would compute anew, over its last
+# 10,000 events, at the end of every single one.
+GRADIO_ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+}
+
 # Settings change in the browser alone; nothing is sent until a message is.
 REMEMBER_JS = (
     "(settings, ...values) => [Object.fromEntries("
@@ -57,7 +65,7 @@ def mount_page(
 
     `auth` is a user and a password the page asks for. `sessions` is given by tests.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.update(GRADIO_ENVIRONMENT)
     sessions = sessions or Sessions(service.forget)
     gr.mount_gradio_app(
         app,

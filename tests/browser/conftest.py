@@ -1,0 +1,84 @@
+"""Chromium on the page over an EchoService; one browser and one server for a module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.echo_service import EchoService
+from tests.page_server import serve_page
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+LAPTOP = {"width": 1280, "height": 720}
+PHONE = {"width": 390, "height": 844}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = os.path.dirname(__file__)
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    if not os.path.exists(CHROMIUM):
+        pytest.skip(f"no browser at {CHROMIUM}; set CHROMIUM to its path")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="module")
+def service() -> EchoService:
+    return EchoService()
+
+
+@pytest.fixture(scope="module")
+def url(service: EchoService):
+    with serve_page(service) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, url: str) -> AsyncIterator[Page]:
+    """A new visitor on a laptop, the page open and restored."""
+    context = await browser.new_context(viewport=LAPTOP)
+    page = await context.new_page()
+    await open_page(page, url)
+    yield page
+    await context.close()
+
+
+async def open_page(page: Page, url: str) -> None:
+    """Go there and wait until the load event has been answered."""
+    await page.goto(url)
+    await page.wait_for_selector(".status-line:not([data-phase=starting])")
+
+
+async def send(page: Page, text: str) -> None:
+    """Type a message and press Enter."""
+    await page.locator("#composer textarea").fill(text)
+    await page.locator("#composer textarea").press("Enter")
+
+
+async def wait_for_status(page: Page, text: str) -> None:
+    """Until the status line says so."""
+    await page.wait_for_function(
+        "text => document.querySelector('#status').innerText.includes(text)", arg=text
+    )
+
+
+async def transcript(page: Page) -> list[str]:
+    """What the conversation shows, message by message."""
+    messages = page.locator("#transcript [data-testid=user], #transcript [data-testid=bot]")
+    return [text.strip() for text in await messages.all_inner_texts()]

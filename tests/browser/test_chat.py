@@ -1,0 +1,186 @@
+"""The chat as its visitors use it."""
+
+from tests.browser.conftest import LAPTOP, open_page, send, transcript, wait_for_status
+
+
+async def test_enter_sends_and_the_reply_appears(page):
+    await send(page, "hello there")
+    await wait_for_status(page, "Done")
+    assert await transcript(page) == ["hello there", "You said: hello there"]
+    assert await page.locator("#composer textarea").input_value() == ""
+
+
+async def test_shift_enter_makes_a_new_line(page):
+    composer = page.locator("#composer textarea")
+    await composer.fill("one")
+    await composer.press("Shift+Enter")
+    await composer.type("two")
+    assert await composer.input_value() == "one\ntwo"
+    assert await transcript(page) == []
+
+
+async def test_escape_stops_and_the_composer_is_ready_at_once(page, service):
+    await send(page, "SLOW LONG")
+    await page.wait_for_selector("#transcript [data-testid=bot]")
+    await page.keyboard.press("Escape")
+    await wait_for_status(page, "Stopped")
+    assert service.running == 0
+    await page.wait_for_selector("#send", state="visible")
+    kept = (await transcript(page))[-1]
+    await send(page, "and now?")
+    await wait_for_status(page, "Writing")
+    assert [m.content for m in service.requests[-1].prompt] == ["SLOW LONG", kept, "and now?"]
+
+
+async def test_the_stop_button_stops(page, service):
+    await send(page, "SLOW LONG")
+    await page.locator("#stop").click()
+    await page.wait_for_function("document.querySelector('#send')?.offsetParent")
+    assert service.running == 0
+
+
+async def test_closing_the_tab_closes_the_stream(page, service, browser, url):
+    context = await browser.new_context(viewport=LAPTOP)
+    other = await context.new_page()
+    await open_page(other, url)
+    await send(other, "SLOW LONG")
+    await other.wait_for_selector("#transcript [data-testid=bot]")
+    assert service.running == 1
+    await context.close()
+    await send(page, "SLOW " + "word " * 40)
+    await wait_for_status(page, "Done")
+    assert service.running == 0
+
+
+async def test_retry_undo_and_new_conversation_by_their_buttons(page):
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    await page.get_by_role("button", name="Retry", exact=True).last.click()
+    await page.wait_for_function("document.querySelectorAll('#transcript .bot-row').length == 1")
+    await wait_for_status(page, "Done")
+    await page.locator("#undo").click()
+    await wait_for_status(page, "Taken back")
+    assert await transcript(page) == []
+    assert await page.locator("#composer textarea").input_value() == "hello"
+    await page.locator("#composer textarea").press("Enter")
+    await wait_for_status(page, "Done")
+    await page.locator("#clear").click()
+    await wait_for_status(page, "New conversation")
+    assert await transcript(page) == []
+
+
+async def test_the_icons_in_the_transcript_retry_and_undo(page, service):
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    await page.locator("#transcript button[aria-label=Undo]").click()
+    await wait_for_status(page, "Taken back")
+    assert await page.locator("#composer textarea").input_value() == "hello"
+
+
+async def test_editing_a_message_answers_from_there(page):
+    for text in ("first", "second"):
+        await send(page, text)
+        await page.wait_for_function(
+            "text => [...document.querySelectorAll('#transcript [data-testid=bot]')]"
+            ".some(bot => bot.innerText.includes(text))",
+            arg=f"You said: {text}",
+        )
+        await wait_for_status(page, "Done")
+    await page.locator("#transcript").get_by_label("Edit").first.click()
+    editor = page.locator("#transcript textarea")
+    await editor.fill("changed")
+    await page.locator("#transcript").get_by_label("Submit").click()
+    await page.wait_for_function(
+        "document.querySelector('#transcript').innerText.includes('You said: changed')"
+    )
+    assert await transcript(page) == ["changed", "You said: changed"]
+
+
+async def test_an_example_is_sent_with_one_click(page):
+    await page.get_by_text("Write some Python").click()
+    await wait_for_status(page, "Done")
+    assert (await transcript(page))[0].startswith("Write a Python function")
+
+
+async def test_a_reload_keeps_the_conversation_and_its_session(page, service, url):
+    await send(page, "remember me")
+    await wait_for_status(page, "Done")
+    session_id = service.requests[-1].session_id
+    await open_page(page, url)
+    await page.wait_for_selector("#transcript [data-testid=bot]")
+    assert await transcript(page) == ["remember me", "You said: remember me"]
+    await send(page, "still there?")
+    await wait_for_status(page, "Done")
+    assert service.requests[-1].session_id == session_id
+    assert len(service.requests[-1].prompt) == 3
+
+
+async def test_settings_survive_a_reload_without_a_message_sent(page, url):
+    await page.get_by_role("button", name="Model behaviour").click()
+    await page.locator("#system-prompt textarea").fill("Be brief.")
+    await page.get_by_label("number input for Temperature").fill("1.3")
+    await page.get_by_label("number input for Temperature").press("Tab")
+    await page.wait_for_function("localStorage.getItem('falcon-mamba-settings')")
+    await open_page(page, url)
+    await page.get_by_role("button", name="Model behaviour").click()
+    await page.wait_for_function(
+        "document.querySelector('#system-prompt textarea')?.value == 'Be brief.'"
+    )
+    assert await page.get_by_label("number input for Temperature").input_value() == "1.3"
+    await page.get_by_role("button", name="Reset to the model's defaults").click()
+    await page.wait_for_function(
+        "document.querySelector('[aria-label=\"number input for Temperature\"]')?.value == '0.4'"
+    )
+
+
+async def test_a_preset_sets_the_sliders(page, service):
+    await page.get_by_role("button", name="Model behaviour").click()
+    await page.get_by_role("button", name="Precise").click()
+    await page.wait_for_function(
+        "document.querySelector('[aria-label=\"number input for Temperature\"]')?.value == '0.2'"
+    )
+    await send(page, "hi")
+    await wait_for_status(page, "Done")
+    assert service.requests[-1].sampling.temperature == 0.2
+
+
+async def test_two_visitors_never_see_each_other_s_conversation(page, browser, url, service):
+    await send(page, "call me Ishmael")
+    await wait_for_status(page, "Done")
+    context = await browser.new_context(viewport=LAPTOP)
+    other = await context.new_page()
+    await open_page(other, url)
+    assert await transcript(other) == []
+    await send(other, "hello")
+    await wait_for_status(other, "Done")
+    assert [m.content for m in service.requests[-1].prompt] == ["hello"]
+    assert "Ishmael" not in await other.content()
+    await context.close()
+
+
+async def test_messages_cannot_bring_scripts_into_the_page(page):
+    await send(page, "<img src=x onerror=\"document.title='owned'\"> <script>1</script> text")
+    await wait_for_status(page, "Done")
+    assert await page.title() == "Falcon Mamba"
+    assert await page.locator("#transcript script").count() == 0
+    assert await page.locator("#transcript [onerror]").count() == 0
+
+
+async def test_an_error_returns_the_message_and_a_broken_reply_stays(page):
+    await send(page, "please BREAK now")
+    await wait_for_status(page, "Broken off")
+    shown = await transcript(page)
+    assert "The device failed" in shown[-1]
+    assert await page.locator("#send").is_enabled()
+
+
+async def test_waiting_in_line_and_the_figures_are_shown(page):
+    await send(page, "QUEUE SLOW " + "word " * 30)
+    await wait_for_status(page, "Waiting in line")
+    await wait_for_status(page, "Writing")
+    await page.wait_for_function(
+        "document.querySelector('.tile.accent dd').innerText.includes('tok/s')"
+    )
+    await wait_for_status(page, "Done")
+    context = await page.locator(".tile", has_text="Context").inner_text()
+    assert "66 tok" in context
