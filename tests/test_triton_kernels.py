@@ -20,6 +20,8 @@ from falcon_mamba_app.ops.triton_kernels import TRITON
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
+# Over 2048 steps the card's exponentials, good to 2⁻²², add up in states of a size near 1 to 10.
+LONG = {"atol": 1e-4, "rtol": 1e-4}
 ROUNDED = {"atol": 1e-2, "rtol": 1e-2}  # bf16 keeps 8 bits: two roundings may part by 2⁻⁷
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA GPU")]
@@ -104,19 +106,18 @@ def make_case(lengths, *, slots=None, d=20, n=16, k=4, dtype=torch.float32, seed
     )
 
 
-def assert_twins_agree(case: Case, run, tolerance=EXACT) -> Tensor:
+def assert_twins_agree(case: Case, run, tolerance=EXACT, state_tolerance=EXACT) -> None:
     """Run an operation of both on equal states; compare outputs, states and untouched slots."""
     ours, theirs = case.with_states_of_its_own(), case.with_states_of_its_own()
     y = run(TRITON, ours)
     torch.testing.assert_close(y, run(REFERENCE, theirs), **tolerance)
     used = torch.unique(case.slots)
     used = used[used > 0]  # nobody reads the scratch slot
-    torch.testing.assert_close(ours.conv_states[used], theirs.conv_states[used], **EXACT)
-    torch.testing.assert_close(ours.ssm_states[used], theirs.ssm_states[used], **EXACT)
+    torch.testing.assert_close(ours.conv_states[used], theirs.conv_states[used], **state_tolerance)
+    torch.testing.assert_close(ours.ssm_states[used], theirs.ssm_states[used], **state_tolerance)
     others = [s for s in range(len(case.ssm_states)) if s not in case.slots.tolist()]
     assert torch.equal(ours.conv_states[others], case.conv_states[others])
     assert torch.equal(ours.ssm_states[others], case.ssm_states[others])
-    return y
 
 
 def conv_prefill(ops, case):
@@ -256,8 +257,8 @@ SIZE_7B = {"d": 8192, "n": 16, "k": 4}
 @pytest.mark.parametrize("lengths", [[1], [300], [2048], [1, 700, 3, 64]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_prefill_kernel_is_its_reference_at_7b_shapes(run, lengths, dtype):
-    tolerance = EXACT if dtype == torch.float32 else ROUNDED
-    assert_twins_agree(make_case(lengths, dtype=dtype, **SIZE_7B), run, tolerance)
+    tolerance = LONG if dtype == torch.float32 else ROUNDED
+    assert_twins_agree(make_case(lengths, dtype=dtype, **SIZE_7B), run, tolerance, LONG)
 
 
 @pytest.mark.parametrize("run", [pytest.param(f, marks=gpu) for f in (conv_step, scan_step)])

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 16, 128, 4
-STEP_CHANNELS, STEP_WARPS = 256, 2
+STEP_CHANNELS, STEP_WARPS = 128, 1
 
 
 def conv_prefill(
@@ -96,7 +96,9 @@ def _conv_prefill_kernel(
     for j in tl.static_range(k):
         weight = tl.load(weight_ptr + j * d + channels, mask=has_channel, other=0.0)
         sources = rows - (k - 1) + j
-        inputs = _load_inputs(x_ptr, x_stride, window_ptr, sources, start, channels, mask, d, k)
+        inputs = _load_new(x_ptr, x_stride, sources, start, channels, mask)
+        if tile == 0:
+            inputs += _load_old(window_ptr, sources, start, channels, mask, d, k).to(inputs.dtype)
         y += weight.to(tl.float32)[None, :] * inputs.to(tl.float32)
     tl.store(y_ptr + rows[:, None] * d + channels[None, :], _silu(y), mask=mask)
 
@@ -104,25 +106,25 @@ def _conv_prefill_kernel(
     if tile == 0:
         places = tl.arange(0, WINDOW)
         has_place = (places < k - 1)[:, None] & has_channel[None, :]
-        window = _load_inputs(
-            x_ptr, x_stride, window_ptr, end - (k - 1) + places, start, channels, has_place, d, k
-        )
+        last = end - (k - 1) + places
+        window = _load_old(window_ptr, last, start, channels, has_place, d, k)
+        window += _load_new(x_ptr, x_stride, last, start, channels, has_place).to(window.dtype)
         tl.debug_barrier()
         tl.store(window_ptr + places[:, None] * d + channels[None, :], window, mask=has_place)
 
 
 @triton.jit
-def _load_inputs(x_ptr, x_stride, window_ptr, sources, start, channels, mask, d, k):
-    """The inputs at token positions `sources` of a sequence, from its window before its start."""
-    is_new = (sources >= start)[:, None]
-    new = tl.load(
-        x_ptr + sources[:, None] * x_stride + channels[None, :], mask=mask & is_new, other=0.0
-    )
-    places = sources - start + (k - 1)
-    old = tl.load(
-        window_ptr + places[:, None] * d + channels[None, :], mask=mask & ~is_new, other=0.0
-    )
-    return tl.where(is_new, new, old.to(new.dtype))
+def _load_new(x_ptr, x_stride, sources, start, channels, mask):
+    """The inputs at token positions `sources`, 0 for those before the sequence's start."""
+    places = sources[:, None] * x_stride + channels[None, :]
+    return tl.load(x_ptr + places, mask=mask & (sources >= start)[:, None], other=0.0)
+
+
+@triton.jit
+def _load_old(window_ptr, sources, start, channels, mask, d, k):
+    """The inputs at token positions `sources` before the sequence's start, 0 for later ones."""
+    places = (sources - start + (k - 1))[:, None] * d + channels[None, :]
+    return tl.load(window_ptr + places, mask=mask & (sources < start)[:, None], other=0.0)
 
 
 @triton.jit
