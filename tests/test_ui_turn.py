@@ -5,8 +5,16 @@ import pytest
 
 from falcon_mamba_app.errors import EngineFailure
 from falcon_mamba_app.metrics import ReplyMeter
-from falcon_mamba_app.protocol import Accepted, Finished, PrefillProgress, TextDelta, Waiting
+from falcon_mamba_app.protocol import (
+    Accepted,
+    Finished,
+    PrefillProgress,
+    ServiceStats,
+    TextDelta,
+    Waiting,
+)
 from falcon_mamba_app.ui.turn import Reply, Turn, describe
+from falcon_mamba_app.ui.writing import update_interval_s
 
 
 def finished(tokens: int, *, reason="stop", **figures) -> Finished:
@@ -127,6 +135,12 @@ def test_a_finished_reply_shows_the_service_s_own_times():
 def test_a_reply_counts_its_context_and_what_was_reused():
     reply = reply_after(Accepted(10, 4), TextDelta("a b", 2))
     assert (reply.context_tokens, reply.reused_tokens, reply.text) == (12, 4, "a b")
+
+
+@pytest.mark.parametrize(("running", "updates_per_s"), [(None, 12), (1, 12), (12, 12), (48, 3)])
+def test_many_replies_at_a_time_are_updated_less_often(running, updates_per_s):
+    stats = ServiceStats(status="ready", running=running)
+    assert update_interval_s(stats) == pytest.approx(1 / updates_per_s)
 
 
 def test_counts_a_foreign_server_does_not_tell_stay_unknown():

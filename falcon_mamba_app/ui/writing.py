@@ -13,9 +13,11 @@ from contextlib import aclosing
 
 from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
 from falcon_mamba_app.metrics import ReplyMeter
-from falcon_mamba_app.protocol import GenerationRequest, GenerationService
+from falcon_mamba_app.protocol import GenerationRequest, GenerationService, ServiceStats
 from falcon_mamba_app.ui.sessions import Session
-from falcon_mamba_app.ui.turn import Reply, Turn
+from falcon_mamba_app.ui.turn import UPDATE_INTERVAL_S, Reply, Turn
+
+REPLIES_AT_FULL_RATE = 12
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ async def write_reply(
     turn = session.turn = Turn(service.generate(request))
     try:
         yield reply
-        async with aclosing(turn.batches()) as batches:
+        async with aclosing(turn.batches(update_interval_s(service.stats()))) as batches:
             async for events in batches:
                 if session.turn is not turn:
                     return
@@ -57,6 +59,15 @@ async def write_reply(
         if session.turn is turn:
             session.turn = None
     yield reply
+
+
+def update_interval_s(stats: ServiceStats) -> float:
+    """Seconds between updates of one page: longer when many replies are written at a time.
+
+    An update costs the server 1 to 3 ms (benchmarks/page.py), so all pages together take at most
+    about a third of one core.
+    """
+    return UPDATE_INTERVAL_S * max(1.0, (stats.running or 0) / REPLIES_AT_FULL_RATE)
 
 
 def sentence_for(error: Exception) -> str:
