@@ -137,10 +137,14 @@ def test_a_reply_counts_its_context_and_what_was_reused():
     assert (reply.context_tokens, reply.reused_tokens, reply.text) == (12, 4, "a b")
 
 
-@pytest.mark.parametrize(("running", "updates_per_s"), [(None, 12), (1, 12), (12, 12), (48, 3)])
-def test_many_replies_at_a_time_are_updated_less_often(running, updates_per_s):
+@pytest.mark.parametrize(
+    ("running", "num_messages", "updates_per_s"),
+    [(None, 0, 12), (1, 20, 12), (12, 200, 12), (48, 0, 3), (1, 400, 6)],
+)
+def test_crowds_and_long_conversations_are_updated_less_often(running, num_messages, updates_per_s):
     stats = ServiceStats(status="ready", running=running)
-    assert update_interval_s(stats) == pytest.approx(1 / updates_per_s)
+    interval_s = update_interval_s(stats, num_messages=num_messages)
+    assert interval_s == pytest.approx(1 / updates_per_s)
 
 
 def test_counts_a_foreign_server_does_not_tell_stay_unknown():

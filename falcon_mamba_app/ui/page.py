@@ -66,7 +66,7 @@ def mount_page(
     `auth` is a user and a password the page asks for. `sessions` is given by tests.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
-    sessions = sessions or Sessions(service.forget)
+    sessions = Sessions(service.forget) if sessions is None else sessions
     gr.mount_gradio_app(
         app,
         build_page(service, sessions, max_message_chars=max_message_chars),

@@ -18,6 +18,7 @@ from falcon_mamba_app.ui.sessions import Session
 from falcon_mamba_app.ui.turn import UPDATE_INTERVAL_S, Reply, Turn
 
 REPLIES_AT_FULL_RATE = 12
+MESSAGES_AT_FULL_RATE = 200
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ async def write_reply(
     turn = session.turn = Turn(service.generate(request))
     try:
         yield reply
-        async with aclosing(turn.batches(update_interval_s(service.stats()))) as batches:
+        interval_s = update_interval_s(service.stats(), num_messages=len(session.messages))
+        async with aclosing(turn.batches(interval_s)) as batches:
             async for events in batches:
                 if session.turn is not turn:
                     return
@@ -61,13 +63,16 @@ async def write_reply(
     yield reply
 
 
-def update_interval_s(stats: ServiceStats) -> float:
-    """Seconds between updates of one page: longer when many replies are written at a time.
+def update_interval_s(stats: ServiceStats, *, num_messages: int) -> float:
+    """Seconds between updates of one page: longer when many replies are written at a time, and
+    behind a long conversation.
 
     An update costs the server 1 to 3 ms (benchmarks/page.py), so all pages together take at most
-    about a third of one core.
+    about a third of one core; at 400 messages it costs the browser 40 ms.
     """
-    return UPDATE_INTERVAL_S * max(1.0, (stats.running or 0) / REPLIES_AT_FULL_RATE)
+    crowd = (stats.running or 0) / REPLIES_AT_FULL_RATE
+    length = num_messages / MESSAGES_AT_FULL_RATE
+    return UPDATE_INTERVAL_S * max(1.0, crowd, length)
 
 
 def sentence_for(error: Exception) -> str:
