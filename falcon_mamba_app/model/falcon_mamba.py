@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from falcon_mamba_app.model.config import ModelConfig
@@ -43,19 +42,29 @@ class RMSNorm(nn.Module):
         return self._ops.rms_norm(x, self.weight, self._eps, self.weight.dtype)
 
 
+class Linear(nn.Linear):
+    def __init__(self, num_inputs: int, num_outputs: int, ops: Ops, *, bias: bool = False) -> None:
+        super().__init__(num_inputs, num_outputs, bias=bias)
+        self._ops = ops
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(t, inputs) → (t, outputs)."""
+        return self._ops.linear(x, self.weight, self.bias)
+
+
 class Mixer(nn.Module):
     """The selective state-space block: gate, short convolution, scan, projection."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         d, n, k, r = config.d_inner, config.d_state, config.d_conv, config.dt_rank
-        self.in_proj = nn.Linear(config.hidden_size, 2 * d, bias=config.use_bias)
+        self.in_proj = Linear(config.hidden_size, 2 * d, ops, bias=config.use_bias)
         self.conv1d = nn.Conv1d(d, d, k, groups=d, bias=config.use_conv_bias)
-        self.x_proj = nn.Linear(d, r + 2 * n, bias=False)
-        self.dt_proj = nn.Linear(r, d, bias=True)
+        self.x_proj = Linear(d, r + 2 * n, ops)
+        self.dt_proj = Linear(r, d, ops, bias=True)
         self.A_log = nn.Parameter(torch.empty(d, n))
         self.D = nn.Parameter(torch.empty(d))
-        self.out_proj = nn.Linear(d, config.hidden_size, bias=config.use_bias)
+        self.out_proj = Linear(d, config.hidden_size, ops, bias=config.use_bias)
         self._sizes, self._eps, self._ops = [r, n, n], config.mixer_norm_eps, ops
 
     def prepare(self) -> None:
@@ -73,7 +82,7 @@ class Mixer(nn.Module):
         dt, B, C = self.x_proj(x).split(self._sizes, dim=-1)
         if self._eps is not None:
             dt, B, C = (self._ops.rms_norm(part, None, self._eps, x.dtype) for part in (dt, B, C))
-        dt = F.linear(dt, self.dt_proj.weight)  # the bias is added in the scan, in fp32
+        dt = self._ops.linear(dt, self.dt_proj.weight, None)  # the bias is added in the scan, in fp32
         return self.out_proj(self._scan(x, dt, B, C, z, ssm_states, batch))
 
     def _conv(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
@@ -126,7 +135,7 @@ class FalconMamba(nn.Module):
         super().__init__()
         self.config, self.ops = config, ops
         self.backbone = Backbone(config, ops)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, ops)
 
     def prepare(self) -> None:
         """To be called once after the weights are in place."""

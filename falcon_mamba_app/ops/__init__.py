@@ -1,4 +1,4 @@
-"""The recurrence as five operations, whoever implements them.
+"""The recurrence as five operations, and the matrix products, whoever implements them.
 
 This package is the only code that knows kernels. Everybody else receives an `Ops` record, chosen
 once by `select.select_ops`, and calls it. Letters as in `model/config.py`: b rows, t packed tokens,
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -21,6 +22,7 @@ from torch import Tensor
 class Ops:
     """One implementation of each operation. `reference.py` states the contract of every field.
 
+    linear(x, weight, bias), as F.linear for two dimensions
     rms_norm(x, weight, eps, out_dtype)
     conv_prefill(x, weight, bias, conv_states, slots, query_starts)
     conv_step(x, weight, bias, conv_states, slots)
@@ -34,3 +36,4 @@ class Ops:
     conv_step: Callable[..., Tensor]
     scan_prefill: Callable[..., Tensor]
     scan_step: Callable[..., Tensor]
+    linear: Callable[..., Tensor] = F.linear

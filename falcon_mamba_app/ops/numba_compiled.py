@@ -172,6 +172,50 @@ def silu(x):
 
 
 @compiled(OPTIONS)
+def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind):
+    """y (b, outputs) = x·weightᵀ + bias, reading each weight (outputs, inputs) once for all rows."""
+    inputs = np.empty((b, num_inputs), np.float32)
+    for row in range(b):
+        xs = _row(x, row, stride, kind)
+        for i in range(num_inputs):
+            inputs[row, i] = _load(xs[i])
+    biases, out = _pointer(bias, kind), _pointer(y, kind)
+    for j in range(num_outputs):
+        weights = _row(weight, j, num_inputs, kind)
+        start = ZERO if bias == 0 else _load(biases[j])
+        num_in_fours = b // 4 * 4
+        for row in range(0, num_in_fours, 4):
+            totals = _dot4(weights, inputs[row:row+4], num_inputs)
+            for i in range(4):
+                out[(row + i) * num_outputs + j] = _store(start + totals[i], kind)
+        for row in range(num_in_fours, b):
+            total = start + _dot(weights, inputs[row], num_inputs)
+            out[row * num_outputs + j] = _store(total, kind)
+
+
+@compiled(REORDERED)
+def _dot(weights, inputs, num_inputs):
+    total = ZERO
+    for i in range(num_inputs):
+        total += _load(weights[i]) * inputs[i]
+    return total
+
+
+@compiled(REORDERED)
+def _dot4(weights, inputs, num_inputs):
+    """Of one row of weights with four rows: each weight is loaded, and widened, once."""
+    t0 = t1 = t2 = t3 = ZERO
+    i0, i1, i2, i3 = inputs[0], inputs[1], inputs[2], inputs[3]
+    for i in range(num_inputs):
+        weight = _load(weights[i])
+        t0 += weight * i0[i]
+        t1 += weight * i1[i]
+        t2 += weight * i2[i]
+        t3 += weight * i3[i]
+    return t0, t1, t2, t3
+
+
+@compiled(OPTIONS)
 def rms_norm(x, stride, num_rows, num_columns, eps, y, kind, y_kind):
     """y (rows, columns) = x / sqrt(mean(x²) + eps)."""
     for row in range(num_rows):

@@ -14,6 +14,7 @@ from functools import partial
 from threading import Thread
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
@@ -25,6 +26,25 @@ KINDS = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16}
 
 # A thread takes 50 µs to start; below this many values (t·d) it would not pay.
 MIN_VALUES_PER_THREAD = 16_384
+
+# Rows up to which our matrix product on one thread is faster than torch's on two (fp32), or as fast
+# (bf16, which torch multiplies by instructions of its own).
+MAX_ROWS = {torch.float32: 8, torch.bfloat16: 4}
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` for two dimensions; few rows take our kernel, many torch's."""
+    b, num_inputs = x.shape
+    if b > MAX_ROWS[x.dtype]:
+        return F.linear(x, weight, bias)
+    num_outputs = weight.shape[0]
+    y = torch.empty((b, num_outputs), dtype=x.dtype)
+    _check(weight)
+    kernels.linear(
+        x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), b, num_inputs,
+        num_outputs, y.data_ptr(), KINDS[x.dtype],
+    )  # fmt: skip
+    return y
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtype) -> Tensor:
@@ -166,6 +186,7 @@ def _check(*tensors: Tensor) -> None:
 
 NUMBA = Ops(
     name="numba",
+    linear=linear,
     rms_norm=rms_norm,
     conv_prefill=conv_prefill,
     conv_step=conv_step,
