@@ -69,8 +69,10 @@ def test_a_reload_in_mid_reply_keeps_what_was_shown(service):
     sessions = Sessions(service.forget)
     session = sessions.of_page("before")
     session.messages[:] = [Message("user", "hi"), Message("assistant", "You sa")]
+    session.context_tokens = 1_234
     saved = {"id": session.id, "messages": []}
-    transcript, *_ = Arrival(service, sessions).load(saved, None, False, PAGE)
+    transcript, *others = Arrival(service, sessions).load(saved, None, False, PAGE)
+    assert any("1,234" in str(output) for output in others)
     assert [bubble.content[0].text for bubble in transcript] == ["hi", "You sa"]
 
 

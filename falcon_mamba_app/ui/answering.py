@@ -116,6 +116,7 @@ class Answerer:
 
 def _step(session: Session, shown: list[Any], reply: Reply, *, panel: Any) -> Update:
     """One update of a reply that has begun; the last one also saves the conversation."""
+    session.context_tokens = reply.context_tokens
     if not reply.is_over:
         return Update(transcript=shown, status=reply_status(reply), panel=panel)
     if reply.error:

@@ -86,7 +86,7 @@ class Arrival:
             bubbles(session.messages),
             saved_conversation(session),
             gr.update(open=not is_narrow),
-            *readiness(stats, draft=draft).as_outputs(),
+            *readiness(stats, draft=draft, context_tokens=session.context_tokens).as_outputs(),
             *updates_for(restored_values(settings, stats.model), stats.model),
         )
 
@@ -107,7 +107,9 @@ class Arrival:
         asyncio.get_running_loop().call_later(self._sessions.grace_s, self._sessions.sweep)
 
 
-def readiness(stats: ServiceStats, *, draft: str | None = None) -> Readiness:
+def readiness(
+    stats: ServiceStats, *, draft: str | None = None, context_tokens: int | None = None
+) -> Readiness:
     """What the page shows of the service's status; `draft` replaces the composer's text."""
     is_ready = stats.status == "ready"
     is_base_model = stats.model is not None and not stats.model.has_chat_template
@@ -119,7 +121,7 @@ def readiness(stats: ServiceStats, *, draft: str | None = None) -> Readiness:
         banner=gr.update(value=render_banner(stats), visible=not is_ready),
         chat=gr.update(visible=not is_base_model),
         document_page=gr.update(visible=is_base_model),
-        panel=render_panel(Figures.of(stats)),
+        panel=render_panel(Figures(stats=stats, context_tokens=context_tokens)),
         composer=gr.update(**composer),
         status=idle_status(stats),
         send=gr.update(interactive=is_ready),

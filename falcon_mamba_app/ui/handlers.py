@@ -155,6 +155,7 @@ class ChatHandlers(_Handlers):
         if at is None:
             return Update(status=status_html("Nothing to undo")).as_outputs()
         text, session.messages = session.messages[at].content, session.messages[:at]
+        session.context_tokens = None
         return Update(
             transcript=bubbles(session.messages),
             composer=text,

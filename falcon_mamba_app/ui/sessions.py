@@ -29,6 +29,7 @@ class Session:
     last_used_s: float
     messages: list[Message] = field(default_factory=list)
     document_before: str | None = None  # the completion page's text before its last continuation
+    context_tokens: int | None = None  # read and written up to the last reply
     turn: Turn | None = None
     left_s: float | None = None  # when its last page went away
 
@@ -101,7 +102,7 @@ class Sessions:
         session = self.of_page(page)
         session.interrupt()
         session.messages.clear()
-        session.document_before = None
+        session.document_before = session.context_tokens = None
         self._forget(session.id)
         return session
 
