@@ -1,9 +1,13 @@
 """The page's named endpoints, called the way its users call them: with gradio_client."""
 
+import textwrap
+
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from falcon_mamba_app.ui import endpoints
 from tests.echo_service import EchoService
 from tests.page_server import serve_page
 
@@ -34,6 +38,15 @@ def test_a_client_s_conversation_goes_on_from_call_to_call(client, service):
         "You said: one two",
         "three",
     ]
+
+
+def test_the_documented_example_runs(url, service, capsys):
+    """The example in the module's docstring, which the README repeats."""
+    example = textwrap.dedent(endpoints.__doc__.split("\n\n", 2)[2])
+    exec(example.replace("http://127.0.0.1:7860", url), {})
+    assert "You said: My name is Ada." in capsys.readouterr().out
+    assert service.requests[-1].prompt[0].content == "My name is Ada."
+    assert service.requests[-1].sampling.seed == 7
 
 
 def test_two_clients_have_two_conversations(client, url, service):
@@ -101,3 +114,20 @@ def test_only_the_intended_endpoints_are_offered(client):
         "max_new_tokens",
         "seed",
     ]
+
+
+def test_with_a_password_nothing_is_served_to_strangers():
+    with serve_page(EchoService(), auth=("ada", "secret")) as url:
+        assert httpx.get(f"{url}/config").status_code == 401
+        joined = httpx.post(f"{url}/gradio_api/queue/join", json={"data": [], "fn_index": 0})
+        assert joined.status_code == 401
+        client = Client(url, auth=("ada", "secret"), verbose=False)
+        assert client.predict("hi", api_name="/chat") == "You said: hi"
+        client.close()
+
+
+def test_nothing_is_recorded_about_visitors(url):
+    config = httpx.get(f"{url}/config").json()
+    assert config["run_history"] is False
+    assert config["analytics_enabled"] is False
+    assert httpx.get(f"{url}/monitoring").status_code == 403

@@ -132,6 +132,11 @@ def test_a_finished_reply_shows_the_service_s_own_times():
     assert (reply.ttft_s, reply.tokens_per_s) == (0.25, 5.0)
 
 
+def test_while_reading_the_context_is_what_has_been_read():
+    assert reply_after(Accepted(1_000, 100)).context_tokens == 100
+    assert reply_after(Accepted(1_000, 100), PrefillProgress(612, 1_000)).context_tokens == 612
+
+
 def test_a_reply_counts_its_context_and_what_was_reused():
     reply = reply_after(Accepted(10, 4), TextDelta("a b", 2))
     assert (reply.context_tokens, reply.reused_tokens, reply.text) == (12, 4, "a b")

@@ -2,6 +2,15 @@
 
 They write through the same sessions as the page: a Client is a page of its own, and its
 conversation lives as long as the Client does.
+
+    from gradio_client import Client
+
+    client = Client("http://127.0.0.1:7860")
+    print(client.predict("My name is Ada.", api_name="/chat"))
+    for reply in client.submit("What is my name?", temperature=0.2, seed=7, api_name="/chat"):
+        print(reply)  # the reply so far, several times a second
+    client.predict(api_name="/clear")
+    client.close()
 """
 
 from __future__ import annotations

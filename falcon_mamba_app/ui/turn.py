@@ -110,7 +110,9 @@ class Reply:
 
     @property
     def context_tokens(self) -> int | None:
-        """Tokens the model has read or written, this reply included."""
+        """Tokens the model has read or written so far, this reply included."""
+        if self.phase == "prefilling":
+            return self.computed_tokens
         return None if self.prompt_tokens is None else self.prompt_tokens + self.completion_tokens
 
     @property

@@ -1,6 +1,12 @@
 """The chat as its visitors use it."""
 
+import asyncio
+import threading
+
+from falcon_mamba_app.ui.sessions import Sessions
 from tests.browser.conftest import LAPTOP, open_page, send, transcript, wait_for_status
+from tests.echo_service import EchoService
+from tests.page_server import serve_page
 
 
 async def test_enter_sends_and_the_reply_appears(page):
@@ -50,6 +56,25 @@ async def test_closing_the_tab_closes_the_stream(page, service, browser, url):
     await send(page, "SLOW " + "word " * 40)
     await wait_for_status(page, "Done")
     assert service.running == 0
+
+
+async def test_a_visitor_who_leaves_is_forgotten_with_their_state(browser):
+    service, is_forgotten = EchoService(), threading.Event()
+
+    def forget(session_id: str) -> None:
+        service.forget(session_id)
+        is_forgotten.set()
+
+    with serve_page(service, sessions=Sessions(forget, grace_s=0.0)) as url:
+        context = await browser.new_context(viewport=LAPTOP)
+        visitor = await context.new_page()
+        await open_page(visitor, url)
+        await send(visitor, "hello")
+        await wait_for_status(visitor, "Done")
+        assert service.sessions
+        await context.close()
+        assert await asyncio.to_thread(is_forgotten.wait, 30)
+        assert service.sessions == {}
 
 
 async def test_retry_undo_and_new_conversation_by_their_buttons(page):
