@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py [--repeats 3]
 
-Prints a table and one JSON line. Exit status 1 when the slowest start is beyond the promised 15 s to
-ready, or the first reply beyond 2 s after that.
+Prints a table and one JSON line. Exit status 1 when the slowest start takes more than 15 s to be
+ready, or the first reply more than 2 s after that.
 """
 
 from __future__ import annotations

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 import pytest
 import torch
 
 from falcon_mamba_app.engine.engine import Admitted, Prefilled, Queued, Sampled
+from tests import engine_fixtures
 from tests.checkpoints import make_model
 from tests.engine_fixtures import (
     EOS,
     finish,
     generate,
-    make_engine,
     make_sequence,
     ours,
     random_prompt,
@@ -32,8 +33,13 @@ def model(theirs):
     return ours(theirs)
 
 
+@pytest.fixture(params=[False, True], ids=["in step", "looking ahead"])
+def make_engine(request):
+    return functools.partial(engine_fixtures.make_engine, look_ahead=request.param)
+
+
 @pytest.fixture
-def engine(model):
+def engine(model, make_engine):
     return make_engine(model)
 
 
@@ -53,13 +59,13 @@ def test_a_greedy_reply_equals_that_of_transformers(theirs, engine, length):
 
 
 @pytest.mark.parametrize("max_prefill_tokens", [1, 2, 3, 4, 5, 7, 64])
-def test_the_chunk_size_changes_nothing(model, max_prefill_tokens):
+def test_the_chunk_size_changes_nothing(model, max_prefill_tokens, make_engine):
     prompt = random_prompt(65)
     engine = make_engine(model, max_prefill_tokens=max_prefill_tokens)
     assert generate(engine, prompt) == generate(make_engine(model), prompt)
 
 
-def test_rows_that_join_and_leave_at_every_step_change_nothing_for_the_others(model):
+def test_rows_that_join_and_leave_at_every_step_change_nothing_for_the_others(model, make_engine):
     rng = random.Random(0)
     sequences = [
         make_sequence(
@@ -96,17 +102,17 @@ def converse(engine, *, turns=4, forget=False):
     return replies
 
 
-def test_a_resumed_session_answers_as_if_it_had_started_cold(model):
+def test_a_resumed_session_answers_as_if_it_had_started_cold(model, make_engine):
     assert converse(make_engine(model)) == converse(make_engine(model), forget=True)
 
 
-def test_a_store_too_small_for_any_snapshot_changes_no_answer(model):
+def test_a_store_too_small_for_any_snapshot_changes_no_answer(model, make_engine):
     tiny = make_engine(model, max_snapshot_bytes=100)
     assert converse(tiny) == converse(make_engine(model))
     assert len(tiny.snapshots) == 0
 
 
-def test_a_store_that_evicts_all_the_time_changes_no_answer(model):
+def test_a_store_that_evicts_all_the_time_changes_no_answer(model, make_engine):
     state_bytes = model.config.state_bytes(4)
     small = make_engine(model, max_snapshot_bytes=state_bytes + 1_000)
     assert converse(small) == converse(make_engine(model))
@@ -145,7 +151,7 @@ def test_an_edited_turn_resumes_where_the_edit_begins(engine):
     assert Admitted(seq.seq_id, len(first) + len(reply) - 1) in events
 
 
-def test_a_reply_that_was_stopped_is_resumed_from_its_snapshot(model):
+def test_a_reply_that_was_stopped_is_resumed_from_its_snapshot(model, make_engine):
     """Cancelled in mid-reply: what was shown stays, and the next turn continues from it."""
     engine, prompt = make_engine(model), random_prompt(12)
     seq = make_sequence(prompt, session_id="s", max_new_tokens=100)
@@ -157,11 +163,11 @@ def test_a_reply_that_was_stopped_is_resumed_from_its_snapshot(model):
     resumed = make_sequence(history, session_id="s")
     engine.add(resumed)
     events = finish(engine)
-    assert Admitted(resumed.seq_id, len(prompt) + 4) in events
+    assert Admitted(resumed.seq_id, len(prompt) + len(seq.output_token_ids) - 1) in events
     assert resumed.output_token_ids == generate(make_engine(model), history)
 
 
-def test_a_prompt_cancelled_in_mid_chunk_goes_on_where_it_was(model):
+def test_a_prompt_cancelled_in_mid_chunk_goes_on_where_it_was(model, make_engine):
     engine, prompt = make_engine(model, max_prefill_tokens=8), random_prompt(50)
     seq = make_sequence(prompt, session_id="s")
     engine.add(seq)
@@ -200,7 +206,7 @@ def test_aborting_frees_the_slot_at_once(engine):
     assert engine.step() == []
 
 
-def test_aborting_someone_in_line_lets_the_next_one_up(model):
+def test_aborting_someone_in_line_lets_the_next_one_up(model, make_engine):
     engine = make_engine(model, max_running=1)
     first, second, third = (make_sequence(random_prompt(5), max_new_tokens=3) for _ in range(3))
     for seq in (first, second, third):
@@ -215,7 +221,7 @@ def test_aborting_someone_in_line_lets_the_next_one_up(model):
     assert len(third.output_token_ids) == 3
 
 
-def test_a_recycled_slot_starts_empty(model):
+def test_a_recycled_slot_starts_empty(model, make_engine):
     engine = make_engine(model, max_running=1)
     prompt = random_prompt(20)
     first = generate(engine, prompt)
@@ -223,7 +229,7 @@ def test_a_recycled_slot_starts_empty(model):
     assert generate(engine, prompt) == first
 
 
-def test_a_one_token_prompt_does_not_see_who_had_the_slot_before(model):
+def test_a_one_token_prompt_does_not_see_who_had_the_slot_before(model, make_engine):
     engine = make_engine(model, max_running=1)
     expected = generate(make_engine(model), [42])
     generate(engine, random_prompt(20))
@@ -239,7 +245,7 @@ def test_a_saved_state_does_not_alias_the_live_one(engine):
     assert torch.equal(snapshot.state.ssm, before)
 
 
-def test_end_of_sequence_ends_the_reply_unless_ignored(theirs, model):
+def test_end_of_sequence_ends_the_reply_unless_ignored(theirs, model, make_engine):
     prompt = random_prompt(11)
     reply = their_greedy_reply(theirs, prompt, 8)
     engine = make_engine(model, eos_token_ids=frozenset({reply[3]}))
@@ -259,7 +265,7 @@ def test_max_new_tokens_ends_the_reply(engine):
     assert reasons_of(events, seq) == ["length"]
 
 
-def test_decoding_rows_do_not_wait_for_a_long_prompt(model):
+def test_decoding_rows_do_not_wait_for_a_long_prompt(model, make_engine):
     engine = make_engine(model, max_prefill_tokens=4)
     reader = make_sequence(random_prompt(3), max_new_tokens=50)
     engine.add(reader)
@@ -271,7 +277,7 @@ def test_decoding_rows_do_not_wait_for_a_long_prompt(model):
 
 
 @pytest.mark.parametrize("max_prefill_tokens", [3, 64])
-def test_prompt_scores_equal_those_of_transformers(theirs, model, max_prefill_tokens):
+def test_prompt_scores_equal_those_of_transformers(theirs, model, max_prefill_tokens, make_engine):
     prompt = random_prompt(40)
     engine = make_engine(model, max_prefill_tokens=max_prefill_tokens)
     generate(engine, prompt, session_id="s")  # its snapshot must not be used
@@ -303,7 +309,7 @@ def test_sampled_tokens_carry_their_logprob_before_any_parameter(theirs, engine)
         assert len(token.score.top) == 3
 
 
-def test_penalties_of_a_resumed_session_count_the_same_tokens(model):
+def test_penalties_of_a_resumed_session_count_the_same_tokens(model, make_engine):
     def reply(engine):
         prompt = random_prompt(15)
         first = generate(engine, prompt, session_id="s", repetition_penalty=1.5)
@@ -313,7 +319,7 @@ def test_penalties_of_a_resumed_session_count_the_same_tokens(model):
     assert reply(make_engine(model)) == reply(cold)
 
 
-def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypatch):
+def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypatch, make_engine):
     engine = make_engine(model, max_prefill_tokens=4)
     reader = make_sequence(random_prompt(3), max_new_tokens=6)
     engine.add(reader)
@@ -339,7 +345,7 @@ def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypat
     assert engine.pool.num_free == 4
 
 
-def test_a_thousand_random_joins_leaves_cancels_and_retries_change_no_answer(model):
+def test_a_thousand_random_joins_leaves_cancels_and_retries_change_no_answer(model, make_engine):
     """Every request that ends is compared with the same request run alone; slots are counted."""
     rng = random.Random(7)
     engine = make_engine(model, max_prefill_tokens=5, max_snapshot_bytes=40_000)
@@ -364,7 +370,7 @@ def test_a_thousand_random_joins_leaves_cancels_and_retries_change_no_answer(mod
     assert engine.pool.num_free == 4
 
 
-def test_eos_is_not_in_the_state_but_is_fed_by_the_next_turn(model):
+def test_eos_is_not_in_the_state_but_is_fed_by_the_next_turn(model, make_engine):
     """The template repeats the end-of-turn token, so the next prompt contains it."""
     prompt = random_prompt(10)
     eos = generate(make_engine(model), prompt, max_new_tokens=3)[2]

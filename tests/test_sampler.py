@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from falcon_mamba_app.engine.sampler import (
-    NUM_SORTED_FIRST,
-    SamplingBatch,
     TokenCounts,
     needs_counts,
+    pack_params,
     penalize,
-    sample,
     uniform,
 )
 from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.ops.sampling import NUM_SORTED_FIRST, sample
 from falcon_mamba_app.protocol import SamplingParams
 
 CPU = torch.device("cpu")
@@ -25,8 +24,8 @@ PROBS = torch.softmax(LOGITS, -1)  # 0.644, 0.237, 0.087, 0.032
 def draw(logits, uniforms, **params):
     """Sample one row once for each uniform number."""
     rows = [SamplingParams(**params)] * len(uniforms)
-    batch = SamplingBatch.of(rows, uniforms, device=CPU)
-    return sample(logits.repeat(len(uniforms), 1), batch).tolist()
+    packed = pack_params(rows, uniforms)
+    return sample(logits.repeat(len(uniforms), 1), packed).tolist()
 
 
 EVENLY = [i / 2_000 for i in range(2_000)]
@@ -103,8 +102,8 @@ def test_every_row_follows_its_own_parameters():
         SamplingParams(),
         SamplingParams(min_p=1.0),
     ]
-    batch = SamplingBatch.of(rows, [0.9999] * 5, device=CPU)
-    assert sample(LOGITS.repeat(5, 1), batch).tolist() == [0, 0, 0, 3, 0]
+    packed = pack_params(rows, [0.9999] * 5)
+    assert sample(LOGITS.repeat(5, 1), packed).tolist() == [0, 0, 0, 3, 0]
 
 
 def test_a_row_draws_the_same_token_alone_and_in_any_batch():
@@ -112,11 +111,9 @@ def test_a_row_draws_the_same_token_alone_and_in_any_batch():
     logits = torch.randn(32, 500, generator=generator)
     rows = [SamplingParams(temperature=0.1 + i / 10, top_p=0.5 + i / 80) for i in range(32)]
     uniforms = [uniform(i, 0) for i in range(32)]
-    together = sample(logits, SamplingBatch.of(rows, uniforms, device=CPU)).tolist()
-    alone = [
-        sample(logits[i : i + 1], SamplingBatch.of([rows[i]], [uniforms[i]], device=CPU)).item()
-        for i in range(32)
-    ]
+    packed = pack_params(rows, uniforms)
+    together = sample(logits, packed).tolist()
+    alone = [sample(logits[i : i + 1], packed[i : i + 1]).item() for i in range(32)]
     assert together == alone
 
 
@@ -138,7 +135,7 @@ def test_uniform_numbers_are_spread_and_reproducible():
 def test_repetition_penalty_touches_prompt_and_reply():
     logits = torch.tensor([2.0, -2.0, 2.0])
     counts = TokenCounts([0], vocab_size=3, device=CPU)
-    counts.add([1])
+    counts.add(torch.tensor([1]))
     penalize(logits, SamplingParams(repetition_penalty=2.0), counts)
     assert logits.tolist() == [1.0, -4.0, 2.0]
 
@@ -146,7 +143,8 @@ def test_repetition_penalty_touches_prompt_and_reply():
 def test_presence_and_frequency_penalties_touch_the_reply_alone():
     logits = torch.zeros(3)
     counts = TokenCounts([0], vocab_size=3, device=CPU)
-    counts.add([1, 1, 2])
+    for token_id in (1, 1, 2):
+        counts.add(torch.tensor([token_id]))
     penalize(logits, SamplingParams(presence_penalty=0.5, frequency_penalty=1.0), counts)
     assert logits.tolist() == [0.0, -2.5, -1.5]
 

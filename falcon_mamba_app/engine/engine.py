@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from falcon_mamba_app.engine.model_runner import ModelRunner, SampledToken, ScoredToken
+from falcon_mamba_app.engine.model_runner import DecodeStep, ModelRunner, SampledToken
 from falcon_mamba_app.engine.scheduler import PrefillChunk, Scheduler
+from falcon_mamba_app.engine.scoring import ScoredToken
 from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.engine.snapshot_store import SnapshotStore
 from falcon_mamba_app.engine.state_pool import StatePool
@@ -73,7 +74,11 @@ EngineEvent = Queued | Admitted | Prefilled | Sampled | Ended | Failed
 
 
 class Engine:
-    """Everything between token ids in and token ids out."""
+    """Everything between token ids in and token ids out.
+
+    With `look_ahead` a decode step is launched before the tokens of the one before it are read, so
+    that a GPU never waits for the host. None decides by the device: a CPU gains nothing from it.
+    """
 
     def __init__(
         self,
@@ -83,14 +88,18 @@ class Engine:
         max_running: int,
         max_prefill_tokens: int,
         max_snapshot_bytes: int,
+        look_ahead: bool | None = None,
     ) -> None:
         self.model = model
+        self._look_ahead = model.device.type == "cuda" if look_ahead is None else look_ahead
+        self._in_flight: DecodeStep | None = None
+        self._late_events: list[EngineEvent] = []  # settled outside of a step
         self.snapshots = SnapshotStore(max_bytes=max_snapshot_bytes)
         self.pool = StatePool(
             model.config, max_running=max_running, device=model.device, dtype=model.dtype
         )
         self._scheduler = Scheduler(max_running=max_running, max_prefill_tokens=max_prefill_tokens)
-        self._runner = ModelRunner(model, self.pool)
+        self._runner = ModelRunner(model, self.pool, eos_token_ids=eos_token_ids)
         self._eos_token_ids = eos_token_ids
         self._sequences: dict[int, Sequence] = {}
 
@@ -104,7 +113,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._sequences)
+        return bool(self._sequences or self._late_events)
 
     def add(self, seq: Sequence) -> None:
         """Take on a sequence; its events carry its seq_id."""
@@ -113,20 +122,31 @@ class Engine:
         self._scheduler.add(seq)
 
     def abort(self, seq_id: int) -> None:
-        """Give up a sequence, keeping what it has read as a snapshot. No event follows."""
+        """Give up a sequence, keeping what it has read as a snapshot."""
         seq = self._sequences.get(seq_id)
-        if seq is not None:
+        if seq is not None and seq.num_in_flight:
+            # The state is ahead of what is known here; it catches up before the state is saved.
+            self._late_events += self._settle(self._in_flight)
+            self._in_flight = None
+        if seq is not None and seq.status is not Status.FINISHED:
             self._finish(seq)
 
     def step(self) -> list[EngineEvent]:
-        """Advance every running sequence once; returns what happened, in order."""
-        events = self._admit()
+        """Advance every running sequence once; returns what became known, in order."""
+        events, self._late_events = self._late_events, []
+        events += self._admit()
         plan = self._scheduler.plan()
+        launched: DecodeStep | None = None
         if plan.decode:
-            events += self._decode(plan.decode)
+            try:
+                launched = self._decode(plan.decode)
+            except torch.OutOfMemoryError as error:
+                events += [self._fail(seq, error) for seq in plan.decode]
         if plan.prefill:
             events += self._prefill(plan.prefill)
-        return events
+        if self._look_ahead:
+            launched, self._in_flight = self._in_flight, launched
+        return events + self._settle(launched)
 
     def _admit(self) -> list[EngineEvent]:
         """Give free slots to those who wait longest, with the best state we have for them."""
@@ -149,19 +169,25 @@ class Engine:
         seq.status = Status.PREFILLING if seq.num_remaining_prefill_tokens else Status.DECODING
         return Admitted(seq.seq_id, seq.num_computed_tokens)
 
-    def _decode(self, rows: list[Sequence]) -> list[EngineEvent]:
-        try:
-            tokens = self._runner.decode(rows)
-        except torch.OutOfMemoryError as error:
-            return [self._fail(seq, error) for seq in rows]
-        return [
-            event
-            for seq, token in zip(rows, tokens, strict=True)
-            for event in self._settle(seq, token)
-        ]
+    def _decode(self, rows: list[Sequence]) -> DecodeStep:
+        launched = self._runner.decode(rows)
+        for seq in rows:
+            seq.num_in_flight += 1
+        return launched
 
-    def _settle(self, seq: Sequence, token: SampledToken) -> list[EngineEvent]:
-        """Commit one sampled token, and end the sequence where it ends."""
+    def _settle(self, launched: DecodeStep | None) -> list[EngineEvent]:
+        """Take in the tokens of a decode step that was launched, now or a step ago."""
+        if launched is None:
+            return []
+        events: list[EngineEvent] = []
+        for seq, token in zip(launched.rows, launched.wait(), strict=True):
+            seq.num_in_flight -= 1
+            if seq.status is not Status.FINISHED:  # else launched before its end was known
+                events += self._commit(seq, token)
+        return events
+
+    def _commit(self, seq: Sequence, token: SampledToken) -> list[EngineEvent]:
+        """Append one sampled token, and end the sequence where it ends."""
         seq.num_computed_tokens += 1
         seq.output_token_ids.append(token.token_id)
         reason = self._finish_reason(seq)

@@ -1,7 +1,8 @@
 """Every tensor of the engine and every launch: sequences in, sampled tokens out.
 
-Anything that runs on the device runs from here, on the engine's thread. This module does not decide
-who runs, nor when a sequence ends.
+Anything that runs on the device runs from here, on the engine's thread. A decode step can be
+launched before the host has read the one before: the device itself hands each row its last token
+and knows which rows have ended. This module does not decide who runs.
 """
 
 from __future__ import annotations
@@ -11,27 +12,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from falcon_mamba_app.engine.decode_graphs import DecodeGraphs
 from falcon_mamba_app.engine.sampler import (
-    SamplingBatch,
     TokenCounts,
     needs_counts,
+    pack_params,
     penalize,
-    sample,
     uniform,
 )
 from falcon_mamba_app.engine.scheduler import PrefillChunk
+from falcon_mamba_app.engine.scoring import ScoredToken, ScoredTokens, score_rows
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.state_pool import StatePool
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 
-
-@dataclass(frozen=True, slots=True)
-class ScoredToken:
-    """A token's log-probability before any sampling parameter, and the likeliest ones beside it."""
-
-    token_id: int
-    logprob: float
-    top: list[tuple[int, float]]
+# Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
+SCORE_TILE = 128
+# In place of a token that only the device knows so far.
+ON_DEVICE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +40,39 @@ class SampledToken:
     score: ScoredToken | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeStep:
+    """A decode step that was launched; its tokens may still be on their way to the host."""
+
+    rows: list[Sequence]
+    token_ids: Tensor  # (b,) int64, host memory
+    scores: list[ScoredTokens | None]
+    is_done: torch.cuda.Event | None
+
+    def wait(self) -> list[SampledToken]:
+        """The rows' tokens, in order, as soon as they have arrived."""
+        if self.is_done is not None:
+            self.is_done.synchronize()
+        return [
+            SampledToken(token_id, None if scores is None else scores.as_list()[0])
+            for token_id, scores in zip(self.token_ids.tolist(), self.scores, strict=True)
+        ]
+
+
 class ModelRunner:
     """Runs the model over the slots of a StatePool."""
 
-    def __init__(self, model: FalconMamba, pool: StatePool) -> None:
+    def __init__(
+        self, model: FalconMamba, pool: StatePool, *, eos_token_ids: frozenset[int]
+    ) -> None:
         self._model, self._pool = model, pool
         self._counts: dict[int, TokenCounts] = {}  # by seq_id, for sequences with penalties
+        self._eos_token_ids = torch.tensor(sorted(eos_token_ids), device=model.device)
+        # By slot: what the newest decode step sampled, and whether that ended the reply.
+        self._last_token_ids = torch.zeros(pool.num_slots, dtype=torch.int64, device=model.device)
+        self._has_ended = torch.zeros(pool.num_slots, dtype=torch.bool, device=model.device)
+        on_gpu = model.device.type == "cuda"
+        self._graphs = DecodeGraphs(model, pool) if on_gpu else None
 
     @torch.inference_mode()
     def prefill(self, chunks: list[PrefillChunk]) -> dict[int, list[ScoredToken]]:
@@ -63,11 +88,9 @@ class ModelRunner:
             token_ids += chunk.seq.prompt_token_ids[chunk.start : chunk.end]
             query_starts.append(len(token_ids))
         slots = [chunk.seq.slot for chunk in chunks]
-        hidden = self._model(
-            Batch(self._tensor(token_ids), self._tensor(slots), self._tensor(query_starts)),
-            self._pool.conv_states,
-            self._pool.ssm_states,
-        )
+        packed = self._to_device(torch.tensor([*token_ids, *slots, *query_starts]))
+        batch = Batch(*packed.split([len(token_ids), len(slots), len(query_starts)]))
+        hidden = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
         return {
             chunk.seq.seq_id: self._score_prompt(
                 chunk, hidden[start : start + chunk.end - chunk.start]
@@ -77,50 +100,87 @@ class ModelRunner:
         }
 
     @torch.inference_mode()
-    def decode(self, rows: list[Sequence]) -> list[SampledToken]:
-        """Feed each row its next token and sample the one after it."""
-        batch = Batch(
-            self._tensor([seq.next_token_id for seq in rows]),
-            self._tensor([seq.slot for seq in rows]),
-        )
-        hidden = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
-        logits = self._model.logits(hidden)
-        scores = [
-            None if seq.sampling.logprobs is None else torch.log_softmax(logits[i], -1)
-            for i, seq in enumerate(rows)
-        ]
+    def decode(self, rows: list[Sequence]) -> DecodeStep:
+        """Launch one step: feed each row its next token and sample the one after it."""
+        token_ids, slots, may_end = self._inputs(rows)
+        is_known = token_ids != ON_DEVICE
+        token_ids = torch.where(is_known, token_ids, self._last_token_ids[slots])
+        has_ended = self._has_ended[slots] & ~is_known
+        # A reply that ended before the host knew of it must not move its state any more.
+        logits = self._logits(token_ids, torch.where(has_ended, 0, slots))
+        scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
         self._penalize(logits, rows)
-        sampling = SamplingBatch.of(
-            [seq.sampling for seq in rows],
-            [uniform(seq.seed, len(seq.output_token_ids)) for seq in rows],
-            device=self._model.device,
-        )
-        token_ids = sample(logits, sampling).tolist()
-        return [
-            SampledToken(token_id, None if score is None else _score(score, token_id, seq))
-            for seq, token_id, score in zip(rows, token_ids, scores, strict=True)
-        ]
+        numbers = [uniform(seq.seed, seq.num_launched_tokens) for seq in rows]
+        params = self._to_device(pack_params([seq.sampling for seq in rows], numbers))
+        sampled = self._model.ops.sample(logits, params)
+        is_eos = (sampled.unsqueeze(1) == self._eos_token_ids).any(1)
+        self._last_token_ids[slots] = sampled
+        self._has_ended[slots] = has_ended | (is_eos & (may_end > 0))
+        self._count(sampled, rows)
+        return self._fetch(rows, sampled, scores)
 
     def drop(self, seq: Sequence) -> None:
         """Forget what is kept beside the sequence's state."""
         self._counts.pop(seq.seq_id, None)
+
+    def _inputs(self, rows: list[Sequence]) -> tuple[Tensor, Tensor, Tensor]:
+        """(b,) each: the token to feed or ON_DEVICE, the slot, whether end-of-sequence counts."""
+        values = [
+            [ON_DEVICE if seq.next_token_id is None else seq.next_token_id for seq in rows],
+            [seq.slot for seq in rows],
+            [not seq.sampling.ignore_eos for seq in rows],
+        ]
+        token_ids, slots, may_end = self._to_device(torch.tensor(values)).unbind()
+        return token_ids, slots, may_end
+
+    def _logits(self, token_ids: Tensor, slots: Tensor) -> Tensor:
+        """(b, v) fp32; the states of the slots are advanced by their token."""
+        if self._graphs is not None:
+            return self._graphs.logits(token_ids, slots)
+        hidden = self._model(Batch(token_ids, slots), self._pool.conv_states, self._pool.ssm_states)
+        return self._model.logits(hidden)
 
     def _penalize(self, logits: Tensor, rows: list[Sequence]) -> None:
         for i, seq in enumerate(rows):
             if needs_counts(seq.sampling):
                 penalize(logits[i], seq.sampling, self._counts_of(seq))
 
+    def _count(self, sampled: Tensor, rows: list[Sequence]) -> None:
+        for i, seq in enumerate(rows):
+            if needs_counts(seq.sampling):
+                self._counts_of(seq).add(sampled[i : i + 1])
+
     def _counts_of(self, seq: Sequence) -> TokenCounts:
-        """The counts up to the sequence's last token; made at its first step, then kept up."""
-        counts = self._counts.get(seq.seq_id)
-        if counts is None:
-            counts = self._counts[seq.seq_id] = TokenCounts(
+        """The counts up to the token sampled last, made at the sequence's first step."""
+        if seq.seq_id not in self._counts:
+            self._counts[seq.seq_id] = TokenCounts(
                 seq.prompt_token_ids,
                 vocab_size=self._model.config.vocab_size,
                 device=self._model.device,
             )
-        counts.add(seq.output_token_ids[counts.num_output_tokens :])
-        return counts
+        return self._counts[seq.seq_id]
+
+    def _score_inputs(self, seq: Sequence, logits: Tensor) -> Tensor | None:
+        """The row's log-probabilities before any parameter changes its logits, if asked for."""
+        return None if seq.sampling.logprobs is None else torch.log_softmax(logits, -1)
+
+    def _fetch(
+        self, rows: list[Sequence], sampled: Tensor, logprobs: list[Tensor | None]
+    ) -> DecodeStep:
+        """Send what the host needs on its way, without waiting for it."""
+        scores = [
+            None
+            if values is None
+            else score_rows(values.unsqueeze(0), sampled[i : i + 1], seq.sampling.logprobs or 0)
+            for i, (seq, values) in enumerate(zip(rows, logprobs, strict=True))
+        ]
+        if self._model.device.type == "cpu":
+            return DecodeStep(rows, sampled, scores, None)
+        token_ids = torch.empty(sampled.shape, dtype=sampled.dtype, pin_memory=True)
+        token_ids.copy_(sampled, non_blocking=True)
+        is_done = torch.cuda.Event()
+        is_done.record()
+        return DecodeStep(rows, token_ids, scores, is_done)
 
     def _score_prompt(self, chunk: PrefillChunk, hidden: Tensor) -> list[ScoredToken]:
         """Scores of the tokens that the chunk's tokens predict, a tile of logits at a time."""
@@ -129,30 +189,13 @@ class ModelRunner:
         scores: list[ScoredToken] = []
         for tile in torch.split(hidden, SCORE_TILE):
             logprobs = torch.log_softmax(self._model.logits(tile), -1)
-            token_ids = predicted[len(scores) : len(scores) + len(tile)]
-            scores += _score_rows(logprobs, token_ids, chunk.seq.score_prompt)
+            token_ids = torch.tensor(predicted[len(scores) : len(scores) + len(tile)])
+            token_ids = token_ids.to(self._model.device)
+            scores += score_rows(logprobs, token_ids, chunk.seq.score_prompt).as_list()
         return scores
 
-    def _tensor(self, values: list[int] | list[int | None]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._model.device)
-
-
-# Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
-SCORE_TILE = 128
-
-
-def _score(logprobs: Tensor, token_id: int, seq: Sequence) -> ScoredToken:
-    assert seq.sampling.logprobs is not None
-    return _score_rows(logprobs.unsqueeze(0), [token_id], seq.sampling.logprobs)[0]
-
-
-def _score_rows(logprobs: Tensor, token_ids: list[int], num_top: int) -> list[ScoredToken]:
-    """The scores of one token of each row of `logprobs` (t, v)."""
-    index = torch.tensor(token_ids, device=logprobs.device).unsqueeze(1)
-    chosen = logprobs.gather(1, index).squeeze(1).tolist()
-    top = logprobs.topk(num_top, dim=-1)
-    rows = zip(token_ids, chosen, top.indices.tolist(), top.values.tolist(), strict=True)
-    return [
-        ScoredToken(token_id, logprob, list(zip(ids, values, strict=True)))
-        for token_id, logprob, ids, values in rows
-    ]
+    def _to_device(self, values: Tensor) -> Tensor:
+        """A small host tensor on the device, without waiting for the device."""
+        if self._model.device.type == "cpu":
+            return values
+        return values.pin_memory().to(self._model.device, non_blocking=True)

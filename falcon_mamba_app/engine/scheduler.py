@@ -58,7 +58,12 @@ class Scheduler:
 
     def plan(self) -> Plan:
         """What the next step does for the running sequences."""
-        decode = [seq for seq in self.running if seq.status is Status.DECODING]
+        decode = [
+            seq
+            for seq in self.running
+            if seq.status is Status.DECODING
+            and seq.num_launched_tokens < seq.sampling.max_new_tokens
+        ]
         return Plan(decode, self._plan_prefill())
 
     def _plan_prefill(self) -> list[PrefillChunk]:

@@ -33,6 +33,7 @@ class Sequence:
     status: Status = Status.WAITING
     slot: int | None = None
     num_computed_tokens: int = 0
+    num_in_flight: int = 0  # decode steps launched whose token the host has not read yet
     queue_position: int | None = None  # as last reported; 1 is next
 
     @property
@@ -45,10 +46,16 @@ class Sequence:
         return self.num_prefill_tokens - self.num_computed_tokens
 
     @property
-    def next_token_id(self) -> int:
-        """The token that the next decode step feeds."""
-        position = self.num_computed_tokens - len(self.prompt_token_ids)
-        return self.prompt_token_ids[-1] if position < 0 else self.output_token_ids[position]
+    def num_launched_tokens(self) -> int:
+        """Tokens of the reply that are sampled or being sampled."""
+        return len(self.output_token_ids) + self.num_in_flight
+
+    @property
+    def next_token_id(self) -> int | None:
+        """The token that the next decode step feeds; None while only the device knows it."""
+        if self.num_launched_tokens == 0:
+            return self.prompt_token_ids[-1]
+        return None if self.num_in_flight else self.output_token_ids[-1]
 
     @property
     def computed_token_ids(self) -> list[int]:

@@ -42,6 +42,7 @@ def fingerprint(model: FalconMamba) -> str:
 
 def to_bytes(snapshot: Snapshot, *, model_fingerprint: str, replies: list[Any]) -> bytes:
     """The file. `replies` is JSON data that comes back from `from_bytes` as it is."""
+    snapshot.state.wait()
     tensors = {
         "token_ids": torch.tensor(snapshot.token_ids, dtype=torch.int32),
         "conv_state": snapshot.state.conv.contiguous(),

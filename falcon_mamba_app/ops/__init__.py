@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from falcon_mamba_app.ops.sampling import sample
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ops:
@@ -28,6 +30,7 @@ class Ops:
     conv_step(x, weight, bias, conv_states, slots)
     scan_prefill(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, query_starts)
     scan_step(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots)
+    sample(logits, params), stated in `sampling.py`
     """
 
     name: str  # for the log, the panel and /v1/models
@@ -37,3 +40,4 @@ class Ops:
     scan_prefill: Callable[..., Tensor]
     scan_step: Callable[..., Tensor]
     linear: Callable[..., Tensor] = F.linear
+    sample: Callable[..., Tensor] = sample

@@ -29,7 +29,7 @@ def conv_prefill(
     y = torch.empty((t, d), dtype=x.dtype, device=x.device)
     # The lengths are on the device: each sequence gets the tiles it would need had it all tokens,
     # and those past its end return at once.
-    grid = (triton.cdiv(t, PREFILL_TOKENS), triton.cdiv(d, PREFILL_CHANNELS), slots.shape[0])
+    grid = (triton.cdiv(d, PREFILL_CHANNELS), triton.cdiv(t, PREFILL_TOKENS), slots.shape[0])
     _conv_prefill_kernel[grid](
         x,
         weight,
@@ -79,12 +79,12 @@ def _conv_prefill_kernel(
     CHANNELS: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    tile, seq = tl.program_id(0), tl.program_id(2)
+    tile, seq = tl.program_id(1), tl.program_id(2)
     start = tl.load(query_starts_ptr + seq)
     end = tl.load(query_starts_ptr + seq + 1)
     if start + tile * TOKENS >= end:
         return
-    channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     has_channel = channels < d
     rows = start + tile * TOKENS + tl.arange(0, TOKENS)
     mask = (rows < end)[:, None] & has_channel[None, :]

@@ -1,0 +1,45 @@
+"""Log-probabilities of tokens: tensors where they are made, numbers where they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token's log-probability before any sampling parameter, and the likeliest ones beside it."""
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTokens:
+    """Scores of t tokens, still where they were computed.
+
+    token_ids, logprobs: (t,).  top_ids, top_logprobs: (t, number of alternatives).
+    """
+
+    token_ids: Tensor
+    logprobs: Tensor
+    top_ids: Tensor
+    top_logprobs: Tensor
+
+    def as_list(self) -> list[ScoredToken]:
+        """On the host; waits for the device."""
+        columns = (self.token_ids, self.logprobs, self.top_ids, self.top_logprobs)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [
+            ScoredToken(token_id, logprob, list(zip(ids, values, strict=True)))
+            for token_id, logprob, ids, values in rows
+        ]
+
+
+def score_rows(logprobs: Tensor, token_ids: Tensor, num_top: int) -> ScoredTokens:
+    """The scores of one token (t,) in each row of `logprobs` (t, v)."""
+    chosen = logprobs.gather(1, token_ids.unsqueeze(1)).squeeze(1)
+    top = logprobs.topk(num_top, dim=-1)
+    return ScoredTokens(token_ids, chosen, top.indices, top.values)
