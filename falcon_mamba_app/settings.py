@@ -63,8 +63,8 @@ class ModelSettings:
     )
     kernels: str = _option(
         "auto",
-        "implementation of the recurrence",
-        choices=("auto", "reference", "triton"),
+        "implementation of the recurrence: numba on the CPU, triton on a GPU, reference on both",
+        choices=("auto", "reference", "numba", "triton"),
     )
 
 
@@ -225,7 +225,11 @@ def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None
         raise SettingsError("--dtype float16 needs a GPU; on the CPU use float32 or bfloat16")
     if model.device == "cpu" and model.kernels == "triton":
         raise SettingsError(
-            f"--kernels {model.kernels} needs a GPU; on the CPU use auto or reference"
+            f"--kernels {model.kernels} needs a GPU; on the CPU use auto, numba or reference"
+        )
+    if model.device == "cuda" and model.kernels == "numba":
+        raise SettingsError(
+            "--kernels numba runs on the CPU; on a GPU use auto, triton or reference"
         )
 
 

@@ -3,32 +3,38 @@
 A kernel takes addresses and row strides as plain integers: a call then costs 1 µs, where unpacking
 ten arrays would cost 5. Channels are the inner loop of everything, so that LLVM fills whole vectors
 with them. `kind` tells the type that activations are stored in, FLOAT32 or BFLOAT16; arithmetic is
-fp32. All kernels stay in this one file, because numba's cache on disk looks at no other for changes.
+fp32. All kernels stay in this one file, because numba's disk cache looks at no other for changes.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from typing import Any
 
-# A Python float and a Python int, because numba compiles one kernel for each type of argument, and
-# tells these two apart the fastest.
-FLOAT32, BFLOAT16 = 0.0, 0
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import extending, njit, types
+
+intrinsic: Any = extending.intrinsic  # its type counts the compiler's context as an argument
+# A float, an int and a bool, because numba compiles one kernel for each type of argument, and tells
+# these apart the fastest.
+FLOAT32, BFLOAT16, INT64 = 0.0, 0, False
 
 # Channels that are worked on together: their (16, d) states and A take 32 KB, and stay in a core's
 # first cache from token to token.
 BLOCK = 256
 
 LOG2_E = np.float32(1.4426950408889634)
-ZERO, ONE, THRESHOLD = np.float32(0.0), np.float32(1.0), np.float32(20.0)
+ZERO, ONE = np.float32(0.0), np.float32(1.0)
 EXPONENT_MIN, EXPONENT_MAX = np.float32(-126.0), np.float32(128.0)
 # 1.5·2²³: added to a float, it leaves the nearest integer in the low bits.
 ROUNDER = np.float32(12582912.0)
+# (2ᶠ − 1) / f for |f| ≤ ½, and log1p(e) / e for 0 ≤ e ≤ 1; the lowest power comes first.
+EXP2 = (0.69314720285, 0.24022647914, 0.0555033247, 0.009618437357, 0.00133988744, 0.0001535336188)
+LOG1P = (1.0, -0.499995023, 0.333192706, -0.248443693, 0.191114306, -0.136747703, 0.0783616677)
+P, Q = tuple(map(np.float32, EXP2)), tuple(map(np.float32, (*LOG1P, -0.0295885075, 0.00525345793)))
 
 # `contract` lets a product and a sum round once. Nothing else: NaN and infinity keep their meaning,
-# and no sum changes its order, so that a row's result does not depend on the others.
+# and no sum changes its order. `reassoc` lets the sum of a dot product be many vectors' wide.
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 REORDERED = {**OPTIONS, "fastmath": {"contract", "reassoc"}}
 
@@ -47,8 +53,8 @@ def compiled(options: dict):
 
 @intrinsic
 def _pointer(typingctx, address, kind):
-    """The values at `address`, as float32 or as the 16 bits of a bfloat16."""
-    element = types.float32 if isinstance(kind, types.Float) else types.uint16
+    """The values at `address`, as float32, int64 or the 16 bits of a bfloat16."""
+    element = _element(kind)
     signature = types.CPointer(element)(address, kind)
 
     def codegen(context, builder, signature, args):
@@ -60,8 +66,14 @@ def _pointer(typingctx, address, kind):
 @intrinsic
 def _bytes(typingctx, kind):
     """Of one stored value."""
-    size = 4 if isinstance(kind, types.Float) else 2
+    size = _element(kind).bitwidth // 8
     return types.int64(kind), lambda context, builder, signature, args: ir.IntType(64)(size)
+
+
+def _element(kind):
+    if isinstance(kind, types.Boolean):
+        return types.int64
+    return types.float32 if isinstance(kind, types.Float) else types.uint16
 
 
 @compiled(OPTIONS)
@@ -71,23 +83,12 @@ def _row(address, row, stride, kind):
 
 
 @intrinsic
-def _integers(typingctx, address):
-    """The int64 values at `address`."""
-    signature = types.CPointer(types.int64)(address)
-
-    def codegen(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return signature, codegen
-
-
-@intrinsic
 def _load(typingctx, value):
     """A stored value as float32."""
+    if value == types.float32:
+        return value(value), lambda context, builder, signature, args: args[0]
 
     def codegen(context, builder, signature, args):
-        if signature.args[0] == types.float32:
-            return args[0]
         bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.IntType(32)(16))
         return builder.bitcast(bits, ir.FloatType())
 
@@ -126,14 +127,6 @@ def _power_of_two(typingctx, rounded):
     return types.float32(rounded), codegen
 
 
-C0, C1, C2 = (
-    np.float32(0.6931472028550421),
-    np.float32(0.2402264791363012),
-    np.float32(0.0555033247),
-)
-C3, C4, C5 = np.float32(0.009618437357), np.float32(0.001339887440), np.float32(0.0001535336188)
-
-
 @compiled(OPTIONS)
 def exp2(x):
     """2ˣ to 2 units in the last place: 0 below −126, infinity from 127.5 (Cephes' polynomial)."""
@@ -141,18 +134,9 @@ def exp2(x):
     clipped = EXPONENT_MAX if clipped > EXPONENT_MAX else clipped
     rounded = clipped + ROUNDER
     f = clipped - (rounded - ROUNDER)
-    power = ((((C5 * f + C4) * f + C3) * f + C2) * f + C1) * f + C0
+    power = ((((P[5] * f + P[4]) * f + P[3]) * f + P[2]) * f + P[1]) * f + P[0]
     power = (power * f + ONE) * _power_of_two(rounded)
     return ZERO if x < EXPONENT_MIN else power
-
-
-P0, P1, P2 = (
-    np.float32(-0.49999502301216125),
-    np.float32(0.3331927061080),
-    np.float32(-0.2484436929),
-)
-P3, P4, P5 = np.float32(0.19111430644989014), np.float32(-0.136747702956), np.float32(0.07836166769)
-P6, P7 = np.float32(-0.02958850748836994), np.float32(0.005253457929939032)
 
 
 @compiled(OPTIONS)
@@ -162,8 +146,9 @@ def softplus(x):
     Above 20, torch's threshold, the second part is below the last bit of the first.
     """
     e = exp2((-x if x > ZERO else x) * LOG2_E)
-    log1p = ((((((P7 * e + P6) * e + P5) * e + P4) * e + P3) * e + P2) * e + P1) * e + P0
-    return (x if x > ZERO else ZERO) + (log1p * e + ONE) * e
+    log1p = (((Q[8] * e + Q[7]) * e + Q[6]) * e + Q[5]) * e + Q[4]
+    log1p = (((log1p * e + Q[3]) * e + Q[2]) * e + Q[1]) * e + Q[0]
+    return (x if x > ZERO else ZERO) + log1p * e
 
 
 @compiled(OPTIONS)
@@ -173,7 +158,7 @@ def silu(x):
 
 @compiled(OPTIONS)
 def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind):
-    """y (b, outputs) = x·weightᵀ + bias, reading each weight (outputs, inputs) once for all rows."""
+    """y (b, outputs) = x·weightᵀ + bias; each weight is read from memory once for all rows."""
     inputs = np.empty((b, num_inputs), np.float32)
     for row in range(b):
         xs = _row(x, row, stride, kind)
@@ -185,7 +170,7 @@ def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind):
         start = ZERO if bias == 0 else _load(biases[j])
         num_in_fours = b // 4 * 4
         for row in range(0, num_in_fours, 4):
-            totals = _dot4(weights, inputs[row:row+4], num_inputs)
+            totals = _dot4(weights, inputs[row : row + 4], num_inputs)
             for i in range(4):
                 out[(row + i) * num_outputs + j] = _store(start + totals[i], kind)
         for row in range(num_in_fours, b):
@@ -194,10 +179,10 @@ def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind):
 
 
 @compiled(REORDERED)
-def _dot(weights, inputs, num_inputs):
+def _dot(a, b, num_columns):
     total = ZERO
-    for i in range(num_inputs):
-        total += _load(weights[i]) * inputs[i]
+    for i in range(num_columns):
+        total += _load(a[i]) * _load(b[i])
     return total
 
 
@@ -205,82 +190,50 @@ def _dot(weights, inputs, num_inputs):
 def _dot4(weights, inputs, num_inputs):
     """Of one row of weights with four rows: each weight is loaded, and widened, once."""
     t0 = t1 = t2 = t3 = ZERO
-    i0, i1, i2, i3 = inputs[0], inputs[1], inputs[2], inputs[3]
     for i in range(num_inputs):
         weight = _load(weights[i])
-        t0 += weight * i0[i]
-        t1 += weight * i1[i]
-        t2 += weight * i2[i]
-        t3 += weight * i3[i]
+        t0 += weight * inputs[0, i]
+        t1 += weight * inputs[1, i]
+        t2 += weight * inputs[2, i]
+        t3 += weight * inputs[3, i]
     return t0, t1, t2, t3
 
 
 @compiled(OPTIONS)
-def rms_norm(x, stride, num_rows, num_columns, eps, y, kind, y_kind):
-    """y (rows, columns) = x / sqrt(mean(x²) + eps)."""
-    for row in range(num_rows):
-        xs = _row(x, row, stride, kind)
-        ys = _row(y, row, num_columns, y_kind)
-        scale = _scale(xs, num_columns, eps)
-        for i in range(num_columns):
-            ys[i] = _store(_load(xs[i]) * scale, y_kind)
-
-
-@compiled(OPTIONS)
-def rms_norm_weighted(x, stride, num_rows, num_columns, eps, y, weight, kind, y_kind, weight_kind):
-    """`rms_norm` times weight (columns,)."""
+def rms_norm(x, stride, weight, eps, num_rows, num_columns, y, kind, weight_kind, y_kind):
+    """y (rows, columns) = x / sqrt(mean(x²) + eps) · weight; a weight of address 0 is none."""
     weights = _pointer(weight, weight_kind)
     for row in range(num_rows):
         xs = _row(x, row, stride, kind)
         ys = _row(y, row, num_columns, y_kind)
-        scale = _scale(xs, num_columns, eps)
+        mean = _dot(xs, xs, num_columns) / np.float32(num_columns)
+        scale = ONE / np.sqrt(mean + np.float32(eps))
         for i in range(num_columns):
-            ys[i] = _store(_load(xs[i]) * scale * _load(weights[i]), y_kind)
-
-
-@compiled(REORDERED)
-def _scale(x, num_columns, eps):
-    total = ZERO
-    for i in range(num_columns):
-        value = _load(x[i])
-        total += value * value
-    return ONE / np.sqrt(total / np.float32(num_columns) + np.float32(eps))
+            factor = ONE if weight == 0 else _load(weights[i])
+            ys[i] = _store(_load(xs[i]) * scale * factor, y_kind)
 
 
 @compiled(OPTIONS)
-def conv_step(x, stride, weight, bias, conv_states, slots, b, d, k, y, kind):
-    """`reference.conv_step`; a bias of address 0 is none."""
-    sums = np.empty(d, np.float32)
-    for row in range(b):
-        window = conv_states + _integers(slots)[row] * (k - 1) * d * _bytes(kind)
-        new = x + row * stride * _bytes(kind)
-        _conv_token(window, new, stride, 0, weight, bias, sums, d, k, d, y, row, kind)
-        _shift_window(window, new, stride, 1, d, k, d, kind)
-
-
-@compiled(OPTIONS)
-def conv_prefill(
-    x, stride, weight, bias, conv_states, slots, query_starts, q, d, k, y, kind, low, high
-):
-    """`reference.conv_prefill` for channels low … high."""
+def conv(x, stride, weight, bias, conv_states, slots, query_starts, q, d, k, y, kind, low, high):
+    """The convolution of q sequences for channels low … high; a bias of address 0 is none."""
     width, offset = high - low, low * _bytes(kind)
     sums = np.empty(width, np.float32)
-    has_bias = bias != 0
+    biases = bias + offset if bias != 0 else 0
     for seq in range(q):
-        start, end = _integers(query_starts)[seq], _integers(query_starts)[seq + 1]
-        window = conv_states + _integers(slots)[seq] * (k - 1) * d * _bytes(kind) + offset
+        start, end = _span(query_starts, seq)
+        window = _state(conv_states, slots, seq, (k - 1) * d, kind) + offset
         new = x + start * stride * _bytes(kind) + offset
         for t in range(end - start):
+            out = _row(y + offset, start + t, d, kind)
             _conv_token(
-                window, new, stride, t, weight + offset, bias + offset * has_bias, sums,
-                width, k, d, y + offset, start + t, kind,
-            )  # fmt: skip
+                window, new, stride, t, weight + offset, biases, sums, width, k, d, out, kind
+            )
         _shift_window(window, new, stride, end - start, width, k, d, kind)
 
 
 @compiled(OPTIONS)
-def _conv_token(window, new, stride, t, weight, bias, sums, width, k, d, y, row, kind):
-    """Row `row` of y from input t of a sequence and the k−1 before it."""
+def _conv_token(window, new, stride, t, weight, bias, sums, width, k, d, y, kind):
+    """One row of y from input t of a sequence and the k−1 before it."""
     biases = _pointer(bias, kind)
     for i in range(width):
         sums[i] = ZERO if bias == 0 else _load(biases[i])
@@ -289,9 +242,8 @@ def _conv_token(window, new, stride, t, weight, bias, sums, width, k, d, y, row,
         weights = _row(weight, j, d, kind)
         for i in range(width):
             sums[i] += _load(weights[i]) * _load(inputs[i])
-    out = _row(y, row, d, kind)
     for i in range(width):
-        out[i] = _store(silu(sums[i]), kind)
+        y[i] = _store(silu(sums[i]), kind)
 
 
 @compiled(OPTIONS)
@@ -313,46 +265,27 @@ def _input(window, new, stride, place, k, d, kind):
 
 
 @compiled(OPTIONS)
-def scan_step(
-    x, x_stride, dt, dt_stride, A, B, B_stride, C, C_stride, D, z, z_stride, dt_bias,
-    ssm_states, slots, b, d, n, y, kind,
-):  # fmt: skip
-    """`reference.scan_step`."""
-    buffers = np.empty((3, BLOCK), np.float32)
-    for row in range(b):
-        state = ssm_states + _integers(slots)[row] * n * d * 4
-        for low in range(0, d, BLOCK):
-            _advance(
-                _row(x, row, x_stride, kind), _row(dt, row, dt_stride, kind), A,
-                _row(B, row, B_stride, kind), _row(C, row, C_stride, kind), D,
-                _row(z, row, z_stride, kind), dt_bias,
-                state, low, min(low + BLOCK, d), d, n, _row(y, row, d, kind), kind, buffers,
-            )  # fmt: skip
-
-
-@compiled(OPTIONS)
-def scan_prefill(
+def scan(
     x, x_stride, dt, dt_stride, A, B, B_stride, C, C_stride, D, z, z_stride, dt_bias,
     ssm_states, slots, query_starts, q, d, n, y, kind, low, high,
 ):  # fmt: skip
-    """`reference.scan_prefill` for channels low … high."""
+    """The scan of q sequences for channels low … high, a block of them through time at once."""
     buffers = np.empty((3, BLOCK), np.float32)
     for seq in range(q):
-        start, end = _integers(query_starts)[seq], _integers(query_starts)[seq + 1]
-        state = ssm_states + _integers(slots)[seq] * n * d * 4
+        start, end = _span(query_starts, seq)
+        state = _state(ssm_states, slots, seq, n * d, FLOAT32)
         for first in range(low, high, BLOCK):
             for t in range(start, end):
                 _advance(
                     _row(x, t, x_stride, kind), _row(dt, t, dt_stride, kind), A,
                     _row(B, t, B_stride, kind), _row(C, t, C_stride, kind), D,
-                    _row(z, t, z_stride, kind), dt_bias,
-                    state, first, min(first + BLOCK, high), d, n, _row(y, t, d, kind), kind,
-                    buffers,
+                    _row(z, t, z_stride, kind), dt_bias, state, _row(y, t, d, kind),
+                    first, min(first + BLOCK, high), d, n, kind, buffers,
                 )  # fmt: skip
 
 
 @compiled(OPTIONS)
-def _advance(x, dt, A, B, C, D, z, dt_bias, state, low, high, d, n, y, kind, buffers):
+def _advance(x, dt, A, B, C, D, z, dt_bias, state, y, low, high, d, n, kind, buffers):
     """One token of one sequence for channels low … high, at most BLOCK; state (n, d)."""
     delta, inputs, sums = buffers[0], buffers[1], buffers[2]
     biases, skips = _pointer(dt_bias, FLOAT32), _pointer(D, FLOAT32)
@@ -372,3 +305,16 @@ def _advance(x, dt, A, B, C, D, z, dt_bias, state, low, high, d, n, y, kind, buf
             sums[i - low] += value * Cj
     for i in range(low, high):
         y[i] = _store((sums[i - low] + skips[i] * _load(x[i])) * silu(_load(z[i])), kind)
+
+
+@compiled(OPTIONS)
+def _span(query_starts, seq):
+    """First token and end of a sequence; where query_starts is address 0, each has one token."""
+    starts = _pointer(query_starts, INT64)
+    return (seq, seq + 1) if query_starts == 0 else (starts[seq], starts[seq + 1])
+
+
+@compiled(OPTIONS)
+def _state(states, slots, seq, num_values, kind):
+    """The address of a sequence's state."""
+    return states + _pointer(slots, INT64)[seq] * num_values * _bytes(kind)

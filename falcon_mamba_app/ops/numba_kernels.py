@@ -51,12 +51,10 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtyp
     """`reference.rms_norm`, for x of one or two dimensions."""
     num_rows, num_columns = x.shape
     y = torch.empty((num_rows, num_columns), dtype=out_dtype)
-    inputs = x.data_ptr(), _row_stride(x), num_rows, num_columns, eps, y.data_ptr()
-    kinds = KINDS[x.dtype], KINDS[out_dtype]
-    if weight is None:
-        kernels.rms_norm(*inputs, *kinds)
-    else:
-        kernels.rms_norm_weighted(*inputs, weight.data_ptr(), *kinds, KINDS[weight.dtype])
+    kernels.rms_norm(
+        x.data_ptr(), _row_stride(x), _address(weight), eps, num_rows, num_columns, y.data_ptr(),
+        KINDS[x.dtype], KINDS[out_dtype if weight is None else weight.dtype], KINDS[out_dtype],
+    )  # fmt: skip
     return y
 
 
@@ -64,14 +62,8 @@ def conv_step(
     x: Tensor, weight: Tensor, bias: Tensor | None, conv_states: Tensor, slots: Tensor
 ) -> Tensor:
     """`reference.conv_step`."""
-    (b, d), k = x.shape, weight.shape[0]
-    y = torch.empty((b, d), dtype=x.dtype)
-    _check(weight, conv_states, slots)
-    assert x.dtype == weight.dtype == conv_states.dtype, (x.dtype, weight.dtype, conv_states.dtype)
-    kernels.conv_step(
-        x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), conv_states.data_ptr(),
-        slots.data_ptr(), b, d, k, y.data_ptr(), KINDS[x.dtype],
-    )  # fmt: skip
+    y, run = _conv(x, weight, bias, conv_states, slots, None)
+    run(0, x.shape[1])
     return y
 
 
@@ -84,18 +76,30 @@ def conv_prefill(
     query_starts: Tensor,
 ) -> Tensor:
     """`reference.conv_prefill`."""
+    y, run = _conv(x, weight, bias, conv_states, slots, query_starts)
+    _split_channels(run, *x.shape)
+    return y
+
+
+def _conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv_states: Tensor,
+    slots: Tensor,
+    query_starts: Tensor | None,
+) -> tuple[Tensor, Callable[[int, int], None]]:
+    """The output (t, d), and what fills its channels low … high when called."""
     (t, d), k = x.shape, weight.shape[0]
     y = torch.empty((t, d), dtype=x.dtype)
-    _check(weight, conv_states, slots)
     assert x.dtype == weight.dtype == conv_states.dtype, (x.dtype, weight.dtype, conv_states.dtype)
-
+    _check(weight, conv_states, slots)
     run = partial(
-        kernels.conv_prefill,
+        kernels.conv,
         x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), conv_states.data_ptr(),
-        slots.data_ptr(), query_starts.data_ptr(), len(slots), d, k, y.data_ptr(), KINDS[x.dtype],
+        slots.data_ptr(), _address(query_starts), len(slots), d, k, y.data_ptr(), KINDS[x.dtype],
     )  # fmt: skip
-    _split_channels(run, t, d)
-    return y
+    return y, run
 
 
 def scan_step(
@@ -111,15 +115,8 @@ def scan_step(
     slots: Tensor,
 ) -> Tensor:
     """`reference.scan_step`."""
-    (b, d), n = x.shape, A.shape[0]
-    y = torch.empty((b, d), dtype=x.dtype)
-    _check(A, D, dt_bias, ssm_states, slots)
-    kernels.scan_step(
-        x.data_ptr(), _row_stride(x), dt.data_ptr(), _row_stride(dt), A.data_ptr(),
-        B.data_ptr(), _row_stride(B), C.data_ptr(), _row_stride(C), D.data_ptr(),
-        z.data_ptr(), _row_stride(z), dt_bias.data_ptr(), ssm_states.data_ptr(),
-        slots.data_ptr(), b, d, n, y.data_ptr(), KINDS[x.dtype],
-    )  # fmt: skip
+    y, run = _scan(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, None)
+    run(0, x.shape[1])
     return y
 
 
@@ -137,19 +134,37 @@ def scan_prefill(
     query_starts: Tensor,
 ) -> Tensor:
     """`reference.scan_prefill`."""
+    y, run = _scan(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, query_starts)
+    _split_channels(run, *x.shape)
+    return y
+
+
+def _scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    ssm_states: Tensor,
+    slots: Tensor,
+    query_starts: Tensor | None,
+) -> tuple[Tensor, Callable[[int, int], None]]:
+    """The output (t, d), and what fills its channels low … high when called."""
     (t, d), n = x.shape, A.shape[0]
     y = torch.empty((t, d), dtype=x.dtype)
+    assert x.dtype == dt.dtype == z.dtype == B.dtype == C.dtype, (x.dtype, dt.dtype, B.dtype)
     _check(A, D, dt_bias, ssm_states, slots)
-
     run = partial(
-        kernels.scan_prefill,
+        kernels.scan,
         x.data_ptr(), _row_stride(x), dt.data_ptr(), _row_stride(dt), A.data_ptr(),
         B.data_ptr(), _row_stride(B), C.data_ptr(), _row_stride(C), D.data_ptr(),
         z.data_ptr(), _row_stride(z), dt_bias.data_ptr(), ssm_states.data_ptr(),
-        slots.data_ptr(), query_starts.data_ptr(), len(slots), d, n, y.data_ptr(), KINDS[x.dtype],
+        slots.data_ptr(), _address(query_starts), len(slots), d, n, y.data_ptr(), KINDS[x.dtype],
     )  # fmt: skip
-    _split_channels(run, t, d)
-    return y
+    return y, run
 
 
 def _split_channels(run: Callable[[int, int], None], t: int, d: int) -> None:
@@ -181,7 +196,32 @@ def _address(tensor: Tensor | None) -> int:
 
 def _check(*tensors: Tensor) -> None:
     """What the kernels walk along without strides."""
-    assert all(tensor.is_contiguous() for tensor in tensors), [x.stride() for x in tensors]
+    for tensor in tensors:
+        assert tensor.is_contiguous(), f"strides are {tensor.stride()}"
+
+
+def warm_up() -> None:
+    """Compile every kernel for both dtypes on tensors of its own, or load it from numba's cache."""
+    began = time.perf_counter()
+    with torch.inference_mode():
+        for dtype in KINDS:
+            _run_every_operation(dtype, d=4, n=2, k=2)
+    logger.info("numba kernels are ready after %.1f s", time.perf_counter() - began)
+
+
+def _run_every_operation(dtype: torch.dtype, *, d: int, n: int, k: int) -> None:
+    x, states = torch.zeros(1, d, dtype=dtype), torch.zeros(1, n, d)
+    B, D, A = torch.zeros(1, n, dtype=dtype), torch.zeros(d), torch.zeros(n, d)
+    weight, window = torch.zeros(k, d, dtype=dtype), torch.zeros(1, k - 1, d, dtype=dtype)
+    slots, query_starts = torch.tensor([0]), torch.tensor([0, 1])
+    linear(x, weight, None)
+    rms_norm(x, None, 1.0, dtype)
+    for residual in (x, x.float()):
+        rms_norm(residual, x[0], 1.0, dtype)
+    conv_step(x, weight, None, window, slots)
+    conv_prefill(x, weight, None, window, slots, query_starts)
+    scan_step(x, x, A, B, B, D, x, D, states, slots)
+    scan_prefill(x, x, A, B, B, D, x, D, states, slots, query_starts)
 
 
 NUMBA = Ops(

@@ -14,20 +14,43 @@ logger = logging.getLogger(__name__)
 
 
 def select_ops(device: torch.device, preference: str) -> Ops:
-    """The operations for `device`. `preference` is "auto", "reference" or "triton".
+    """The operations for `device`. `preference` is "auto", "reference", "numba" or "triton".
 
     Raises SettingsError when what was asked for cannot be had here.
     """
-    if preference == "reference" or (preference == "auto" and device.type == "cpu"):
+    if preference == "reference":
         return REFERENCE
+    kernels = "numba" if device.type == "cpu" else "triton"
+    if preference not in ("auto", kernels):
+        raise SettingsError(
+            f"--kernels {preference} does not run on {device.type}; use auto, {kernels} or"
+            " reference"
+        )
     try:
-        from falcon_mamba_app.ops.triton_kernels import TRITON
+        return _numba() if kernels == "numba" else _triton()
     except ImportError as error:
-        if preference == "triton":
+        if preference == kernels:
             raise SettingsError(
-                f"--kernels triton needs the package triton ({error}); pip install triton, or use"
-                " --kernels auto"
+                f"--kernels {kernels} needs the package {kernels} ({error});"
+                f" pip install {kernels}, or use --kernels auto"
             ) from error
-        logger.warning("triton is not installed: the GPU runs plain torch, several times slower")
+        logger.warning(
+            "%s runs plain torch, several times slower: pip install %s (%s)",
+            device.type,
+            kernels,
+            error,
+        )
         return REFERENCE
+
+
+def _numba() -> Ops:
+    from falcon_mamba_app.ops.numba_kernels import NUMBA, warm_up
+
+    warm_up()  # else the first request would wait for the compiler, 3 s
+    return NUMBA
+
+
+def _triton() -> Ops:
+    from falcon_mamba_app.ops.triton_kernels import TRITON
+
     return TRITON
