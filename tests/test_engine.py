@@ -294,6 +294,14 @@ def test_prompt_scores_equal_those_of_transformers(theirs, model, max_prefill_to
     assert reasons_of(events, seq) == ["length"]
 
 
+def test_a_one_token_prompt_that_is_only_scored_ends_without_a_token(engine):
+    seq = make_sequence([42], score_prompt=0, max_new_tokens=0)
+    engine.add(seq)
+    events = finish(engine)
+    assert tokens_of(events, seq) == []
+    assert reasons_of(events, seq) == ["length"]
+
+
 def test_sampled_tokens_carry_their_logprob_before_any_parameter(theirs, engine):
     prompt = random_prompt(10)
     seq = make_sequence(prompt, logprobs=3, temperature=0.5, frequency_penalty=1.0, seed=1)

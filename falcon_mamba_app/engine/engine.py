@@ -151,14 +151,14 @@ class Engine:
     def _admit(self) -> list[EngineEvent]:
         """Give free slots to those who wait longest, with the best state we have for them."""
         admitted = self._scheduler.admit()
-        events: list[EngineEvent] = [self._start(seq) for seq in admitted]
+        events = [event for seq in admitted for event in self._start(seq)]
         for position, seq in enumerate(self._scheduler.waiting, start=1):
             if seq.queue_position != position:
                 seq.queue_position = position
                 events.append(Queued(seq.seq_id, position))
         return events
 
-    def _start(self, seq: Sequence) -> Admitted:
+    def _start(self, seq: Sequence) -> list[EngineEvent]:
         seq.slot = self.pool.take()
         # A prompt that is scored is read in full: its scores are not in the snapshot.
         if seq.session_id is not None and seq.score_prompt is None:
@@ -166,8 +166,10 @@ class Engine:
             if snapshot is not None:
                 self.pool.restore(seq.slot, snapshot.state)
                 seq.num_computed_tokens = snapshot.num_tokens
-        seq.status = Status.PREFILLING if seq.num_remaining_prefill_tokens else Status.DECODING
-        return Admitted(seq.seq_id, seq.num_computed_tokens)
+        seq.status = Status.PREFILLING
+        is_read = seq.num_remaining_prefill_tokens == 0
+        admitted = Admitted(seq.seq_id, seq.num_computed_tokens)
+        return [admitted, *(self._end_prefill(seq) if is_read else [])]
 
     def _decode(self, rows: list[Sequence]) -> DecodeStep:
         launched = self._runner.decode(rows)
