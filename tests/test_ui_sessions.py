@@ -1,5 +1,8 @@
-from falcon_mamba_app.protocol import Message
+import asyncio
+
+from falcon_mamba_app.protocol import Message, Waiting
 from falcon_mamba_app.ui.sessions import Sessions
+from falcon_mamba_app.ui.turn import Turn
 
 HELLO = [Message("user", "hello"), Message("assistant", "hi")]
 
@@ -63,6 +66,19 @@ def test_a_session_shown_by_another_page_outlives_one_of_them():
     clock.now_s = 61
     sessions.sweep()
     assert forgotten == []
+
+
+async def test_leaving_stops_the_reply_even_while_it_waits_in_line():
+    async def never():
+        await asyncio.Event().wait()
+        yield Waiting(1)
+
+    sessions, _, _ = make()
+    turn = sessions.of_page("page").turn = Turn(never())
+    reading = asyncio.create_task(anext(turn.batches(), None))
+    await asyncio.sleep(0)
+    sessions.leave("page")
+    assert await reading is None
 
 
 def test_an_id_the_server_does_not_know_is_never_adopted():

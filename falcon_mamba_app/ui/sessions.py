@@ -107,10 +107,15 @@ class Sessions:
         return session
 
     def leave(self, page: str) -> None:
-        """The page was closed. Its session may be freed `grace_s` from now, by `sweep`."""
+        """The page was closed: nobody reads its reply any more, so that ends now, even one that
+        still waits in line. Its session may be freed `grace_s` from now, by `sweep`.
+        """
         session = self._sessions.get(self._pages.pop(page, ""))
-        if session is not None and session.id not in self._pages.values():
-            session.left_s = self._clock()
+        if session is None or session.id in self._pages.values():
+            return
+        session.left_s = self._clock()
+        if session.turn is not None:
+            session.turn.stop()
 
     def sweep(self) -> None:
         """Free the sessions that nobody will come back to."""

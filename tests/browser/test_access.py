@@ -88,6 +88,19 @@ async def test_the_status_line_and_the_conversation_are_live_regions(page):
     assert await page.locator("#transcript [role=log]").get_attribute("aria-live") == "polite"
 
 
+async def test_messages_and_the_whole_conversation_can_be_copied(page):
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await talk(page)
+    await page.locator("#transcript button[aria-label='Copy message']").last.click()
+    await page.wait_for_function(
+        "navigator.clipboard.readText().then((text) => text.includes('You said: hello'))"
+    )
+    await page.locator("#transcript button[aria-label='Copy conversation']").click()
+    await page.wait_for_function(
+        "navigator.clipboard.readText().then((text) => text.startsWith('user: hello'))"
+    )
+
+
 async def test_the_chart_speaks_for_itself(page):
     label = await page.locator(".chart svg[role=img]").get_attribute("aria-label")
     assert "constant" in label

@@ -122,9 +122,9 @@ async def test_editing_a_message_answers_from_there(page):
 
 
 async def test_an_example_is_sent_with_one_click(page):
-    await page.get_by_text("Write some Python").click()
+    await page.get_by_text("A poem about the sea").click()
     await wait_for_status(page, "Done")
-    assert (await transcript(page))[0].startswith("Write a Python function")
+    assert (await transcript(page))[0].startswith("Write a poem about the sea")
 
 
 async def test_a_reload_keeps_the_conversation_and_its_session(page, service, url):
