@@ -1,0 +1,68 @@
+"""Models to measure: the bundled one, or the real 7B shape with random weights that remember.
+
+Speed does not depend on the values of the weights; the decays are slow all the same (A from -1 to
+-16, small time steps), so that states matter and a wrong one would show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.model.loading import load_model
+from falcon_mamba_app.model.registry import locate
+from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.settings import ModelSettings
+
+FALCON_MAMBA_7B = ModelConfig(
+    family="falcon_mamba",
+    num_layers=64,
+    hidden_size=4096,
+    d_inner=8192,
+    d_state=16,
+    d_conv=4,
+    dt_rank=256,
+    vocab_size=65_024,
+    tie_word_embeddings=False,
+)
+
+
+def bundled_model(ops: Ops, device: torch.device, dtype: torch.dtype) -> FalconMamba:
+    """The model in assets/nano."""
+    model = load_model(
+        locate(ModelSettings(model="nano"), has_cuda=False),
+        device=device,
+        dtype=dtype,
+        make_model=lambda config: FalconMamba(config, ops),
+    )
+    assert isinstance(model, FalconMamba)
+    return model
+
+
+def random_7b(
+    ops: Ops, device: torch.device, dtype: torch.dtype, *, num_layers: int = 64
+) -> FalconMamba:
+    """The 7B shape, or its first `num_layers` layers."""
+    torch.manual_seed(0)
+    config = replace(FALCON_MAMBA_7B, num_layers=num_layers)
+    with torch.device("meta"):
+        model = FalconMamba(config, ops).to(dtype)
+    model.to_empty(device=device)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+        else:
+            nn.init.ones_(weight)
+        if name.endswith("conv1d.bias"):
+            nn.init.zeros_(weight)
+    steps = torch.logspace(-3, -1, config.d_inner, device=device)
+    decays = torch.arange(1.0, config.d_state + 1, device=device).log()
+    for layer in model.backbone.layers:
+        layer.mixer.dt_proj.bias.data.copy_(steps + torch.log(-torch.expm1(-steps)))
+        layer.mixer.A_log.data.copy_(decays.expand_as(layer.mixer.A_log))
+    model.prepare()
+    return model
