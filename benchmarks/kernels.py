@@ -1,10 +1,11 @@
-"""The five operations at the 7B model's shapes: microseconds a layer, and how near to the limit.
+"""The operations at the 7B model's shapes: microseconds a layer, and how near to the limit.
 
     python -m benchmarks.kernels [--save NAME]
 
 Prints a table and one JSON line. The limit is the time to move an operation's bytes, each once, at
-the copy speed measured in the same run; for the scan over a prompt it is the time of its d·n
-exponentials a token, where that is longer. On a CPU: the reference operations at small shapes.
+the copy speed measured in the same run; for a matrix product, which writes next to nothing, at the
+read speed; for the scan over a prompt the time of its d·n exponentials a token, where that is
+longer. On a CPU: the reference operations at small shapes.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import roofline
 from falcon_mamba_app.ops import Ops
 
+CACHE_BYTES = 300_000_000  # of the matrices that take turns: six times an H100's L2
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -36,10 +40,11 @@ class Shapes:
     k: int = 4
     prompts: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
+    v: int = 0
 
 
-SHAPES_7B = Shapes(64, 4096, 8192, 256, prompts=(256, 2048), rows=(1, 8, 32))
-SHAPES_CPU = Shapes(4, 512, 1024, 32, prompts=(64,), rows=(1, 8))
+SHAPES_7B = Shapes(64, 4096, 8192, 256, prompts=(256, 2048), rows=(1, 8, 32), v=65024)
+SHAPES_CPU = Shapes(4, 512, 1024, 32, prompts=(64,), rows=(1, 8), v=8192)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,21 @@ def works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
         layers = [Layer(shapes, b, b + 1, device) for _ in range(shapes.layers)]
         yield from norm_works(ops, shapes, layers, f"{b} rows", b)
         yield from step_works(ops, shapes, layers, b, device)
+    yield from linear_works(ops, shapes, device)
+
+
+def linear_works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
+    """The matrix products of decoding one row, by `ops` and by torch."""
+    s, dtype = shapes, torch.bfloat16 if device.type == "cuda" else torch.float32
+    projected = s.r + 2 * s.n
+    for i, o in [(s.h, 2 * s.d), (s.d, s.h), (s.d, projected), (s.r, s.d), (s.h, s.v)]:
+        x = torch.randn(1, i, device=device).to(dtype)
+        num_bytes = i * o * x.element_size()
+        copies = max(2, min(40, CACHE_BYTES // num_bytes))
+        weights = [torch.randn(o, i, device=device).to(dtype) for _ in range(copies)]
+        for op, product in [("linear", ops.linear), ("torch's linear", F.linear)]:
+            calls = [partial(product, x, weight, None) for weight in weights]
+            yield Work(op, f"1 row, {i} → {o}", num_bytes, 0, calls)
 
 
 def norm_works(ops: Ops, shapes: Shapes, layers: list[Layer], shape: str, t: int) -> Iterator[Work]:
@@ -155,7 +175,9 @@ def step_works(
 
 def measure(work: Work, best: roofline.Roofline, device: torch.device) -> Row:
     seconds = roofline.median_s_of_each(work.calls, device)
-    limit_s, limit = work.num_bytes / best.copy_bytes_per_s, "bytes"
+    is_product = "linear" in work.op
+    bytes_per_s = best.read_bytes_per_s if is_product else best.copy_bytes_per_s
+    limit_s, limit = work.num_bytes / bytes_per_s, "bytes"
     if best.exponentials_per_s:
         limit_s, limit = max(
             (limit_s, limit), (work.num_exponentials / best.exponentials_per_s, "exp")

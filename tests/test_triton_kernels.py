@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_mamba_app.ops.reference import REFERENCE
@@ -250,6 +251,29 @@ def test_the_norm_kernel_computes_in_fp32_and_rounds_once(dtype):
     torch.testing.assert_close(y, REFERENCE.rms_norm(x.float(), None, 1e-5, dtype), **ROUNDED)
 
 
+@pytest.mark.parametrize("outputs,inputs", [(8, 256), (16, 768), (24, 1024), (1024, 3072)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_one_row_times_a_matrix_is_the_library_s_product(outputs, inputs, dtype):
+    assert_products_agree(outputs, inputs, dtype)
+
+
+@pytest.mark.parametrize("rows,outputs,inputs", [(2, 8, 256), (1, 7, 256), (1, 8, 100)])
+def test_other_products_are_left_to_the_library(rows, outputs, inputs):
+    x = torch.randn(rows, inputs, device=DEVICE)
+    weight = torch.randn(outputs, inputs, device=DEVICE)
+    bias = torch.randn(outputs, device=DEVICE)
+    assert torch.equal(TRITON.linear(x, weight, None), F.linear(x, weight))
+    assert torch.equal(TRITON.linear(x[:1], weight, bias), F.linear(x[:1], weight, bias))
+
+
+def assert_products_agree(outputs, inputs, dtype):
+    x = torch.randn(1, 2 * inputs, device=DEVICE).to(dtype)[:, :inputs]
+    weight = (torch.randn(outputs, inputs, device=DEVICE) / inputs**0.5).to(dtype)
+    tolerance = EXACT if dtype == torch.float32 else ROUNDED
+    truth = F.linear(x.double(), weight.double()).to(dtype)
+    torch.testing.assert_close(TRITON.linear(x, weight, None), truth, **tolerance)
+
+
 SIZE_7B = {"d": 8192, "n": 16, "k": 4}
 
 
@@ -267,3 +291,14 @@ def test_a_prefill_kernel_is_its_reference_at_7b_shapes(run, lengths, dtype):
 def test_a_step_kernel_is_its_reference_at_7b_shapes(run, rows, dtype):
     tolerance = EXACT if dtype == torch.float32 else ROUNDED
     assert_twins_agree(make_case([1] * rows, dtype=dtype, **SIZE_7B), run, tolerance)
+
+
+@pytest.mark.parametrize(
+    "outputs,inputs",
+    [
+        pytest.param(*shape, marks=gpu)
+        for shape in [(16384, 4096), (4096, 8192), (288, 8192), (8192, 256), (65024, 4096)]
+    ],
+)
+def test_one_row_times_a_matrix_is_right_at_7b_shapes(outputs, inputs):
+    assert_products_agree(outputs, inputs, torch.bfloat16)

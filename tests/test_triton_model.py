@@ -147,6 +147,8 @@ def test_prefill_and_decode_give_the_logits_and_states_of_the_reference(reader, 
     assert divergence(ours, theirs) < 1e-8
     ours, theirs = (r.decode(prompt[:4], [2, 0, 3, 0]) for r in (reader, truth))
     assert divergence(ours[[0, 2]], theirs[[0, 2]]) < 1e-8
+    ours, theirs = (r.decode(prompt[:1], [1]) for r in (reader, truth))
+    assert divergence(ours, theirs) < 1e-8
     used = [1, 2, 3]
     torch.testing.assert_close(
         reader.ssm_states[:, used], truth.ssm_states[:, used], atol=1e-4, rtol=1e-4

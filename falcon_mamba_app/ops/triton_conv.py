@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 16, 128, 4
+PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 32, 128, 8
 STEP_CHANNELS, STEP_WARPS = 128, 1
 
 

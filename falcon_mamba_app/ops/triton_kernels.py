@@ -3,7 +3,7 @@
 No launch here depends on what is on the device: grids come from shapes, and a kernel reads the
 slots and the lengths itself. So nothing waits for the device, and a step can be captured in a CUDA
 graph. Nothing is autotuned either: the trial runs would advance the live states. The block sizes
-were measured by `benchmarks/kernels.py` on an H100.
+are those with which `benchmarks/kernels.py` was fastest on an H100.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.triton_conv import conv_prefill, conv_step
+from falcon_mamba_app.ops.triton_linear import linear
 from falcon_mamba_app.ops.triton_scan import scan_prefill, scan_step
 
 # Values of one program. A row of 4096 fills it; narrow rows such as B's 16 share it.
@@ -61,6 +62,7 @@ def _rms_norm_kernel(
 
 TRITON = Ops(
     name="triton",
+    linear=linear,
     rms_norm=rms_norm,
     conv_prefill=conv_prefill,
     conv_step=conv_step,

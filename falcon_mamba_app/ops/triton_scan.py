@@ -159,8 +159,8 @@ def _scan_prefill_kernel(
     # (1, n, d) from here on, so that all values of the loop share one layout.
     state = tl.load(state_ptrs, mask=has_cell, other=0.0)[None, :, :]
 
-    # Three tiles are on their way while one is computed: there are one or two warps to a scheduler,
-    # too few to fill the 800 cycles of a load.
+    # Tiles to come are on their way while one is computed: with one warp to a scheduler there is
+    # nobody else to fill the time of a load.
     for low in tl.range(start, end, TOKENS, num_stages=STAGES):
         rows = low + tokens
         dt = _load_tile(dt_ptr, dt_stride, rows, end, channels, d)
