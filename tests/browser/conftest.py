@@ -65,8 +65,14 @@ async def open_page(page: Page, url: str) -> None:
     await page.wait_for_selector(".status-line:not([data-phase=starting])")
 
 
+async def forget_status(page: Page) -> None:
+    """Let `wait_for_status` wait for a new status, not for the one that is already there."""
+    await page.evaluate("document.querySelector('.status-line').className = 'status-line old'")
+
+
 async def send(page: Page, text: str) -> None:
     """Type a message and press Enter."""
+    await forget_status(page)
     await page.locator("#composer textarea").fill(text)
     await page.locator("#composer textarea").press("Enter")
 
@@ -74,7 +80,8 @@ async def send(page: Page, text: str) -> None:
 async def wait_for_status(page: Page, text: str) -> None:
     """Until the status line says so."""
     await page.wait_for_function(
-        "text => document.querySelector('#status').innerText.includes(text)", arg=text
+        "text => document.querySelector('.status-line:not(.old)')?.innerText.includes(text)",
+        arg=text,
     )
 
 
