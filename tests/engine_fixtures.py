@@ -12,6 +12,7 @@ from falcon_mamba_app.engine.engine import Ended, Engine, EngineEvent, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.protocol import SamplingParams
 
@@ -19,11 +20,11 @@ EOS = 2
 _ids = itertools.count(1)
 
 
-def ours(theirs: nn.Module) -> FalconMamba:
+def ours(theirs: nn.Module, ops: Ops = REFERENCE) -> FalconMamba:
     """Our modules over the tensors of a transformers model."""
     config = ModelConfig.from_transformers(theirs.config)
     with torch.device("meta"):
-        model = FalconMamba(config, REFERENCE)
+        model = FalconMamba(config, ops)
     model.load_state_dict(theirs.state_dict(), assign=True)
     model.prepare()
     return model

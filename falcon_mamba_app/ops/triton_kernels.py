@@ -16,6 +16,7 @@ from torch import Tensor
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.triton_conv import conv_prefill, conv_step
 from falcon_mamba_app.ops.triton_linear import linear
+from falcon_mamba_app.ops.triton_sample import sample_rows
 from falcon_mamba_app.ops.triton_scan import scan_prefill, scan_step
 
 # Values of one program. A row of 4096 fills it; narrow rows such as B's 16 share it.
@@ -68,4 +69,5 @@ TRITON = Ops(
     conv_step=conv_step,
     scan_prefill=scan_prefill,
     scan_step=scan_step,
+    sample=sample_rows,
 )
