@@ -21,6 +21,7 @@ from torch.testing import assert_close
 
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.ops import numba_compiled as kernels
+from falcon_mamba_app.ops import numba_kernels
 from falcon_mamba_app.ops.numba_kernels import NUMBA, warm_up
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.select import select_ops
@@ -217,6 +218,14 @@ def test_linear_equals_that_of_torch(num_rows, has_bias, dtype):
     weight = torch.randn(37, 87).to(dtype)
     bias = torch.randn(37).to(dtype) if has_bias else None
     assert_near(NUMBA.linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_a_large_matrix_on_three_threads_equals_it_on_one_bit_for_bit(monkeypatch):
+    x, weight = torch.randn(2, 20), torch.randn(3 * kernels.BLOCK + 5, 20)
+    expected = NUMBA.linear(x, weight, None)
+    monkeypatch.setattr(numba_kernels, "MIN_WEIGHTS_PER_THREAD", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(NUMBA.linear(x, weight, None), expected)
 
 
 @numba.njit

@@ -157,15 +157,15 @@ def silu(x):
 
 
 @compiled(OPTIONS)
-def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind):
-    """y (b, outputs) = x·weightᵀ + bias; each weight is read from memory once for all rows."""
+def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind, low, high):
+    """y = x·weightᵀ + bias for outputs low … high; each weight leaves memory once."""
     inputs = np.empty((b, num_inputs), np.float32)
     for row in range(b):
         xs = _row(x, row, stride, kind)
         for i in range(num_inputs):
             inputs[row, i] = _load(xs[i])
     biases, out = _pointer(bias, kind), _pointer(y, kind)
-    for j in range(num_outputs):
+    for j in range(low, high):
         weights = _row(weight, j, num_inputs, kind)
         start = ZERO if bias == 0 else _load(biases[j])
         num_in_fours = b // 4 * 4

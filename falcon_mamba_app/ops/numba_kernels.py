@@ -1,8 +1,9 @@
 """The operations for the CPU, each one call into a compiled kernel.
 
 The contracts are `reference.py`'s. Outputs are new tensors; states are read and written once, where
-they lie. A step runs on the calling thread alone, since at 10 µs an operation a second thread would
-arrive too late; a prompt's channels are split over torch's number of threads.
+they lie. A step of a small model runs on the calling thread alone, since a second would arrive too
+late for an operation of 10 to 100 µs; prompts and large matrices are split over torch's number of
+threads. A matrix times many rows is left to torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from threading import Thread
 
 import torch
@@ -24,8 +26,10 @@ logger = logging.getLogger(__name__)
 
 KINDS = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16}
 
-# A thread takes 50 µs to start; below this many values (t·d) it would not pay.
+# A thread takes 50 µs to start, which does not pay for fewer values (t·d) of a prompt, nor for fewer
+# weights of a matrix that multiplies few rows.
 MIN_VALUES_PER_THREAD = 16_384
+MIN_WEIGHTS_PER_THREAD = 8_388_608
 
 # Rows up to which our matrix product on one thread is faster than torch's on two (fp32), or as fast
 # (bf16, which torch multiplies by instructions of its own).
@@ -40,10 +44,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     num_outputs = weight.shape[0]
     y = torch.empty((b, num_outputs), dtype=x.dtype)
     _check(weight)
-    kernels.linear(
+    run = partial(
+        kernels.linear,
         x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), b, num_inputs,
         num_outputs, y.data_ptr(), KINDS[x.dtype],
     )  # fmt: skip
+    _split(run, num_outputs, weight.numel() // MIN_WEIGHTS_PER_THREAD)
     return y
 
 
@@ -77,7 +83,7 @@ def conv_prefill(
 ) -> Tensor:
     """`reference.conv_prefill`."""
     y, run = _conv(x, weight, bias, conv_states, slots, query_starts)
-    _split_channels(run, *x.shape)
+    _split(run, x.shape[1], x.numel() // MIN_VALUES_PER_THREAD)
     return y
 
 
@@ -97,7 +103,7 @@ def _conv(
     run = partial(
         kernels.conv,
         x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), conv_states.data_ptr(),
-        slots.data_ptr(), _address(query_starts), len(slots), d, k, y.data_ptr(), KINDS[x.dtype],
+        slots.data_ptr(), _address(query_starts), slots.numel(), d, k, y.data_ptr(), KINDS[x.dtype],
     )  # fmt: skip
     return y, run
 
@@ -135,7 +141,7 @@ def scan_prefill(
 ) -> Tensor:
     """`reference.scan_prefill`."""
     y, run = _scan(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, query_starts)
-    _split_channels(run, *x.shape)
+    _split(run, x.shape[1], x.numel() // MIN_VALUES_PER_THREAD)
     return y
 
 
@@ -162,24 +168,25 @@ def _scan(
         x.data_ptr(), _row_stride(x), dt.data_ptr(), _row_stride(dt), A.data_ptr(),
         B.data_ptr(), _row_stride(B), C.data_ptr(), _row_stride(C), D.data_ptr(),
         z.data_ptr(), _row_stride(z), dt_bias.data_ptr(), ssm_states.data_ptr(),
-        slots.data_ptr(), _address(query_starts), len(slots), d, n, y.data_ptr(), KINDS[x.dtype],
+        slots.data_ptr(), _address(query_starts), slots.numel(), d, n, y.data_ptr(), KINDS[x.dtype],
     )  # fmt: skip
     return y, run
 
 
-def _split_channels(run: Callable[[int, int], None], t: int, d: int) -> None:
-    """run(low, high) over all channels, on as many threads as torch uses and as pays."""
-    num_parts = min(torch.get_num_threads(), d // kernels.BLOCK, t * d // MIN_VALUES_PER_THREAD)
-    if num_parts < 2:
-        run(0, d)
+def _split(run: Callable[[int, int], None], num_channels: int, max_parts: int) -> None:
+    """run(low, high) over all channels, on as many threads as torch uses, max_parts at most."""
+    if max_parts < 2:
+        run(0, num_channels)
         return
-    # Whole blocks, so that the threads never write to the same cache line.
-    blocks = -(-d // kernels.BLOCK)
-    edges = [min(part * blocks // num_parts * kernels.BLOCK, d) for part in range(num_parts + 1)]
-    threads = [Thread(target=run, args=edges[part : part + 2]) for part in range(1, num_parts)]
+    # Whole blocks, so that two threads never write to the same cache line.
+    num_blocks = -(-num_channels // kernels.BLOCK)
+    num_parts = min(torch.get_num_threads(), max_parts, num_blocks)
+    blocks = [part * num_blocks // num_parts for part in range(num_parts + 1)]
+    (low, high), *others = pairwise(min(block * kernels.BLOCK, num_channels) for block in blocks)
+    threads = [Thread(target=run, args=part) for part in others]
     for thread in threads:
         thread.start()
-    run(edges[0], edges[1])
+    run(low, high)
     for thread in threads:
         thread.join()
 
