@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),
-    "ops": ({"errors", "ops"}, {"torch", "triton", "numba", "numpy"}),
+    "ops": ({"errors", "ops"}, {"torch", "triton", "numba", "llvmlite", "numpy"}),
     "model": (
         {*VOCABULARY, "settings", "model", "ops"},
         {"torch", "transformers", "huggingface_hub", "httpx"},

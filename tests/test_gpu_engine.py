@@ -1,4 +1,4 @@
-"""The engine on a GPU: graphs, looking ahead and copies beside it, against the engine on the CPU."""
+"""The engine on a GPU (graphs, looking ahead, copies beside it) against the engine on the CPU."""
 
 from __future__ import annotations
 
