@@ -288,8 +288,9 @@ def main() -> int:
     effort = QUICK if options.quick else FULL
     facts = about(effort)
     low, high = effort.memory_prompts
-    prompt_memory_mb = peak_mb(high) - peak_mb(low)
     figures = measure(effort)
+    # After the rest, so that neither process is the one that compiles the kernels.
+    prompt_memory_mb = peak_mb(high) - peak_mb(low)
     read = roofline.measure(CPU).read_bytes_per_s / 1e9
     text = "\n".join(
         [

@@ -25,6 +25,7 @@ from falcon_mamba_app.ops import numba_kernels
 from falcon_mamba_app.ops.numba_kernels import NUMBA, warm_up
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.select import select_ops
+from falcon_mamba_app.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -295,6 +296,11 @@ def test_without_the_package_the_cpu_runs_plain_torch_and_says_so(monkeypatch, c
 def test_kernels_of_another_device_are_refused(device, preference):
     with pytest.raises(SettingsError, match=f"{preference} does not run on {device}"):
         select_ops(torch.device(device), preference)
+
+
+def test_settings_refuse_these_kernels_on_a_gpu():
+    with pytest.raises(SettingsError, match="--kernels numba runs on the CPU"):
+        load_settings(["--kernels", "numba", "--device", "cuda"], {})
 
 
 def test_warming_up_again_compiles_nothing():

@@ -168,12 +168,7 @@ def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind, low, hi
     for j in range(low, high):
         weights = _row(weight, j, num_inputs, kind)
         start = ZERO if bias == 0 else _load(biases[j])
-        num_in_fours = b // 4 * 4
-        for row in range(0, num_in_fours, 4):
-            totals = _dot4(weights, inputs[row : row + 4], num_inputs)
-            for i in range(4):
-                out[(row + i) * num_outputs + j] = _store(start + totals[i], kind)
-        for row in range(num_in_fours, b):
+        for row in range(b):
             total = start + _dot(weights, inputs[row], num_inputs)
             out[row * num_outputs + j] = _store(total, kind)
 
@@ -184,19 +179,6 @@ def _dot(a, b, num_columns):
     for i in range(num_columns):
         total += _load(a[i]) * _load(b[i])
     return total
-
-
-@compiled(REORDERED)
-def _dot4(weights, inputs, num_inputs):
-    """Of one row of weights with four rows: each weight is loaded, and widened, once."""
-    t0 = t1 = t2 = t3 = ZERO
-    for i in range(num_inputs):
-        weight = _load(weights[i])
-        t0 += weight * inputs[0, i]
-        t1 += weight * inputs[1, i]
-        t2 += weight * inputs[2, i]
-        t3 += weight * inputs[3, i]
-    return t0, t1, t2, t3
 
 
 @compiled(OPTIONS)
