@@ -3,7 +3,7 @@
 A kernel takes addresses and row strides as plain integers: a call then costs 1 µs, where unpacking
 ten arrays would cost 5. Channels are the inner loop of everything, so that LLVM fills whole vectors
 with them. `kind` tells the type that activations are stored in, FLOAT32 or BFLOAT16; arithmetic is
-fp32. All kernels stay in this one file, because numba's disk cache looks at no other for changes.
+fp32. The kernels share one file, because numba's disk cache looks at no other for changes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def compiled(options: dict):
 
 
 @intrinsic
-def _pointer(typingctx, address, kind):
+def pointer(typingctx, address, kind):
     """The values at `address`, as float32, int64 or the 16 bits of a bfloat16."""
     element = _element(kind)
     signature = types.CPointer(element)(address, kind)
@@ -77,9 +77,9 @@ def _element(kind):
 
 
 @compiled(OPTIONS)
-def _row(address, row, stride, kind):
+def row_values(address, row, stride, kind):
     """The values of one row; strides count values."""
-    return _pointer(address + row * stride * _bytes(kind), kind)
+    return pointer(address + row * stride * _bytes(kind), kind)
 
 
 @intrinsic
@@ -161,12 +161,12 @@ def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind, low, hi
     """y = x·weightᵀ + bias for outputs low … high; each weight leaves memory once."""
     inputs = np.empty((b, num_inputs), np.float32)
     for row in range(b):
-        xs = _row(x, row, stride, kind)
+        xs = row_values(x, row, stride, kind)
         for i in range(num_inputs):
             inputs[row, i] = _load(xs[i])
-    biases, out = _pointer(bias, kind), _pointer(y, kind)
+    biases, out = pointer(bias, kind), pointer(y, kind)
     for j in range(low, high):
-        weights = _row(weight, j, num_inputs, kind)
+        weights = row_values(weight, j, num_inputs, kind)
         start = ZERO if bias == 0 else _load(biases[j])
         for row in range(b):
             total = start + _dot(weights, inputs[row], num_inputs)
@@ -184,10 +184,10 @@ def _dot(a, b, num_columns):
 @compiled(OPTIONS)
 def rms_norm(x, stride, weight, eps, num_rows, num_columns, y, kind, weight_kind, y_kind):
     """y (rows, columns) = x / sqrt(mean(x²) + eps) · weight; a weight of address 0 is none."""
-    weights = _pointer(weight, weight_kind)
+    weights = pointer(weight, weight_kind)
     for row in range(num_rows):
-        xs = _row(x, row, stride, kind)
-        ys = _row(y, row, num_columns, y_kind)
+        xs = row_values(x, row, stride, kind)
+        ys = row_values(y, row, num_columns, y_kind)
         mean = _dot(xs, xs, num_columns) / np.float32(num_columns)
         scale = ONE / np.sqrt(mean + np.float32(eps))
         for i in range(num_columns):
@@ -206,7 +206,7 @@ def conv(x, stride, weight, bias, conv_states, slots, query_starts, q, d, k, y, 
         window = _state(conv_states, slots, seq, (k - 1) * d, kind) + offset
         new = x + start * stride * _bytes(kind) + offset
         for t in range(end - start):
-            out = _row(y + offset, start + t, d, kind)
+            out = row_values(y + offset, start + t, d, kind)
             _conv_token(
                 window, new, stride, t, weight + offset, biases, sums, width, k, d, out, kind
             )
@@ -216,12 +216,12 @@ def conv(x, stride, weight, bias, conv_states, slots, query_starts, q, d, k, y, 
 @compiled(OPTIONS)
 def _conv_token(window, new, stride, t, weight, bias, sums, width, k, d, y, kind):
     """One row of y from input t of a sequence and the k−1 before it."""
-    biases = _pointer(bias, kind)
+    biases = pointer(bias, kind)
     for i in range(width):
         sums[i] = ZERO if bias == 0 else _load(biases[i])
     for j in range(k):
         inputs = _input(window, new, stride, t + j, k, d, kind)
-        weights = _row(weight, j, d, kind)
+        weights = row_values(weight, j, d, kind)
         for i in range(width):
             sums[i] += _load(weights[i]) * _load(inputs[i])
     for i in range(width):
@@ -233,7 +233,7 @@ def _shift_window(window, new, stride, num_tokens, width, k, d, kind):
     """The last k−1 of the window's inputs and the new ones become the window."""
     for j in range(k - 1):
         inputs = _input(window, new, stride, num_tokens + j, k, d, kind)
-        place = _row(window, j, d, kind)
+        place = row_values(window, j, d, kind)
         for i in range(width):
             place[i] = inputs[i]
 
@@ -242,8 +242,8 @@ def _shift_window(window, new, stride, num_tokens, width, k, d, kind):
 def _input(window, new, stride, place, k, d, kind):
     """The inputs at a place counted from the window's first: k−1 in the window, then new ones."""
     if place < k - 1:
-        return _row(window, place, d, kind)
-    return _row(new, place - (k - 1), stride, kind)
+        return row_values(window, place, d, kind)
+    return row_values(new, place - (k - 1), stride, kind)
 
 
 @compiled(OPTIONS)
@@ -259,9 +259,9 @@ def scan(
         for first in range(low, high, BLOCK):
             for t in range(start, end):
                 _advance(
-                    _row(x, t, x_stride, kind), _row(dt, t, dt_stride, kind), A,
-                    _row(B, t, B_stride, kind), _row(C, t, C_stride, kind), D,
-                    _row(z, t, z_stride, kind), dt_bias, state, _row(y, t, d, kind),
+                    row_values(x, t, x_stride, kind), row_values(dt, t, dt_stride, kind), A,
+                    row_values(B, t, B_stride, kind), row_values(C, t, C_stride, kind), D,
+                    row_values(z, t, z_stride, kind), dt_bias, state, row_values(y, t, d, kind),
                     first, min(first + BLOCK, high), d, n, kind, buffers,
                 )  # fmt: skip
 
@@ -270,7 +270,7 @@ def scan(
 def _advance(x, dt, A, B, C, D, z, dt_bias, state, y, low, high, d, n, kind, buffers):
     """One token of one sequence for channels low … high, at most BLOCK; state (n, d)."""
     delta, inputs, sums = buffers[0], buffers[1], buffers[2]
-    biases, skips = _pointer(dt_bias, FLOAT32), _pointer(D, FLOAT32)
+    biases, skips = pointer(dt_bias, FLOAT32), pointer(D, FLOAT32)
     for i in range(low, high):
         step = softplus(_load(dt[i]) + biases[i])
         # Decays as powers of two: exp(Δ·A) = 2^(Δ·log₂e·A).
@@ -279,7 +279,7 @@ def _advance(x, dt, A, B, C, D, z, dt_bias, state, y, low, high, d, n, kind, buf
     for i in range(high - low):
         sums[i] = ZERO
     for j in range(n):
-        Aj, h = _row(A, j, d, FLOAT32), _row(state, j, d, FLOAT32)
+        Aj, h = row_values(A, j, d, FLOAT32), row_values(state, j, d, FLOAT32)
         Bj, Cj = _load(B[j]), _load(C[j])
         for i in range(low, high):
             value = exp2(delta[i - low] * Aj[i]) * h[i] + inputs[i - low] * Bj
@@ -292,11 +292,11 @@ def _advance(x, dt, A, B, C, D, z, dt_bias, state, y, low, high, d, n, kind, buf
 @compiled(OPTIONS)
 def _span(query_starts, seq):
     """First token and end of a sequence; where query_starts is address 0, each has one token."""
-    starts = _pointer(query_starts, INT64)
+    starts = pointer(query_starts, INT64)
     return (seq, seq + 1) if query_starts == 0 else (starts[seq], starts[seq + 1])
 
 
 @compiled(OPTIONS)
 def _state(states, slots, seq, num_values, kind):
     """The address of a sequence's state."""
-    return states + _pointer(slots, INT64)[seq] * num_values * _bytes(kind)
+    return states + pointer(slots, INT64)[seq] * num_values * _bytes(kind)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops import numba_compiled as kernels
+from falcon_mamba_app.ops.numba_sample import sample
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +222,7 @@ def warm_up() -> None:
     with torch.inference_mode():
         for dtype in KINDS:
             _run_every_operation(dtype, d=4, n=2, k=2)
+        sample(torch.zeros(1, 2), torch.zeros(1, 5))
     logger.info("numba kernels are ready after %.1f s", time.perf_counter() - began)
 
 
@@ -242,6 +244,7 @@ def _run_every_operation(dtype: torch.dtype, *, d: int, n: int, k: int) -> None:
 NUMBA = Ops(
     name="numba",
     linear=linear,
+    sample=sample,
     rms_norm=rms_norm,
     conv_prefill=conv_prefill,
     conv_step=conv_step,

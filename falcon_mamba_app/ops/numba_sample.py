@@ -1,0 +1,135 @@
+"""The choice of the next token, compiled: `sampling.sample` without a sort, 13 µs where it takes 414.
+
+Where top_k and top_p cut is found by halving the interval of possible bit patterns: of positive
+floats the larger has the larger bits, so thirty passes over the row name the edge exactly. Numba's
+disk cache does not see when what is imported here changes: touch this file then.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from falcon_mamba_app.ops.numba_compiled import (
+    FLOAT32,
+    INT64,
+    LOG2_E,
+    ONE,
+    OPTIONS,
+    REORDERED,
+    ZERO,
+    compiled,
+    exp2,
+    pointer,
+    row_values,
+)
+
+# The likeliest token's probability counts as 1 here; nothing is above it.
+BITS_OF_ONE = 0x3F800000
+
+
+def sample(logits: Tensor, params: Tensor) -> Tensor:
+    """`sampling.sample`: (b, v) fp32 and (b, 5) fp32 → (b,) int64."""
+    assert logits.is_contiguous() and params.is_contiguous(), (logits.stride(), params.stride())
+    b, v = logits.shape
+    token_ids = torch.empty(b, dtype=torch.int64)
+    _sample(logits.data_ptr(), params.data_ptr(), b, v, token_ids.data_ptr())
+    return token_ids
+
+
+@compiled(OPTIONS)
+def _sample(logits, params, b, v, token_ids):
+    out, probs = pointer(token_ids, INT64), np.empty(v, np.float32)
+    for row in range(b):
+        values, options = row_values(logits, row, v, FLOAT32), row_values(params, row, 5, FLOAT32)
+        best = _argmax(values, v)
+        temperature, number = options[0], options[4]
+        if temperature == 0:
+            out[row] = best
+            continue
+        for i in range(v):
+            probs[i] = exp2((values[i] - values[best]) * LOG2_E / temperature)
+        _drop_unlikely(probs, options[1], options[2], options[3])
+        out[row] = _draw(probs, number)
+
+
+@compiled(OPTIONS)
+def _argmax(values, v):
+    best = 0
+    for i in range(1, v):
+        if values[i] > values[best]:
+            best = i
+    return best
+
+
+@compiled(OPTIONS)
+def _drop_unlikely(probs, top_k, top_p, min_p):
+    bits = probs.view(np.int32)
+    if top_k > 0:
+        _zero_below(probs, bits, _top_k_edge(bits, min(np.int64(top_k), probs.size)))
+    if top_p < ONE:
+        _zero_below(probs, bits, _top_p_edge(probs, bits, top_p * _sum_above(probs, bits, -1)))
+    if min_p > 0:
+        for i in range(probs.size):
+            probs[i] = ZERO if probs[i] < min_p else probs[i]
+
+
+@compiled(OPTIONS)
+def _zero_below(probs, bits, edge):
+    for i in range(probs.size):
+        probs[i] = ZERO if bits[i] < edge else probs[i]
+
+
+@compiled(OPTIONS)
+def _top_k_edge(bits, k):
+    """The largest pattern that k values or more reach."""
+    low, high = np.int32(0), np.int32(BITS_OF_ONE + 1)
+    while high - low > 1:
+        middle = np.int32((low + high) // 2)
+        count = np.int32(0)
+        for i in range(bits.size):
+            count += np.int32(bits[i] >= middle)
+        if count >= k:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@compiled(OPTIONS)
+def _top_p_edge(probs, bits, needed):
+    """The smallest pattern above which less than the needed mass lies."""
+    low, high = np.int32(-1), np.int32(BITS_OF_ONE)
+    while high - low > 1:
+        middle = np.int32((low + high) // 2)
+        if _sum_above(probs, bits, middle) < needed:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+@compiled(REORDERED)
+def _sum_above(probs, bits, edge):
+    total = ZERO
+    for i in range(probs.size):
+        total += probs[i] if bits[i] > edge else ZERO
+    return total
+
+
+@compiled(OPTIONS)
+def _draw(probs, number):
+    """The first token whose cumulative mass exceeds that share of the total."""
+    total = 0.0
+    for i in range(probs.size):
+        total += probs[i]
+    # The product can round up to the total; the last token with any probability is then meant.
+    target, mass, last = np.float32(number * np.float32(total)), 0.0, 0
+    for i in range(probs.size):
+        if probs[i] > ZERO:
+            mass += probs[i]
+            last = i
+            if np.float32(mass) > target:
+                break
+    return last
