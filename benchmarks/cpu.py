@@ -1,10 +1,11 @@
 """The bundled model on this machine's CPU: transformers, and our engine on both sets of kernels.
 
-    python -m benchmarks.cpu [--quick] [--save NAME]
+    GOMP_SPINCOUNT=100 python -m benchmarks.cpu [--quick] [--save NAME]
 
 Prints a table and one JSON line. Ours runs through `Engine.step()`, sampling included; transformers
 through `generate`, greedy, in fp32. Every figure is the best of rounds that take turns, because a
-shared machine only ever makes things slower. Exit status 1 below the floors named here.
+shared machine only ever makes things slower. The spin count is the one `cpu_choices.py` found best.
+Exit status 1 below the floors named here.
 """
 
 from __future__ import annotations
@@ -145,14 +146,8 @@ def make_engine(model: FalconMamba) -> Engine:
 
 def add_sequence(engine: Engine, prompt_tokens: int, **sampling: Any) -> None:
     params = SamplingParams(ignore_eos=True, **sampling)
-    engine.add(
-        Sequence(
-            seq_id=next(_seq_ids),
-            prompt_token_ids=random_ids(prompt_tokens),
-            sampling=params,
-            seed=1,
-        )
-    )
+    prompt = random_ids(prompt_tokens)
+    engine.add(Sequence(seq_id=next(_seq_ids), prompt_token_ids=prompt, sampling=params, seed=1))
 
 
 def random_ids(length: int) -> list[int]:
@@ -227,11 +222,8 @@ def table(figures: list[Figures]) -> str:
     ]
     for row in figures:
         cells = [_cell(row.tokens_per_s.get(n), figures[0].tokens_per_s.get(n)) for n in names]
-        lines.append(
-            f"| {row.program} | {row.dtype} | "
-            + " | ".join(cells)
-            + f" | {row.decode_gb_per_s:.1f} |"
-        )
+        cells = [row.program, row.dtype, *cells, f"{row.decode_gb_per_s:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -267,7 +259,9 @@ def about(effort: Effort) -> dict[str, str]:
         "spin": os.environ.get("GOMP_SPINCOUNT", "default"),
         "rounds": f"best of {effort.rounds}",
         "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.cpu " + " ".join(sys.argv[1:]),
+        "command": " ".join(
+            ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+        ),
     }
 
 

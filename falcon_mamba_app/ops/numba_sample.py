@@ -1,4 +1,4 @@
-"""The choice of the next token, compiled: `sampling.sample` without a sort, 13 µs where it takes 414.
+"""The choice of the next token, compiled: `sampling.sample` without a sort, 30 times faster.
 
 Where top_k and top_p cut is found by halving the interval of possible bit patterns: of positive
 floats the larger has the larger bits, so thirty passes over the row name the edge exactly. Numba's
