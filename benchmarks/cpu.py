@@ -15,7 +15,6 @@ import datetime
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -199,7 +198,9 @@ def print_own_peak(prompt_tokens: int) -> None:
     engine = make_engine(load("numba", "float32"))
     add_sequence(engine, prompt_tokens, max_new_tokens=8)
     finish(engine)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Not ru_maxrss: that of a child begins at what its parent held when it was started.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")))
 
 
 def measure(effort: Effort) -> list[Figures]:
