@@ -291,7 +291,7 @@ def main() -> int:
         [
             *(f"- {name}: {value}" for name, value in facts.items()),
             f"- read bandwidth: {read:.1f} GB/s",
-            "- a load above 0 at the start: other work shared the cores, so ratios are surer than speeds",
+            "- where the load is not 0, other work shared the cores: trust the ratios more",
             f"- peak memory of a {high:,}-token prompt over a {low:,}-token one:"
             f" {prompt_memory_mb:+.1f} MB",
             "",
