@@ -18,6 +18,9 @@ logger = logging.getLogger("falcon_mamba_app")
 # An open page holds a connection for as long as it is open; without a limit it would block exit.
 MAX_SHUTDOWN_S = 3
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
+# to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "100")
 
 
 def main() -> int:

@@ -55,6 +55,8 @@ class Loader:
         self._checkpoint, self._defaults, self._limits = checkpoint, defaults, limits
         self._device = torch.device("cuda" if has_cuda else "cpu")
         self._dtype = choose_dtype(model.dtype, self._device)
+        if self._dtype == torch.float16 and not has_cuda:
+            raise SettingsError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
         self._ops = select_ops(self._device, model.kernels)
         self.progress = Progress(0.0, "starting")
         self.model_info = self._describe()
