@@ -23,6 +23,8 @@ DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
 # Over 2048 steps the card's exponentials, good to 2⁻²², add up in states of a size near 1 to 10.
 LONG = {"atol": 1e-4, "rtol": 1e-4}
+# The interpreter multiplies the bits of bf16 as if they were integers.
+HALF = torch.bfloat16 if HAS_GPU else torch.float16
 ROUNDED = {"atol": 1e-2, "rtol": 1e-2}  # bf16 keeps 8 bits: two roundings may part by 2⁻⁷
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA GPU")]
@@ -257,6 +259,22 @@ def test_one_row_times_a_matrix_is_the_library_s_product(outputs, inputs, dtype)
     assert_products_agree(outputs, inputs, dtype)
 
 
+@pytest.mark.parametrize("rows", [2, 5, 17])
+@pytest.mark.parametrize("outputs,inputs", [(8, 256), (72, 512), (1032, 1024), (16384, 256)])
+def test_a_few_rows_times_a_matrix_is_the_library_s_product(rows, outputs, inputs):
+    assert_products_agree(outputs, inputs, HALF, rows=rows)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("outputs,inputs", [(40, 8192), (1032, 1536)])
+def test_the_addends_of_a_product_add_up_to_it(rows, outputs, inputs):
+    x, weight = random_product(outputs, inputs, HALF, rows=rows)
+    addends = TRITON.linear_addends(x, weight, None)
+    assert len(addends) == 1 if rows == 1 else len(addends) > 1
+    truth = F.linear(x.double(), weight.double())
+    torch.testing.assert_close(addends.sum(0).double(), truth, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("rows,outputs,inputs", [(2, 8, 256), (1, 7, 256), (1, 8, 100)])
 def test_other_products_are_left_to_the_library(rows, outputs, inputs):
     x = torch.randn(rows, inputs, device=DEVICE)
@@ -264,14 +282,43 @@ def test_other_products_are_left_to_the_library(rows, outputs, inputs):
     bias = torch.randn(outputs, device=DEVICE)
     assert torch.equal(TRITON.linear(x, weight, None), F.linear(x, weight))
     assert torch.equal(TRITON.linear(x[:1], weight, bias), F.linear(x[:1], weight, bias))
+    addends = TRITON.linear_addends(x, weight, bias)
+    assert torch.equal(addends, F.linear(x, weight, bias).unsqueeze(0))
 
 
-def assert_products_agree(outputs, inputs, dtype):
-    x = torch.randn(1, 2 * inputs, device=DEVICE).to(dtype)[:, :inputs]
-    weight = (torch.randn(outputs, inputs, device=DEVICE) / inputs**0.5).to(dtype)
+def assert_products_agree(outputs, inputs, dtype, *, rows=1):
+    x, weight = random_product(outputs, inputs, dtype, rows=rows)
     tolerance = EXACT if dtype == torch.float32 else ROUNDED
     truth = F.linear(x.double(), weight.double()).to(dtype)
     torch.testing.assert_close(TRITON.linear(x, weight, None), truth, **tolerance)
+
+
+def random_product(outputs, inputs, dtype, *, rows):
+    """x (rows, inputs), a slice of columns, and weight (outputs, inputs)."""
+    x = torch.randn(rows, 2 * inputs, device=DEVICE).to(dtype)[:, :inputs]
+    return x, (torch.randn(outputs, inputs, device=DEVICE) / inputs**0.5).to(dtype)
+
+
+@pytest.mark.parametrize("num_addends", [1, 3])
+@pytest.mark.parametrize("m", [16, 600])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_norm_after_a_sum_is_its_reference(num_addends, m, dtype):
+    hidden = torch.randn(5, m, device=DEVICE).to(dtype)
+    addends, weight = torch.randn(num_addends, 5, m, device=DEVICE), make_case([1], d=m).D
+    inputs = hidden, addends, weight, 1e-5, dtype
+    ours, theirs = TRITON.add_rms_norm(*inputs), REFERENCE.add_rms_norm(*inputs)
+    # In bf16 the norm is of a sum that was rounded, and is rounded again: up to 2⁻⁶ apart.
+    tolerance = EXACT if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+    torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+@pytest.mark.parametrize("num_addends", [1, 16])
+@pytest.mark.parametrize("sizes", [[20, 16, 16], [1, 3, 2], [256, 16, 16]], ids=str)
+def test_the_norm_of_three_groups_is_its_reference(num_addends, sizes):
+    addends = torch.randn(num_addends, 37, sum(sizes), device=DEVICE)
+    inputs = addends, sizes, 1e-6, torch.float32
+    ours, theirs = TRITON.split_rms_norm(*inputs), REFERENCE.split_rms_norm(*inputs)
+    torch.testing.assert_close(ours, theirs, **EXACT)
 
 
 SIZE_7B = {"d": 8192, "n": 16, "k": 4}
@@ -300,5 +347,6 @@ def test_a_step_kernel_is_its_reference_at_7b_shapes(run, rows, dtype):
         for shape in [(16384, 4096), (4096, 8192), (288, 8192), (8192, 256), (65024, 4096)]
     ],
 )
-def test_one_row_times_a_matrix_is_right_at_7b_shapes(outputs, inputs):
-    assert_products_agree(outputs, inputs, torch.bfloat16)
+@pytest.mark.parametrize("rows", [1, 2, 8, 33, 64])
+def test_a_product_is_right_at_7b_shapes(rows, outputs, inputs):
+    assert_products_agree(outputs, inputs, torch.bfloat16, rows=rows)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops import Ops, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.hidden_size))
         self._eps, self._ops = config.norm_eps, ops
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(t, h) in any dtype → (t, h) in the weight's."""
-        return self._ops.rms_norm(x, self.weight, self._eps, self.weight.dtype)
+    def forward(self, hidden: Tensor, addends: Tensor | None) -> tuple[Tensor, Tensor]:
+        """hidden (t, h) + the sum of addends (a, t, h), and its norm in the weight's dtype."""
+        settings = self.weight, self._eps, self.weight.dtype
+        if addends is None:
+            return hidden, self._ops.rms_norm(hidden, *settings)
+        return self._ops.add_rms_norm(hidden, addends, *settings)
 
 
 class Linear(nn.Linear):
@@ -50,6 +53,10 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(t, inputs) → (t, outputs)."""
         return self._ops.linear(x, self.weight, self.bias)
+
+    def addends(self, x: Tensor) -> Tensor:
+        """(t, inputs) → (a, t, outputs), whose sum over a is the product."""
+        return self._ops.linear_addends(x, self.weight, self.bias)
 
 
 class Mixer(nn.Module):
@@ -76,14 +83,22 @@ class Mixer(nn.Module):
         self.register_buffer("conv_weight", weight, persistent=False)
 
     def forward(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch) -> Tensor:
-        """(t, h) → (t, h); conv_states (s, k−1, d) and ssm_states (s, n, d) are advanced."""
+        """(t, h) → (a, t, h), the output as addends; conv_states (s, k−1, d) and ssm_states
+        (s, n, d) are advanced.
+        """
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x = self._conv(x, conv_states, batch)
-        dt, B, C = self.x_proj(x).split(self._sizes, dim=-1)
-        if self._eps is not None:
-            dt, B, C = (self._ops.rms_norm(part, None, self._eps, x.dtype) for part in (dt, B, C))
-        dt = self._ops.linear(dt, self.dt_proj.weight, None)  # the bias is added in the scan, in fp32
-        return self.out_proj(self._scan(x, dt, B, C, z, ssm_states, batch))
+        dt, B, C = self._project(x)
+        # dt_proj's bias is added in the scan, in fp32.
+        dt = self._ops.linear(dt, self.dt_proj.weight, None)
+        return self.out_proj.addends(self._scan(x, dt, B, C, z, ssm_states, batch))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(t, d) → dt (t, r), B and C (t, n)."""
+        if self._eps is None:
+            return self.x_proj(x).split(self._sizes, dim=-1)
+        addends = self.x_proj.addends(x)
+        return self._ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
 
     def _conv(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
         inputs = (x, self.conv_weight, self.conv1d.bias, conv_states, batch.slots)
@@ -114,10 +129,18 @@ class Block(nn.Module):
         self.mixer = Mixer(config, ops)
 
     def forward(
-        self, hidden: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch
-    ) -> Tensor:
-        """(t, h) residual stream in, out; shapes otherwise as in Mixer."""
-        return hidden + self.mixer(self.norm(hidden), conv_states, ssm_states, batch)
+        self,
+        hidden: Tensor,
+        addends: Tensor | None,
+        conv_states: Tensor,
+        ssm_states: Tensor,
+        batch: Batch,
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream (t, h) and what the layer before has to add to it, in and out;
+        shapes as in Mixer. The sum is taken in the norm after it, in one pass over memory.
+        """
+        hidden, normed = self.norm(hidden, addends)
+        return hidden, self.mixer(normed, conv_states, ssm_states, batch)
 
 
 class Backbone(nn.Module):
@@ -160,15 +183,16 @@ class FalconMamba(nn.Module):
             ssm_states: (l, s, n, d) fp32.
 
         Returns:
-            The residual stream (t, h), before the final norm; feed it to `logits` where needed.
+            (t, h) after the final norm; feed it to `logits` where needed.
         """
         hidden = self.backbone.embeddings(batch.token_ids)
         if self.config.residual_in_fp32:
             hidden = hidden.float()
+        addends = None
         for layer, conv, ssm in zip(self.backbone.layers, conv_states, ssm_states, strict=True):
-            hidden = layer(hidden, conv, ssm, batch)
-        return hidden
+            hidden, addends = layer(hidden, addends, conv, ssm, batch)
+        return self.backbone.norm_f(hidden, addends)[1]
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, normed: Tensor) -> Tensor:
         """(t, h) from `forward` → (t, v) fp32."""
-        return self.lm_head(self.backbone.norm_f(hidden)).float()
+        return total(self.lm_head.addends(normed)).float()

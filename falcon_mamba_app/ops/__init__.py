@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,6 +32,8 @@ class Ops:
     scan_prefill(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, query_starts)
     scan_step(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots)
     sample(logits, params), stated in `sampling.py`
+
+    The methods are composed of these; an implementation may do better by overriding them.
     """
 
     name: str  # for the log, the panel and /v1/models
@@ -41,3 +44,30 @@ class Ops:
     scan_step: Callable[..., Tensor]
     linear: Callable[..., Tensor] = F.linear
     sample: Callable[..., Tensor] = sample
+
+    def linear_addends(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(a, t, o), x's dtype or fp32, whose sum over a is linear(x, weight, bias).
+
+        For the two norms below, which take the sum as they read: where a product is computed in
+        shares, no pass of its own is spent on adding them up.
+        """
+        return self.linear(x, weight, bias).unsqueeze(0)
+
+    def add_rms_norm(
+        self, hidden: Tensor, addends: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """hidden (t, m) + the sum of addends (a, t, m), in hidden's dtype, and its rms_norm."""
+        hidden = (hidden + total(addends)).to(hidden.dtype)
+        return hidden, self.rms_norm(hidden, weight, eps, out_dtype)
+
+    def split_rms_norm(
+        self, addends: Tensor, sizes: list[int], eps: float, out_dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        """The sum of addends (a, t, m) as three groups of columns, each normalised by itself."""
+        groups = total(addends).split(sizes, dim=-1)
+        return tuple(self.rms_norm(group, None, eps, out_dtype) for group in groups)
+
+
+def total(addends: Tensor) -> Tensor:
+    """(a, t, m) → (t, m), the sum over a; one addend is its own."""
+    return addends[0] if len(addends) == 1 else addends.sum(0)

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
+
 PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 32, 128, 8
 STEP_CHANNELS, STEP_WARPS = 128, 1
 
@@ -58,7 +60,7 @@ def conv_step(
     y = torch.empty((b, d), dtype=x.dtype, device=x.device)
     _conv_step_kernel[(triton.cdiv(d, STEP_CHANNELS), b)](
         x, weight, bias, y, conv_states, slots, x.stride(0), d, k, STEP_CHANNELS,
-        num_warps=STEP_WARPS,
+        num_warps=STEP_WARPS, **OVERLAPPED,
     )  # fmt: skip
     return y
 
@@ -140,9 +142,11 @@ def _conv_step_kernel(
     k: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
+    start_next()
     row = tl.program_id(1).to(tl.int64)
     channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     mask = channels < d
+    wait_for_inputs()
     window_ptrs = conv_states_ptr + tl.load(slots_ptr + row) * (k - 1) * d + channels
     x = tl.load(x_ptr + row * x_stride + channels, mask=mask, other=0.0)
     weight = tl.load(weight_ptr + (k - 1) * d + channels, mask=mask, other=0.0).to(tl.float32)

@@ -1,12 +1,17 @@
-"""One row times a weight matrix, at the speed the card reads the matrix.
+"""A few rows times a weight matrix, at the speed the card reads the matrix.
 
-Decoding one sequence is little else: of 14.0 GB read for a token of the 7B model, 13.9 are weights.
-The library's products are made for many rows; with one they read at 2.3 to 2.6 TB/s of an H100's
-3.08 on the large matrices and at 0.6 on x_proj, ours at 2.7 to 3.1 and at 1.1
-(`benchmarks/results/kernels-h100.md`).
+Decoding is little else: of 14.0 GB read for one token of the 7B model, 13.9 are weights. The
+library's products are made for many rows: with 1 … 64 they read the large matrices at 2.1 to 2.6
+TB/s of an H100's 3.08, and x_proj at 0.6 (`benchmarks/results/kernels-h100.md`).
+
+How a product is cut depends on its shape alone, so a row's result depends on the others of its
+batch through their number only: 1, up to 16, 32, 64 and more rows sum the same products in
+different orders, and may part in the last bit.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,32 +19,90 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
+
+MAX_ROWS = 64
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` of x (t, i) and weight (o, i); one row takes our kernel, more rows torch's.
-
-    Sizes that are no multiple of 256 inputs and 8 outputs are torch's too, and products with a
-    bias: the kernel has no masks, and 7B's decode step needs none.
-    """
-    num_outputs, num_inputs = weight.shape
-    if len(x) != 1 or bias is not None or num_inputs % 256 or num_outputs % 8:
+    """`F.linear` of x (t, i) and weight (o, i); few rows take our kernels, more rows torch's."""
+    if not _is_ours(x, weight, bias):
         return F.linear(x, weight, bias)
+    return _product(x, weight, num_addends=1, out_dtype=x.dtype)[0]
+
+
+def linear_addends(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`Ops.linear_addends`: a matrix of few outputs is read by more programs than it has tiles."""
+    if not _is_ours(x, weight, bias):
+        return F.linear(x, weight, bias).unsqueeze(0)
+    num_addends = 1 if len(x) == 1 else _num_addends(*weight.shape)
+    return _product(x, weight, num_addends=num_addends, out_dtype=torch.float32)
+
+
+def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """No bias, and sizes of which every tile is full or cut at a whole output: 7B's are."""
+    (num_outputs, num_inputs), num_rows = weight.shape, len(x)
+    fits = bias is None and num_rows <= MAX_ROWS and num_inputs % 256 == 0 and num_outputs % 8 == 0
+    # fp32 goes through the matrix units as tf32, which keeps 10 bits.
+    return fits and (num_rows == 1 or x.dtype != torch.float32)
+
+
+def _product(x: Tensor, weight: Tensor, *, num_addends: int, out_dtype: torch.dtype) -> Tensor:
+    """(num_addends, t, o)"""
     assert x.stride(1) == 1 and weight.is_contiguous(), (x.stride(), weight.stride())
-    y = torch.empty((1, num_outputs), dtype=x.dtype, device=x.device)
-    rows, columns, num_warps = _tile(num_outputs, num_inputs)
-    _row_times_matrix_kernel[(num_outputs // rows,)](
-        x, weight, y, num_inputs, rows, columns, num_warps=num_warps
-    )
+    (num_outputs, num_inputs), num_rows = weight.shape, len(x)
+    y = torch.empty((num_addends, num_rows, num_outputs), dtype=out_dtype, device=x.device)
+    if num_rows == 1:
+        outputs, inputs, num_warps = _row_tile(num_outputs, num_inputs)
+        _row_times_matrix_kernel[(num_outputs // outputs,)](
+            x, weight, y, num_inputs, outputs, inputs, num_warps=num_warps, **OVERLAPPED
+        )
+        return y
+    tile = _tile(num_outputs, num_inputs)
+    _rows_times_matrix_kernel[(triton.cdiv(num_outputs, tile.outputs), num_addends)](
+        x, weight, y, num_rows, x.stride(0), num_outputs, num_inputs, num_addends,
+        max(16, triton.next_power_of_2(num_rows)), tile.outputs, tile.inputs, tile.stages,
+        num_warps=tile.warps, **OVERLAPPED,
+    )  # fmt: skip
     return y
 
 
-def _tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
+def _row_tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
     """Outputs and inputs of one program's tile, and its warps; measured on an H100."""
-    columns = min(num_inputs & -num_inputs, 2048)  # the largest power of two that divides
+    power_of_two = num_inputs & -num_inputs  # the largest that divides
     if num_inputs < 1024:
-        return 8, columns, 1
+        return 8, power_of_two, 1
     # x_proj has 288 outputs: two to a program would leave most multiprocessors with one program.
-    return 2 if num_outputs >= 1024 else 1, columns, 4
+    if num_outputs < 1024:
+        return 1, min(power_of_two, 8192), 8
+    return 2, min(power_of_two, 2048), 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    outputs: int
+    inputs: int
+    stages: int  # as many, less one, are on their way at a time
+    warps: int
+
+
+def _tile(num_outputs: int, num_inputs: int) -> Tile:
+    """The fastest of about ten a shape with 8, 32 and 64 rows on an H100."""
+    if num_inputs < 1024:
+        return Tile(outputs=64, inputs=64, stages=4, warps=4)
+    if num_outputs >= 16384:
+        return Tile(outputs=128, inputs=128, stages=4, warps=8)
+    if num_outputs >= 1024:
+        return Tile(outputs=64, inputs=128, stages=6, warps=4)
+    return Tile(outputs=64, inputs=256, stages=2, warps=4)
+
+
+def _num_addends(num_outputs: int, num_inputs: int) -> int:
+    """So many that 7B's tiles occupy 80 to 128 programs; an H100 runs 132 at a time."""
+    shares = num_inputs // 256
+    if num_outputs >= 16384:
+        return 1
+    return min(2 if num_outputs >= 1024 else 16, shares & -shares)
 
 
 @triton.jit
@@ -48,15 +111,54 @@ def _row_times_matrix_kernel(
     weight_ptr,
     y_ptr,
     num_inputs: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
 ):
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    weight_ptrs = weight_ptr + rows[:, None].to(tl.int64) * num_inputs + columns[None, :]
-    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for start in tl.range(0, num_inputs, COLUMNS, loop_unroll_factor=4):
-        # Read once and never again before the next token: leave the cache to the states.
+    start_next()
+    outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    inputs = tl.arange(0, INPUTS)
+    weight_ptrs = weight_ptr + outputs[:, None].to(tl.int64) * num_inputs + inputs[None, :]
+    # Read once and never again before the next token: leave the cache to the states.
+    weight = tl.load(weight_ptrs, eviction_policy="evict_first").to(tl.float32)
+    wait_for_inputs()
+    total = weight * tl.load(x_ptr + inputs).to(tl.float32)[None, :]
+    for start in tl.range(INPUTS, num_inputs, INPUTS, loop_unroll_factor=4):
         weight = tl.load(weight_ptrs + start, eviction_policy="evict_first").to(tl.float32)
-        total += weight * tl.load(x_ptr + start + columns).to(tl.float32)[None, :]
-    tl.store(y_ptr + rows, tl.sum(total, axis=1))
+        total += weight * tl.load(x_ptr + start + inputs).to(tl.float32)[None, :]
+    tl.store(y_ptr + outputs, tl.sum(total, axis=1))
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _rows_times_matrix_kernel(
+    x_ptr,
+    weight_ptr,
+    y_ptr,
+    num_rows,
+    x_stride,
+    num_outputs: tl.constexpr,
+    num_inputs: tl.constexpr,
+    NUM_ADDENDS: tl.constexpr,
+    ROWS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """One tile of outputs of one addend, which is the product over its share of the inputs."""
+    start_next()
+    addend = tl.program_id(1)
+    length: tl.constexpr = num_inputs // NUM_ADDENDS
+    outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    rows, inputs = tl.arange(0, ROWS), addend * length + tl.arange(0, INPUTS)
+    has_output, has_row = outputs < num_outputs, rows < num_rows
+    # Past the last output the last one is read again: no mask in the way of wide copies.
+    weight_rows = tl.minimum(outputs, num_outputs - 1).to(tl.int64)
+    weight_ptrs = weight_ptr + weight_rows[:, None] * num_inputs + inputs[None, :]
+    x_ptrs = x_ptr + rows[None, :] * x_stride + inputs[:, None]
+    total = tl.zeros((OUTPUTS, ROWS), dtype=tl.float32)
+    wait_for_inputs()
+    for start in tl.range(0, length, INPUTS, num_stages=STAGES):
+        weight = tl.load(weight_ptrs + start, eviction_policy="evict_first")
+        x = tl.load(x_ptrs + start, mask=has_row[None, :], other=0.0)
+        total = tl.dot(weight, x, total)
+    cells = (addend * num_rows + rows)[None, :].to(tl.int64) * num_outputs + outputs[:, None]
+    tl.store(y_ptr + cells, total, mask=has_row[None, :] & has_output[:, None])

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
+
 # Channels of one program and tokens it reads at a time. 16 channels × 16 states on one warp give
 # 512 programs at 7B, 3.9 for each of an H100's 132 multiprocessors: one for each of its schedulers.
 PREFILL_CHANNELS, PREFILL_TOKENS, PREFILL_WARPS, PREFILL_STAGES = 16, 8, 1, 4
@@ -104,6 +106,7 @@ def scan_step(
         triton.next_power_of_2(n),
         STEP_CHANNELS,
         num_warps=STEP_WARPS,
+        **OVERLAPPED,
     )
     return y
 
@@ -209,6 +212,7 @@ def _scan_step_kernel(
     STATES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
+    start_next()
     row = tl.program_id(1).to(tl.int64)
     channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     states = tl.arange(0, STATES)
@@ -216,12 +220,13 @@ def _scan_step_kernel(
     cells = states[:, None] * d + channels[None, :]
     has_cell = has_state[:, None] & has_channel[None, :]
 
-    state_ptrs = ssm_states_ptr + tl.load(slots_ptr + row) * n * d + cells
-    state = tl.load(state_ptrs, mask=has_cell, other=0.0)
     A = tl.load(A_ptr + cells, mask=has_cell, other=0.0)
     D = tl.load(D_ptr + channels, mask=has_channel, other=0.0)
-    dt = tl.load(dt_ptr + row * dt_stride + channels, mask=has_channel, other=0.0).to(tl.float32)
     dt_bias = tl.load(dt_bias_ptr + channels, mask=has_channel, other=0.0)
+    wait_for_inputs()
+    state_ptrs = ssm_states_ptr + tl.load(slots_ptr + row) * n * d + cells
+    state = tl.load(state_ptrs, mask=has_cell, other=0.0)
+    dt = tl.load(dt_ptr + row * dt_stride + channels, mask=has_channel, other=0.0).to(tl.float32)
     x = tl.load(x_ptr + row * x_stride + channels, mask=has_channel, other=0.0).to(tl.float32)
     z = tl.load(z_ptr + row * z_stride + channels, mask=has_channel, other=0.0).to(tl.float32)
     B = tl.load(B_ptr + row * B_stride + states, mask=has_state, other=0.0).to(tl.float32)

@@ -1,0 +1,37 @@
+"""Kernels of a decode step overlap: one starts while the one ahead of it ends.
+
+A kernel of a few microseconds spends most of them starting and draining, while memory idles. On
+Hopper and later a launch with `OVERLAPPED` starts as soon as the kernel ahead leaves room. What it
+may touch before `wait_for_inputs` is what no kernel writes: weights. Every kernel so launched has
+to wait before its first read or write of anything else, since the kernel behind relies on its end
+to mean that all those ahead have ended too.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+CAN_OVERLAP = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
+
+if CAN_OVERLAP:
+    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+_CAN_OVERLAP = tl.constexpr(CAN_OVERLAP)
+# Keyword arguments of every launch of a kernel that waits for its inputs.
+OVERLAPPED = {"launch_pdl": True} if CAN_OVERLAP else {}
+
+
+@triton.jit
+def start_next():
+    """Let the next kernel start where this one leaves room."""
+    if _CAN_OVERLAP:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def wait_for_inputs():
+    """Return when all kernels ahead have ended and what they wrote can be read."""
+    if _CAN_OVERLAP:
+        gdc_wait()
