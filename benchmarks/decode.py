@@ -1,6 +1,6 @@
 """Decode speed through `Engine.step()`, sampling included, against the memory's speed.
 
-    python benchmarks/decode.py [--batch 1 8 32 64] [--steps 100] [--output results.json]
+    python -m benchmarks.decode [--batch 1 8 32 64] [--steps 100] [--save NAME]
 
 On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model. Prints a table
 and one JSON line. A row's roofline is the time to read the weights once and every row's state once,
@@ -10,17 +10,15 @@ and to write the states, at the bandwidth measured in the same run.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.models import bundled_model, random_7b
-from benchmarks.roofline import describe, measure
+from benchmarks.report import Table, about, finish
+from benchmarks.roofline import measure
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
@@ -89,7 +87,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--kernels", default="auto")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     roofline = measure(device)
@@ -97,32 +95,23 @@ def main() -> None:
     make = random_7b if device.type == "cuda" else bundled_model
     model = make(ops, device, torch.bfloat16)
     read = roofline.read_bytes_per_s
-    print(f"{describe(device)}, torch {torch.__version__}, {ops.name} kernels, {date.today()}")
-    print(f"reads {read / 1e9:.0f} GB/s\n")
-    print(f"{'rows':>5}{'step ms':>10}{'tok/s':>9}{'GB/s':>8}{'of roofline':>13}")
+    facts = about("decode", device, ops) | {"reads": f"{read / 1e9:.0f} GB/s"}
+    table = Table("rows", "step ms", "tok/s", "GB/s", "of roofline")
     rows = []
     for num_rows in options.batch:
         row = measure_batch(model, num_rows, steps=options.steps, read_bytes_per_s=read)
         rows.append(row)
-        print(
-            f"{num_rows:5}{row['step_ms']:10.3f}{row['tokens_per_s']:9.1f}"
-            f"{row['bytes_per_s'] / 1e9:8.0f}{row['share_of_roofline']:13.1%}",
-            flush=True,
+        table.add(
+            str(num_rows),
+            f"{row['step_ms']:.3f}",
+            f"{row['tokens_per_s']:.1f}",
+            f"{row['bytes_per_s'] / 1e9:.0f}",
+            f"{row['share_of_roofline']:.1%}",
         )
-    result = {
-        "benchmark": "decode",
-        "device": describe(device),
-        "torch": torch.__version__,
-        "kernels": ops.name,
-        "date": str(date.today()),
-        "read_bytes_per_s": read,
-        "rows": rows,
-    }
+    result: dict[str, Any] = {"benchmark": "decode", "read_bytes_per_s": read, "rows": rows}
     if device.type == "cuda":
         result["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
-    print(json.dumps(result))
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    finish("Decode", facts, table, result, options.save)
 
 
 if __name__ == "__main__":

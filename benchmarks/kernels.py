@@ -43,7 +43,7 @@ class Shapes:
     v: int = 0
 
 
-SHAPES_7B = Shapes(64, 4096, 8192, 256, prompts=(256, 2048), rows=(1, 8, 32), v=65024)
+SHAPES_7B = Shapes(64, 4096, 8192, 256, prompts=(256, 2048), rows=(1, 8, 32, 64), v=65024)
 SHAPES_CPU = Shapes(4, 512, 1024, 32, prompts=(64,), rows=(1, 8), v=8192)
 
 
@@ -53,7 +53,7 @@ class Work:
     shape: str
     num_bytes: int
     num_exponentials: int
-    calls: list[Callable[[], Tensor]]
+    calls: list[Callable[[], object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class Layer:
 
         self.hidden, self.norm_weight = normal(t, s.h, dtype=torch.float32), normal(s.h)
         self.x, self.z = normal(t, 2 * d).chunk(2, dim=-1)
-        self.dt, self.B, self.C = normal(t, s.r + 2 * n).split([s.r, n, n], dim=-1)
+        self.mixed, self.projected = normal(1, t, s.h), normal(1, t, s.r + 2 * n)
+        self.B, self.C = normal(t, 2 * n).split([n, n], dim=-1)
         self.delta = normal(t, d)
         self.conv_weight, self.conv_bias = normal(s.k, d), normal(d)
         self.A = -torch.arange(1.0, n + 1, device=device)[:, None].repeat(1, d)
@@ -103,33 +104,36 @@ def works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
 
 
 def linear_works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
-    """The matrix products of decoding one row, by `ops` and by torch."""
+    """The matrix products of decoding, by `ops` and by torch, as they are called."""
     s, dtype = shapes, torch.bfloat16 if device.type == "cuda" else torch.float32
     projected = s.r + 2 * s.n
     for i, o in [(s.h, 2 * s.d), (s.d, s.h), (s.d, projected), (s.r, s.d), (s.h, s.v)]:
-        x = torch.randn(1, i, device=device).to(dtype)
-        num_bytes = i * o * x.element_size()
+        num_bytes = i * o * dtype.itemsize
         copies = max(2, min(40, CACHE_BYTES // num_bytes))
         weights = [torch.randn(o, i, device=device).to(dtype) for _ in range(copies)]
-        for op, product in [("linear", ops.linear), ("torch's linear", F.linear)]:
-            calls = [partial(product, x, weight, None) for weight in weights]
-            yield Work(op, f"1 row, {i} → {o}", num_bytes, 0, calls)
+        ours = ops.linear if o in (2 * s.d, s.d) else ops.linear_addends
+        for rows in sorted({1, *s.rows}):
+            x = torch.randn(rows, i, device=device).to(dtype)
+            for op, product in [("linear", ours), ("torch's linear", F.linear)]:
+                calls = [partial(product, x, weight, None) for weight in weights]
+                yield Work(op, f"{rows} rows, {i} → {o}", num_bytes, 0, calls)
 
 
 def norm_works(ops: Ops, shapes: Shapes, layers: list[Layer], shape: str, t: int) -> Iterator[Work]:
     size = layers[0].x.element_size()
 
-    def block(layer: Layer) -> Callable[[], Tensor]:
-        return lambda: ops.rms_norm(layer.hidden, layer.norm_weight, 1e-5, layer.x.dtype)
+    def block(layer: Layer) -> Callable[[], tuple[Tensor, Tensor]]:
+        inputs = layer.hidden, layer.mixed, layer.norm_weight, 1e-5, layer.x.dtype
+        return lambda: ops.add_rms_norm(*inputs)
 
-    def mixer(layer: Layer) -> Callable[[], list[Tensor]]:
-        parts = layer.dt, layer.B, layer.C
-        return lambda: [ops.rms_norm(part, None, 1e-6, part.dtype) for part in parts]
+    def mixer(layer: Layer) -> Callable[[], tuple[Tensor, ...]]:
+        sizes = [shapes.r, shapes.n, shapes.n]
+        return lambda: ops.split_rms_norm(layer.projected, sizes, 1e-6, layer.x.dtype)
 
-    num_bytes = t * shapes.h * (4 + size)
-    yield Work("rms_norm", shape, num_bytes, 0, [block(layer) for layer in layers])
+    num_bytes = t * shapes.h * (8 + 2 * size)
+    yield Work("add_rms_norm", shape, num_bytes, 0, [block(layer) for layer in layers])
     num_bytes = t * (shapes.r + 2 * shapes.n) * 2 * size
-    yield Work("rms_norm ×3", shape, num_bytes, 0, [mixer(layer) for layer in layers])
+    yield Work("split_rms_norm", shape, num_bytes, 0, [mixer(layer) for layer in layers])
 
 
 def prefill_works(

@@ -1,6 +1,6 @@
 """Reading prompts through `Engine.step()`: tokens per second, and the peak memory while reading.
 
-    python -m benchmarks.prefill [--lengths 1024 8192 32768] [--chunk 2048] [--output results.json]
+    python -m benchmarks.prefill [--lengths 1024 8192 32768] [--chunk 2048] [--save NAME]
 
 On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model. Prints a table
 and one JSON line. Peak memory must not depend on the length.
@@ -9,18 +9,15 @@ and one JSON line. Peak memory must not depend on the length.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.decode import SAMPLING, engine_over
 from benchmarks.models import bundled_model, random_7b
-from benchmarks.roofline import describe
+from benchmarks.report import Table, about, finish
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.ops.select import select_ops
@@ -55,14 +52,13 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_024, 8_192, 32_768])
     parser.add_argument("--chunk", type=int, nargs="+", default=[2_048])
     parser.add_argument("--kernels", default="auto")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ops = select_ops(device, options.kernels)
     make = random_7b if device.type == "cuda" else bundled_model
     model = make(ops, device, torch.bfloat16)
-    print(f"{describe(device)}, torch {torch.__version__}, {ops.name} kernels, {date.today()}\n")
-    print(f"{'chunk':>7}{'tokens':>9}{'tok/s':>9}{'peak GB':>9}")
+    table = Table("chunk", "tokens", "tok/s", "peak GB")
     rows: list[dict[str, Any]] = []
     for chunk in options.chunk:
         engine = engine_over(model, max_running=1, max_prefill_tokens=chunk)
@@ -77,21 +73,14 @@ def main() -> None:
                 "peak_bytes": peak_bytes(device),
             }
             rows.append(row)
-            print(
-                f"{chunk:7}{length:9}{row['tokens_per_s']:9.0f}{row['peak_bytes'] / 1e9:9.3f}",
-                flush=True,
+            table.add(
+                str(chunk),
+                str(length),
+                f"{row['tokens_per_s']:.0f}",
+                f"{row['peak_bytes'] / 1e9:.3f}",
             )
-    result = {
-        "benchmark": "prefill",
-        "device": describe(device),
-        "torch": torch.__version__,
-        "kernels": ops.name,
-        "date": str(date.today()),
-        "rows": rows,
-    }
-    print(json.dumps(result))
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    facts = about("prefill", device, ops)
+    finish("Prefill", facts, table, {"benchmark": "prefill", "rows": rows}, options.save)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""A benchmark's result on paper: what ran where, the table as it was printed, and the figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.roofline import describe
+from falcon_mamba_app.ops import Ops
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def about(benchmark: str, device: torch.device, ops: Ops) -> dict[str, str]:
+    """What a figure is worth nothing without."""
+    versions = f"torch {torch.__version__}"
+    if device.type == "cuda":
+        import triton
+
+        versions += f", triton {triton.__version__}"
+    return {
+        "device": describe(device),
+        "versions": versions,
+        "kernels": ops.name,
+        "command": " ".join([f"python -m benchmarks.{benchmark}", *sys.argv[1:]]),
+        "date": str(date.today()),
+    }
+
+
+class Table:
+    """A Markdown table that prints each row as it comes."""
+
+    def __init__(self, *heads: str) -> None:
+        self.lines: list[str] = []
+        self._show(heads)
+        self._show(["--:"] * len(heads))
+
+    def add(self, *cells: str) -> None:
+        self._show(cells)
+
+    def _show(self, cells: tuple[str, ...] | list[str]) -> None:
+        self.lines.append(f"| {' | '.join(cells)} |")
+        print(self.lines[-1], flush=True)
+
+
+def finish(
+    title: str, facts: dict[str, str], table: Table, result: dict[str, Any], save: str | None
+) -> None:
+    """Print one JSON line; with a name to save under also write results/NAME.json and .md."""
+    line = json.dumps({**facts, **result})
+    print(line)
+    if save is None:
+        return
+    (RESULTS / f"{save}.json").write_text(line + "\n", encoding="utf-8")
+    page = [f"# {title}", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
+    page += table.lines
+    (RESULTS / f"{save}.md").write_text("\n".join(page) + "\n", encoding="utf-8")
