@@ -23,7 +23,7 @@ from falcon_mamba_app.engine.sampler import (
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.scoring import ScoredToken, ScoredTokens, score_rows
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.state_pool import StatePool
+from falcon_mamba_app.engine.state_pool import SCRATCH_SLOT, StatePool
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 
 # Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
@@ -68,9 +68,10 @@ class ModelRunner:
         self._model, self._pool = model, pool
         self._counts: dict[int, TokenCounts] = {}  # by seq_id, for sequences with penalties
         self._eos_token_ids = torch.tensor(sorted(eos_token_ids), device=model.device)
-        # By slot: what the newest decode step sampled, and whether that ended the reply.
-        self._last_token_ids = torch.zeros(pool.num_slots, dtype=torch.int64, device=model.device)
-        self._has_ended = torch.zeros(pool.num_slots, dtype=torch.bool, device=model.device)
+        # By slot: the token that the newest decode step sampled, and where the row goes on: in its
+        # slot, or in the scratch slot once that token has ended the reply.
+        carried = [[0] * pool.num_slots, list(range(pool.num_slots))]
+        self._carried = torch.tensor(carried, device=model.device)
         on_gpu = model.device.type == "cuda"
         self._graphs = DecodeGraphs(model, pool) if on_gpu else None
 
@@ -102,20 +103,21 @@ class ModelRunner:
     @torch.inference_mode()
     def decode(self, rows: list[Sequence]) -> DecodeStep:
         """Launch one step: feed each row its next token and sample the one after it."""
-        token_ids, slots, may_end = self._inputs(rows)
-        is_known = token_ids != ON_DEVICE
-        token_ids = torch.where(is_known, token_ids, self._last_token_ids[slots])
-        has_ended = self._has_ended[slots] & ~is_known
+        given, may_end = self._inputs(rows)
+        token_ids, slots = given
         # A reply that ended before the host knew of it must not move its state any more.
-        logits = self._logits(token_ids, torch.where(has_ended, 0, slots))
+        token_ids, live_slots = torch.where(
+            token_ids == ON_DEVICE, self._carried[:, slots], given
+        ).unbind()
+        logits = self._logits(token_ids, live_slots)
         scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
         self._penalize(logits, rows)
         numbers = [uniform(seq.seed, seq.num_launched_tokens) for seq in rows]
         params = self._to_device(pack_params([seq.sampling for seq in rows], numbers))
         sampled = self._model.ops.sample(logits, params)
         is_eos = (sampled.unsqueeze(1) == self._eos_token_ids).any(1)
-        self._last_token_ids[slots] = sampled
-        self._has_ended[slots] = has_ended | (is_eos & (may_end > 0))
+        live_slots = live_slots.masked_fill(is_eos & may_end, SCRATCH_SLOT)
+        self._carried[:, slots] = torch.stack([sampled, live_slots])
         self._count(sampled, rows)
         return self._fetch(rows, sampled, scores)
 
@@ -123,15 +125,17 @@ class ModelRunner:
         """Forget what is kept beside the sequence's state."""
         self._counts.pop(seq.seq_id, None)
 
-    def _inputs(self, rows: list[Sequence]) -> tuple[Tensor, Tensor, Tensor]:
-        """(b,) each: the token to feed or ON_DEVICE, the slot, whether end-of-sequence counts."""
+    def _inputs(self, rows: list[Sequence]) -> tuple[Tensor, Tensor]:
+        """(2, b): the token to feed or ON_DEVICE, and the slot; (b,): whether end-of-sequence
+        counts.
+        """
         values = [
             [ON_DEVICE if seq.next_token_id is None else seq.next_token_id for seq in rows],
             [seq.slot for seq in rows],
             [not seq.sampling.ignore_eos for seq in rows],
         ]
-        token_ids, slots, may_end = self._to_device(torch.tensor(values)).unbind()
-        return token_ids, slots, may_end
+        packed = self._to_device(torch.tensor(values))
+        return packed[:2], packed[2] > 0
 
     def _logits(self, token_ids: Tensor, slots: Tensor) -> Tensor:
         """(b, v) fp32; the states of the slots are advanced by their token."""
