@@ -108,11 +108,11 @@ def prefill(model: FalconMamba, states: States, slot: int, token_ids: list[int])
     """Read tokens into one slot; returns their logits (t, v)."""
     starts = torch.tensor([0, len(token_ids)])
     batch = Batch(torch.tensor(token_ids), torch.tensor([slot]), starts)
-    return model.logits(model(batch, states.conv, states.ssm))
+    return model.logits(model(batch, states.conv, states.ssm), is_step=batch.is_step)
 
 
 @torch.inference_mode()
 def decode(model: FalconMamba, states: States, slots: list[int], ids: list[int]) -> torch.Tensor:
     """Read one token into each slot; returns their logits (b, v)."""
     batch = Batch(torch.tensor(ids), torch.tensor(slots))
-    return model.logits(model(batch, states.conv, states.ssm))
+    return model.logits(model(batch, states.conv, states.ssm), is_step=batch.is_step)

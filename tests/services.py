@@ -19,7 +19,7 @@ from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
 
 def make_local_service(*, dtype: str = "float32", **limits: Any) -> LocalService:
-    """The bundled model on the CPU; fp32, because batches of other sizes round bf16 differently."""
+    """The bundled model on the CPU; in fp32, where answers are compared with transformers."""
     model = ModelSettings(model="nano", device="cpu", dtype=dtype)
     return LocalService(model, EngineSettings(**limits))
 

@@ -59,7 +59,7 @@ def logits_of_ours(model: FalconMamba, token_ids: list[int]) -> torch.Tensor:
     starts = torch.tensor([0, len(token_ids)])
     batch = Batch(torch.tensor(token_ids), torch.tensor([1]), starts)
     with torch.inference_mode():
-        return model.logits(model(batch, conv_states, ssm_states))
+        return model.logits(model(batch, conv_states, ssm_states), is_step=batch.is_step)
 
 
 def logits_of_transformers(folder: Path, token_ids: list[int]) -> torch.Tensor:

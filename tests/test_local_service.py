@@ -158,18 +158,22 @@ async def test_forgetting_a_session_drops_its_states_and_ids(service):
     assert service._reply_log.num_tokens == 0
 
 
-async def test_a_seeded_request_gives_the_same_text_alone_and_in_any_batch(service):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_a_seeded_request_gives_the_same_text_alone_and_in_any_batch(dtype):
+    service = make_local_service(dtype=dtype)
+    await service.start()
     requests = [
         ask(
             f"Tell me about the number {i}.",
-            sampling=SamplingParams(temperature=1.0, top_p=0.9, seed=i, max_new_tokens=20),
+            sampling=SamplingParams(temperature=1.0, top_p=0.9, seed=i, max_new_tokens=40),
         )
-        for i in range(6)
+        for i in range(12)
     ]
     alone = [reply_text(await collect(service, request)) for request in requests]
     batched = await asyncio.gather(*(collect(service, request) for request in requests))
     assert [reply_text(events) for events in batched] == alone
     assert len(set(alone)) > 1
+    await service.close()
 
 
 async def test_without_a_seed_replies_differ(service):

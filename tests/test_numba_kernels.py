@@ -218,15 +218,26 @@ def test_linear_equals_that_of_torch(num_rows, has_bias, dtype):
     x = torch.randn(num_rows, 90).to(dtype)[:, 3:]
     weight = torch.randn(37, 87).to(dtype)
     bias = torch.randn(37).to(dtype) if has_bias else None
-    assert_near(NUMBA.linear(x, weight, bias), F.linear(x, weight, bias))
+    expected = F.linear(x, weight, bias)
+    assert_near(NUMBA.linear(x, weight, bias), expected)
+    assert_near(NUMBA.linear_step(x, weight, bias), expected)
+
+
+@BOTH_DTYPES
+def test_a_row_of_a_step_is_the_same_bit_for_bit_alone_and_in_any_batch(dtype):
+    x, weight = torch.randn(11, 87).to(dtype), torch.randn(37, 87).to(dtype)
+    together = NUMBA.linear_step(x, weight, None)
+    for low in range(11):
+        for high in range(low + 1, 12):
+            assert torch.equal(NUMBA.linear_step(x[low:high], weight, None), together[low:high])
 
 
 def test_a_large_matrix_on_three_threads_equals_it_on_one_bit_for_bit(monkeypatch):
     x, weight = torch.randn(2, 20), torch.randn(3 * kernels.BLOCK + 5, 20)
-    expected = NUMBA.linear(x, weight, None)
+    expected = NUMBA.linear_step(x, weight, None)
     monkeypatch.setattr(numba_kernels, "MIN_WEIGHTS_PER_THREAD", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert torch.equal(NUMBA.linear(x, weight, None), expected)
+    assert torch.equal(NUMBA.linear_step(x, weight, None), expected)
 
 
 @numba.njit

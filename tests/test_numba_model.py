@@ -110,5 +110,5 @@ def test_packed_prompts_equal_each_alone(models):
         torch.tensor(sum(prompts.values(), [])), torch.tensor([3, 1]), torch.tensor([0, 9, 11])
     )
     with torch.inference_mode():
-        logits = model.logits(model(batch, packed.conv, packed.ssm))
+        logits = model.logits(model(batch, packed.conv, packed.ssm), is_step=batch.is_step)
     assert_close(logits, torch.cat(expected), **LOGITS)

@@ -81,7 +81,8 @@ class Reader:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        return self.model.logits(self.model(batch, self.conv_states, self.ssm_states))
+        hidden = self.model(batch, self.conv_states, self.ssm_states)
+        return self.model.logits(hidden, is_step=batch.is_step)
 
     def read(self, token_ids: Tensor, slots: list[int], starts: list[int]) -> Tensor:
         """Logits (t, v) after each token of packed sequences."""

@@ -76,7 +76,7 @@ class DecodeGraphs:
     def _step(self, batch_size: int) -> Tensor:
         batch = Batch(self._token_ids[:batch_size], self._slots[:batch_size])
         hidden = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
-        return self._model.logits(hidden)
+        return self._model.logits(hidden, is_step=True)
 
 
 def _ladder(max_rows: int) -> list[int]:

@@ -67,7 +67,8 @@ class ModelRunner:
     ) -> None:
         self._model, self._pool = model, pool
         self._counts: dict[int, TokenCounts] = {}  # by seq_id, for sequences with penalties
-        self._eos_token_ids = torch.tensor(sorted(eos_token_ids), device=model.device)
+        is_eos = [token_id in eos_token_ids for token_id in range(model.config.vocab_size)]
+        self._is_eos = torch.tensor(is_eos, device=model.device)
         # By slot: the token that the newest decode step sampled, and where the row goes on: in its
         # slot, or in the scratch slot once that token has ended the reply.
         carried = [[0] * pool.num_slots, list(range(pool.num_slots))]
@@ -103,7 +104,7 @@ class ModelRunner:
     @torch.inference_mode()
     def decode(self, rows: list[Sequence]) -> DecodeStep:
         """Launch one step: feed each row its next token and sample the one after it."""
-        given, may_end = self._inputs(rows)
+        given, slots_after_eos = self._inputs(rows)
         token_ids, slots = given
         # A reply that ended before the host knew of it must not move its state any more.
         token_ids, live_slots = torch.where(
@@ -115,8 +116,7 @@ class ModelRunner:
         numbers = [uniform(seq.seed, seq.num_launched_tokens) for seq in rows]
         params = self._to_device(pack_params([seq.sampling for seq in rows], numbers))
         sampled = self._model.ops.sample(logits, params)
-        is_eos = (sampled.unsqueeze(1) == self._eos_token_ids).any(1)
-        live_slots = live_slots.masked_fill(is_eos & may_end, SCRATCH_SLOT)
+        live_slots = torch.where(self._is_eos[sampled], slots_after_eos, live_slots)
         self._carried[:, slots] = torch.stack([sampled, live_slots])
         self._count(sampled, rows)
         return self._fetch(rows, sampled, scores)
@@ -126,23 +126,23 @@ class ModelRunner:
         self._counts.pop(seq.seq_id, None)
 
     def _inputs(self, rows: list[Sequence]) -> tuple[Tensor, Tensor]:
-        """(2, b): the token to feed or ON_DEVICE, and the slot; (b,): whether end-of-sequence
-        counts.
+        """(2, b): the token to feed or ON_DEVICE, and the slot; (b,): where the row goes on once
+        it has sampled an end-of-sequence.
         """
         values = [
             [ON_DEVICE if seq.next_token_id is None else seq.next_token_id for seq in rows],
             [seq.slot for seq in rows],
-            [not seq.sampling.ignore_eos for seq in rows],
+            [seq.slot if seq.sampling.ignore_eos else SCRATCH_SLOT for seq in rows],
         ]
         packed = self._to_device(torch.tensor(values))
-        return packed[:2], packed[2] > 0
+        return packed[:2], packed[2]
 
     def _logits(self, token_ids: Tensor, slots: Tensor) -> Tensor:
         """(b, v) fp32; the states of the slots are advanced by their token."""
         if self._graphs is not None:
             return self._graphs.logits(token_ids, slots)
         hidden = self._model(Batch(token_ids, slots), self._pool.conv_states, self._pool.ssm_states)
-        return self._model.logits(hidden)
+        return self._model.logits(hidden, is_step=True)
 
     def _penalize(self, logits: Tensor, rows: list[Sequence]) -> None:
         for i, seq in enumerate(rows):
@@ -192,7 +192,7 @@ class ModelRunner:
         predicted = chunk.seq.prompt_token_ids[chunk.start + 1 : chunk.end + 1]
         scores: list[ScoredToken] = []
         for tile in torch.split(hidden, SCORE_TILE):
-            logprobs = torch.log_softmax(self._model.logits(tile), -1)
+            logprobs = torch.log_softmax(self._model.logits(tile, is_step=False), -1)
             token_ids = torch.tensor(predicted[len(scores) : len(scores) + len(tile)])
             token_ids = token_ids.to(self._model.device)
             scores += score_rows(logprobs, token_ids, chunk.seq.score_prompt).as_list()

@@ -30,6 +30,11 @@ class Batch:
     slots: Tensor
     query_starts: Tensor | None = None
 
+    @property
+    def is_step(self) -> bool:
+        """Whether each sequence has exactly one token."""
+        return self.query_starts is None
+
 
 class RMSNorm(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
@@ -50,13 +55,13 @@ class Linear(nn.Linear):
         super().__init__(num_inputs, num_outputs, bias=bias)
         self._ops = ops
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, is_step: bool) -> Tensor:  # type: ignore[override]
         """(t, inputs) → (t, outputs)."""
-        return self._ops.linear(x, self.weight, self.bias)
+        return self._ops.linear_for(is_step=is_step)(x, self.weight, self.bias)
 
-    def addends(self, x: Tensor) -> Tensor:
+    def addends(self, x: Tensor, *, is_step: bool) -> Tensor:
         """(t, inputs) → (a, t, outputs), whose sum over a is the product."""
-        return self._ops.linear_addends(x, self.weight, self.bias)
+        return self._ops.linear_addends(x, self.weight, self.bias, is_step=is_step)
 
 
 class Mixer(nn.Module):
@@ -86,23 +91,25 @@ class Mixer(nn.Module):
         """(t, h) → (a, t, h), the output as addends; conv_states (s, k−1, d) and ssm_states
         (s, n, d) are advanced.
         """
-        x, z = self.in_proj(x).chunk(2, dim=-1)
+        is_step = batch.is_step
+        x, z = self.in_proj(x, is_step=is_step).chunk(2, dim=-1)
         x = self._conv(x, conv_states, batch)
-        dt, B, C = self._project(x)
+        dt, B, C = self._project(x, is_step=is_step)
         # dt_proj's bias is added in the scan, in fp32.
-        dt = self._ops.linear(dt, self.dt_proj.weight, None)
-        return self.out_proj.addends(self._scan(x, dt, B, C, z, ssm_states, batch))
+        dt = self._ops.linear_for(is_step=is_step)(dt, self.dt_proj.weight, None)
+        y = self._scan(x, dt, B, C, z, ssm_states, batch)
+        return self.out_proj.addends(y, is_step=is_step)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _project(self, x: Tensor, *, is_step: bool) -> tuple[Tensor, ...]:
         """(t, d) → dt (t, r), B and C (t, n)."""
         if self._eps is None:
-            return self.x_proj(x).split(self._sizes, dim=-1)
-        addends = self.x_proj.addends(x)
+            return self.x_proj(x, is_step=is_step).split(self._sizes, dim=-1)
+        addends = self.x_proj.addends(x, is_step=is_step)
         return self._ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
 
     def _conv(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
         inputs = (x, self.conv_weight, self.conv1d.bias, conv_states, batch.slots)
-        if batch.query_starts is None:
+        if batch.is_step:
             return self._ops.conv_step(*inputs)
         return self._ops.conv_prefill(*inputs, batch.query_starts)
 
@@ -117,7 +124,7 @@ class Mixer(nn.Module):
         batch: Batch,
     ) -> Tensor:
         inputs = (x, dt, self.A, B, C, self.D32, z, self.dt_bias, ssm_states, batch.slots)
-        if batch.query_starts is None:
+        if batch.is_step:
             return self._ops.scan_step(*inputs)
         return self._ops.scan_prefill(*inputs, batch.query_starts)
 
@@ -193,6 +200,6 @@ class FalconMamba(nn.Module):
             hidden, addends = layer(hidden, addends, conv, ssm, batch)
         return self.backbone.norm_f(hidden, addends)[1]
 
-    def logits(self, normed: Tensor) -> Tensor:
+    def logits(self, normed: Tensor, *, is_step: bool) -> Tensor:
         """(t, h) from `forward` → (t, v) fp32."""
-        return total(self.lm_head.addends(normed)).float()
+        return total(self.lm_head.addends(normed, is_step=is_step)).float()

@@ -43,15 +43,22 @@ class Ops:
     scan_prefill: Callable[..., Tensor]
     scan_step: Callable[..., Tensor]
     linear: Callable[..., Tensor] = F.linear
+    linear_step: Callable[..., Tensor] | None = None  # of a decode step; None: as any other
     sample: Callable[..., Tensor] = sample
 
-    def linear_addends(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear_for(self, *, is_step: bool) -> Callable[..., Tensor]:
+        """The product for the rows of a decode step, or for tokens of prompts."""
+        return self.linear_step if is_step and self.linear_step else self.linear
+
+    def linear_addends(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, is_step: bool
+    ) -> Tensor:
         """(a, t, o), x's dtype or fp32, whose sum over a is linear(x, weight, bias).
 
         For the two norms below, which take the sum as they read: where a product is computed in
         shares, no pass of its own is spent on adding them up.
         """
-        return self.linear(x, weight, bias).unsqueeze(0)
+        return self.linear_for(is_step=is_step)(x, weight, bias).unsqueeze(0)
 
     def add_rms_norm(
         self, hidden: Tensor, addends: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype
