@@ -142,7 +142,7 @@ class ModelRunner:
         if self._graphs is not None:
             return self._graphs.logits(token_ids, slots)
         hidden = self._model(Batch(token_ids, slots), self._pool.conv_states, self._pool.ssm_states)
-        return self._model.logits(hidden)
+        return self._model.logits(hidden, is_step=True)
 
     def _penalize(self, logits: Tensor, rows: list[Sequence]) -> None:
         for i, seq in enumerate(rows):
@@ -192,7 +192,7 @@ class ModelRunner:
         predicted = chunk.seq.prompt_token_ids[chunk.start + 1 : chunk.end + 1]
         scores: list[ScoredToken] = []
         for tile in torch.split(hidden, SCORE_TILE):
-            logprobs = torch.log_softmax(self._model.logits(tile), -1)
+            logprobs = torch.log_softmax(self._model.logits(tile, is_step=False), -1)
             token_ids = torch.tensor(predicted[len(scores) : len(scores) + len(tile)])
             token_ids = token_ids.to(self._model.device)
             scores += score_rows(logprobs, token_ids, chunk.seq.score_prompt).as_list()
