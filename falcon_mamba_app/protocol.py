@@ -25,6 +25,7 @@ FinishReason = Literal["stop", "length"]
 ServiceStatus = Literal["loading", "ready", "failed"]
 
 MAX_STOP_STRINGS = 16
+MAX_STOP_LENGTH = 1_000
 MAX_LOGPROBS = 20
 
 
@@ -66,7 +67,7 @@ class SamplingParams:
         _check_integer("top_k", self.top_k, 0, 2**31 - 1)
         _check_range("top_p", self.top_p, 0.0, 1.0, low_is_open=True)
         _check_range("min_p", self.min_p, 0.0, 1.0)
-        _check_range("repetition_penalty", self.repetition_penalty, 0.0, 10.0, low_is_open=True)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 10.0)
         _check_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _check_integer("max_new_tokens", self.max_new_tokens, 0, 2**31 - 1)
@@ -74,11 +75,11 @@ class SamplingParams:
             _check_integer("seed", self.seed, -(2**63), 2**63 - 1)
         if self.logprobs is not None:
             _check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
-        if len(self.stop) > MAX_STOP_STRINGS or not all(
-            isinstance(s, str) and s for s in self.stop
-        ):
+        are_strings = all(isinstance(s, str) and 0 < len(s) <= MAX_STOP_LENGTH for s in self.stop)
+        if len(self.stop) > MAX_STOP_STRINGS or not are_strings:
             raise InvalidRequest(
-                f"stop takes up to {MAX_STOP_STRINGS} non-empty strings", param="stop"
+                f"stop takes up to {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_LENGTH} characters",
+                param="stop",
             )
 
 

@@ -353,6 +353,66 @@ def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypat
     assert engine.pool.num_free == 4
 
 
+def test_without_memory_for_a_snapshot_the_reply_goes_on_and_nothing_is_kept(
+    model, make_engine, monkeypatch
+):
+    engine, prompt = make_engine(model), random_prompt(20)
+
+    def no_memory(*args):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(engine.pool, "save", no_memory)
+    reply = generate(engine, prompt, session_id="s")
+    assert reply == generate(make_engine(model), prompt)
+    assert len(engine.snapshots) == 0
+
+
+def test_without_memory_to_restore_a_snapshot_the_prompt_is_read_again(
+    model, make_engine, monkeypatch
+):
+    engine, prompt = make_engine(model), random_prompt(20)
+    expected = generate(engine, prompt, session_id="s")
+
+    def no_memory(slot, state):
+        engine.pool.ssm_states[:, slot] = 7.0  # half done
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(engine.pool, "restore", no_memory)
+    seq = make_sequence(prompt, session_id="s")
+    engine.add(seq)
+    assert Admitted(seq.seq_id, 0) in finish(engine)
+    assert seq.output_token_ids == expected
+
+
+def test_a_session_forgotten_in_mid_reply_leaves_nothing(model, make_engine):
+    engine = make_engine(model)
+    seq = make_sequence(random_prompt(12), session_id="s", max_new_tokens=30)
+    engine.add(seq)
+    for _ in range(5):
+        engine.step()
+    engine.forget("s")
+    finish(engine)
+    assert len(seq.output_token_ids) == 30
+    assert len(engine.snapshots) == 0
+
+
+def test_the_same_retry_leaves_the_newest_state_where_it_was(model, make_engine):
+    engine, prompt = make_engine(model), random_prompt(12)
+    generate(engine, prompt, session_id="s")
+    newest = engine.snapshots.newest("s").token_ids
+    generate(engine, prompt, session_id="s")
+    assert engine.snapshots.newest("s").token_ids == newest
+
+
+def test_logits_that_are_no_numbers_stay_within_the_vocabulary(make_engine):
+    broken = ours(make_model("falcon_mamba"))
+    broken.backbone.norm_f.weight.fill_(float("nan"))
+    engine = make_engine(broken)
+    for temperature in (0.0, 1.0):
+        reply = generate(engine, random_prompt(5), temperature=temperature)
+        assert all(0 <= token_id < broken.config.vocab_size for token_id in reply)
+
+
 def test_a_thousand_random_joins_leaves_cancels_and_retries_change_no_answer(model, make_engine):
     """Every request that ends is compared with the same request run alone; slots are counted."""
     rng = random.Random(7)

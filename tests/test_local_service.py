@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing
 
 import pytest
+import torch
+from safetensors.torch import load as load_tensors
 
 from falcon_mamba_app.errors import (
     EngineFailure,
     InvalidRequest,
     NotFound,
     NotReady,
+    NotSupported,
     Overloaded,
     PromptTooLong,
 )
@@ -330,6 +334,109 @@ async def test_a_damaged_or_foreign_state_is_refused_and_changes_nothing(service
     assert service.stats().snapshots == own
 
 
+def rewritten(data, *, replies=None, **tensors):
+    """A state's file with other replies or tensors in it."""
+    from safetensors.torch import save
+
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    if replies is not None:
+        metadata["replies"] = json.dumps(replies)
+    return save({**load_tensors(data), **tensors}, metadata)
+
+
+async def test_a_crafted_state_is_refused_before_any_of_it_is_kept(service):
+    await collect(service, ask("Hello", session_id="s"))
+    data = await service.export_state("s")
+    own = service.stats().snapshots
+    digest = "00" * 16
+    ssm = load_tensors(data)["ssm_state"]
+    for bad in (
+        rewritten(data, replies=[{"prompt_digest": digest, "token_ids": [9_000]}]),
+        rewritten(data, replies=[{"prompt_digest": digest, "token_ids": [4_000_000_000]}]),
+        rewritten(data, replies=[{"prompt_digest": digest, "token_ids": []}]),
+        rewritten(data, replies={"prompt_digest": digest}),
+        rewritten(data, token_ids=torch.tensor([8_192], dtype=torch.int32)),
+        rewritten(data, token_ids=torch.tensor([-1], dtype=torch.int32)),
+        rewritten(data, token_ids=torch.zeros(0, dtype=torch.int32)),
+        rewritten(data, ssm_state=ssm.double()),
+        rewritten(data, ssm_state=ssm.to(torch.float8_e4m3fn)),
+        rewritten(data, ssm_state=torch.full_like(ssm, 3e38)),
+        rewritten(data, ssm_state=torch.full_like(ssm, float("nan"))),
+        rewritten(data, ssm_state=ssm[:1]),
+    ):
+        with pytest.raises(InvalidRequest):
+            await service.import_state("other", bad)
+    assert service.stats().snapshots == own
+    with pytest.raises(NotFound):
+        await service.export_state("other")
+
+
+async def test_a_server_that_keeps_no_states_takes_none_in(service):
+    await collect(service, ask("Hello", session_id="s"))
+    data = await service.export_state("s")
+    other = make_local_service(snapshot_bytes=0)
+    await other.start()
+    with pytest.raises(NotSupported, match="--snapshot-bytes"):
+        await other.import_state("s", data)
+    await other.close()
+
+
+async def test_giving_up_on_an_export_harms_nobody(service):
+    await collect(service, ask("Hello", session_id="s"))
+    stream = service.generate(ask("Tell me a story.", sampling=LONG))
+    await anext(stream)
+    for _ in range(20):
+        export = asyncio.create_task(service.export_state("s"))
+        await asyncio.sleep(0)
+        export.cancel()
+    rest = [event async for event in stream]
+    assert isinstance(rest[-1], Finished)
+    assert service.stats().status == "ready"
+
+
+async def test_giving_up_while_the_model_loads_leaves_no_error():
+    service = make_local_service()
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await service.close()
+    assert service.stats().status == "failed"
+    assert "stopping" in service.stats().detail
+
+
+async def test_a_session_forgotten_in_mid_reply_leaves_nothing(service):
+    stream = service.generate(ask("Tell me a story.", session_id="s", sampling=LONG))
+    async for event in stream:
+        if isinstance(event, TextDelta):
+            break
+    service.forget("s")
+    await stream.aclose()
+    await settled(lambda: service.stats().running == 0)
+    with pytest.raises(NotFound):
+        await service.export_state("s")
+    assert service._reply_log.num_tokens == 0
+
+
+async def test_a_reader_that_stalls_after_the_end_holds_no_place():
+    service = make_local_service(max_running=1, max_waiting=0)
+    await service.start()
+    stalled = service.generate(ask("Hello"))
+    await anext(stalled)
+    await settled(lambda: all(stream.has_ended for stream in service._streams.values()))
+    assert isinstance((await collect(service, ask("Hello")))[-1], Finished)
+    await stalled.aclose()
+    await service.close()
+
+
+async def test_a_flood_of_empty_messages_is_refused_before_it_is_encoded(service, monkeypatch):
+    monkeypatch.setattr(service._encoder, "encode", lambda *args: pytest.fail("was encoded"))
+    messages = tuple(Message("user", "") for _ in range(200_000))
+    with pytest.raises(PromptTooLong, match="200000 messages"):
+        await collect(service, GenerationRequest(prompt=messages))
+
+
 async def test_a_failing_engine_fails_open_streams_and_turns_the_service_down(service, monkeypatch):
     stream = service.generate(ask("Tell me a story.", sampling=LONG))
     await anext(stream)
@@ -388,8 +495,6 @@ async def test_stats_describe_the_model_and_count(service):
 
 
 def test_a_missing_gpu_is_said_before_anything_starts():
-    import torch
-
     from falcon_mamba_app.errors import SettingsError
     from falcon_mamba_app.settings import EngineSettings, ModelSettings
 

@@ -83,15 +83,6 @@ def test_a_prompt_of_nothing_but_broken_bytes_does_no_harm(backend, vocabulary):
     )
 
 
-def test_text_ends_count_the_characters_complete_after_each_id(backend, vocabulary):
-    ids = backend.encode("naïve 🦅!").ids
-    detokenizer = Detokenizer(vocabulary)
-    for token_id in ids:
-        detokenizer.feed(token_id)
-    complete = [len(backend.decode(ids[: i + 1]).rstrip("\ufffd")) for i in range(len(ids))]
-    assert detokenizer.text_ends == complete
-
-
 def test_a_long_run_of_broken_bytes_costs_the_same_for_each(backend, vocabulary):
     lone = next(i for i in range(backend.get_vocab_size()) if vocabulary.token_bytes(i) == b"\x80")
     started = time.perf_counter()

@@ -7,6 +7,7 @@ asyncio; it has no thread of its own, so tests call `step()` themselves.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,12 @@ from falcon_mamba_app.engine.model_runner import DecodeStep, ModelRunner, Sample
 from falcon_mamba_app.engine.scheduler import PrefillChunk, Scheduler
 from falcon_mamba_app.engine.scoring import ScoredToken
 from falcon_mamba_app.engine.sequence import Sequence, Status
-from falcon_mamba_app.engine.snapshot_store import SnapshotStore
+from falcon_mamba_app.engine.snapshot_store import Snapshot, SnapshotStore
 from falcon_mamba_app.engine.state_pool import StatePool
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Prefilled:
 
     seq_id: int
     num_computed_tokens: int
+    num_tokens: int  # read in this step
     scores: list[ScoredToken]  # of this chunk, for sequences that score their prompt
 
 
@@ -131,6 +135,13 @@ class Engine:
         if seq is not None and seq.status is not Status.FINISHED:
             self._finish(seq)
 
+    def forget(self, session_id: str) -> None:
+        """Drop the session's snapshots, and keep none of what it is reading or writing now."""
+        self.snapshots.forget(session_id)
+        for seq in self._sequences.values():
+            if seq.session_id == session_id:
+                seq.session_id = None
+
     def step(self) -> list[EngineEvent]:
         """Advance every running sequence once; returns what became known, in order."""
         events, self._late_events = self._late_events, []
@@ -164,12 +175,21 @@ class Engine:
         if seq.session_id is not None and seq.score_prompt is None:
             snapshot = self.snapshots.longest_prefix(seq.session_id, seq.prompt_token_ids)
             if snapshot is not None:
-                self.pool.restore(seq.slot, snapshot.state)
-                seq.num_computed_tokens = snapshot.num_tokens
+                self._restore(seq, snapshot)
         seq.status = Status.PREFILLING
         is_read = seq.num_remaining_prefill_tokens == 0
         admitted = Admitted(seq.seq_id, seq.num_computed_tokens)
         return [admitted, *(self._end_prefill(seq) if is_read else [])]
+
+    def _restore(self, seq: Sequence, snapshot: Snapshot) -> None:
+        """Begin from the snapshot, or from nothing where there is no memory for the copy."""
+        assert seq.slot is not None, f"{seq.seq_id=} has no slot"
+        try:
+            self.pool.restore(seq.slot, snapshot.state)
+            seq.num_computed_tokens = snapshot.num_tokens
+        except torch.OutOfMemoryError:
+            logger.warning("no memory to restore %d tokens; reading again", snapshot.num_tokens)
+            self.pool.clear(seq.slot)
 
     def _decode(self, rows: list[Sequence]) -> DecodeStep:
         launched = self._runner.decode(rows)
@@ -212,7 +232,9 @@ class Engine:
         for chunk in chunks:
             seq = chunk.seq
             seq.num_computed_tokens = chunk.end
-            events.append(Prefilled(seq.seq_id, chunk.end, scores.get(seq.seq_id, [])))
+            num_tokens = chunk.end - chunk.start
+            seq_scores = scores.get(seq.seq_id, [])
+            events.append(Prefilled(seq.seq_id, chunk.end, num_tokens, seq_scores))
             if seq.num_remaining_prefill_tokens == 0:
                 events += self._end_prefill(seq)
         return events
@@ -248,5 +270,9 @@ class Engine:
         if seq.session_id is None or seq.slot is None or seq.num_computed_tokens == 0:
             return
         token_ids = seq.computed_token_ids
-        if not self.snapshots.has(seq.session_id, token_ids):
+        if self.snapshots.touch(seq.session_id, token_ids):
+            return
+        try:
             self.snapshots.put(seq.session_id, token_ids, self.pool.save(seq.slot))
+        except torch.OutOfMemoryError:
+            logger.warning("no memory for a snapshot of %d tokens", len(token_ids))

@@ -116,6 +116,8 @@ class ModelRunner:
         numbers = [uniform(seq.seed, seq.num_launched_tokens) for seq in rows]
         params = self._to_device(pack_params([seq.sampling for seq in rows], numbers))
         sampled = self._model.ops.sample(logits, params)
+        # Logits that are no numbers must not lead outside the vocabulary.
+        sampled.clamp_(0, self._model.config.vocab_size - 1)
         live_slots = torch.where(self._is_eos[sampled], slots_after_eos, live_slots)
         self._carried[:, slots] = torch.stack([sampled, live_slots])
         self._count(sampled, rows)

@@ -23,6 +23,9 @@ from falcon_mamba_app.model.falcon_mamba import FalconMamba
 
 FORMAT = "falcon-mamba-state-1"
 FINGERPRINT_ROWS = 16
+STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# States of real models stay below a thousand; products of numbers up to here stay finite in fp32.
+MAX_MAGNITUDE = 1e6
 
 
 def fingerprint(model: FalconMamba) -> str:
@@ -41,8 +44,10 @@ def fingerprint(model: FalconMamba) -> str:
 
 
 def to_bytes(snapshot: Snapshot, *, model_fingerprint: str, replies: list[Any]) -> bytes:
-    """The file. `replies` is JSON data that comes back from `from_bytes` as it is."""
-    snapshot.state.wait()
+    """The file of a snapshot that has arrived in host memory.
+
+    `replies` is JSON data that comes back from `from_bytes` as it is.
+    """
     tensors = {
         "token_ids": torch.tensor(snapshot.token_ids, dtype=torch.int32),
         "conv_state": snapshot.state.conv.contiguous(),
@@ -59,7 +64,10 @@ def to_bytes(snapshot: Snapshot, *, model_fingerprint: str, replies: list[Any]) 
 def from_bytes(
     data: bytes, *, config: ModelConfig, conv_dtype: torch.dtype, model_fingerprint: str
 ) -> tuple[Snapshot, Any]:
-    """The snapshot and the replies of a file. Raises InvalidRequest with the first thing wrong."""
+    """The snapshot and the replies of a file, the replies as they are there.
+
+    Raises InvalidRequest with the first thing wrong. Nothing here touches the device.
+    """
     metadata = _metadata(data)
     if metadata.get("format") != FORMAT:
         raise InvalidRequest(f"this file is no saved state: its format is not {FORMAT!r}")
@@ -72,10 +80,9 @@ def from_bytes(
         raise InvalidRequest(f"this state's file is damaged: {error}") from error
     token_ids = _checked_token_ids(tensors.get("token_ids"), config.vocab_size)
     layers, d = config.num_layers, config.d_inner
-    conv = _checked_state(tensors.get("conv_state"), "conv_state", (layers, config.d_conv - 1, d))
-    ssm = _checked_state(tensors.get("ssm_state"), "ssm_state", (layers, config.d_state, d))
-    state = State(conv.to(conv_dtype), ssm.float())
-    return Snapshot(pack_token_ids(token_ids), state), replies
+    conv = _checked_state(tensors, "conv_state", (layers, config.d_conv - 1, d), conv_dtype)
+    ssm = _checked_state(tensors, "ssm_state", (layers, config.d_state, d), torch.float32)
+    return Snapshot(pack_token_ids(token_ids), State(conv, ssm)), replies
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
@@ -99,12 +106,19 @@ def _checked_token_ids(token_ids: torch.Tensor | None, vocab_size: int) -> list[
     return token_ids.tolist()
 
 
-def _checked_state(state: torch.Tensor | None, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    if state is None or tuple(state.shape) != shape or not state.is_floating_point():
+def _checked_state(
+    tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    """The tensor in `dtype`; every number is finite there, and of a size that states have."""
+    state = tensors.get(name)
+    if state is None or tuple(state.shape) != shape or state.dtype not in STATE_DTYPES:
         found = "nothing" if state is None else f"{state.dtype} of shape {tuple(state.shape)}"
         raise InvalidRequest(
             f"this state's file has {found} as {name}; it must be of shape {shape}"
         )
-    if not bool(torch.isfinite(state).all()):
-        raise InvalidRequest(f"this state's file has numbers in {name} that are not finite")
+    state = state.to(dtype)
+    if not bool((state.abs() <= MAX_MAGNITUDE).all()):  # false for what is no number, too
+        raise InvalidRequest(
+            f"this state's file has numbers in {name} beyond ±{MAX_MAGNITUDE:g}, or none at all"
+        )
     return state

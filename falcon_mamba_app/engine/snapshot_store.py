@@ -47,9 +47,12 @@ class SnapshotStore:
     def __len__(self) -> int:
         return len(self._order)
 
-    def has(self, session_id: str, token_ids: SequenceABC[int]) -> bool:
-        """Whether exactly these tokens have a snapshot already."""
-        return pack_token_ids(token_ids) in self._sessions.get(session_id, {})
+    def touch(self, session_id: str, token_ids: SequenceABC[int]) -> bool:
+        """Mark the snapshot of exactly these tokens as used now; False when there is none."""
+        key = session_id, pack_token_ids(token_ids)
+        if key in self._order:
+            self._order.move_to_end(key)
+        return key in self._order
 
     def put(self, session_id: str, token_ids: SequenceABC[int], state: State) -> None:
         """Keep the state under its tokens, evicting others as needed; one too large is dropped."""

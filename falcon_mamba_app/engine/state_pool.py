@@ -69,9 +69,13 @@ class StatePool:
     def take(self) -> int:
         """A slot whose state is that of an empty sequence."""
         slot = self._free.pop()
+        self.clear(slot)
+        return slot
+
+    def clear(self, slot: int) -> None:
+        """Make the slot's state that of an empty sequence."""
         self.conv_states[:, slot].zero_()
         self.ssm_states[:, slot].zero_()
-        return slot
 
     def release(self, slot: int) -> None:
         """Give the slot back; its contents are void."""

@@ -79,6 +79,8 @@ class EngineWorker:
         future: Future[Result] = Future()
 
         def command(engine: Engine) -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # whoever asked has given up
             try:
                 future.set_result(function(engine))
             except Exception as error:
@@ -95,6 +97,7 @@ class EngineWorker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        self._ready.set_running_or_notify_cancel()  # from here on it cannot be cancelled
         try:
             engine = self._make_engine()
         except BaseException as error:
@@ -109,6 +112,7 @@ class EngineWorker:
                     self._on_events(events)
         except Exception as error:
             logger.exception("the engine failed")
+            self.stats = EngineStats()
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             self._on_failure(EngineFailure(f"the engine failed ({reason}); restart the server"))
             self._serve_snapshots(engine)

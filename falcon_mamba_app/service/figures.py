@@ -14,7 +14,7 @@ from falcon_mamba_app.metrics import RollingRate
 WINDOW_S = 5.0
 
 
-class Figures:
+class Counters:
     """Counters that only grow, and rates over the last seconds. Read and written by one thread."""
 
     def __init__(self) -> None:
@@ -24,7 +24,6 @@ class Figures:
         self._completion_tokens = 0
         self._decode_rate = RollingRate(WINDOW_S)
         self._prefill_rate = RollingRate(WINDOW_S)
-        self._num_computed: dict[int, int] = {}  # by seq_id, while its prompt is read
 
     def count_request(self, num_prompt_tokens: int) -> None:
         self._requests += 1
@@ -33,17 +32,13 @@ class Figures:
     def count_event(self, event: EngineEvent, *, now_s: float) -> None:
         """Take in what one step did for one sequence."""
         match event:
-            case Admitted(seq_id=seq_id, num_reused_tokens=num_reused):
+            case Admitted(num_reused_tokens=num_reused):
                 self._reused_tokens += num_reused
-                self._num_computed[seq_id] = num_reused
-            case Prefilled(seq_id=seq_id, num_computed_tokens=num_computed):
-                before = self._num_computed.get(seq_id, 0)
-                self._prefill_rate.add(num_computed - before, now_s=now_s)
-                self._num_computed[seq_id] = num_computed
+            case Prefilled(num_tokens=num_tokens):
+                self._prefill_rate.add(num_tokens, now_s=now_s)
             case Sampled():
                 self._completion_tokens += 1
                 self._decode_rate.add(1, now_s=now_s)
-                self._num_computed.pop(event.seq_id, None)
 
     def as_stats(self, *, now_s: float) -> dict[str, Any]:
         """The fields of ServiceStats that are counted here."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.snapshot_file import fingerprint
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
@@ -54,11 +55,12 @@ class Loader:
             raise SettingsError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
         self._checkpoint, self._defaults, self._limits = checkpoint, defaults, limits
         self._device = torch.device("cuda" if has_cuda else "cpu")
-        self._dtype = choose_dtype(model.dtype, self._device)
-        if self._dtype == torch.float16 and not has_cuda:
+        self.dtype = choose_dtype(model.dtype, self._device)
+        if self.dtype == torch.float16 and not has_cuda:
             raise SettingsError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
         self._ops = select_ops(self._device, model.kernels)
         self.progress = Progress(0.0, "starting")
+        self.fingerprint = ""  # of the weights, once they are loaded
         self.model_info = self._describe()
 
     def make_engine(self) -> Engine:
@@ -69,12 +71,13 @@ class Loader:
         model = load_model(
             self._checkpoint,
             device=self._device,
-            dtype=self._dtype,
+            dtype=self.dtype,
             make_model=lambda config: FalconMamba(config, ops),
             on_progress=self._on_progress,
         )
         assert isinstance(model, FalconMamba), type(model)
         self.model_info = replace(self.model_info, weights_bytes=weights_bytes(model))
+        self.fingerprint = fingerprint(model)
         engine = Engine(
             model,
             eos_token_ids=self._defaults.eos_token_ids,
@@ -102,10 +105,10 @@ class Loader:
             is_bundled=self._checkpoint.is_bundled,
             family=config.family,
             num_parameters=config.num_parameters(),
-            dtype=str(self._dtype).removeprefix("torch."),
+            dtype=str(self.dtype).removeprefix("torch."),
             device=_device_name(self._device, self._limits.threads),
             kernels=self._ops.name,
-            state_bytes=config.state_bytes(self._dtype.itemsize),
+            state_bytes=config.state_bytes(self.dtype.itemsize),
             kv_bytes_per_token=config.kv_bytes_per_token(),
             trained_context_tokens=self._checkpoint.trained_context_tokens,
             max_prompt_tokens=self._limits.max_prompt_tokens,

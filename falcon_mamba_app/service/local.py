@@ -20,6 +20,7 @@ import torch
 from falcon_mamba_app.engine import snapshot_file
 from falcon_mamba_app.engine.engine import Engine, EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.worker import EngineWorker
 from falcon_mamba_app.errors import (
     EngineFailure,
@@ -27,6 +28,7 @@ from falcon_mamba_app.errors import (
     InvalidRequest,
     NotFound,
     NotReady,
+    NotSupported,
     Overloaded,
     PromptTooLong,
 )
@@ -38,12 +40,12 @@ from falcon_mamba_app.protocol import (
     ServiceStats,
     ServiceStatus,
 )
-from falcon_mamba_app.service.figures import Figures, process_memory
+from falcon_mamba_app.service.figures import Counters, process_memory
 from falcon_mamba_app.service.loader import Loader
 from falcon_mamba_app.service.stream import Stream
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.text.chat import PromptEncoder
-from falcon_mamba_app.text.reply_log import ReplyLog
+from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class LocalService:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: dict[int, Stream] = {}
         self._seq_ids = itertools.count(1)
-        self._figures = Figures()
+        self._counters = Counters()
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -103,7 +105,8 @@ class LocalService:
             )
             self._fail(failure)
             raise failure from error
-        self._status = "ready"
+        if self._status == "loading":  # it may have been closed meanwhile
+            self._status = "ready"
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         self._refuse_unless_ready()
@@ -122,18 +125,23 @@ class LocalService:
         self._check_limits(request)
         if _num_characters(request) > MAX_INLINE_CHARACTERS:
             encode = asyncio.to_thread(self._encoder.encode, request.prompt, request.session_id)
-            prompt = await encode
+            prompt_ids = await encode
         else:
-            prompt = self._encoder.encode(request.prompt, request.session_id)
-        num_tokens, limit = len(prompt.token_ids), self._limits.max_prompt_tokens
-        if num_tokens > limit:
+            prompt_ids = self._encoder.encode(request.prompt, request.session_id)
+        self._check_length(len(prompt_ids), "tokens")
+        return prompt_ids
+
+    def _check_length(self, length: int, unit: str) -> None:
+        limit = self._limits.max_prompt_tokens
+        if length > limit:
             raise PromptTooLong(
-                f"the prompt has {num_tokens} tokens; this server accepts at most {limit}"
+                f"the prompt has {length} {unit}; this server accepts at most {limit} tokens"
                 " (--max-prompt-tokens)"
             )
-        return prompt.token_ids
 
     def _check_limits(self, request: GenerationRequest) -> None:
+        if not isinstance(request.prompt, str):  # each message and each id is a token at least
+            self._check_length(len(request.prompt), "messages or ids")
         asked, limit = request.sampling.max_new_tokens, self._limits.max_new_tokens
         if asked > limit:
             raise InvalidRequest(
@@ -150,7 +158,8 @@ class LocalService:
     def _open(self, request: GenerationRequest, prompt_ids: list[int], started_s: float) -> Stream:
         """Hand the request to the engine. Raises Overloaded."""
         limit = self._limits.max_running + self._limits.max_waiting
-        if len(self._streams) >= limit:
+        # A finished reply that is still being fetched holds no slot and no place.
+        if sum(not stream.has_ended for stream in self._streams.values()) >= limit:
             raise Overloaded(
                 f"{limit} requests are being answered or in line; try again in a few seconds"
             )
@@ -171,7 +180,7 @@ class LocalService:
             started_s=started_s,
         )
         self._streams[seq.seq_id] = stream
-        self._figures.count_request(len(prompt_ids))
+        self._counters.count_request(len(prompt_ids))
         self._worker.add(seq)
         return stream
 
@@ -180,13 +189,9 @@ class LocalService:
         self._streams.pop(stream.seq_id, None)
         if not stream.has_ended:
             self._worker.abort(stream.seq_id)
-        if stream.request.session_id is not None and stream.reply_ids:
-            self._reply_log.record(
-                stream.request.session_id,
-                stream.prompt_ids,
-                stream.reply_ids,
-                stream.text_ends,
-            )
+        session_id = stream.request.session_id
+        if session_id is not None and not stream.is_forgotten:
+            self._reply_log.record(session_id, stream.prompt_ids, stream.reply_ids)
 
     def _post(self, events: list[EngineEvent]) -> None:
         """From the engine's thread: one crossing for all events of a step."""
@@ -202,7 +207,7 @@ class LocalService:
     def _deliver(self, events: list[EngineEvent]) -> None:
         now_s = time.monotonic()
         for event in events:
-            self._figures.count_event(event, now_s=now_s)
+            self._counters.count_event(event, now_s=now_s)
             stream = self._streams.get(event.seq_id)
             if stream is not None:
                 stream.put(event, now_s)
@@ -213,50 +218,65 @@ class LocalService:
             stream.fail(failure)
 
     def _refuse_unless_ready(self) -> None:
-        if self._status == "loading":
-            raise NotReady(f"the model is still loading ({self._loader.progress.what}); try again")
+        self._refuse_while_loading()
         if self._failure is not None:
             raise EngineFailure(str(self._failure))
 
+    def _refuse_while_loading(self) -> None:
+        if self._status == "loading":
+            raise NotReady(f"the model is still loading ({self._loader.progress.what}); try again")
+
     async def export_state(self, session_id: str) -> bytes:
-        self._refuse_unless_ready()
+        self._refuse_while_loading()  # after a failure, what is in host memory can still be saved
         replies = self._reply_log.export(session_id)
 
-        def export(engine: Engine) -> bytes | None:
+        def newest(engine: Engine) -> Snapshot | None:
             snapshot = engine.snapshots.newest(session_id)
-            if snapshot is None:
-                return None
-            name = snapshot_file.fingerprint(engine.model)
-            return snapshot_file.to_bytes(snapshot, model_fingerprint=name, replies=replies)
+            if snapshot is not None:
+                snapshot.state.wait()
+            return snapshot
 
-        data = await asyncio.wrap_future(self._worker.call(export))
-        if data is None:
-            raise NotFound(
-                "this session has no state here: it has read nothing yet, or was evicted"
-            )
-        return data
+        snapshot = await asyncio.wrap_future(self._worker.call(newest))
+        if snapshot is None:
+            raise NotFound("this session has no state here: it has read nothing, or was evicted")
+        return await asyncio.to_thread(
+            snapshot_file.to_bytes,
+            snapshot,
+            model_fingerprint=self._loader.fingerprint,
+            replies=replies,
+        )
 
     async def import_state(self, session_id: str, data: bytes) -> int:
         self._refuse_unless_ready()
-
-        def read(engine: Engine) -> tuple[int, object]:
-            snapshot, replies = snapshot_file.from_bytes(
-                data,
-                config=engine.model.config,
-                conv_dtype=engine.model.dtype,
-                model_fingerprint=snapshot_file.fingerprint(engine.model),
+        if len(data) > self._limits.snapshot_bytes:
+            raise NotSupported(
+                f"this state takes {len(data)} bytes; this server keeps at most"
+                f" {self._limits.snapshot_bytes} (--snapshot-bytes)"
             )
-            engine.snapshots.put(session_id, snapshot.token_ids, snapshot.state)
-            return snapshot.num_tokens, replies
+        config = self._checkpoint.config
+        snapshot, claimed = await asyncio.to_thread(
+            snapshot_file.from_bytes,
+            data,
+            config=config,
+            conv_dtype=self._loader.dtype,
+            model_fingerprint=self._loader.fingerprint,
+        )
+        replies = checked_replies(claimed, vocab_size=config.vocab_size)
 
-        num_tokens, replies = await asyncio.wrap_future(self._worker.call(read))
+        def put(engine: Engine) -> None:
+            engine.snapshots.put(session_id, snapshot.token_ids, snapshot.state)
+
+        await asyncio.wrap_future(self._worker.call(put))
         self._reply_log.restore(session_id, replies)
-        return num_tokens
+        return snapshot.num_tokens
 
     def forget(self, session_id: str) -> None:
         self._encoder.forget(session_id)
+        for stream in self._streams.values():
+            if stream.request.session_id == session_id:
+                stream.is_forgotten = True
         if self._status == "ready":
-            self._worker.call(lambda engine: engine.snapshots.forget(session_id))
+            self._worker.call(lambda engine: engine.forget(session_id))
 
     def stats(self) -> ServiceStats:
         engine, progress = self._worker.stats, self._loader.progress
@@ -274,7 +294,7 @@ class LocalService:
             max_snapshot_bytes=self._limits.snapshot_bytes,
             gpu_memory_bytes=engine.gpu_memory_bytes,
             peak_gpu_memory_bytes=engine.peak_gpu_memory_bytes,
-            **self._figures.as_stats(now_s=time.monotonic()),
+            **self._counters.as_stats(now_s=time.monotonic()),
             **process_memory(),
         )
 
@@ -285,6 +305,7 @@ class LocalService:
 
 
 def _num_characters(request: GenerationRequest) -> int:
+    """How much there is to encode; a message's markup counts as ten."""
     if isinstance(request.prompt, str):
         return len(request.prompt)
-    return sum(0 if isinstance(part, int) else len(part.content) for part in request.prompt)
+    return sum(1 if isinstance(part, int) else 10 + len(part.content) for part in request.prompt)

@@ -50,6 +50,7 @@ class Stream:
         self.seq_id, self.request, self.prompt_ids = seq_id, request, prompt_ids
         self.reply_ids: list[int] = []
         self.has_ended = False  # in the engine
+        self.is_forgotten = False  # the session wants nothing kept of this reply
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(
             vocabulary, stop=request.sampling.stop, prompt_ids=prompt_ids
@@ -61,11 +62,6 @@ class Stream:
         self._admitted_s: float | None = None
         self._first_token_s: float | None = None
         self._last_token_s: float | None = None
-
-    @property
-    def text_ends(self) -> list[int]:
-        """Characters of the reply that are complete after each of its ids."""
-        return self._detokenizer.text_ends
 
     def put(self, event: EngineEvent, now_s: float) -> None:
         """Something happened to the sequence at `now_s`."""

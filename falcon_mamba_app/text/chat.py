@@ -9,17 +9,14 @@ It does not know states, slots or HTTP.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.text.markup import Markup
 from falcon_mamba_app.text.plain_prompts import PlainPromptLog
-from falcon_mamba_app.text.reply_log import PromptDigest, RecordedReply, ReplyLog
+from falcon_mamba_app.text.reply_log import PromptDigest, ReplyLog
 from falcon_mamba_app.text.template import ChatTemplate
 from falcon_mamba_app.text.vocabulary import Vocabulary
 
@@ -30,16 +27,6 @@ PROBE = (
     Message("assistant", "It is what was read."),
     Message("user", "Thank you."),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """`turn_ends[i]` is how many of the ids read message i's content to its end; empty where there
-    are no messages, or where a template cannot be taken apart.
-    """
-
-    token_ids: list[int]
-    turn_ends: tuple[int, ...] = ()
 
 
 class PromptEncoder:
@@ -82,13 +69,13 @@ class PromptEncoder:
 
     def encode(
         self, prompt: Sequence[Message] | str | Sequence[int], session_id: str | None = None
-    ) -> EncodedPrompt:
+    ) -> list[int]:
         """The ids of any prompt. Raises InvalidRequest."""
         if isinstance(prompt, str):
-            return EncodedPrompt(self.encode_text(prompt, session_id))
+            return self.encode_text(prompt, session_id)
         token_ids = [part for part in prompt if isinstance(part, int)]
         if token_ids:
-            return EncodedPrompt(self.check_ids(token_ids))
+            return self.check_ids(token_ids)
         messages = [part for part in prompt if isinstance(part, Message)]
         return self.encode_messages(messages, session_id)
 
@@ -144,7 +131,7 @@ class PromptEncoder:
 
     def encode_messages(
         self, messages: Sequence[Message], session_id: str | None = None
-    ) -> EncodedPrompt:
+    ) -> list[int]:
         """A conversation that waits for the assistant, by the checkpoint's own template."""
         if self._template is None:
             raise InvalidRequest(
@@ -155,7 +142,7 @@ class PromptEncoder:
         parts = self._template.take_apart(messages) if self._can_take_apart else None
         if parts is None:
             logger.info("the chat template rewrites contents; %d messages whole", len(messages))
-            return EncodedPrompt(self._encode_whole(self._template, messages))
+            return self._encode_whole(self._template, messages)
         return self._encode_parts(messages, *parts, session_id=session_id)
 
     def _encode_parts(
@@ -165,7 +152,7 @@ class PromptEncoder:
         contents: list[str],
         *,
         session_id: str | None = None,
-    ) -> EncodedPrompt:
+    ) -> list[int]:
         ids = _IdBuilder(self._markup)
         for message, text, content in zip(messages, scaffold, contents, strict=False):
             ids.add_template_text(text)
@@ -182,7 +169,7 @@ class PromptEncoder:
                 ids.add_content(content)
         ids.add_template_text(scaffold[-1])
         ids.close()
-        return EncodedPrompt(ids.token_ids, tuple(ids.turn_ends))
+        return ids.token_ids
 
     def _encode_whole(self, template: ChatTemplate, messages: Sequence[Message]) -> list[int]:
         """For templates that cannot be taken apart: contents may then not spell special tokens."""
@@ -202,7 +189,7 @@ class PromptEncoder:
         parts = self._template.take_apart(PROBE)
         assert parts is not None
         whole = self._encode_whole(self._template, PROBE)
-        return self._encode_parts(PROBE, *parts).token_ids == whole
+        return self._encode_parts(PROBE, *parts) == whole
 
     def _recorded(
         self, session_id: str | None, prompt_digest: bytes, texts: tuple[str, str]
@@ -215,29 +202,36 @@ class PromptEncoder:
         best: tuple[list[int], str] = ([], shown)
         for reply in self._reply_log.find(session_id, prompt_digest) if session_id else ():
             token_ids = self._without_end(reply)
-            decoded = self.vocabulary.decode(token_ids)
-            if decoded in (sent, shown):
+            if self.vocabulary.decode(token_ids) in (sent, shown):
                 return token_ids, ""
-            kept = self._beginning(token_ids, reply, len(commonprefix([decoded, shown])))
+            kept, rest = self._beginning(token_ids, shown)
             if len(kept) > len(best[0]):
-                best = kept, shown[len(self.vocabulary.decode(kept)) :]
+                best = kept, rest
         return best
 
-    def _without_end(self, reply: RecordedReply) -> list[int]:
+    def _without_end(self, token_ids: list[int]) -> list[int]:
         """The template closes the turn itself, with the model's last token or with another."""
-        token_ids = list(reply.token_ids)
         while token_ids and token_ids[-1] in self._end_ids:
             token_ids.pop()
         return token_ids
 
-    def _beginning(self, token_ids: list[int], reply: RecordedReply, length: int) -> list[int]:
-        """As many ids as decode to no more than the first `length` characters of the reply."""
-        text = self.vocabulary.decode(token_ids)[:length]
-        count = bisect_right(reply.text_ends, length, hi=len(token_ids))
-        # At most three steps back in ordinary text: out of the middle of a character.
-        while count and not text.startswith(self.vocabulary.decode(token_ids[:count])):
-            count -= 1
-        return token_ids[:count]
+    def _beginning(self, token_ids: list[int], text: str) -> tuple[list[int], str]:
+        """As many of the ids as `text` begins with, and the text that is left after them."""
+        data, position, cuts = text.encode(), 0, [0]
+        for token_id in token_ids:
+            token = self.vocabulary.visible_bytes(token_id)
+            if not data.startswith(token, position):
+                break
+            position += len(token)
+            cuts.append(position)
+        while _is_inside_a_character(data, cuts[-1]):
+            cuts.pop()
+        return token_ids[: len(cuts) - 1], data[cuts[-1] :].decode()
+
+
+def _is_inside_a_character(data: bytes, position: int) -> bool:
+    """Whether cutting UTF-8 here would cut a character: what follows then is a continuation."""
+    return position < len(data) and data[position] & 0xC0 == 0x80
 
 
 class _IdBuilder:
@@ -248,9 +242,7 @@ class _IdBuilder:
     def __init__(self, markup: Markup) -> None:
         self._markup = markup
         self.token_ids: list[int] = []
-        self.turn_ends: list[int] = []
         self._run = ""
-        self._num_open_turns = 0
         self._digest = PromptDigest()
         self._num_digested = 0
 
@@ -265,7 +257,6 @@ class _IdBuilder:
     def add_content(self, text: str) -> None:
         """A message's content, or the end of it."""
         self._run += text
-        self._num_open_turns += 1
 
     def add_ids(self, token_ids: Iterable[int]) -> None:
         assert not self._run, "ids begin at a border"
@@ -274,8 +265,6 @@ class _IdBuilder:
     def close(self) -> None:
         self.token_ids += self._markup.encode_literal(self._run)
         self._run = ""
-        self.turn_ends += [len(self.token_ids)] * self._num_open_turns
-        self._num_open_turns = 0
 
     def digest(self) -> bytes:
         """Of all ids so far; each id is hashed once however often this is asked."""

@@ -33,9 +33,6 @@ class Detokenizer:
         self._vocabulary = vocabulary
         self._stop_strings = StopStrings(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._num_characters = 0
-        # Characters complete after each id, stop strings and held-back text included.
-        self.text_ends: list[int] = []
         self._begin_inside_a_character(prompt_ids)
 
     @property
@@ -46,8 +43,6 @@ class Detokenizer:
     def feed(self, token_id: int) -> str:
         """The text that may be shown after this id; often none."""
         text = self._decoder.decode(self._vocabulary.visible_bytes(token_id))
-        self._num_characters += len(text)
-        self.text_ends.append(self._num_characters)
         return self._stop_strings.feed(text)
 
     def flush(self) -> str:

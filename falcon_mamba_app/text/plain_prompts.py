@@ -24,13 +24,13 @@ class PlainPrompt:
 
 
 class PlainPromptLog:
-    """The newest prompts of each session, within a limit of characters over all sessions.
+    """The newest prompts of each session, within limits of sessions and of characters in all.
 
     Safe to call from several threads.
     """
 
-    def __init__(self, *, max_characters: int = 16_000_000) -> None:
-        self._max_characters = max_characters
+    def __init__(self, *, max_sessions: int = 4_096, max_characters: int = 16_000_000) -> None:
+        self._max_sessions, self._max_characters = max_sessions, max_characters
         self._sessions: OrderedDict[str, list[PlainPrompt]] = OrderedDict()
         self._num_characters = 0
         self._lock = threading.Lock()
@@ -44,7 +44,10 @@ class PlainPromptLog:
             self._num_characters += len(text)
             while len(prompts) > MAX_PROMPTS_PER_SESSION:
                 self._num_characters -= len(prompts.pop(0).text)
-            while self._num_characters > self._max_characters:
+            while (
+                self._num_characters > self._max_characters
+                or len(self._sessions) > self._max_sessions
+            ):
                 self._drop(next(iter(self._sessions)))
 
     def longest_prefix(self, session_id: str, text: str) -> PlainPrompt | None:

@@ -12,19 +12,9 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from falcon_mamba_app.errors import InvalidRequest
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedReply:
-    """`text_ends[i]` is how many characters of the reply are complete after `token_ids[i]`."""
-
-    prompt_digest: bytes
-    token_ids: array[int]
-    text_ends: array[int]
 
 
 class PromptDigest:
@@ -49,7 +39,7 @@ class ReplyLog:
 
     def __init__(self, *, max_sessions: int = 4_096, max_tokens: int = 4_000_000) -> None:
         self._max_sessions, self._max_tokens = max_sessions, max_tokens
-        self._sessions: OrderedDict[str, list[RecordedReply]] = OrderedDict()
+        self._sessions: OrderedDict[str, dict[bytes, list[array[int]]]] = OrderedDict()
         self._num_tokens = 0
         self._lock = threading.Lock()
 
@@ -58,85 +48,78 @@ class ReplyLog:
         """Of all recorded replies."""
         return self._num_tokens
 
-    def record(
-        self,
-        session_id: str,
-        prompt_ids: Sequence[int],
-        reply_ids: Sequence[int],
-        text_ends: Sequence[int],
-    ) -> None:
+    def record(self, session_id: str, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> None:
         """Keep what the model wrote after exactly these prompt ids."""
-        assert len(reply_ids) == len(text_ends), f"{len(reply_ids)=} {len(text_ends)=}"
-        if not reply_ids:
-            return
-        digest = PromptDigest(prompt_ids).value()
-        reply = RecordedReply(digest, array("I", reply_ids), array("I", text_ends))
-        with self._lock:
-            self._sessions.setdefault(session_id, []).append(reply)
-            self._sessions.move_to_end(session_id)
-            self._num_tokens += len(reply_ids)
-            self._evict()
+        if reply_ids:
+            self._add(session_id, [(PromptDigest(prompt_ids).value(), array("I", reply_ids))])
 
-    def find(self, session_id: str, prompt_digest: bytes) -> list[RecordedReply]:
-        """The session's replies to that prompt, newest first: one for each retry."""
+    def find(self, session_id: str, prompt_digest: bytes) -> list[list[int]]:
+        """The ids of the session's replies to that prompt, newest first: one for each retry."""
         with self._lock:
             replies = self._sessions.get(session_id)
             if replies is None:
                 return []
             self._sessions.move_to_end(session_id)
-            return [reply for reply in reversed(replies) if reply.prompt_digest == prompt_digest]
+            return [reply.tolist() for reply in reversed(replies.get(prompt_digest, []))]
 
     def export(self, session_id: str) -> list[dict[str, Any]]:
         """The session's replies as JSON data, oldest first."""
         with self._lock:
             return [
-                {
-                    "prompt_digest": reply.prompt_digest.hex(),
-                    "token_ids": reply.token_ids.tolist(),
-                    "text_ends": reply.text_ends.tolist(),
-                }
-                for reply in self._sessions.get(session_id, [])
-            ]
-
-    def restore(self, session_id: str, replies: Any) -> None:
-        """Take in what `export` gave, in place of what is known of the session.
-
-        Raises InvalidRequest where the data is not of that form.
-        """
-        try:
-            restored = [
-                RecordedReply(
-                    bytes.fromhex(reply["prompt_digest"]),
-                    array("I", reply["token_ids"]),
-                    array("I", reply["text_ends"]),
-                )
+                {"prompt_digest": digest.hex(), "token_ids": reply.tolist()}
+                for digest, replies in self._sessions.get(session_id, {}).items()
                 for reply in replies
             ]
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
-            raise InvalidRequest(f"the recorded replies are damaged: {error!r}") from None
-        if any(len(reply.token_ids) != len(reply.text_ends) for reply in restored):
-            raise InvalidRequest("the recorded replies are damaged: their lengths differ")
+
+    def restore(self, session_id: str, replies: Sequence[tuple[bytes, array[int]]]) -> None:
+        """Take in what `checked_replies` returned, in place of what is known of the session."""
         self.forget(session_id)
-        with self._lock:
-            self._sessions[session_id] = restored
-            self._num_tokens += sum(len(reply.token_ids) for reply in restored)
-            self._evict()
+        self._add(session_id, replies)
 
     def forget(self, session_id: str) -> None:
         """Drop the session's replies; an unknown session is no error."""
         with self._lock:
-            for reply in self._sessions.pop(session_id, []):
-                self._num_tokens -= len(reply.token_ids)
+            self._drop(session_id)
+
+    def _add(self, session_id: str, replies: Sequence[tuple[bytes, array[int]]]) -> None:
+        with self._lock:
+            session = self._sessions.setdefault(session_id, {})
+            self._sessions.move_to_end(session_id)
+            for digest, reply in replies:
+                session.setdefault(digest, []).append(reply)
+                self._num_tokens += len(reply)
+            self._evict()
 
     def _evict(self) -> None:
         """Whole sessions first; of the last one left, its oldest replies."""
         while len(self._sessions) > self._max_sessions or (
             self._num_tokens > self._max_tokens and len(self._sessions) > 1
         ):
-            _, replies = self._sessions.popitem(last=False)
-            self._num_tokens -= sum(len(reply.token_ids) for reply in replies)
+            self._drop(next(iter(self._sessions)))
         while self._num_tokens > self._max_tokens:
-            (replies,) = self._sessions.values()
-            self._num_tokens -= len(replies.pop(0).token_ids)
-            if not replies:
-                self._sessions.clear()
+            (session,) = self._sessions.values()
+            oldest = next(iter(session))
+            self._num_tokens -= len(session[oldest].pop(0))
+            if not session[oldest]:
+                del session[oldest]
+
+    def _drop(self, session_id: str) -> None:
+        for replies in self._sessions.pop(session_id, {}).values():
+            self._num_tokens -= sum(map(len, replies))
+
+
+def checked_replies(replies: Any, *, vocab_size: int) -> list[tuple[bytes, array[int]]]:
+    """JSON data that claims to be what `ReplyLog.export` gave. Raises InvalidRequest if not."""
+    try:
+        checked = [
+            (bytes.fromhex(reply["prompt_digest"]), array("I", reply["token_ids"]))
+            for reply in replies
+        ]
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InvalidRequest(f"the recorded replies are damaged: {error!r}") from None
+    for _, token_ids in checked:
+        if not token_ids or max(token_ids) >= vocab_size:
+            raise InvalidRequest(
+                f"the recorded replies are damaged: each has token ids from 0 to {vocab_size - 1}"
+            )
+    return checked

@@ -38,10 +38,6 @@ class Vocabulary:
         )
         self._byte_of = _bytes_by_character()
 
-    def is_special(self, token_id: int) -> bool:
-        """Whether the token is markup that no reader sees."""
-        return token_id in self._special_ids
-
     def visible_bytes(self, token_id: int) -> bytes:
         """What the token adds to a reply: nothing for special tokens and for unused ids."""
         return b"" if token_id in self._special_ids else self.token_bytes(token_id)
