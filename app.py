@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import sys
 
 import uvicorn
 
-from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.errors import FalconMambaError, SettingsError
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import ServerSettings, Settings, load_settings
 
@@ -46,28 +47,56 @@ async def serve(settings: Settings) -> None:
     from falcon_mamba_app.service import build_service
     from falcon_mamba_app.ui.page import mount_page
 
+    listener = _listen(settings.server)
     service = build_service(settings)
     app = create_api(service, api_keys=settings.server.api_key)
     mount_page(app, service, auth=_credentials(settings.server))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=settings.server.host,
-            port=settings.server.port,
-            log_level="warning",
-            timeout_graceful_shutdown=MAX_SHUTDOWN_S,
-        )
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=MAX_SHUTDOWN_S, lifespan="on"
     )
-    await _run(server, service, settings.server)
+    await _run(_Server(config, service), listener, service, settings.server)
+
+
+class _Server(uvicorn.Server):
+    """Ends the replies first, so that their readers get a sentence instead of a broken line."""
+
+    def __init__(self, config: uvicorn.Config, service: GenerationService) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._service.close()
+        # Open pages never end by themselves; cutting them off is no error to report.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    """The open port. Raises SettingsError where it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"port {settings.port} on {settings.host} cannot be used ({error.strerror});"
+            " choose another with --port"
+        ) from None
+    return listener
 
 
 async def _run(
-    server: uvicorn.Server, service: GenerationService, settings: ServerSettings
+    server: uvicorn.Server,
+    listener: socket.socket,
+    service: GenerationService,
+    settings: ServerSettings,
 ) -> None:
     """Run server and model side by side; either one's failure is the end of both."""
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     starting = asyncio.create_task(service.start())
-    announcing = asyncio.create_task(_announce(server, settings))
+    announcing = asyncio.create_task(_announce(server, listener.getsockname()[1], settings))
     try:
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
@@ -82,11 +111,10 @@ async def _run(
         await asyncio.gather(serving, starting, announcing, return_exceptions=True)
 
 
-async def _announce(server: uvicorn.Server, settings: ServerSettings) -> None:
-    """Say where the server is, once its port is open, and who can reach it."""
+async def _announce(server: uvicorn.Server, port: int, settings: ServerSettings) -> None:
+    """Say where the server is, once it answers, and who can reach it."""
     while not server.started:
         await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
     _warn_if_open(settings)
@@ -99,12 +127,11 @@ async def _announce(server: uvicorn.Server, settings: ServerSettings) -> None:
 
 
 def _warn_if_open(settings: ServerSettings) -> None:
-    """Whoever shares a server without a lock should know it."""
-    if settings.host in LOOPBACK and not settings.share:
-        return
+    """Whoever shares a server without a lock, or locks one door of two, should know it."""
     doors = {"the page (--auth)": settings.auth, "the API (--api-key)": settings.api_key}
     unlocked = " and ".join(door for door, lock in doors.items() if not lock)
-    if unlocked:
+    is_private = settings.host in LOOPBACK and not settings.share
+    if unlocked and (not is_private or any(doors.values())):
         logger.warning("anyone who can reach this server may use %s", unlocked)
 
 
