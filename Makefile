@@ -29,6 +29,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt | $(BIN)/python
+	@echo "Installing what the app needs; the first time takes a minute or more"
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	@touch $@
 

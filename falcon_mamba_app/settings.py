@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,11 +73,13 @@ class EngineSettings:
     """How much the engine takes on. Everything that could grow has a limit here."""
 
     max_running: int = _option(
-        8, "sequences that generate at the same time; each holds one state", at_least=1
+        0,
+        "replies written at the same time, each with a state; 0 is 32 on a GPU, else 8",
+        at_least=0,
     )
     max_waiting: int = _option(64, "requests that may wait in line; more are refused", at_least=0)
     max_prefill_tokens: int = _option(
-        512, "prompt tokens read between two decode steps", at_least=1
+        0, "prompt tokens read between two decode steps; 0 is 2048 on a GPU, else 512", at_least=0
     )
     max_prompt_tokens: int = _option(131_072, "longest prompt accepted", at_least=1)
     max_new_tokens: int = _option(4_096, "longest reply a request may ask for", at_least=1)
@@ -85,6 +87,14 @@ class EngineSettings:
         2 * 2**30, "host memory for the states of idle sessions", at_least=0, parse=parse_bytes
     )
     threads: int | None = _option(None, "CPU threads; default: all cores", at_least=1, parse=int)
+
+    def on(self, *, has_gpu: bool) -> EngineSettings:
+        """These settings with what suits the device in place of the zeros."""
+        return replace(
+            self,
+            max_running=self.max_running or (32 if has_gpu else 8),
+            max_prefill_tokens=self.max_prefill_tokens or (2048 if has_gpu else 512),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ def test_every_option_can_be_set_from_the_environment():
         (["--port", "x"], "--port: 'x' is no whole number"),
         (["--port", "70000"], "at most 65535"),
         (["--port"], "--port"),
-        (["--max-running", "0"], "at least 1"),
+        (["--max-running", "-1"], "at least 0"),
         (["--device", "tpu"], "auto, cpu, cuda"),
         (["--dtype", "int8"], "float32"),
         (["--snapshot-bytes", "lots"], "GiB"),
@@ -80,6 +80,14 @@ def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
 def test_an_unknown_variable_of_ours_is_refused():
     with pytest.raises(SettingsError, match="FALCON_MAMBA_PROT"):
         load_settings([], {"FALCON_MAMBA_PROT": "1"})
+
+
+def test_zeros_stand_for_what_suits_the_device():
+    engine = load_settings(["--max-running", "3"], {}).engine
+    on_cpu, on_gpu = engine.on(has_gpu=False), engine.on(has_gpu=True)
+    assert (on_cpu.max_running, on_cpu.max_prefill_tokens) == (3, 512)
+    assert (on_gpu.max_running, on_gpu.max_prefill_tokens) == (3, 2048)
+    assert load_settings([], {}).engine.on(has_gpu=True).max_running == 32
 
 
 @pytest.mark.parametrize(

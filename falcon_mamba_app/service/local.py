@@ -60,7 +60,7 @@ class LocalService:
     def __init__(self, model: ModelSettings, engine: EngineSettings) -> None:
         """Find and check the checkpoint; load nothing. Raises CheckpointError, SettingsError."""
         has_cuda = model.device != "cpu" and torch.cuda.is_available()
-        self._limits = engine
+        self._limits = engine = engine.on(has_gpu=has_cuda)
         self._checkpoint: Checkpoint = locate(model, has_cuda=has_cuda)
         tokenizer = load_tokenizer(self._checkpoint)
         self._defaults = load_generation_defaults(self._checkpoint, tokenizer)
