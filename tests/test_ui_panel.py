@@ -54,6 +54,21 @@ def test_known_figures_carry_their_units():
     assert "7.27B" in render_panel(figures)
 
 
+def test_the_peak_is_never_below_what_is_used_now():
+    stats = replace(STATS, process_memory_bytes=657_000_000, peak_process_memory_bytes=656_000_000)
+    assert tiles(render_panel(Figures(stats=stats)))["Peak memory"] == "657 MB"
+
+
+@pytest.mark.parametrize(("tokens", "anchor"), [(100, "end"), (60_000, "start")])
+def test_the_mark_of_the_training_stays_inside_the_chart(tokens, anchor):
+    drawn = render_chart(replace(MODEL, trained_context_tokens=500), tokens)
+    x, shown_anchor = re.search(
+        r'<text x="([\d.]+)" y="18" text-anchor="(\w+)">trained', drawn
+    ).groups()
+    assert shown_anchor == anchor
+    assert (float(x) > 45) if anchor == "end" else (float(x) < 275)
+
+
 def test_memory_on_a_gpu_is_the_gpu_s():
     stats = replace(STATS, gpu_memory_bytes=15_000_000_000, peak_gpu_memory_bytes=16_000_000_000)
     shown = tiles(render_panel(Figures(stats=stats)))

@@ -132,6 +132,13 @@ def test_a_finished_reply_shows_the_service_s_own_times():
     assert (reply.ttft_s, reply.tokens_per_s) == (0.25, 5.0)
 
 
+def test_a_reply_too_short_for_a_speed_of_its_last_second_shows_its_own():
+    reply = reply_after(TextDelta("a", 1))
+    assert reply.tokens_per_s_now is None
+    reply = reply_after(TextDelta("a", 1), finished(11, decode_s=2.0))
+    assert reply.tokens_per_s_now == 5.0
+
+
 def test_while_reading_the_context_is_what_has_been_read():
     assert reply_after(Accepted(1_000, 100)).context_tokens == 100
     assert reply_after(Accepted(1_000, 100), PrefillProgress(612, 1_000)).context_tokens == 612

@@ -39,7 +39,7 @@ class Figures:
             context_tokens=reply.context_tokens,
             reused_tokens=reply.reused_tokens,
             ttft_s=reply.ttft_s,
-            tokens_per_s_now=None if reply.is_over else reply.meter.tokens_per_s_now,
+            tokens_per_s_now=reply.tokens_per_s_now,
             tokens_per_s=reply.tokens_per_s,
         )
 
@@ -102,6 +102,8 @@ def _render_tiles(figures: Figures) -> str:
     on_gpu = stats.gpu_memory_bytes is not None
     now = stats.gpu_memory_bytes if on_gpu else stats.process_memory_bytes
     peak = stats.peak_gpu_memory_bytes if on_gpu else stats.peak_process_memory_bytes
+    if now is not None and peak is not None:
+        peak = max(now, peak)  # read at different moments
     state_bytes = stats.model.state_bytes if stats.model else None
     running = count_text(stats.running)
     if stats.running is not None and stats.max_running is not None:
@@ -213,9 +215,11 @@ class _Chart:
         if trained_tokens is None or trained_tokens >= self.max_tokens:
             return ""
         x = self.x(trained_tokens)
+        is_near_edge = trained_tokens > 0.8 * self.max_tokens
+        label_x, anchor = (x - 3, "end") if is_near_edge else (x + 3, "start")
         return (
             f'<line class="trained" x1="{x}" x2="{x}" y1="{TOP}" y2="{CHART_HEIGHT - BOTTOM}"/>'
-            f'<text x="{x + 3}" y="{TOP + 8}">trained</text>'
+            f'<text x="{label_x:.1f}" y="{TOP + 8}" text-anchor="{anchor}">trained</text>'
         )
 
 
@@ -224,8 +228,7 @@ def _legend(model: ModelInfo, tokens: int) -> str:
     kv_now = bytes_text(model.kv_bytes_per_token * tokens) if tokens else UNKNOWN
     return (
         f'<span class="key state">This model: <b>{bytes_text(model.state_bytes)}</b></span>'
-        f'<span class="key kv">Attention model of this size, KV cache, computed: '
-        f"<b>{kv_now}</b></span>"
+        f'<span class="key kv">Attention model’s KV cache, computed: <b>{kv_now}</b></span>'
     )
 
 

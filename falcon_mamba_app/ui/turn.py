@@ -126,6 +126,12 @@ class Reply:
         return self.meter.ttft_s if measured is None else measured
 
     @property
+    def tokens_per_s_now(self) -> float | None:
+        """Over the last second; of the whole reply once it is over, or too young for a window."""
+        now = None if self.is_over else self.meter.tokens_per_s_now
+        return self.tokens_per_s if now is None else now
+
+    @property
     def tokens_per_s(self) -> float | None:
         """Of the whole reply, from its first token to its last."""
         if self.measured and self.measured.decode_s and self.measured.completion_tokens > 1:
