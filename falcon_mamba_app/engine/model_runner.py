@@ -25,6 +25,7 @@ from falcon_mamba_app.engine.scoring import ScoredToken, ScoredTokens, score_row
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.state_pool import SCRATCH_SLOT, StatePool
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.protocol import SamplingParams
 
 # Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
 SCORE_TILE = 128
@@ -75,6 +76,7 @@ class ModelRunner:
         self._carried = torch.tensor(carried, device=model.device)
         on_gpu = model.device.type == "cuda"
         self._graphs = DecodeGraphs(model, pool) if on_gpu else None
+        self._warm_up()
 
     @torch.inference_mode()
     def prefill(self, chunks: list[PrefillChunk]) -> dict[int, list[ScoredToken]]:
@@ -122,6 +124,19 @@ class ModelRunner:
         self._carried[:, slots] = torch.stack([sampled, live_slots])
         self._count(sampled, rows)
         return self._fetch(rows, sampled, scores)
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Have everything that compiles at first use compiled, on the scratch slot, before anybody
+        waits for it.
+        """
+        num_tokens = 17
+        packed = torch.tensor([*range(num_tokens), SCRATCH_SLOT, 0, num_tokens])
+        batch = Batch(*self._to_device(packed).split([num_tokens, 1, 2]))
+        hidden = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
+        logits = self._model.logits(hidden[-1:], is_step=True)
+        params = pack_params([SamplingParams(top_k=5, top_p=0.9)], [0.5])
+        self._model.ops.sample(logits, self._to_device(params))
 
     def drop(self, seq: Sequence) -> None:
         """Forget what is kept beside the sequence's state."""
