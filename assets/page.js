@@ -1,4 +1,5 @@
-/* What a page of components cannot do by itself: the theme switch, Escape, and focus. */
+/* What a page of components cannot do by itself: the theme switch, Escape, focus, copying, and
+   number fields left empty. */
 (() => {
   const STORAGE_KEY = "falcon-mamba-theme"; // "dark" or "light"; absent follows the system
   const visible = (selector) =>
@@ -36,6 +37,46 @@
       setTimeout(() => visible("#composer textarea")?.focus(), 0);
     }
   });
+
+  // Opened below the figures, the settings would stay out of sight.
+  document.addEventListener("click", (event) => {
+    const opened = event.target.closest("#behaviour > button")?.parentElement;
+    if (opened) setTimeout(() => opened.scrollIntoView({ block: "start" }), 0);
+  });
+
+  // The chatbot's own button covers the conversation, so it is hidden behind ours.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("#copy-all");
+    const original = document.querySelector("#transcript .top-panel button:last-of-type");
+    if (!button || !original) return;
+    original.click();
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1500);
+  });
+
+  // Messages are shown with joiners in what looks like HTML (ui/markup.py); copies have none.
+  const asTyped = (text) => text.replace(/([<!])\u2060/g, "$1");
+  if (navigator.clipboard) {
+    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = (text) => write(asTyped(text));
+  }
+  document.addEventListener("copy", (event) => {
+    const selected = getSelection().toString();
+    if (asTyped(selected) === selected) return;
+    event.clipboardData.setData("text/plain", asTyped(selected));
+    event.preventDefault();
+  });
+
+  // Gradio makes 0 of an emptied field when it is left; the model's default is meant.
+  document.addEventListener("blur", (event) => {
+    const field = event.target;
+    if (!field.matches?.("#behaviour input[type=number]") || field.value !== "") return;
+    const defaults = JSON.parse(document.querySelector(".masthead")?.dataset.defaults || "{}");
+    const value = defaults[field.closest(".block").id];
+    if (value === undefined) return;
+    field.value = value;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }, true);
 
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") visible("button#stop, button#document-stop")?.click();

@@ -10,6 +10,7 @@ from falcon_mamba_app.ui.controls import (
     default_values,
     restored_values,
     sampling_params,
+    slider_defaults,
     with_preset,
 )
 
@@ -37,7 +38,9 @@ def test_stop_strings_are_one_a_line_and_blank_lines_are_none():
     assert sampling_params(ControlValues(stop="END\n\nUser:")).stop == ("END", "User:")
 
 
-@pytest.mark.parametrize(("seed", "expected"), [(None, None), (7, 7), (7.0, 7)])
+@pytest.mark.parametrize(
+    ("seed", "expected"), [(None, None), ("", None), (7, 7), (7.0, 7), (" 7 ", 7)]
+)
 def test_an_empty_seed_is_a_fresh_one_each_time(seed, expected):
     assert sampling_params(ControlValues(seed=seed)).seed == expected
 
@@ -49,10 +52,20 @@ def test_every_preset_is_allowed_and_keeps_what_is_not_style(name):
     assert (params.seed, params.stop, params.max_new_tokens) == (3, ("x",), 9)
 
 
-@pytest.mark.parametrize("bad", [{"top_k": 1.5}, {"seed": "7"}, {"temperature": -1}, {"stop": 3}])
+@pytest.mark.parametrize("bad", [{"top_k": 1.5}, {"seed": "7.5"}, {"temperature": -1}, {"stop": 3}])
 def test_what_is_not_allowed_is_refused(bad):
     with pytest.raises(InvalidRequest):
         sampling_params(replace(ControlValues(), **bad))
+
+
+def test_a_seed_too_large_is_quoted_as_it_was_typed():
+    with pytest.raises(InvalidRequest, match="seed is 99999999999999999999; allowed"):
+        sampling_params(ControlValues(seed="99999999999999999999"))
+
+
+def test_an_emptied_slider_finds_the_model_s_default():
+    assert slider_defaults(MODEL)["control-temperature"] == 0.4
+    assert slider_defaults(MODEL)["control-max-new-tokens"] == 256
 
 
 @pytest.mark.parametrize("saved", [None, [], "x", {"temperature": "hot"}, {"unknown": 1}])

@@ -20,7 +20,7 @@ MAX_NEW_TOKENS_SHOWN = 4_096  # where the server's own limit is not known
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlValues:
-    """What the controls show. `seed` None is a fresh one each time; `stop` has one a line."""
+    """What the controls show. `seed` is as typed, none of it a fresh one; `stop` has one a line."""
 
     system_prompt: str = ""
     temperature: float = 1.0
@@ -31,7 +31,7 @@ class ControlValues:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     max_new_tokens: float = 512
-    seed: float | None = None
+    seed: float | str | None = None
     stop: str = ""
 
 
@@ -106,7 +106,7 @@ def sampling_params(values: ControlValues) -> SamplingParams:
         repetition_penalty=values.repetition_penalty,
         presence_penalty=values.presence_penalty,
         frequency_penalty=values.frequency_penalty,
-        seed=None if values.seed is None else _whole("seed", values.seed),
+        seed=_seed(values.seed),
         stop=tuple(line for line in values.stop.splitlines() if line),
         max_new_tokens=_whole("max_new_tokens", values.max_new_tokens),
     )
@@ -117,6 +117,19 @@ def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise InvalidRequest(f"{name} is {value!r}; it must be a whole number", param=name)
     return int(value)
+
+
+def _seed(value: float | str | None) -> int | None:
+    """A text field: a number field would round what has more than 15 digits."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        return _whole("seed", value)
+    try:
+        return int(value)
+    except ValueError as error:
+        sentence = f"seed is {value[:40]!r}; it must be a whole number"
+        raise InvalidRequest(sentence, param="seed") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,33 +178,54 @@ def build_controls(system_prompt: gr.Textbox) -> Controls:
         presets = {name: gr.Button(name, size="sm", min_width=72) for name in PRESETS}
     components: dict[str, gr.components.Component] = {
         "system_prompt": system_prompt,
-        "temperature": gr.Slider(
-            0, 2, 1, step=0.05, label="Temperature", info="0 always takes the likeliest token"
+        "temperature": _slider(
+            "temperature", 0, 2, 0.05, "Temperature", "0 always takes the likeliest token"
         ),
-        "max_new_tokens": gr.Slider(
-            1, MAX_NEW_TOKENS_SHOWN, 512, step=1, label="Longest reply (tokens)"
+        "max_new_tokens": _slider(
+            "max_new_tokens", 1, MAX_NEW_TOKENS_SHOWN, 1, "Longest reply (tokens)"
         ),
-        "top_p": gr.Slider(
-            0.05, 1, 1, step=0.01, label="Top p", info="Keeps the likeliest tokens up to this sum"
+        "top_p": _slider(
+            "top_p", 0.05, 1, 0.01, "Top p", "Keeps the likeliest tokens up to this sum"
         ),
-        "top_k": gr.Slider(
-            0, 200, 0, step=1, label="Top k", info="Keeps this many tokens; 0 keeps all"
-        ),
-        "min_p": gr.Slider(
-            0, 0.5, 0, step=0.01, label="Min p", info="Relative to the likeliest token"
-        ),
+        "top_k": _slider("top_k", 0, 200, 1, "Top k", "Keeps this many tokens; 0 keeps all"),
+        "min_p": _slider("min_p", 0, 0.5, 0.01, "Min p", "Relative to the likeliest token"),
     }
     with gr.Accordion("Penalties, seed and stop strings", open=False, elem_classes="quiet"):
         components |= {
-            "repetition_penalty": gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty"),
-            "presence_penalty": gr.Slider(-2, 2, 0, step=0.1, label="Presence penalty"),
-            "frequency_penalty": gr.Slider(-2, 2, 0, step=0.1, label="Frequency penalty"),
-            "seed": gr.Number(
-                label="Seed", precision=0, value=None, placeholder="A fresh one each time"
-            ),
+            "repetition_penalty": _slider("repetition_penalty", 1, 2, 0.05, "Repetition penalty"),
+            "presence_penalty": _slider("presence_penalty", -2, 2, 0.1, "Presence penalty"),
+            "frequency_penalty": _slider("frequency_penalty", -2, 2, 0.1, "Frequency penalty"),
+            "seed": gr.Textbox(label="Seed", placeholder="A fresh one each time", max_lines=1),
             "stop": gr.Textbox(
                 label="Stop strings", placeholder="One a line", lines=2, max_lines=6
             ),
         }
     reset = gr.Button("Reset to the model's defaults", size="sm", elem_id="reset-controls")
     return Controls(components, presets, reset)
+
+
+def slider_defaults(model: ModelInfo | None) -> dict[str, float]:
+    """The model's default for each slider, by the id of its element; read by assets/page.js."""
+    values = default_values(model)
+    others = ("system_prompt", "seed", "stop")
+    return {_id_of(name): getattr(values, name) for name in CONTROL_NAMES if name not in others}
+
+
+def _slider(
+    name: str, low: float, high: float, step: float, label: str, info: str | None = None
+) -> gr.Slider:
+    """Without Gradio's own reset button, which knows nothing of the model's defaults."""
+    return gr.Slider(
+        low,
+        high,
+        getattr(ControlValues(), name),
+        step=step,
+        label=label,
+        info=info,
+        elem_id=_id_of(name),
+        buttons=[],
+    )
+
+
+def _id_of(name: str) -> str:
+    return f"control-{name.replace('_', '-')}"
