@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -9,6 +11,7 @@ from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.model.registry import BUNDLED_FOLDER
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.text.chat import PromptEncoder
+from falcon_mamba_app.text.markup import MIN_REMEMBERED, _Remembered
 from falcon_mamba_app.text.reply_log import ReplyLog
 from tests.checkpoints import CHATML, make_tokenizer
 
@@ -231,3 +234,29 @@ def test_the_reply_log_keeps_to_its_limits():
     assert log.num_tokens == 50
     log.record("e", [1], [5] * 60)
     assert log.num_tokens == 0
+
+
+def test_a_long_history_is_tokenised_once(tiny, monkeypatch):
+    encoder = make_encoder(tiny)
+    messages = [Message("user", "river " * 2_000), Message("assistant", "Yes."), CONVERSATION[0]]
+    first = encoder.encode(messages)
+    read = []
+    literal = encoder._markup._literal
+
+    class Counting:
+        def encode(self, text, **options):
+            read.append(len(text))
+            return literal.encode(text, **options)
+
+    monkeypatch.setattr(encoder._markup, "_literal", Counting())
+    assert encoder.encode(messages) == first == template_ids(tiny, messages)
+    assert max(read) < MIN_REMEMBERED
+
+
+def test_remembered_texts_keep_to_their_limit():
+    remembered = _Remembered(max_characters=10)
+    for text in ("aaaa", "bbbb", "aaaa", "cccc"):
+        remembered.get(text)
+        remembered.put(text, array("I", [1]))
+    assert remembered.get("bbbb") is None
+    assert remembered.get("aaaa") is not None

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from array import array
+from collections import OrderedDict
 
 from tokenizers import Tokenizer
 
+# Shorter texts are tokenised faster than they are worth remembering: 1,000 characters take 1 ms.
+MIN_REMEMBERED = 1_000
+
 
 class Markup:
-    """The tokens that structure a prompt. Immutable, so it may be used from several threads."""
+    """The tokens that structure a prompt. May be used from several threads."""
 
     def __init__(self, backend: Tokenizer, template_text: str) -> None:
         """`template_text` is what the chat template writes itself, "" without one: an added token
@@ -28,6 +34,7 @@ class Markup:
         self._parsing = _copy(backend, special=frozenset())
         self._literal = _copy(backend, special=frozenset(self._ids))
         self._literal.encode_special_tokens = True
+        self._remembered = _Remembered(max_characters=16_000_000)
 
     def split(self, text: str) -> list[str | int]:
         """The text of a template as plain text and the ids of special tokens, in order."""
@@ -41,14 +48,49 @@ class Markup:
         return found.group() if found else None
 
     def encode_literal(self, text: str) -> list[int]:
-        """Ids of a text in which nothing is special."""
-        return self._literal.encode(text, add_special_tokens=False).ids if text else []
+        """Ids of a text in which nothing is special.
+
+        Long texts are remembered: a conversation sends its whole history with every turn, and a
+        turn should not cost more the longer that is.
+        """
+        if len(text) < MIN_REMEMBERED:
+            return self._literal.encode(text, add_special_tokens=False).ids if text else []
+        known = self._remembered.get(text)
+        if known is None:
+            known = array("I", self._literal.encode(text, add_special_tokens=False).ids)
+            self._remembered.put(text, known)
+        return known.tolist()
 
     def encode_parsing(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a text in which special tokens count; optionally with the tokenizer's own
         beginning and end.
         """
         return self._parsing.encode(text, add_special_tokens=add_special_tokens).ids
+
+
+class _Remembered:
+    """Texts and their ids, up to a number of characters; the least recently used go first."""
+
+    def __init__(self, *, max_characters: int) -> None:
+        self._max_characters = max_characters
+        self._num_characters = 0
+        self._ids: OrderedDict[str, array[int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, text: str) -> array[int] | None:
+        with self._lock:
+            if text in self._ids:
+                self._ids.move_to_end(text)
+            return self._ids.get(text)
+
+    def put(self, text: str, ids: array[int]) -> None:
+        with self._lock:
+            if text not in self._ids:
+                self._num_characters += len(text)
+            self._ids[text] = ids
+            while self._num_characters > self._max_characters:
+                oldest, _ = self._ids.popitem(last=False)
+                self._num_characters -= len(oldest)
 
 
 def _copy(backend: Tokenizer, *, special: frozenset[str]) -> Tokenizer:
