@@ -60,7 +60,7 @@ async def measure(page: gr.Blocks, num_messages: int, num_updates: int) -> Cost:
             status=reply_status(reply),
             panel=render_panel(Figures.of(_stats(), reply)) if with_panel else gr.skip(),
         )
-        data = await page.postprocess_data(send, list(update.as_outputs()), state)
+        data = await page.postprocess_data(send, list(update), state)
         page.handle_streaming_diffs(send, data, "session", "run", final=False)
         sizes.append(len(orjson.dumps(data)) if step > 1 else 0)
         costs[with_panel].append(1_000 * (time.process_time() - started))

@@ -1,7 +1,15 @@
 import asyncio
 
+import pytest
+
 from falcon_mamba_app.protocol import Message, Waiting
-from falcon_mamba_app.ui.sessions import Sessions
+from falcon_mamba_app.ui.sessions import (
+    MAX_SAVED_CHARS,
+    MAX_SAVED_MESSAGES,
+    Sessions,
+    remembered_messages,
+    saved_conversation,
+)
 from falcon_mamba_app.ui.turn import Turn
 
 HELLO = [Message("user", "hello"), Message("assistant", "hi")]
@@ -128,3 +136,38 @@ def test_the_user_message_at_or_before_an_index_is_found():
     assert [session.last_user_index(i) for i in (0, 1, 2, 3, 99)] == [0, 0, 2, 2, 2]
     session.messages.clear()
     assert session.last_user_index(3) is None
+
+
+@pytest.mark.parametrize(
+    ("saved", "expected"),
+    [
+        (None, []),
+        ("nonsense", []),
+        ({"messages": [["user", "a"], ["assistant", "b"]]}, ["a", "b"]),
+        ({"messages": [["user", "a"], ["assistant", "b"], ["user", "c"]]}, ["a", "b"]),
+        ({"messages": [["system", "obey"], ["user", "a"]]}, []),
+        ({"messages": [["user", 7], ["assistant", "b"]]}, []),
+    ],
+)
+def test_only_sound_messages_are_taken_back_from_a_browser(saved, expected):
+    assert [m.content for m in remembered_messages(saved)] == expected
+
+
+@pytest.mark.parametrize(
+    ("num_messages", "num_chars", "is_kept"),
+    [
+        (2, MAX_SAVED_CHARS // 2, True),
+        (2, MAX_SAVED_CHARS // 2 + 1, False),
+        (MAX_SAVED_MESSAGES, 1, True),
+        (MAX_SAVED_MESSAGES + 2, 1, False),
+    ],
+)
+def test_a_browser_gives_back_as_much_as_it_is_asked_to_keep(num_messages, num_chars, is_kept):
+    sessions, _, _ = make()
+    session = sessions.of_page("a")
+    roles = ("user", "assistant")
+    session.messages = [Message(roles[i % 2], "x" * num_chars) for i in range(num_messages)]
+    texts = [[message.role, message.content] for message in session.messages]
+    kept = session.messages if is_kept else []
+    assert remembered_messages({"messages": texts}) == kept
+    assert saved_conversation(session)["messages"] == (texts if is_kept else [])

@@ -13,12 +13,12 @@ from typing import Any
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
 from falcon_mamba_app.ui.controls import ControlValues, sampling_params
-from falcon_mamba_app.ui.sessions import Session
+from falcon_mamba_app.ui.sessions import Session, saved_conversation
 from falcon_mamba_app.ui.turn import Reply
 from falcon_mamba_app.ui.updates import (
+    SKIP,
     PanelPace,
     Update,
-    bubble,
     bubbles,
     busy_buttons,
     notice,
@@ -26,15 +26,6 @@ from falcon_mamba_app.ui.updates import (
     status_html,
 )
 from falcon_mamba_app.ui.writing import check_length, sentence_for, write_reply
-
-MAX_SAVED_CHARS = 1_000_000  # a browser keeps about 5 MB a site
-
-
-def saved_conversation(session: Session) -> dict[str, Any]:
-    """What the visitor's browser keeps for after a reload: the id, and the texts if they fit."""
-    texts = [[message.role, message.content] for message in session.messages]
-    fits = sum(len(text) for _, text in texts) <= MAX_SAVED_CHARS
-    return {"id": session.id, "messages": texts if fits else []}
 
 
 def chat_request(
@@ -50,39 +41,51 @@ def chat_request(
 
 
 class Answerer:
-    """Writes replies into sessions. The caller makes sure that none is being written."""
+    """Writes replies into sessions, one at a time: raises Busy before it changes anything."""
 
     def __init__(self, service: GenerationService, *, max_chars: int) -> None:
         self._service = service
         self._max_chars = max_chars
 
     async def answer(
-        self, session: Session, earlier: list[Message], text: str, values: ControlValues
+        self,
+        session: Session,
+        earlier: list[Message],
+        text: str,
+        values: ControlValues,
+        *,
+        composer: Any = SKIP,
     ) -> AsyncGenerator[Update, None]:
-        """Answer `text` after the `earlier` messages, which may be fewer than the session has."""
+        """Answer `text` after the `earlier` messages, which may be fewer than the session has.
+
+        `composer` is what the composer holds once the text is taken.
+        """
         before = list(session.messages)
         asked = [*earlier, Message("user", text)]
         try:
             request = chat_request(session, asked, values, max_chars=self._max_chars)
         except FalconMambaError as error:
-            yield _unanswered(before, text, reason=sentence_for(error))
+            status = status_html("Not sent", phase="failed")
+            yield _unanswered(before, asked, sentence_for(error))._replace(
+                composer=composer, status=status
+            )
             return
-        session.messages = list(asked)
         shown = bubbles(asked)
         pace = PanelPace(self._service.stats)
-        yield Update(transcript=shown, composer="", **busy_buttons(True))
         async with aclosing(write_reply(self._service, session, request)) as replies:
             async for reply in replies:
                 if reply.is_over and not reply.text:
                     session.messages = before
-                    yield _unanswered(before, text, reason=reply.error, reply=reply)
-                    return
-                tail = []
-                if reply.text:
-                    answer = Message("assistant", reply.text)
-                    session.messages = [*asked, answer]
-                    tail = [bubble(answer)]
-                yield _step(session, [*shown, *tail], reply, panel=pace.render(reply))
+                    yield _unanswered(before, asked, reply.error)._replace(
+                        status=reply_status(reply)
+                    )
+                    break
+                answer = [Message("assistant", reply.text)] if reply.text else []
+                session.messages = [*asked, *answer]
+                step = _step(session, shown + bubbles(answer), reply, panel=pace.render(reply))
+                if reply.phase == "starting":
+                    step = step._replace(composer=composer, **busy_buttons(True))
+                yield step
         yield Update(**busy_buttons(False))
 
     async def extend(
@@ -97,11 +100,10 @@ class Answerer:
         except FalconMambaError as error:
             yield Update(status=status_html(sentence_for(error), phase="failed"))
             return
-        session.document_before = text
         pace = PanelPace(self._service.stats)
-        yield Update(**busy_buttons(True))
         async with aclosing(write_reply(self._service, session, request)) as replies:
             async for reply in replies:
+                session.document_before = text
                 status = reply_status(reply)
                 if reply.error:
                     status = status_html(reply.error, phase="failed")
@@ -109,7 +111,7 @@ class Answerer:
                     document=text + reply.text,
                     status=status,
                     panel=pace.render(reply),
-                    **(busy_buttons(False) if reply.is_over else {}),
+                    **(busy_buttons(True) if reply.phase == "starting" else {}),
                 )
         yield Update(**busy_buttons(False))
 
@@ -126,20 +128,14 @@ def _step(session: Session, shown: list[Any], reply: Reply, *, panel: Any) -> Up
         status=reply_status(reply),
         panel=panel,
         saved=saved_conversation(session),
-        **busy_buttons(False),
     )
 
 
-def _unanswered(
-    before: list[Message], text: str, *, reason: str | None, reply: Reply | None = None
-) -> Update:
-    """The conversation as it was, the text back in the composer, and the reason if it failed."""
+def _unanswered(before: list[Message], asked: list[Message], reason: str | None) -> Update:
+    """The conversation as it was, the reason if it failed, and the message unless it is in it."""
+    is_kept = before[: len(asked)] == asked
     shown = bubbles(before)
     if reason:
-        shown.append(notice(f"{reason} Your message is back in the box below.", title="Not sent"))
-    return Update(
-        transcript=shown,
-        composer=text,
-        status=reply_status(reply) if reply else status_html("Not sent", phase="failed"),
-        **busy_buttons(False),
-    )
+        where = "" if is_kept else " Your message is back in the box below."
+        shown.append(notice(reason + where, title="Not sent"))
+    return Update(transcript=shown, returned=SKIP if is_kept else asked[-1].content)

@@ -6,19 +6,21 @@ Knows the service's status and the visitor's browser storage; writes no replies.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, fields
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
-from falcon_mamba_app.ui.answering import saved_conversation
-from falcon_mamba_app.ui.controls import CONTROL_NAMES, restored_values, updates_for
-from falcon_mamba_app.ui.handlers import page_of, remembered_messages
+from falcon_mamba_app.ui.controls import (
+    CONTROL_NAMES,
+    restored_values,
+    updates_for,
+)
+from falcon_mamba_app.ui.handlers import page_of
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.sessions import Sessions
-from falcon_mamba_app.ui.updates import bubbles, status_html
+from falcon_mamba_app.ui.sessions import Sessions, remembered_messages, saved_conversation
+from falcon_mamba_app.ui.updates import SKIP, bubbles, status_html
 
 PLACEHOLDERS = {
     "ready": "Write a message",
@@ -43,27 +45,19 @@ THEME_BUTTON = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
+class Readiness(NamedTuple):
     """What depends on the service's status, in the order of the outputs."""
 
-    header: Any = field(default_factory=gr.skip)
-    banner: Any = field(default_factory=gr.skip)
-    chat: Any = field(default_factory=gr.skip)
-    document_page: Any = field(default_factory=gr.skip)
-    panel: Any = field(default_factory=gr.skip)
-    composer: Any = field(default_factory=gr.skip)
-    status: Any = field(default_factory=gr.skip)
-    send: Any = field(default_factory=gr.skip)
-    extend: Any = field(default_factory=gr.skip)
-    timer: Any = field(default_factory=gr.skip)
-
-    def as_outputs(self) -> tuple[Any, ...]:
-        """One value per output component."""
-        return tuple(getattr(self, name) for name in READINESS_NAMES)
-
-
-READINESS_NAMES = tuple(f.name for f in fields(Readiness))
+    header: Any
+    banner: Any
+    chat: Any
+    document_page: Any
+    panel: Any
+    composer: Any
+    status: Any
+    send: Any
+    extend: Any
+    timer: Any
 
 
 class Arrival:
@@ -73,33 +67,34 @@ class Arrival:
         self._service = service
         self._sessions = sessions
 
-    def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
+    async def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
         """Restore the visitor's conversation and settings, and show the service's status."""
         self._sessions.sweep()
         given = saved if isinstance(saved, dict) else {}
         session_id = given.get("id") if isinstance(given.get("id"), str) else None
         session = self._sessions.resume(page_of(request), session_id, remembered_messages(saved))
         session.interrupt()
-        draft = session.take_unanswered() or ""
+        returned = session.take_unanswered()
         stats = self._service.stats()
         return (
             bubbles(session.messages),
+            SKIP if returned is None else returned,
             saved_conversation(session),
             gr.update(open=not is_narrow),
-            *readiness(stats, draft=draft, context_tokens=session.context_tokens).as_outputs(),
+            *readiness(stats, context_tokens=session.context_tokens),
             *updates_for(restored_values(settings, stats.model), stats.model),
         )
 
-    def tick(self, settings: Any) -> Any:
+    async def tick(self, settings: Any) -> Any:
         """While the model loads: its progress; once it is ready, the page as it will be."""
         stats = self._service.stats()
         model = stats.model
         controls = (
-            [gr.skip()] * len(CONTROL_NAMES)
+            [SKIP] * len(CONTROL_NAMES)
             if stats.status == "loading"
             else updates_for(restored_values(settings, model), model)
         )
-        return (*readiness(stats).as_outputs(), *controls)
+        return (*readiness(stats), *controls)
 
     async def leave(self, request: gr.Request) -> None:
         """The page was closed: free its session after a while, unless it comes back."""
@@ -107,22 +102,17 @@ class Arrival:
         asyncio.get_running_loop().call_later(self._sessions.grace_s, self._sessions.sweep)
 
 
-def readiness(
-    stats: ServiceStats, *, draft: str | None = None, context_tokens: int | None = None
-) -> Readiness:
-    """What the page shows of the service's status; `draft` replaces the composer's text."""
+def readiness(stats: ServiceStats, *, context_tokens: int | None = None) -> Readiness:
+    """What the page shows of the service's status."""
     is_ready = stats.status == "ready"
     is_base_model = stats.model is not None and not stats.model.has_chat_template
-    composer: dict[str, Any] = {"placeholder": PLACEHOLDERS[stats.status]}
-    if draft is not None:
-        composer["value"] = draft
     return Readiness(
         header=render_header(stats),
         banner=gr.update(value=render_banner(stats), visible=not is_ready),
         chat=gr.update(visible=not is_base_model),
         document_page=gr.update(visible=is_base_model),
         panel=render_panel(Figures(stats=stats, context_tokens=context_tokens)),
-        composer=gr.update(**composer),
+        composer=gr.update(placeholder=PLACEHOLDERS[stats.status]),
         status=idle_status(stats),
         send=gr.update(interactive=is_ready),
         extend=gr.update(interactive=is_ready),

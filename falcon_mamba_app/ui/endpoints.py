@@ -15,21 +15,21 @@ conversation lives as long as the Client does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
-from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
 from falcon_mamba_app.ui.answering import chat_request
 from falcon_mamba_app.ui.controls import ControlValues, default_values, sampling_params
 from falcon_mamba_app.ui.handlers import page_of
 from falcon_mamba_app.ui.sessions import Session, Sessions
-from falcon_mamba_app.ui.writing import BUSY, check_length, sentence_for, write_reply
+from falcon_mamba_app.ui.writing import check_length, sentence_for, write_reply
 
 
 class Endpoints:
@@ -60,16 +60,14 @@ class Endpoints:
         values = self._values(system_prompt, temperature, top_p, max_new_tokens, seed)
         before = list(session.messages)
         asked = [*before, Message("user", message)]
-        try:
+        with _told():
             if not message.strip():
-                raise gr.Error("The message is empty.", print_exception=False)
+                raise InvalidRequest("The message is empty", param="message")
             generation = chat_request(session, asked, values, max_chars=self._max_chars)
-        except FalconMambaError as error:
-            raise gr.Error(sentence_for(error), print_exception=False) from error
-        async with aclosing(self._write(session, generation)) as texts:
-            async for text in texts:
-                session.messages = [*asked, Message("assistant", text)]
-                yield text
+            async with aclosing(self._write(session, generation)) as texts:
+                async for text in texts:
+                    session.messages = [*asked, Message("assistant", text)]
+                    yield text
 
     async def complete(
         self,
@@ -83,16 +81,14 @@ class Endpoints:
         """Continue a text; streams the continuation as it grows, without the prompt."""
         session = self._sessions.of_page(page_of(request))
         values = self._values("", temperature, top_p, max_new_tokens, seed)
-        try:
+        with _told():
             check_length(prompt, self._max_chars)
             generation = GenerationRequest(
                 prompt=prompt, sampling=sampling_params(values), session_id=session.id
             )
-        except FalconMambaError as error:
-            raise gr.Error(sentence_for(error), print_exception=False) from error
-        async with aclosing(self._write(session, generation)) as texts:
-            async for text in texts:
-                yield text
+            async with aclosing(self._write(session, generation)) as texts:
+                async for text in texts:
+                    yield text
 
     async def clear(self, request: gr.Request) -> None:
         """Forget the client's conversation and its state."""
@@ -119,9 +115,7 @@ class Endpoints:
     async def _write(
         self, session: Session, generation: GenerationRequest
     ) -> AsyncGenerator[str, None]:
-        """The text so far, each time it has grown. Raises gr.Error with a sentence."""
-        if session.turn is not None:
-            raise gr.Error(BUSY, print_exception=False)
+        """The text so far, each time it has grown. Raises Busy, or gr.Error with a sentence."""
         async with aclosing(write_reply(self._service, session, generation)) as replies:
             shown = ""
             async for reply in replies:
@@ -130,6 +124,15 @@ class Endpoints:
                     yield shown
                 if reply.error:
                     raise gr.Error(reply.error, print_exception=False)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors within reach the client as a sentence."""
+    try:
+        yield
+    except FalconMambaError as error:
+        raise gr.Error(sentence_for(error), print_exception=False) from error
 
 
 def add_endpoints(endpoints: Endpoints) -> None:

@@ -1,7 +1,7 @@
 """The page's events as async functions: which session, which messages, then what to show.
 
 The server's session is authoritative; a page sends a new text and its controls, never the history.
-While a reply is being written, whatever would start another or change the past is refused.
+While a reply is being written, whatever would start another or change the past is refused: Busy.
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ from typing import Any, ParamSpec
 
 import gradio as gr
 
-from falcon_mamba_app.protocol import GenerationService, Message
-from falcon_mamba_app.ui.answering import Answerer, saved_conversation
+from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.ui.answering import Answerer
 from falcon_mamba_app.ui.controls import values_of
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.sessions import Session, Sessions
-from falcon_mamba_app.ui.updates import Update, bubbles, busy_buttons, status_html
-from falcon_mamba_app.ui.writing import BUSY
+from falcon_mamba_app.ui.sessions import Busy, Session, Sessions, saved_conversation
+from falcon_mamba_app.ui.updates import SKIP, Update, bubbles, busy_buttons, status_html
 
-Outputs = tuple[Any, ...]
 Updates = AsyncGenerator[Update, None]
 P = ParamSpec("P")
-
-_BUSY = Update(status=status_html(BUSY, phase="failed"))
 
 
 def page_of(request: gr.Request) -> str:
@@ -34,14 +30,17 @@ def page_of(request: gr.Request) -> str:
     return request.session_hash
 
 
-def streams(handler: Callable[P, Updates]) -> Callable[P, AsyncGenerator[Outputs, None]]:
+def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
     """An event function that yields a handler's updates, and closes them when it is closed."""
 
     @wraps(handler)
-    async def stream(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Outputs, None]:
-        async with aclosing(handler(*args, **kwargs)) as updates:
-            async for update in updates:
-                yield update.as_outputs()
+    async def stream(*args: P.args, **kwargs: P.kwargs) -> Updates:
+        try:
+            async with aclosing(handler(*args, **kwargs)) as updates:
+                async for update in updates:
+                    yield update
+        except Busy as error:
+            yield Update(status=status_html(str(error), phase="failed"))
 
     return stream
 
@@ -64,7 +63,7 @@ class _Handlers:
     def _session(self, request: gr.Request) -> Session:
         return self._sessions.of_page(page_of(request))
 
-    def stop(self, request: gr.Request) -> None:
+    async def stop(self, request: gr.Request) -> None:
         """End the reply being written. Its own generator shows what is kept."""
         turn = self._session(request).turn
         if turn is not None:
@@ -84,7 +83,7 @@ class ChatHandlers(_Handlers):
     def send(self, text: str, request: gr.Request, *controls: Any) -> Updates:
         """Answer a new message. A blank one does nothing."""
         session = self._session(request)
-        return self._answer(session, len(session.messages), text, controls)
+        return self._answer(session, len(session.messages), text, controls, composer="")
 
     @streams
     def retry(self, request: gr.Request, *controls: Any) -> Updates:
@@ -112,35 +111,45 @@ class ChatHandlers(_Handlers):
         session = self._session(request)
         return self._answer(session, len(session.messages), _text_of(data.value), controls)
 
-    def undo(self, request: gr.Request) -> Outputs:
+    @streams
+    def undo(self, request: gr.Request) -> Updates:
         """Take the last exchange back; the user's text returns to the composer."""
         session = self._session(request)
         return self._undo(session, len(session.messages))
 
-    def undo_at(self, data: gr.UndoData, request: gr.Request) -> Outputs:
+    @streams
+    def undo_at(self, data: gr.UndoData, request: gr.Request) -> Updates:
         """Take the chosen exchange back, and all that follows."""
         return self._undo(self._session(request), _index(data))
 
-    def clear(self, request: gr.Request) -> Outputs:
+    @streams
+    def clear(self, request: gr.Request) -> Updates:
         """Begin a new conversation; the old one's state is dropped."""
         session = self._cleared(request)
-        return Update(
-            transcript=[],
-            status=status_html("New conversation"),
-            panel=self._idle_panel(),
-            saved=saved_conversation(session),
-            **busy_buttons(False),
-        ).as_outputs()
+        return _only(
+            Update(
+                transcript=[],
+                status=status_html("New conversation"),
+                panel=self._idle_panel(),
+                saved=saved_conversation(session),
+                **busy_buttons(False),
+            )
+        )
 
     def _answer(
-        self, session: Session, index: int, text: str, controls: tuple[Any, ...]
+        self,
+        session: Session,
+        index: int,
+        text: str,
+        controls: tuple[Any, ...],
+        *,
+        composer: Any = SKIP,
     ) -> Updates:
         """Answer `text` as message number `index` of the conversation."""
         if not isinstance(text, str) or not text.strip():
             return _only()
-        if session.turn is not None:
-            return _only(_BUSY)
-        return self._answerer.answer(session, session.messages[:index], text, values_of(controls))
+        earlier, values = session.messages[:index], values_of(controls)
+        return self._answerer.answer(session, earlier, text, values, composer=composer)
 
     def _retry(self, session: Session, index: int, controls: tuple[Any, ...]) -> Updates:
         at = session.last_user_index(index)
@@ -148,21 +157,22 @@ class ChatHandlers(_Handlers):
             return _only(Update(status=status_html("Nothing to retry")))
         return self._answer(session, at, session.messages[at].content, controls)
 
-    def _undo(self, session: Session, index: int) -> Outputs:
+    def _undo(self, session: Session, index: int) -> Updates:
+        session.refuse_if_busy()
         at = session.last_user_index(index)
-        if session.turn is not None:
-            return _BUSY.as_outputs()
         if at is None:
-            return Update(status=status_html("Nothing to undo")).as_outputs()
+            return _only(Update(status=status_html("Nothing to undo")))
         text, session.messages = session.messages[at].content, session.messages[:at]
         session.context_tokens = None
-        return Update(
-            transcript=bubbles(session.messages),
-            composer=text,
-            status=status_html("Taken back; the message is in the box again"),
-            panel=self._idle_panel(),
-            saved=saved_conversation(session),
-        ).as_outputs()
+        return _only(
+            Update(
+                transcript=bubbles(session.messages),
+                returned=text,
+                status=status_html("Taken back; the message is in the box again"),
+                panel=self._idle_panel(),
+                saved=saved_conversation(session),
+            )
+        )
 
 
 class DocumentHandlers(_Handlers):
@@ -181,44 +191,33 @@ class DocumentHandlers(_Handlers):
             return _only(Update(status=status_html("Nothing to retry")))
         return self._extend(session, session.document_before, controls)
 
-    def undo(self, request: gr.Request) -> Outputs:
+    @streams
+    def undo(self, request: gr.Request) -> Updates:
         """Take the last continuation back."""
         session = self._session(request)
-        if session.document_before is None or session.turn is not None:
-            return Update(status=status_html("Nothing to undo")).as_outputs()
+        session.refuse_if_busy()
+        if session.document_before is None:
+            return _only(Update(status=status_html("Nothing to undo")))
         text, session.document_before = session.document_before, None
-        return Update(document=text, status=status_html("Taken back")).as_outputs()
+        return _only(Update(document=text, status=status_html("Taken back")))
 
-    def clear(self, request: gr.Request) -> Outputs:
+    @streams
+    def clear(self, request: gr.Request) -> Updates:
         """Begin with an empty text; the old one's state is dropped."""
         self._cleared(request)
-        return Update(
-            document="",
-            status=status_html("Cleared"),
-            panel=self._idle_panel(),
-            **busy_buttons(False),
-        ).as_outputs()
+        return _only(
+            Update(
+                document="",
+                status=status_html("Cleared"),
+                panel=self._idle_panel(),
+                **busy_buttons(False),
+            )
+        )
 
     def _extend(self, session: Session, text: str, controls: tuple[Any, ...]) -> Updates:
         if not isinstance(text, str) or not text.strip():
             return _only()
-        if session.turn is not None:
-            return _only(_BUSY)
         return self._answerer.extend(session, text, values_of(controls))
-
-
-def remembered_messages(saved: object) -> list[Message]:
-    """The messages a browser kept, as far as they are sound: user and assistant by turns."""
-    texts = saved.get("messages") if isinstance(saved, dict) else None
-    messages: list[Message] = []
-    for entry in texts if isinstance(texts, list) else []:
-        expected = "user" if len(messages) % 2 == 0 else "assistant"
-        match entry:
-            case [role, str(content)] if role == expected:
-                messages.append(Message(expected, content))  # type: ignore[arg-type]
-            case _:
-                break
-    return messages[: len(messages) // 2 * 2]
 
 
 def _index(data: Any) -> int:

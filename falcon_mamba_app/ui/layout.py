@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from falcon_mamba_app.protocol import ServiceStats
-from falcon_mamba_app.ui.arrival import readiness
+from falcon_mamba_app.ui.arrival import Readiness, readiness
 from falcon_mamba_app.ui.controls import Controls, build_controls, build_system_prompt
-from falcon_mamba_app.ui.updates import status_html
+from falcon_mamba_app.ui.updates import Update, status_html
 
 # Fixed, so that a restart of the server finds what a browser kept. Not a secret: it only keeps
 # the texts unreadable to a glance at the browser's storage.
@@ -44,6 +44,7 @@ class Components:
 
     transcript: gr.Chatbot
     composer: gr.Textbox
+    returned: gr.Textbox
     send: gr.Button
     stop: gr.Button
     retry: gr.Button
@@ -64,43 +65,44 @@ class Components:
     is_narrow: gr.Checkbox
 
     @property
-    def chat_outputs(self) -> dict[str, Any]:
-        """The component behind each field of `Update`, in the chat."""
+    def chat_outputs(self) -> Update:
+        """The component behind each field of an update, in the chat."""
         return self._outputs(send=self.send, stop=self.stop)
 
     @property
-    def document_outputs(self) -> dict[str, Any]:
-        """The component behind each field of `Update`, on the completion page."""
+    def document_outputs(self) -> Update:
+        """The component behind each field of an update, on the completion page."""
         view = self.document_view
         return self._outputs(send=view.extend, stop=view.stop)
 
     @property
-    def readiness_outputs(self) -> dict[str, Any]:
-        """The component behind each field of `Readiness`."""
-        return {
-            "header": self.header,
-            "banner": self.banner,
-            "chat": self.chat,
-            "document_page": self.document_page,
-            "panel": self.panel,
-            "composer": self.composer,
-            "status": self.status,
-            "send": self.send,
-            "extend": self.document_view.extend,
-            "timer": self.timer,
-        }
+    def readiness_outputs(self) -> Readiness:
+        """The component behind each of what depends on the service's status."""
+        return Readiness(
+            header=self.header,
+            banner=self.banner,
+            chat=self.chat,
+            document_page=self.document_page,
+            panel=self.panel,
+            composer=self.composer,
+            status=self.status,
+            send=self.send,
+            extend=self.document_view.extend,
+            timer=self.timer,
+        )
 
-    def _outputs(self, *, send: gr.Button, stop: gr.Button) -> dict[str, Any]:
-        return {
-            "transcript": self.transcript,
-            "document": self.document_view.text,
-            "composer": self.composer,
-            "status": self.status,
-            "panel": self.panel,
-            "send": send,
-            "stop": stop,
-            "saved": self.saved,
-        }
+    def _outputs(self, *, send: gr.Button, stop: gr.Button) -> Update:
+        return Update(
+            transcript=self.transcript,
+            document=self.document_view.text,
+            composer=self.composer,
+            returned=self.returned,
+            status=self.status,
+            panel=self.panel,
+            send=send,
+            stop=stop,
+            saved=self.saved,
+        )
 
 
 def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Components:
@@ -169,6 +171,7 @@ def _draw_chat(examples: list[dict[str, str]]) -> dict[str, Any]:
         )
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
         stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
+    returned = gr.Textbox(label="Returned message", visible="hidden")
     with gr.Row(elem_id="tools"):
         retry = _tool("Retry", "retry")
         undo = _tool("Undo", "undo")
@@ -176,6 +179,7 @@ def _draw_chat(examples: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "transcript": transcript,
         "composer": composer,
+        "returned": returned,
         "send": send,
         "stop": stop,
         "retry": retry,

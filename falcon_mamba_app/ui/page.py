@@ -1,7 +1,8 @@
 """The page: its components, which event calls which handler, and how it is mounted.
 
 Gradio queues nothing here (`default_concurrency_limit` None): the service decides who waits, and
-says so. Everything that streams is an async generator on the server's own event loop.
+says so. Every event is a coroutine or an async generator: Gradio then runs it on the server's own
+event loop, which alone touches the sessions and the replies; plain functions it runs in threads.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.ui.arrival import READINESS_NAMES, Arrival
+from falcon_mamba_app.ui.arrival import Arrival
 from falcon_mamba_app.ui.controls import (
     CONTROL_NAMES,
     default_values,
@@ -30,7 +31,7 @@ from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.layout import Components, draw
 from falcon_mamba_app.ui.sessions import Sessions
 from falcon_mamba_app.ui.theme import build_theme
-from falcon_mamba_app.ui.updates import UPDATE_NAMES
+from falcon_mamba_app.ui.updates import SKIP
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -58,6 +59,14 @@ REMEMBER_JS = (
     "(settings, ...values) => [Object.fromEntries("
     f"{json.dumps(CONTROL_NAMES)}.map((name, i) => [name, values[i]]))]"
 )
+# A message that comes back goes above what the visitor has begun to write meanwhile; once only,
+# since Gradio sends the last update of a generator twice.
+RETURN_JS = """(draft, returned) => {
+    const keep = {__type__: "update"};
+    if (!returned) return [keep, keep];
+    if (!draft.trim()) return [returned, ""];
+    return [(draft + "\\n").startsWith(returned + "\\n") ? keep : returned + "\\n" + draft, ""];
+}"""
 LOAD_JS = "(saved, settings, narrow) => [saved, settings, window.innerWidth < 900]"
 
 
@@ -123,7 +132,7 @@ def _on(trigger: Any, fn: Callable[..., Any] | None, **options: Any) -> None:
 
 
 def _wire_chat(components: Components, chat: ChatHandlers) -> None:
-    outputs = [components.chat_outputs[name] for name in UPDATE_NAMES]
+    outputs = [*components.chat_outputs]
     controls = components.controls.listed()
     transcript, composer = components.transcript, components.composer
     _on(composer.submit, chat.send, inputs=[composer, *controls], outputs=outputs)
@@ -137,11 +146,13 @@ def _wire_chat(components: Components, chat: ChatHandlers) -> None:
     _on(components.clear.click, chat.clear, outputs=outputs)
     _on(transcript.clear, chat.clear, outputs=outputs)
     _on(components.stop.click, chat.stop, queue=False)
+    box = [composer, components.returned]
+    _on(components.returned.change, None, js=RETURN_JS, inputs=box, outputs=box)
 
 
 def _wire_document(components: Components, document: DocumentHandlers) -> None:
     view = components.document_view
-    outputs = [components.document_outputs[name] for name in UPDATE_NAMES]
+    outputs = [*components.document_outputs]
     controls = components.controls.listed()
     _on(view.extend.click, document.extend, inputs=[view.text, *controls], outputs=outputs)
     _on(view.retry.click, document.retry, inputs=controls, outputs=outputs)
@@ -170,28 +181,33 @@ def _wire_controls(components: Components, service: GenerationService) -> None:
         )
 
 
-def _choose_preset(service: GenerationService, name: str, *given: Any) -> list[Any]:
+async def _choose_preset(service: GenerationService, name: str, *given: Any) -> list[Any]:
     values = with_preset(values_of(given), name)
     remembered = {field: getattr(values, field) for field in CONTROL_NAMES}
     return [remembered, *updates_for(values, service.stats().model)]
 
 
-def _reset_controls(service: GenerationService, system_prompt: str) -> list[Any]:
+async def _reset_controls(service: GenerationService, system_prompt: str) -> list[Any]:
     model = service.stats().model
     updates = updates_for(default_values(model), model)
-    updates[CONTROL_NAMES.index("system_prompt")] = gr.skip()
+    updates[CONTROL_NAMES.index("system_prompt")] = SKIP
     return [{"system_prompt": system_prompt}, *updates]
 
 
 def _wire_arrival(page: gr.Blocks, components: Components, arrival: Arrival) -> None:
-    readiness = [components.readiness_outputs[name] for name in READINESS_NAMES]
-    after = [*readiness, *components.controls.listed()]
+    after = [*components.readiness_outputs, *components.controls.listed()]
     _on(
         page.load,
         arrival.load,
         js=LOAD_JS,
         inputs=[components.saved, components.settings, components.is_narrow],
-        outputs=[components.transcript, components.saved, components.side, *after],
+        outputs=[
+            components.transcript,
+            components.returned,
+            components.saved,
+            components.side,
+            *after,
+        ],
     )
     _on(
         components.timer.tick,

@@ -12,9 +12,25 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.turn import Turn
+
+# What a browser is asked to keep, and the most that is taken back from one; it has about 5 MB.
+MAX_SAVED_CHARS = 1_000_000
+MAX_SAVED_MESSAGES = 10_000
+
+
+class Busy(FalconMambaError):
+    """The session writes a reply already."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A reply is still being written in this conversation."
+            " Stop it first, or wait for its end."
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +61,11 @@ class Session:
             if self.messages[at].role == "user":
                 return at
         return None
+
+    def refuse_if_busy(self) -> None:
+        """Raises Busy while a reply is being written."""
+        if self.turn is not None:
+            raise Busy
 
     def interrupt(self) -> None:
         """Stop the reply being written, if any, and let go of it."""
@@ -146,3 +167,32 @@ class Sessions:
         for page in [page for page, id_ in self._pages.items() if id_ == session.id]:
             del self._pages[page]
         self._forget(session.id)
+
+
+def saved_conversation(session: Session) -> dict[str, Any]:
+    """What the visitor's browser keeps for after a reload: the id, and the texts if they fit."""
+    texts = [[message.role, message.content] for message in session.messages]
+    return {"id": session.id, "messages": texts if _fit(session.messages) else []}
+
+
+def remembered_messages(saved: object) -> list[Message]:
+    """The messages a browser kept, as far as they are sound: user and assistant by turns.
+
+    None of them where there are more than are ever saved.
+    """
+    texts = saved.get("messages") if isinstance(saved, dict) else None
+    messages: list[Message] = []
+    for entry in texts if isinstance(texts, list) else []:
+        expected = "user" if len(messages) % 2 == 0 else "assistant"
+        match entry:
+            case [role, str(content)] if role == expected and len(messages) <= MAX_SAVED_MESSAGES:
+                messages.append(Message(expected, content))  # type: ignore[arg-type]
+            case _:
+                break
+    return messages[: len(messages) // 2 * 2] if _fit(messages) else []
+
+
+def _fit(messages: Sequence[Message]) -> bool:
+    """Whether a browser has room for them."""
+    num_chars = sum(len(message.content) for message in messages)
+    return len(messages) <= MAX_SAVED_MESSAGES and num_chars <= MAX_SAVED_CHARS

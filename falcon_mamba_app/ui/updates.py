@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components.chatbot import Message as Bubble
@@ -19,25 +18,24 @@ from falcon_mamba_app.ui.turn import Reply, describe
 PANEL_INTERVAL_S = 1 / 3  # figures that change faster cannot be read
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
-    """New values for the components that a turn touches, in the order of the outputs."""
-
-    transcript: Any = field(default_factory=gr.skip)
-    document: Any = field(default_factory=gr.skip)
-    composer: Any = field(default_factory=gr.skip)
-    status: Any = field(default_factory=gr.skip)
-    panel: Any = field(default_factory=gr.skip)
-    send: Any = field(default_factory=gr.skip)
-    stop: Any = field(default_factory=gr.skip)
-    saved: Any = field(default_factory=gr.skip)
-
-    def as_outputs(self) -> tuple[Any, ...]:
-        """One value per output component."""
-        return tuple(getattr(self, name) for name in UPDATE_NAMES)
+SKIP: Any = gr.skip()  # leaves a component as it is
 
 
-UPDATE_NAMES = tuple(f.name for f in fields(Update))
+class Update(NamedTuple):
+    """New values for the components that a turn touches, in the order of the outputs.
+
+    `returned` is a message that got no answer: the browser puts it above what the composer holds.
+    """
+
+    transcript: Any = SKIP
+    document: Any = SKIP
+    composer: Any = SKIP
+    returned: Any = SKIP
+    status: Any = SKIP
+    panel: Any = SKIP
+    send: Any = SKIP
+    stop: Any = SKIP
+    saved: Any = SKIP
 
 
 def bubble(message: Message) -> Bubble:
@@ -91,6 +89,6 @@ class PanelPace:
         """The panel's HTML when it is due, else nothing to change."""
         now_s = self._clock()
         if now_s < self._next_s and not reply.is_over:
-            return gr.skip()
+            return SKIP
         self._next_s = now_s + PANEL_INTERVAL_S
         return render_panel(Figures.of(self._stats(), reply))

@@ -23,23 +23,21 @@ MESSAGES_AT_FULL_RATE = 200
 logger = logging.getLogger(__name__)
 
 UNEXPECTED = "Something went wrong on the server. The message was not answered; please try again."
-BUSY = "A reply is still being written in this conversation. Stop it first, or wait for its end."
 
 
 async def write_reply(
     service: GenerationService, session: Session, request: GenerationRequest
 ) -> AsyncGenerator[Reply, None]:
-    """The reply as it grows: first "starting", last a phase that is over. Raises nothing.
+    """The reply as it grows: first "starting", last a phase that is over. Raises Busy before the
+    first, and nothing later.
 
-    Closing it closes the service's generator. It ends without another word when the session was
-    interrupted, since the conversation it wrote for is gone.
+    From the first to the last the session is busy. Closing it closes the service's generator. It
+    ends without another word when the session was interrupted, since the conversation it wrote for
+    is gone.
     """
+    session.refuse_if_busy()
     started_s = time.monotonic()
     reply = Reply(meter=ReplyMeter(started_s=started_s))
-    if session.turn is not None:
-        reply.phase, reply.error = "failed", BUSY
-        yield reply
-        return
     turn = session.turn = Turn(service.generate(request))
     try:
         yield reply

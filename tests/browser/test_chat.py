@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+from falcon_mamba_app.protocol import Waiting
 from falcon_mamba_app.ui.sessions import Sessions
 from tests.browser.conftest import (
     LAPTOP,
@@ -199,6 +200,33 @@ async def test_an_error_returns_the_message_and_a_broken_reply_stays(page):
     shown = await transcript(page)
     assert "The device failed" in shown[-1]
     assert await page.locator("#send").is_enabled()
+
+
+class FullService(EchoService):
+    """Lets everybody wait in line, for good."""
+
+    async def generate(self, request):
+        yield Waiting(1)
+        await asyncio.Event().wait()
+
+
+async def test_a_message_that_comes_back_goes_above_what_was_written_meanwhile(browser):
+    with serve_page(FullService()) as url:
+        context = await browser.new_context(viewport=LAPTOP)
+        page = await context.new_page()
+        await open_page(page, url)
+        composer = page.locator("#composer textarea")
+        for _ in range(2):  # the same message may come back again
+            await send(page, "hello")
+            await wait_for_status(page, "Waiting in line")
+            await composer.fill("my draft")
+            await composer.press("Escape")
+            await wait_for_status(page, "Stopped")
+            await page.wait_for_function(
+                "document.querySelector('#composer textarea').value === 'hello\\nmy draft'"
+            )
+            assert await transcript(page) == []
+        await context.close()
 
 
 async def test_waiting_in_line_and_the_figures_are_shown(page):
