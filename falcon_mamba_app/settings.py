@@ -42,8 +42,23 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * units[match[2].lower()])
 
 
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _parse_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number") from None
+
+
+def _parse_secrets(text: str) -> tuple[str, ...]:
+    """Keys between commas. A lock that was asked for and is empty would leave the door open."""
+    keys = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not keys:
+        raise ValueError("the key is empty; leave the setting out, or give one")
+    return keys
+
+
+def _parse_secret(text: str) -> str:
+    return ",".join(_parse_secrets(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +101,9 @@ class EngineSettings:
     snapshot_bytes: int = _option(
         2 * 2**30, "host memory for the states of idle sessions", at_least=0, parse=parse_bytes
     )
-    threads: int | None = _option(None, "CPU threads; default: all cores", at_least=1, parse=int)
+    threads: int | None = _option(
+        None, "CPU threads; default: all cores", at_least=1, parse=_parse_int
+    )
 
     def on(self, *, has_gpu: bool) -> EngineSettings:
         """These settings with what suits the device in place of the zeros."""
@@ -106,12 +123,12 @@ class ServerSettings:
     share: bool = _option(False, "also open a public link through Gradio's relay")
     auth: str | None = _option(None, "USER:PASSWORD that the page asks for")
     api_key: tuple[str, ...] = _option(
-        (), "key, or keys with commas, that /v1 asks for", parse=_split
+        (), "key, or keys with commas, that /v1 asks for", parse=_parse_secrets
     )
     backend_url: str | None = _option(
         None, "serve the model of another OpenAI-compatible server, such as http://host:8000/v1"
     )
-    backend_api_key: str | None = _option(None, "key for --backend-url")
+    backend_api_key: str | None = _option(None, "key for --backend-url", parse=_parse_secret)
     log_level: str = _option(
         "info", "how much the terminal tells", choices=("debug", "info", "warning", "error")
     )
@@ -166,10 +183,7 @@ def _convert(option: Field[Any], text: str) -> Any:
     try:
         value = parse(text)
     except ValueError as error:
-        reason = (
-            str(error) if parse in (parse_bytes, _parse_bool) else f"{text!r} is no whole number"
-        )
-        raise SettingsError(f"{flag}: {reason}") from None
+        raise SettingsError(f"{flag}: {error}") from None
     choices = option.metadata.get("choices")
     if choices and value not in choices:
         raise SettingsError(f"{flag} is {value!r}; allowed are {', '.join(choices)}")
@@ -197,7 +211,7 @@ def _parse_bool(text: str) -> bool:
     return words[text.strip().lower()]
 
 
-_PARSERS: dict[Any, Callable[[str], Any]] = {bool: _parse_bool, int: int}
+_PARSERS: dict[Any, Callable[[str], Any]] = {bool: _parse_bool, int: _parse_int}
 
 
 def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
@@ -214,7 +228,9 @@ def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None
             "kernels",
             "threads",
             "max_running",
+            "max_waiting",
             "max_prefill_tokens",
+            "max_prompt_tokens",
             "snapshot_bytes",
         )
         for name in local:

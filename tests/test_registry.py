@@ -246,3 +246,31 @@ def test_a_repository_without_config_is_no_checkpoint(hub, tmp_path):
     hub.source = tmp_path / "empty"
     hub.source.mkdir()
     assert "is no checkpoint of transformers" in refusal(HUB_ID)
+
+
+def test_a_line_that_breaks_is_no_missing_file():
+    """huggingface_hub says "entry not found" for both; only one is the repository's fault."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from falcon_mamba_app.model import hub
+
+    error = LocalEntryNotFoundError("connection reset")
+    assert hub._is_unreachable(error)
+    assert "cannot be reached" in str(hub._explain(error, "tiiuae/falcon-mamba-7b", None))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", {"quantization_config": "nf4"}),
+        ("model.safetensors.index.json", {"weight_map": {"a": 1}}),
+    ],
+)
+def test_odd_types_in_a_checkpoint_are_refused_in_one_line(tmp_path, file, content):
+    folder = make_tiny_checkpoint(tmp_path / "odd")
+    path = folder / file
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**known, **content}))
+    with pytest.raises(CheckpointError) as caught:
+        locate(ModelSettings(model=str(folder)), has_cuda=False)
+    assert "\n" not in str(caught.value)

@@ -61,6 +61,10 @@ def test_every_option_can_be_set_from_the_environment():
         (["--backend-url", "http://h", "--device", "cpu"], "--device"),
         (["--backend-url", "http://h", "--snapshot-bytes", "1"], "--snapshot-bytes"),
         (["--backend-api-key", "k"], "--backend-url"),
+        (["--backend-url", "http://h", "--max-waiting", "1"], "--max-waiting"),
+        (["--api-key", ""], "--api-key: the key is empty"),
+        (["--api-key", " , "], "--api-key: the key is empty"),
+        (["--backend-url", "http://h", "--backend-api-key", ""], "the key is empty"),
         (["--auth", "nocolon"], "USER:PASSWORD"),
         (["--auth", "user:"], "USER:PASSWORD"),
         (["--revision", "main"], "hub model"),
@@ -75,6 +79,11 @@ def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
         load_settings(argv, {})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_key_in_the_environment_is_no_open_door():
+    with pytest.raises(SettingsError, match="the key is empty"):
+        load_settings([], {"FALCON_MAMBA_API_KEY": " , "})
 
 
 def test_an_unknown_variable_of_ours_is_refused():

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -49,7 +50,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Repository:
     """A repository at one commit, with its small files in `folder`.
 
     `files` is None when the hub could not be asked and an earlier download is used.
@@ -65,7 +66,7 @@ class Snapshot:
         return frozenset(file.name for file in self.files or ())
 
 
-def fetch_small_files(hub_id: str, revision: str | None) -> Snapshot:
+def fetch_small_files(hub_id: str, revision: str | None) -> Repository:
     """The repository's configuration and tokenizer in the local cache. Raises CheckpointError."""
     try:
         info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
@@ -82,24 +83,24 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Snapshot:
                 logger.info("hub not reachable, using the earlier download of %s", hub_id)
                 return cached
         raise _explain(error, hub_id, revision) from error
-    return Snapshot(hub_id, folder.name, folder, files)
+    return Repository(hub_id, folder.name, folder, files)
 
 
-def missing_files(snapshot: Snapshot, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+def missing_files(repository: Repository, names: Sequence[str]) -> tuple[RemoteFile, ...]:
     """Those of `names` that are not in the snapshot's folder yet.
 
     Raises CheckpointError where the hub cannot provide them.
     """
-    sizes = {file.name: file for file in snapshot.files or ()}
-    absent = [name for name in names if not (snapshot.folder / name).is_file()]
+    sizes = {file.name: file for file in repository.files or ()}
+    absent = [name for name in names if not (repository.folder / name).is_file()]
     lost = [name for name in absent if name not in sizes]
-    if lost and snapshot.files is None:
+    if lost and repository.files is None:
         raise CheckpointError(
-            f"{snapshot.hub_id} is only partly downloaded ({lost[0]} is missing) and the hub"
+            f"{repository.hub_id} is only partly downloaded ({lost[0]} is missing) and the hub"
             " cannot be reached; connect, or give --model a folder"
         )
     if lost:
-        raise CheckpointError(f"{snapshot.hub_id} lacks {lost[0]}, which its index names")
+        raise CheckpointError(f"{repository.hub_id} lacks {lost[0]}, which its index names")
     return tuple(sizes[name] for name in absent)
 
 
@@ -167,18 +168,19 @@ def _is_small(file: RemoteFile) -> bool:
     )
 
 
-def _cached_snapshot(hub_id: str, revision: str | None) -> Snapshot | None:
+def _cached_snapshot(hub_id: str, revision: str | None) -> Repository | None:
     path = try_to_load_from_cache(hub_id, "config.json", revision=revision)
     if not isinstance(path, str):
         return None
     folder = Path(path).parent
-    return Snapshot(hub_id, folder.name, folder, None)
+    return Repository(hub_id, folder.name, folder, None)
 
 
 def _is_unreachable(error: Exception) -> bool:
     """No answer at all, or the hub's own failure: what a download made earlier can stand in for."""
     told = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError)
-    return not isinstance(error, told)
+    # A line that broke also counts as an entry not found: not found in the cache, that is.
+    return isinstance(error, LocalEntryNotFoundError) or not isinstance(error, told)
 
 
 def _explain(error: Exception, hub_id: str, revision: str | None) -> CheckpointError:
@@ -197,7 +199,7 @@ def _explain(error: Exception, hub_id: str, revision: str | None) -> CheckpointE
             f"the hub has no model {hub_id!r}, or it is private, and there is no folder of that"
             " name; check the name, or log in with `hf auth login`"
         )
-    if isinstance(error, EntryNotFoundError):
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
         return CheckpointError(f"{hub_id} is no checkpoint of transformers: {_one_line(error)}")
     if status is not None:
         return CheckpointError(f"the hub answered {status} for {hub_id}; try again later")

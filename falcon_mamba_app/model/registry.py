@@ -179,7 +179,9 @@ def _refuse_foreign(raw: dict[str, Any], name: str) -> None:
         what = f"is a {architecture}" if architecture else "names no architecture in config.json"
         raise CheckpointError(f"{name} {what}; this app runs Mamba-1 models: {', '.join(FAMILIES)}")
     if "quantization_config" in raw:
-        method = raw["quantization_config"].get("quant_method", "unknown")
+        quantization = raw["quantization_config"]
+        is_told = isinstance(quantization, dict)
+        method = quantization.get("quant_method", "unknown") if is_told else "unknown"
         raise CheckpointError(
             f"{name} is quantised ({method}); this app runs float32, bfloat16 and float16"
             " checkpoints, so use the model it was made from"
@@ -192,9 +194,10 @@ def _weight_files(
     """The names of the safetensors files that hold the weights, present or not."""
     if (folder / INDEX_FILE).is_file():
         weight_map = _read_json(folder / INDEX_FILE, name).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
+        names = weight_map.values() if isinstance(weight_map, dict) else ()
+        if not names or not all(isinstance(name, str) for name in names):
             raise CheckpointError(f"{name}: {INDEX_FILE} has no weight_map; download it again")
-        return tuple(sorted(set(weight_map.values())))
+        return tuple(sorted(set(names)))
     if (folder / SINGLE_FILE).is_file() or SINGLE_FILE in remote:
         return (SINGLE_FILE,)
     raise CheckpointError(
