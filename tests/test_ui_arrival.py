@@ -6,6 +6,7 @@ import pytest
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.arrival import Arrival, readiness, render_banner, render_header
 from falcon_mamba_app.ui.sessions import Sessions
+from falcon_mamba_app.ui.turn import Turn
 from tests.echo_service import EchoService
 
 PAGE = gr.Request(session_hash="page")
@@ -69,11 +70,21 @@ async def test_a_reload_in_mid_reply_keeps_what_was_shown(service):
     sessions = Sessions(service.forget)
     session = sessions.of_page("before")
     session.messages[:] = [Message("user", "hi"), Message("assistant", "You sa")]
-    session.context_tokens = 1_234
+    session.contexts[2] = 1_234
     saved = {"id": session.id, "messages": []}
     transcript, *others = await Arrival(service, sessions).load(saved, None, False, PAGE)
     assert any("1,234" in str(output) for output in others)
+    assert not any("cut off" in str(output) for output in others)
     assert [bubble.content[0].text for bubble in transcript] == ["hi", "You sa"]
+
+
+async def test_a_reply_that_its_page_left_is_marked_as_cut(service):
+    sessions = Sessions(service.forget)
+    session = sessions.of_page("before")
+    session.messages[:] = [Message("user", "hi"), Message("assistant", "You sa")]
+    session.turn = Turn(service.generate(None))
+    outputs = await Arrival(service, sessions).load({"id": session.id}, None, False, PAGE)
+    assert any("cut off by the reload" in str(output) for output in outputs)
 
 
 async def test_a_reload_before_the_first_word_returns_the_message(service):

@@ -7,8 +7,9 @@ import pytest
 from falcon_mamba_app.protocol import Message, TextDelta
 from falcon_mamba_app.ui.controls import CONTROL_NAMES, ControlValues
 from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
+from falcon_mamba_app.ui.markup import shown
 from falcon_mamba_app.ui.sessions import Sessions
-from falcon_mamba_app.ui.updates import SKIP
+from falcon_mamba_app.ui.updates import SKIP, Update
 from tests.echo_service import EchoService
 
 PAGE = gr.Request(session_hash="page")
@@ -67,7 +68,8 @@ async def test_the_system_prompt_leads_the_request_and_not_the_transcript(chat, 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\n\n"])
 async def test_a_blank_message_does_nothing(chat, service, blank):
-    assert await page_after(chat.send(blank, PAGE, *CONTROLS)) == {}
+    steps = [step async for step in chat.send(blank, PAGE, *CONTROLS)]
+    assert steps == [Update()]
     assert service.requests == []
 
 
@@ -101,6 +103,35 @@ async def test_undo_takes_one_exchange_back_and_returns_the_text(chat):
     page = await page_after(chat.undo(PAGE))
     assert page["returned"] == "two"
     assert texts(page["transcript"]) == [("user", "one"), ("assistant", "You said: one")]
+
+
+async def test_undo_shows_the_context_after_the_turn_before(chat, sessions):
+    first = await page_after(chat.send("one", PAGE, *CONTROLS))
+    await page_after(chat.send("two", PAGE, *CONTROLS))
+    page = await page_after(chat.undo(PAGE))
+    assert sessions.of_page("page").context_tokens == 4
+    assert "now 4 tokens" in first["panel"]
+    assert "now 4 tokens" in page["panel"]
+    await page_after(chat.undo(PAGE))
+    assert sessions.of_page("page").context_tokens is None
+
+
+async def test_messages_are_shown_without_markup_and_kept_as_typed(chat, service, sessions):
+    page = await page_after(chat.send("<b>x</b>", PAGE, *CONTROLS))
+    assert texts(page["transcript"])[0] == ("user", shown("<b>x</b>"))
+    assert sessions.of_page("page").messages[0].content == "<b>x</b>"
+    edit = SimpleNamespace(index=0, value=shown("<i>y</i>"), previous_value="")
+    await page_after(chat.edit(edit, PAGE, *CONTROLS))
+    assert service.requests[-1].prompt == (Message("user", "<i>y</i>"),)
+
+
+async def test_the_panel_is_current_with_the_first_text_and_at_the_end(chat):
+    outputs = chat.send("SLOW one two three", PAGE, *CONTROLS)
+    first = await until_text(outputs)
+    assert "1 of 4" in first["panel"]
+    page = await page_after(outputs)
+    assert "0 of 4" in page["panel"]
+    assert page["panel"].count("tok/s") == 2
 
 
 async def test_undo_and_retry_of_nothing_say_so(chat):

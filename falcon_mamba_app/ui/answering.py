@@ -75,15 +75,16 @@ class Answerer:
         async with aclosing(write_reply(self._service, session, request)) as replies:
             async for reply in replies:
                 if reply.is_over and not reply.text:
-                    session.messages = before
+                    session.messages, session.is_cut = before, False
                     yield _unanswered(before, asked, reply.error)._replace(
-                        status=reply_status(reply)
+                        status=reply_status(reply), panel=pace.render_idle(session.context_tokens)
                     )
                     break
                 answer = [Message("assistant", reply.text)] if reply.text else []
                 session.messages = [*asked, *answer]
                 step = _step(session, shown + bubbles(answer), reply, panel=pace.render(reply))
                 if reply.phase == "starting":
+                    session.is_cut = False
                     step = step._replace(composer=composer, **busy_buttons(True))
                 yield step
         yield Update(**busy_buttons(False))
@@ -118,7 +119,7 @@ class Answerer:
 
 def _step(session: Session, shown: list[Any], reply: Reply, *, panel: Any) -> Update:
     """One update of a reply that has begun; the last one also saves the conversation."""
-    session.context_tokens = reply.context_tokens
+    session.contexts[len(session.messages)] = reply.context_tokens
     if not reply.is_over:
         return Update(transcript=shown, status=reply_status(reply), panel=panel)
     if reply.error:

@@ -6,6 +6,7 @@ Knows the service's status and the visitor's browser storage; writes no replies.
 from __future__ import annotations
 
 import asyncio
+import json
 from html import escape
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
 from falcon_mamba_app.ui.controls import (
     CONTROL_NAMES,
     restored_values,
+    slider_defaults,
     updates_for,
 )
 from falcon_mamba_app.ui.handlers import page_of
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.sessions import Sessions, remembered_messages, saved_conversation
+from falcon_mamba_app.ui.sessions import Session, Sessions, remembered_messages, saved_conversation
 from falcon_mamba_app.ui.updates import SKIP, bubbles, status_html
 
 PLACEHOLDERS = {
@@ -32,6 +34,7 @@ IDLE_STATUS = {
     "loading": "The model is loading",
     "failed": "The model is not available",
 }
+CUT = "The last reply was cut off by the reload: Retry writes it again"
 
 LOGO = (
     '<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
@@ -81,7 +84,7 @@ class Arrival:
             SKIP if returned is None else returned,
             saved_conversation(session),
             gr.update(open=not is_narrow),
-            *readiness(stats, context_tokens=session.context_tokens),
+            *_restored(readiness(stats, context_tokens=session.context_tokens), session),
             *updates_for(restored_values(settings, stats.model), stats.model),
         )
 
@@ -100,6 +103,13 @@ class Arrival:
         """The page was closed: free its session after a while, unless it comes back."""
         self._sessions.leave(page_of(request))
         asyncio.get_running_loop().call_later(self._sessions.grace_s, self._sessions.sweep)
+
+
+def _restored(shown: Readiness, session: Session) -> Readiness:
+    """Says so when the reply that the conversation ends with was cut."""
+    if not session.is_cut or not session.messages:
+        return shown
+    return shown._replace(status=status_html(CUT, phase="stopped"))
 
 
 def readiness(stats: ServiceStats, *, context_tokens: int | None = None) -> Readiness:
@@ -124,9 +134,11 @@ def render_header(stats: ServiceStats) -> str:
     """Who speaks here."""
     model = stats.model
     name = escape(model.id) if model else "no model yet"
+    defaults = escape(json.dumps(slider_defaults(model)))
     return (
-        f'<header class="masthead">{LOGO}<div class="titles"><h1>Falcon Mamba</h1>'
-        f"<p>A state-space model: its whole memory is one fixed block.</p></div>"
+        f'<header class="masthead" data-defaults="{defaults}">{LOGO}<div class="titles">'
+        "<h1>Falcon Mamba</h1>"
+        "<p>A state-space model: its whole memory is one fixed block.</p></div>"
         f'<span class="chip" data-status="{stats.status}"><span class="dot"></span>{name}</span>'
         f"{THEME_BUTTON}</header>{_bundled_note(model)}"
     )

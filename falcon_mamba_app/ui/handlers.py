@@ -16,6 +16,7 @@ import gradio as gr
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.answering import Answerer
 from falcon_mamba_app.ui.controls import values_of
+from falcon_mamba_app.ui.markup import typed
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.sessions import Busy, Session, Sessions, saved_conversation
 from falcon_mamba_app.ui.updates import SKIP, Update, bubbles, busy_buttons, status_html
@@ -72,8 +73,9 @@ class _Handlers:
     def _cleared(self, request: gr.Request) -> Session:
         return self._sessions.clear(page_of(request))
 
-    def _idle_panel(self) -> str:
-        return render_panel(Figures.of(self._service.stats()))
+    def _idle_panel(self, session: Session) -> str:
+        stats = self._service.stats()
+        return render_panel(Figures(stats=stats, context_tokens=session.context_tokens))
 
 
 class ChatHandlers(_Handlers):
@@ -90,11 +92,6 @@ class ChatHandlers(_Handlers):
         """Answer the last message once more, instead of the reply it got."""
         session = self._session(request)
         return self._retry(session, len(session.messages), controls)
-
-    @streams
-    def retry_at(self, data: gr.RetryData, request: gr.Request, *controls: Any) -> Updates:
-        """Answer once more the message that led to the chosen reply."""
-        return self._retry(self._session(request), _index(data), controls)
 
     @streams
     def edit(self, data: gr.EditData, request: gr.Request, *controls: Any) -> Updates:
@@ -118,11 +115,6 @@ class ChatHandlers(_Handlers):
         return self._undo(session, len(session.messages))
 
     @streams
-    def undo_at(self, data: gr.UndoData, request: gr.Request) -> Updates:
-        """Take the chosen exchange back, and all that follows."""
-        return self._undo(self._session(request), _index(data))
-
-    @streams
     def clear(self, request: gr.Request) -> Updates:
         """Begin a new conversation; the old one's state is dropped."""
         session = self._cleared(request)
@@ -130,7 +122,7 @@ class ChatHandlers(_Handlers):
             Update(
                 transcript=[],
                 status=status_html("New conversation"),
-                panel=self._idle_panel(),
+                panel=self._idle_panel(session),
                 saved=saved_conversation(session),
                 **busy_buttons(False),
             )
@@ -147,7 +139,7 @@ class ChatHandlers(_Handlers):
     ) -> Updates:
         """Answer `text` as message number `index` of the conversation."""
         if not isinstance(text, str) or not text.strip():
-            return _only()
+            return _only(Update())  # an event without any value empties its outputs
         earlier, values = session.messages[:index], values_of(controls)
         return self._answerer.answer(session, earlier, text, values, composer=composer)
 
@@ -163,13 +155,12 @@ class ChatHandlers(_Handlers):
         if at is None:
             return _only(Update(status=status_html("Nothing to undo")))
         text, session.messages = session.messages[at].content, session.messages[:at]
-        session.context_tokens = None
         return _only(
             Update(
                 transcript=bubbles(session.messages),
                 returned=text,
                 status=status_html("Taken back; the message is in the box again"),
-                panel=self._idle_panel(),
+                panel=self._idle_panel(session),
                 saved=saved_conversation(session),
             )
         )
@@ -204,19 +195,19 @@ class DocumentHandlers(_Handlers):
     @streams
     def clear(self, request: gr.Request) -> Updates:
         """Begin with an empty text; the old one's state is dropped."""
-        self._cleared(request)
+        session = self._cleared(request)
         return _only(
             Update(
                 document="",
                 status=status_html("Cleared"),
-                panel=self._idle_panel(),
+                panel=self._idle_panel(session),
                 **busy_buttons(False),
             )
         )
 
     def _extend(self, session: Session, text: str, controls: tuple[Any, ...]) -> Updates:
         if not isinstance(text, str) or not text.strip():
-            return _only()
+            return _only(Update())  # an event without any value empties its outputs
         return self._answerer.extend(session, text, values_of(controls))
 
 
@@ -232,4 +223,4 @@ def _text_of(value: Any) -> str:
         value = value[0]
     if isinstance(value, dict):
         value = value.get("text", value.get("value", ""))
-    return value if isinstance(value, str) else ""
+    return typed(value) if isinstance(value, str) else ""

@@ -171,11 +171,12 @@ def _draw_chat(examples: list[dict[str, str]]) -> dict[str, Any]:
         )
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
         stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
-    returned = gr.Textbox(label="Returned message", visible="hidden")
+    returned = gr.Textbox(label="Returned message", elem_id="returned")
     with gr.Row(elem_id="tools"):
         retry = _tool("Retry", "retry")
         undo = _tool("Undo", "undo")
         clear = _tool("New conversation", "clear")
+        _tool("Copy all", "copy-all")  # wired in assets/page.js
     return {
         "transcript": transcript,
         "composer": composer,

@@ -54,6 +54,12 @@ ICON = (
     '%22round%22/%3E%3C/svg%3E">'
 )
 
+# Whatever a message manages to show, the browser asks no other host for it.
+NO_REMOTE_IMAGES = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"img-src 'self' data: blob:; media-src 'self' data: blob:; object-src 'none'\">"
+)
+
 # Settings change in the browser alone; nothing is sent until a message is.
 REMEMBER_JS = (
     "(settings, ...values) => [Object.fromEntries("
@@ -91,7 +97,7 @@ def mount_page(
         auth=auth,
         theme=build_theme(),
         css_paths=ASSETS / "style.css",
-        head=ICON + f"<script>{(ASSETS / 'page.js').read_text()}</script>",
+        head=NO_REMOTE_IMAGES + ICON + f"<script>{(ASSETS / 'page.js').read_text()}</script>",
         footer_links=["api", "gradio"],
         run_history=False,
         enable_monitoring=False,
@@ -138,13 +144,10 @@ def _wire_chat(components: Components, chat: ChatHandlers) -> None:
     _on(composer.submit, chat.send, inputs=[composer, *controls], outputs=outputs)
     _on(components.send.click, chat.send, inputs=[composer, *controls], outputs=outputs)
     _on(components.retry.click, chat.retry, inputs=controls, outputs=outputs)
-    _on(transcript.retry, chat.retry_at, inputs=controls, outputs=outputs)
     _on(transcript.edit, chat.edit, inputs=controls, outputs=outputs)
     _on(transcript.example_select, chat.example, inputs=controls, outputs=outputs)
     _on(components.undo.click, chat.undo, outputs=outputs)
-    _on(transcript.undo, chat.undo_at, outputs=outputs)
     _on(components.clear.click, chat.clear, outputs=outputs)
-    _on(transcript.clear, chat.clear, outputs=outputs)
     _on(components.stop.click, chat.stop, queue=False)
     box = [composer, components.returned]
     _on(components.returned.change, None, js=RETURN_JS, inputs=box, outputs=box)

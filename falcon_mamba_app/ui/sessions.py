@@ -45,13 +45,20 @@ class Session:
     last_used_s: float
     messages: list[Message] = field(default_factory=list)
     document_before: str | None = None  # the completion page's text before its last continuation
-    context_tokens: int | None = None  # read and written up to the last reply
+    contexts: dict[int, int | None] = field(default_factory=dict)  # tokens after so many messages
+    is_cut: bool = False  # its last reply ended because its page went away
     turn: Turn | None = None
     left_s: float | None = None  # when its last page went away
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens read and written up to the last message, as far as they are known."""
+        return self.contexts.get(len(self.messages))
 
     def take_unanswered(self) -> str | None:
         """Remove the user's message that got no reply, and return its text."""
         if self.messages and self.messages[-1].role == "user":
+            self.is_cut = False
             return self.messages.pop().content
         return None
 
@@ -70,6 +77,7 @@ class Session:
     def interrupt(self) -> None:
         """Stop the reply being written, if any, and let go of it."""
         if self.turn is not None:
+            self.is_cut = True
             self.turn.stop()
             self.turn = None
 
@@ -123,7 +131,8 @@ class Sessions:
         session = self.of_page(page)
         session.interrupt()
         session.messages.clear()
-        session.document_before = session.context_tokens = None
+        session.contexts.clear()
+        session.document_before, session.is_cut = None, False
         self._forget(session.id)
         return session
 
@@ -136,6 +145,7 @@ class Sessions:
             return
         session.left_s = self._clock()
         if session.turn is not None:
+            session.is_cut = True
             session.turn.stop()
 
     def sweep(self) -> None:

@@ -12,8 +12,9 @@ from gradio.components.chatbot import Message as Bubble
 from gradio.components.chatbot import TextMessage
 
 from falcon_mamba_app.protocol import Message, ServiceStats
+from falcon_mamba_app.ui import markup
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.turn import Reply, describe
+from falcon_mamba_app.ui.turn import Phase, Reply, describe
 
 PANEL_INTERVAL_S = 1 / 3  # figures that change faster cannot be read
 
@@ -40,7 +41,7 @@ class Update(NamedTuple):
 
 def bubble(message: Message) -> Bubble:
     """A message as the chatbot takes it without further work."""
-    return Bubble(role=message.role, content=[TextMessage(text=message.content)])
+    return Bubble(role=message.role, content=[TextMessage(text=markup.shown(message.content))])
 
 
 def bubbles(messages: Sequence[Message]) -> list[Bubble]:
@@ -73,7 +74,9 @@ def busy_buttons(is_busy: bool) -> dict[str, Any]:
 
 
 class PanelPace:
-    """Renders the panel at most once per PANEL_INTERVAL_S, and always at the end of a reply."""
+    """Renders the panel at most once per PANEL_INTERVAL_S, and always when a reply's phase changes
+    and when its speed is first known.
+    """
 
     def __init__(
         self,
@@ -84,11 +87,18 @@ class PanelPace:
         self._stats = stats
         self._clock = clock
         self._next_s = 0.0
+        self._seen: tuple[Phase, bool] | None = None
 
     def render(self, reply: Reply) -> Any:
         """The panel's HTML when it is due, else nothing to change."""
         now_s = self._clock()
-        if now_s < self._next_s and not reply.is_over:
+        seen = (reply.phase, reply.tokens_per_s is None)
+        if now_s < self._next_s and seen == self._seen:
             return SKIP
+        self._seen = seen
         self._next_s = now_s + PANEL_INTERVAL_S
         return render_panel(Figures.of(self._stats(), reply))
+
+    def render_idle(self, context_tokens: int | None) -> str:
+        """The panel's HTML after a reply that left the conversation as it was."""
+        return render_panel(Figures(stats=self._stats(), context_tokens=context_tokens))

@@ -95,7 +95,7 @@ async def test_messages_and_the_whole_conversation_can_be_copied(page):
     await page.wait_for_function(
         "navigator.clipboard.readText().then((text) => text.includes('You said: hello'))"
     )
-    await page.locator("#transcript button[aria-label='Copy conversation']").click()
+    await page.locator("#copy-all").click()
     await page.wait_for_function(
         "navigator.clipboard.readText().then((text) => text.startsWith('user: hello'))"
     )

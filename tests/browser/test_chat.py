@@ -103,14 +103,6 @@ async def test_retry_undo_and_new_conversation_by_their_buttons(page):
     assert await transcript(page) == []
 
 
-async def test_the_icons_in_the_transcript_retry_and_undo(page, service):
-    await send(page, "hello")
-    await wait_for_status(page, "Done")
-    await page.locator("#transcript button[aria-label=Undo]").click()
-    await wait_for_status(page, "Taken back")
-    assert await page.locator("#composer textarea").input_value() == "hello"
-
-
 async def test_editing_a_message_answers_from_there(page):
     for text in ("first", "second"):
         await send(page, text)

@@ -1,0 +1,147 @@
+"""What a newcomer does without meaning to: empty messages, emptied fields, HTML, a reload."""
+
+import pytest
+
+from tests.browser.conftest import LAPTOP, PHONE, open_page, send, transcript, wait_for_status
+
+NAMES_JS = """() => [...document.querySelectorAll('#chat button, #side button')]
+  .filter((button) => button.checkVisibility({ visibilityProperty: true }))
+  .map((button) => button.getAttribute('aria-label') || button.innerText.trim())"""
+
+
+async def unfold(page):
+    await page.get_by_role("button", name="Model behaviour").click()
+    await page.wait_for_selector("#control-temperature", state="visible")
+
+
+@pytest.mark.parametrize("blank", ["", "   "])
+async def test_a_blank_message_changes_nothing(page, blank):
+    names = await page.evaluate(NAMES_JS)
+    assert "Send" in names
+    await page.locator("#composer textarea").fill(blank)
+    await page.locator("#composer textarea").press("Enter")
+    await page.locator("#send").click()
+    await page.locator("#undo").click()  # its answer comes after those of the two before
+    await wait_for_status(page, "Nothing to undo")
+    assert await page.evaluate(NAMES_JS) == names
+    await send(page, "SLOW LONG")
+    await page.get_by_role("button", name="Stop", exact=True).click()
+    await page.get_by_role("button", name="Send", exact=True).wait_for()
+
+
+@pytest.mark.parametrize("name", ["Retry", "Undo"])
+async def test_retry_and_undo_of_nothing_change_the_status_alone(page, name):
+    names = await page.evaluate(NAMES_JS)
+    await page.get_by_role("button", name=name, exact=True).click()
+    await wait_for_status(page, "Nothing to " + name.lower())
+    assert await page.evaluate(NAMES_JS) == names
+
+
+async def test_buttons_have_names_of_their_own(page):
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    await unfold(page)
+    names = [name for name in await page.evaluate(NAMES_JS) if name != "Copy message"]
+    assert len(set(names)) == len(names)
+    await page.get_by_role("button", name="Live figures", exact=True).wait_for()
+
+
+async def test_html_is_text_and_nothing_it_names_is_fetched(page, url):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    text = "a <img src=x> <script>1</script> ![y](http://example.org/y.png) <b>z</b>"
+    await send(page, text)
+    await wait_for_status(page, "Done")
+    shown = [message.replace("\u2060", "") for message in await transcript(page)]
+    assert shown[0].startswith("a <img src=x> <script>1</script> !y <b>z</b>")
+    assert shown[1].startswith("You said: a <img src=x> <script>1</script> !y <b>z</b>")
+    assert await page.locator("#transcript .message img").count() == 0
+    assert not [u for u in asked if u.endswith(("/x", ".png"))]
+    assert not [u for u in asked if not u.startswith((url, "data:", "blob:"))]
+
+
+async def test_the_browser_itself_refuses_images_of_other_hosts(page):
+    refused = """() => new Promise((resolve) => {
+      document.addEventListener('securitypolicyviolation', (e) => resolve(e.blockedURI));
+      new Image().src = 'http://example.org/x.png';
+    })"""
+    assert "example.org" in await page.evaluate(refused)
+
+
+async def test_a_copied_message_is_what_was_typed(page):
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await send(page, "see <b>this</b>")
+    await wait_for_status(page, "Done")
+    await page.locator("#transcript button[aria-label='Copy message']").first.click()
+    await page.wait_for_function(
+        "navigator.clipboard.readText().then((text) => text.trim() === 'see <b>this</b>')"
+    )
+
+
+async def test_a_reload_in_mid_reply_says_that_the_reply_was_cut(page, url):
+    await send(page, "SLOW LONG")
+    await page.wait_for_selector("#transcript [data-testid=bot]")
+    await open_page(page, url)
+    await wait_for_status(page, "cut off by the reload")
+    await page.locator("#retry").click()
+    await wait_for_status(page, "Writing")
+
+
+async def test_an_emptied_temperature_becomes_the_model_s_default(page):
+    await unfold(page)
+    field = page.get_by_label("number input for Temperature")
+    await field.fill("1.5")
+    await field.fill("")
+    await field.press("Tab")
+    await page.wait_for_function(
+        "document.querySelector('#control-temperature input[type=number]').value == '0.4'"
+    )
+
+
+async def test_a_seed_too_large_is_quoted_as_typed(page):
+    await unfold(page)
+    await page.get_by_role("button", name="Penalties, seed and stop strings").click()
+    await page.get_by_label("Seed").fill("99999999999999999999")
+    await send(page, "hello")
+    await page.get_by_text("Seed is 99999999999999999999;").wait_for()
+
+
+async def test_opened_settings_are_in_sight(browser, url):
+    context = await browser.new_context(viewport={"width": 1360, "height": 860})
+    page = await context.new_page()
+    await open_page(page, url)
+    await send(page, "word " * 1_000)
+    await page.get_by_text("Beyond its training.").wait_for()
+    await unfold(page)
+    await page.wait_for_function(
+        "document.querySelector('#control-top-p').getBoundingClientRect().bottom < innerHeight"
+    )
+    await context.close()
+
+
+async def test_the_panel_does_not_jump_with_the_first_message(page):
+    height = "document.querySelector('.chart').getBoundingClientRect().height"
+    before = await page.evaluate(height)
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    assert await page.evaluate(height) == before
+
+
+async def test_on_a_phone_what_is_touched_is_large_enough(browser, url):
+    context = await browser.new_context(viewport=PHONE, is_mobile=True, has_touch=True)
+    page = await context.new_page()
+    await open_page(page, url)
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    await unfold(page)
+    small = """() => [...document.querySelectorAll('#chat button, #side button')]
+      .filter((b) => b.offsetParent && (b.offsetWidth < 32 || b.offsetHeight < 32))
+      .map((b) => b.outerHTML.slice(0, 80))"""
+    assert await page.evaluate(small) == []
+    assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    await context.close()
+
+
+async def test_the_layout_fits_a_laptop_with_the_settings_open(page):
+    await unfold(page)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= LAPTOP["width"]
