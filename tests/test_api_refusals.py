@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 
 import pytest
 
+from falcon_mamba_app.api import generation, schemas
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.errors import Overloaded
 from tests.api_fixtures import USER, in_process, sse_values
@@ -153,6 +155,46 @@ async def test_max_tokens_0_only_scores_or_echoes_one_prompt(client, fields):
 async def test_more_replies_than_one_request_may_ask_for_are_refused(client):
     body = {"prompt": ["a"] * 65, "n": 2}
     assert "130" in error_of(await client.post(COMPLETIONS, json=body))["message"]
+
+
+@pytest.mark.parametrize(
+    ("where", "body", "words"),
+    [
+        (CHAT, {"messages": [None] * 20_001}, "messages has 20001 entries; "),
+        (COMPLETIONS, {"prompt": [None] * 129}, "prompt has 129 entries"),
+        (COMPLETIONS, {"prompt": [[1]] * 20_000}, "prompt has 20000 entries"),
+    ],
+)
+async def test_a_list_too_long_is_refused_before_its_entries_are_looked_at(
+    client, where, body, words
+):
+    """Hundreds of thousands of messages, each of them checked, held up every other reply."""
+    error = error_of(await client.post(where, content=json.dumps(body), headers=JSON))
+    assert error["message"].startswith(words)
+    assert error["param"] in body
+
+
+@pytest.mark.parametrize(("num_bytes", "is_elsewhere"), [(100, False), (2**20, True)])
+async def test_a_large_body_is_read_in_another_thread(
+    service, monkeypatch, num_bytes, is_elsewhere
+):
+    threads = []
+
+    def parse_body(kind, data):
+        threads.append(threading.get_ident())
+        return schemas.parse_body(kind, data)
+
+    monkeypatch.setattr(generation, "parse_body", parse_body)
+    async with in_process(create_api(service)) as client:
+        answer = await client.post(COMPLETIONS, json={"prompt": "x" * num_bytes})
+    assert answer.status_code == 200
+    assert [thread != threading.get_ident() for thread in threads] == [is_elsewhere]
+
+
+async def test_a_large_body_s_error_is_a_sentence_too(service):
+    async with in_process(create_api(service)) as client:
+        body = {"prompt": "x" * 2**20, "temprature": 1}
+        assert error_of(await client.post(COMPLETIONS, json=body))["param"] == "temprature"
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ Until the first event a failure is an HTTP status; after it, an event of the str
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,6 +34,11 @@ from falcon_mamba_app.protocol import GenerationService, ModelInfo, PrefillProgr
 
 SSE_DONE = b"data: [DONE]\n\n"
 
+# So much in short messages takes 10 ms. Larger bodies are read in a thread; the loop goes on.
+MAX_BYTES_PARSED_AT_ONCE = 256 * 2**10
+
+Body = TypeVar("Body", ChatBody, CompletionBody)
+
 
 class Generation:
     """Chat and completions over one service."""
@@ -44,21 +50,24 @@ class Generation:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        body = parse_body(ChatBody, await self._read(request))
+        body = await self._read(request, ChatBody)
         model = served_model(self._service, body.model)
         plan = plan_chat(body, model, self._session_id(request, body))
         return await self._answer(request, body, plan, _Answer(ChatFormat(), model.id))
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        body = parse_body(CompletionBody, await self._read(request))
+        body = await self._read(request, CompletionBody)
         model = served_model(self._service, body.model)
         plan = plan_completion(body, model, self._session_id(request, body))
         shape = CompletionFormat(echo=bool(body.echo), with_logprobs=body.logprobs is not None)
         return await self._answer(request, body, plan, _Answer(shape, model.id))
 
-    async def _read(self, request: Request) -> bytes:
-        return await read_json_body(request, max_bytes=self._max_body_bytes)
+    async def _read(self, request: Request, kind: type[Body]) -> Body:
+        data = await read_json_body(request, max_bytes=self._max_body_bytes)
+        if len(data) <= MAX_BYTES_PARSED_AT_ONCE:
+            return parse_body(kind, data)
+        return await asyncio.to_thread(parse_body, kind, data)
 
     def _session_id(self, request: Request, body: ChatBody | CompletionBody) -> str | None:
         if body.prompt_cache_key is None:

@@ -25,6 +25,7 @@ from falcon_mamba_app.errors import InvalidRequest, NotSupported
 from falcon_mamba_app.protocol import MAX_LOGPROBS
 
 MAX_REPLIES = 128  # prompts × n of one request
+MAX_MESSAGES = 20_000
 MAX_SHOWN = 80  # characters of the user's own words in a sentence about them
 MAX_TOKEN_ID = 2**31 - 1
 
@@ -107,12 +108,28 @@ def _prompts(value: Any) -> list[Prompt]:
     if isinstance(value, list) and value:
         if _is_ids(value):
             return [tuple(value)]
+        if len(value) > MAX_REPLIES:
+            raise InvalidRequest(
+                f"prompt has {len(value)} entries, not all of them token ids; one request may ask"
+                f" for {MAX_REPLIES} replies",
+                param="prompt",
+            )
         if all(isinstance(item, str) or _is_ids(item) for item in value):
             return [item if isinstance(item, str) else tuple(item) for item in value]
     raise InvalidRequest(
         "prompt takes a string, token ids, or a list of either; none may be an empty list",
         param="prompt",
     )
+
+
+def _few_messages(value: Any) -> Any:
+    """`value`, if it is short enough to look at its elements, which costs 1.5 µs each."""
+    if isinstance(value, list) and len(value) > MAX_MESSAGES:
+        raise InvalidRequest(
+            f"messages has {len(value)} entries; this server accepts at most {MAX_MESSAGES}",
+            param="messages",
+        )
+    return value
 
 
 def _is_ids(value: Any) -> bool:
@@ -186,7 +203,7 @@ class _GenerationBody(_Strict):
 class ChatBody(_GenerationBody):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1), BeforeValidator(_few_messages)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
