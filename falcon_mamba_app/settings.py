@@ -1,8 +1,9 @@
 """What can be set, from the command line or the environment. The only reader of both.
 
 Every field below is one option: `max_running` is `--max-running` and `FALCON_MAMBA_MAX_RUNNING`.
-The command line wins over the environment, the environment over the default. What is unknown, out
-of range or contradictory is refused with one sentence. Standard library only.
+The command line wins over the environment, the environment over the default. A variable that is
+empty counts as not set, unless it is a secret: a lock without a key would be an open door. What is
+unknown, out of range or contradictory is refused with one sentence. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 from falcon_mamba_app.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "FALCON_MAMBA_"
+SECRETS = ("auth", "api_key", "backend_api_key")
 BYTE_UNITS = {
     "": 1,
     "KB": 10**3,
@@ -49,16 +51,22 @@ def _parse_int(text: str) -> int:
         raise ValueError(f"{text!r} is no whole number") from None
 
 
-def _parse_secrets(text: str) -> tuple[str, ...]:
-    """Keys between commas. A lock that was asked for and is empty would leave the door open."""
-    keys = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not keys:
+def _parse_key(text: str) -> str:
+    """A lock that was asked for and is empty would leave the door open."""
+    if not text.strip(" ,"):
         raise ValueError("the key is empty; leave the setting out, or give one")
-    return keys
+    return text.strip()
 
 
-def _parse_secret(text: str) -> str:
-    return ",".join(_parse_secrets(text))
+def _parse_keys(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in _parse_key(text).split(",") if part.strip())
+
+
+def _parse_login(text: str) -> str:
+    user, _, password = text.partition(":")
+    if not user.strip() or not password.strip():
+        raise ValueError("it must be USER:PASSWORD, both not empty")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +129,14 @@ class ServerSettings:
     host: str = _option("127.0.0.1", "address to listen on")
     port: int = _option(7860, "port to listen on", at_least=0, at_most=65_535)
     share: bool = _option(False, "also open a public link through Gradio's relay")
-    auth: str | None = _option(None, "USER:PASSWORD that the page asks for")
+    auth: str | None = _option(None, "USER:PASSWORD that the page asks for", parse=_parse_login)
     api_key: tuple[str, ...] = _option(
-        (), "key, or keys with commas, that /v1 asks for", parse=_parse_secrets
+        (), "key, or keys with commas, that /v1 asks for", parse=_parse_keys
     )
     backend_url: str | None = _option(
         None, "serve the model of another OpenAI-compatible server, such as http://host:8000/v1"
     )
-    backend_api_key: str | None = _option(None, "key for --backend-url", parse=_parse_secret)
+    backend_api_key: str | None = _option(None, "key for --backend-url", parse=_parse_key)
     log_level: str = _option(
         "info", "how much the terminal tells", choices=("debug", "info", "warning", "error")
     )
@@ -164,7 +172,8 @@ def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in options:
             raise SettingsError(f"{variable} is no setting of this app; see python app.py --help")
-        given.setdefault(name, value)
+        if value or name in SECRETS:
+            given.setdefault(name, value)
     values = {name: _convert(options[name], text) for name, text in given.items()}
     settings = Settings(
         **{
@@ -216,7 +225,7 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {bool: _parse_bool, int: _parse_int}
 
 def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
     server, model = settings.server, settings.model
-    if server.backend_url:
+    if server.backend_url is not None:
         if not server.backend_url.startswith(("http://", "https://")):
             raise SettingsError(
                 f"--backend-url is {server.backend_url!r}; it must start with http:// or https://"
@@ -239,10 +248,8 @@ def _refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None
                 raise SettingsError(
                     f"{flag} belongs to a model that runs here, not behind --backend-url"
                 )
-    elif server.backend_api_key:
+    elif server.backend_api_key is not None:
         raise SettingsError("--backend-api-key needs --backend-url")
-    if server.auth is not None and not all(server.auth.partition(":")[::2]):
-        raise SettingsError("--auth needs USER:PASSWORD, both not empty")
     if model.revision and Path(model.model).is_dir():
         raise SettingsError(f"--revision belongs to a hub model; {model.model} is a folder")
     if model.revision and model.model in ("auto", "nano"):

@@ -19,6 +19,7 @@ class FakeHub:
 
     def __init__(self, source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.source = source
+        self._monkeypatch = monkeypatch
         self.downloaded: list[str] = []
         self._failure: tuple[int, str] | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -41,6 +42,13 @@ class FakeHub:
     def fail(self, status: int, code: str) -> None:
         """Answer everything with this status and the hub's own error code."""
         self._failure = status, code
+
+    def lose_files(self) -> None:
+        """From now on tell what there is, and be out of reach for every file."""
+        template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+        url = "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE"
+        self._monkeypatch.setattr(url, template)
+        self._monkeypatch.setattr("time.sleep", lambda seconds: None)  # it waits 23 s in between
 
     def close(self) -> None:
         """Hang up. Requests from now on find nobody."""

@@ -195,14 +195,19 @@ def test_quantised_checkpoints_are_refused_for_now(folder):
     assert "is quantised (bitsandbytes)" in refusal(folder)
 
 
+def test_a_null_for_the_quantisation_means_none(folder):
+    edit_config(folder, quantization_config=None)
+    assert located(folder).missing_weights == ()
+
+
 def test_only_small_files_are_fetched_to_check_a_hub_model(hub):
     checkpoint = located(HUB_ID)
     assert checkpoint.hub_id == HUB_ID and checkpoint.commit == COMMIT
     assert not any(name.endswith(".safetensors") for name in hub.downloaded)
     assert [file.name for file in checkpoint.missing_weights] == list(checkpoint.weight_files)
-    assert checkpoint.download_bytes == sum(
+    assert [file.num_bytes for file in checkpoint.missing_weights] == [
         (hub.source / name).stat().st_size for name in checkpoint.weight_files
-    )
+    ]
 
 
 def test_a_gated_model_says_where_to_accept_its_terms(hub):
@@ -248,22 +253,29 @@ def test_a_repository_without_config_is_no_checkpoint(hub, tmp_path):
     assert "is no checkpoint of transformers" in refusal(HUB_ID)
 
 
-def test_a_line_that_breaks_is_no_missing_file():
+def test_a_line_that_breaks_is_no_missing_file(hub):
     """huggingface_hub says "entry not found" for both; only one is the repository's fault."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    hub.lose_files()
+    assert "the hub cannot be reached" in refusal(HUB_ID)
 
-    from falcon_mamba_app.model import hub
 
-    error = LocalEntryNotFoundError("connection reset")
-    assert hub._is_unreachable(error)
-    assert "cannot be reached" in str(hub._explain(error, "tiiuae/falcon-mamba-7b", None))
+def test_after_a_line_broke_the_earlier_download_is_tried(hub, folder):
+    located(HUB_ID)
+    hub.source = folder
+    (folder / "added_tokens.json").write_text("{}")
+    hub.lose_files()
+    assert "only partly downloaded" in refusal(HUB_ID), "the weights, which never were"
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
     [
         ("config.json", {"quantization_config": "nf4"}),
+        ("config.json", {"architectures": 7, "model_type": None}),
+        ("config.json", {"architectures": "FalconMambaForCausalLM", "model_type": ["x"]}),
+        ("config.json", {"architectures": [["FalconMambaForCausalLM"]]}),
         ("model.safetensors.index.json", {"weight_map": {"a": 1}}),
+        ("model.safetensors.index.json", {"weight_map": {"a": ["b"]}}),
     ],
 )
 def test_odd_types_in_a_checkpoint_are_refused_in_one_line(tmp_path, file, content):

@@ -61,12 +61,16 @@ def test_every_option_can_be_set_from_the_environment():
         (["--backend-url", "http://h", "--device", "cpu"], "--device"),
         (["--backend-url", "http://h", "--snapshot-bytes", "1"], "--snapshot-bytes"),
         (["--backend-api-key", "k"], "--backend-url"),
+        (["--backend-url", ""], "http://"),
         (["--backend-url", "http://h", "--max-waiting", "1"], "--max-waiting"),
+        (["--backend-url", "http://h", "--max-prompt-tokens", "1"], "--max-prompt-tokens"),
         (["--api-key", ""], "--api-key: the key is empty"),
         (["--api-key", " , "], "--api-key: the key is empty"),
         (["--backend-url", "http://h", "--backend-api-key", ""], "the key is empty"),
         (["--auth", "nocolon"], "USER:PASSWORD"),
         (["--auth", "user:"], "USER:PASSWORD"),
+        (["--auth", " : "], "USER:PASSWORD"),
+        (["--threads", "two"], "--threads: 'two' is no whole number"),
         (["--revision", "main"], "hub model"),
         (["--model", str(ROOT), "--revision", "main"], "folder"),
         (["--device", "cpu", "--dtype", "float16"], "float16"),
@@ -81,9 +85,16 @@ def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_key_in_the_environment_is_no_open_door():
-    with pytest.raises(SettingsError, match="the key is empty"):
-        load_settings([], {"FALCON_MAMBA_API_KEY": " , "})
+@pytest.mark.parametrize("value", ["", " ", " , "])
+@pytest.mark.parametrize("name", ["API_KEY", "AUTH", "BACKEND_API_KEY"])
+def test_an_empty_secret_in_the_environment_is_no_open_door(name, value):
+    with pytest.raises(SettingsError, match=f"--{name.lower().replace('_', '-')}: "):
+        load_settings(["--backend-url", "http://h"], {f"FALCON_MAMBA_{name}": value})
+
+
+def test_an_empty_variable_counts_as_not_set():
+    empty = {"FALCON_MAMBA_PORT": "", "FALCON_MAMBA_BACKEND_URL": "", "FALCON_MAMBA_DEVICE": ""}
+    assert load_settings([], empty) == load_settings([], {})
 
 
 def test_an_unknown_variable_of_ours_is_refused():

@@ -78,7 +78,7 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Repository:
                 _download(hub_id, folder.name, file.name)
     except (OfflineModeIsEnabled, HTTPError, OSError, HFValidationError) as error:
         if _is_unreachable(error):
-            cached = _cached_snapshot(hub_id, revision)
+            cached = _cached(hub_id, revision)
             if cached is not None:
                 logger.info("hub not reachable, using the earlier download of %s", hub_id)
                 return cached
@@ -87,7 +87,7 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Repository:
 
 
 def missing_files(repository: Repository, names: Sequence[str]) -> tuple[RemoteFile, ...]:
-    """Those of `names` that are not in the snapshot's folder yet.
+    """Those of `names` that are not in the repository's folder yet.
 
     Raises CheckpointError where the hub cannot provide them.
     """
@@ -168,7 +168,7 @@ def _is_small(file: RemoteFile) -> bool:
     )
 
 
-def _cached_snapshot(hub_id: str, revision: str | None) -> Repository | None:
+def _cached(hub_id: str, revision: str | None) -> Repository | None:
     path = try_to_load_from_cache(hub_id, "config.json", revision=revision)
     if not isinstance(path, str):
         return None

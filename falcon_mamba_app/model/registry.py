@@ -70,11 +70,6 @@ class Checkpoint:
     missing_weights: tuple[hub.RemoteFile, ...] = ()
     trained_context_tokens: int | None = None
 
-    @property
-    def download_bytes(self) -> int:
-        """What loading will fetch from the hub first."""
-        return sum(file.num_bytes or 0 for file in self.missing_weights)
-
 
 def resolve(model: str, *, has_cuda: bool) -> str:
     """The --model setting as a hub id or a folder's path. Raises CheckpointError for a bare word
@@ -138,20 +133,20 @@ def _locate_folder(folder: Path) -> Checkpoint:
 
 
 def _locate_on_hub(hub_id: str, revision: str | None) -> Checkpoint:
-    snapshot = hub.fetch_small_files(hub_id, revision)
-    config = _read_config(snapshot.folder, hub_id)
-    weight_files = _weight_files(snapshot.folder, hub_id, remote=snapshot.remote_names)
-    missing = hub.missing_files(snapshot, weight_files)
+    repository = hub.fetch_small_files(hub_id, revision)
+    config = _read_config(repository.folder, hub_id)
+    weight_files = _weight_files(repository.folder, hub_id, remote=repository.remote_names)
+    missing = hub.missing_files(repository, weight_files)
     hub.check_disk_space(hub_id, missing)
     contexts = {known.hub_id: known.trained_context_tokens for known in KNOWN_MODELS.values()}
     return Checkpoint(
         id=hub_id,
-        folder=snapshot.folder,
+        folder=repository.folder,
         config=config,
         weight_files=weight_files,
-        has_chat_template=_has_chat_template(snapshot.folder, hub_id),
+        has_chat_template=_has_chat_template(repository.folder, hub_id),
         hub_id=hub_id,
-        commit=snapshot.commit,
+        commit=repository.commit,
         missing_weights=missing,
         trained_context_tokens=contexts.get(hub_id),
     )
@@ -168,18 +163,21 @@ def _read_config(folder: Path, name: str) -> ModelConfig:
 
 
 def _refuse_foreign(raw: dict[str, Any], name: str) -> None:
-    architectures = raw.get("architectures") or []
+    architectures = raw.get("architectures")
     if not architectures and "d_model" in raw and "n_layer" in raw:
         hint = f"use {name}-hf" if name.startswith("state-spaces/") else "use its -hf version"
         raise CheckpointError(
             f"{name} is in the format of the mamba_ssm package, not of transformers; {hint}"
         )
-    architecture = architectures[0] if architectures else raw.get("model_type")
-    if architecture not in FAMILIES and architecture not in FAMILIES.values():
-        what = f"is a {architecture}" if architecture else "names no architecture in config.json"
+    if not isinstance(architectures, list) or not architectures:
+        architectures = [raw.get("model_type")]
+    architecture = architectures[0]
+    if architecture not in (*FAMILIES, *FAMILIES.values()):
+        is_named = isinstance(architecture, str) and architecture
+        what = f"is a {architecture}" if is_named else "names no architecture in config.json"
         raise CheckpointError(f"{name} {what}; this app runs Mamba-1 models: {', '.join(FAMILIES)}")
-    if "quantization_config" in raw:
-        quantization = raw["quantization_config"]
+    quantization = raw.get("quantization_config")
+    if quantization is not None:
         is_told = isinstance(quantization, dict)
         method = quantization.get("quant_method", "unknown") if is_told else "unknown"
         raise CheckpointError(
