@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, async_playwright
 
 from tests.echo_service import EchoService
 from tests.page_server import serve_page
@@ -89,3 +89,20 @@ async def transcript(page: Page) -> list[str]:
     """What the conversation shows, message by message."""
     messages = page.locator("#transcript [data-testid=user], #transcript [data-testid=bot]")
     return [text.strip() for text in await messages.all_inner_texts()]
+
+
+SOME_FRAMES = """() => new Promise(done => {
+    let left = 12;
+    const count = () => (--left ? requestAnimationFrame(count) : done());
+    requestAnimationFrame(count);
+})"""
+
+
+async def fill_for_good(field: Locator, text: str) -> None:
+    """Type into a field that has just been unfolded: Gradio sets its first value once more."""
+    for _ in range(20):
+        await field.fill(text)
+        await field.page.evaluate(SOME_FRAMES)
+        if await field.input_value() == text:
+            return
+    raise AssertionError(f"the field never kept {text!r}")

@@ -7,6 +7,7 @@ from falcon_mamba_app.protocol import Waiting
 from falcon_mamba_app.ui.sessions import Sessions
 from tests.browser.conftest import (
     LAPTOP,
+    fill_for_good,
     forget_status,
     open_page,
     send,
@@ -137,8 +138,8 @@ async def test_a_reload_keeps_the_conversation_and_its_session(page, service, ur
 
 async def test_settings_survive_a_reload_without_a_message_sent(page, url):
     await page.get_by_role("button", name="Model behaviour").click()
-    await page.locator("#system-prompt textarea").fill("Be brief.")
-    await page.get_by_label("number input for Temperature").fill("1.3")
+    await fill_for_good(page.locator("#system-prompt textarea"), "Be brief.")
+    await fill_for_good(page.get_by_label("number input for Temperature"), "1.3")
     await page.get_by_label("number input for Temperature").press("Tab")
     await page.wait_for_function("localStorage.getItem('falcon-mamba-settings')")
     await open_page(page, url)

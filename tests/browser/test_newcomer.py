@@ -2,7 +2,15 @@
 
 import pytest
 
-from tests.browser.conftest import LAPTOP, PHONE, open_page, send, transcript, wait_for_status
+from tests.browser.conftest import (
+    LAPTOP,
+    PHONE,
+    fill_for_good,
+    open_page,
+    send,
+    transcript,
+    wait_for_status,
+)
 
 NAMES_JS = """() => [...document.querySelectorAll('#chat button, #side button')]
   .filter((button) => button.checkVisibility({ visibilityProperty: true }))
@@ -90,7 +98,7 @@ async def test_a_reload_in_mid_reply_says_that_the_reply_was_cut(page, url):
 async def test_an_emptied_temperature_becomes_the_model_s_default(page):
     await unfold(page)
     field = page.get_by_label("number input for Temperature")
-    await field.fill("1.5")
+    await fill_for_good(field, "1.5")
     await field.fill("")
     await field.press("Tab")
     await page.wait_for_function(
@@ -101,7 +109,7 @@ async def test_an_emptied_temperature_becomes_the_model_s_default(page):
 async def test_a_seed_too_large_is_quoted_as_typed(page):
     await unfold(page)
     await page.get_by_role("button", name="Penalties, seed and stop strings").click()
-    await page.get_by_label("Seed").fill("99999999999999999999")
+    await fill_for_good(page.get_by_label("Seed"), "99999999999999999999")
     await send(page, "hello")
     await page.get_by_text("Seed is 99999999999999999999;").wait_for()
 
