@@ -138,7 +138,7 @@ def make_engine(model: FalconMamba) -> Engine:
         model,
         eos_token_ids=frozenset(),
         max_running=8,
-        max_prefill_tokens=EngineSettings().max_prefill_tokens,
+        max_prefill_tokens=EngineSettings().on(has_gpu=False).max_prefill_tokens,
         max_snapshot_bytes=0,
     )
 
