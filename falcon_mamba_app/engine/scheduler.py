@@ -33,6 +33,8 @@ class Scheduler:
     """First come, first served for slots; fair shares for prompts."""
 
     def __init__(self, *, max_running: int, max_prefill_tokens: int) -> None:
+        # A zero stands for "what suits the device" in the settings; here it would never end.
+        assert max_running > 0 and max_prefill_tokens > 0, f"{max_running=} {max_prefill_tokens=}"
         self._max_running = max_running
         self._max_prefill_tokens = max_prefill_tokens
         self.waiting: deque[Sequence] = deque()
