@@ -22,7 +22,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "protocol": ({"errors"}, set()),
     "errors": (set(), set()),
     "metrics": (set(), set()),
-    "settings": ({"errors"}, set()),
+    "settings": ({"errors", "settings"}, set()),
     "ui": ({*VOCABULARY, "metrics", "ui"}, {"gradio", "fastapi", "starlette"}),
     "api": (
         {*VOCABULARY, "metrics", "api"},

@@ -1,0 +1,53 @@
+"""Settings that cannot go together, each refused with one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from falcon_mamba_app.errors import SettingsError
+from falcon_mamba_app.settings.sections import Settings
+
+
+def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
+    server, model = settings.server, settings.model
+    if server.backend_url is not None:
+        if not server.backend_url.startswith(("http://", "https://")):
+            raise SettingsError(
+                f"--backend-url is {server.backend_url!r}; it must start with http:// or https://"
+            )
+        local = (
+            "revision",
+            "device",
+            "dtype",
+            "kernels",
+            "threads",
+            "max_running",
+            "max_waiting",
+            "max_prefill_tokens",
+            "max_prompt_tokens",
+            "snapshot_bytes",
+        )
+        for name in local:
+            if name in given:
+                flag = "--" + name.replace("_", "-")
+                raise SettingsError(
+                    f"{flag} belongs to a model that runs here, not behind --backend-url"
+                )
+    elif server.backend_api_key is not None:
+        raise SettingsError("--backend-api-key needs --backend-url")
+    if model.revision and Path(model.model).is_dir():
+        raise SettingsError(f"--revision belongs to a hub model; {model.model} is a folder")
+    if model.revision and model.model in ("auto", "nano"):
+        raise SettingsError(f"--revision needs a hub model; --model is {model.model}")
+    if model.device == "cpu" and model.dtype == "float16":
+        raise SettingsError("--dtype float16 needs a GPU; on the CPU use float32 or bfloat16")
+    if model.device == "cpu" and model.kernels == "triton":
+        raise SettingsError(
+            f"--kernels {model.kernels} needs a GPU; on the CPU use auto, numba or reference"
+        )
+    if model.device == "cuda" and model.kernels == "numba":
+        raise SettingsError(
+            "--kernels numba runs on the CPU; on a GPU use auto, triton or reference"
+        )

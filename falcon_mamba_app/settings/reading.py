@@ -1,0 +1,114 @@
+"""Values of the settings from the command line and the environment.
+
+The command line wins over the environment, the environment over the default. A variable that is
+empty counts as not set, unless it is a secret: a lock without a key would be an open door. What is
+unknown, out of range or contradictory is refused with one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any, NoReturn
+
+from falcon_mamba_app.errors import SettingsError
+from falcon_mamba_app.settings.contradictions import refuse_contradictions
+from falcon_mamba_app.settings.parsing import parse_bool, parse_int
+from falcon_mamba_app.settings.sections import SECTIONS, Settings
+
+ENVIRONMENT_PREFIX = "FALCON_MAMBA_"
+SECRETS = ("auth", "api_key", "backend_api_key")
+
+
+def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from `argv` (without the program's name) and `environment`.
+
+    Raises SettingsError with one sentence. `--help` prints and exits, as argparse does.
+    """
+    given = vars(_parser().parse_args(list(argv)))
+    given = {name: value for name, value in given.items() if value is not None}
+    options = {option.name: option for section in SECTIONS.values() for option in fields(section)}
+    for variable, value in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name not in options:
+            raise SettingsError(f"{variable} is no setting of this app; see python app.py --help")
+        if value or name in SECRETS:
+            given.setdefault(name, value)
+    values = {name: _convert(options[name], text) for name, text in given.items()}
+    settings = Settings(
+        **{
+            section: kind(**{o.name: values[o.name] for o in fields(kind) if o.name in values})
+            for section, kind in SECTIONS.items()
+        }
+    )
+    refuse_contradictions(settings, values)
+    return settings
+
+
+def _convert(option: Field[Any], text: str) -> Any:
+    """The value of one option from its text. Raises SettingsError naming the option."""
+    flag = flag_of(option)
+    parse = option.metadata.get("parse") or _PARSERS.get(type(option.default), str)
+    try:
+        value = parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{flag}: {error}") from None
+    choices = option.metadata.get("choices")
+    if choices and value not in choices:
+        raise SettingsError(f"{flag} is {value!r}; allowed are {', '.join(choices)}")
+    low, high = option.metadata.get("at_least"), option.metadata.get("at_most")
+    if low is not None and value < low:
+        raise SettingsError(f"{flag} is {value}; it must be at least {low}")
+    if high is not None and value > high:
+        raise SettingsError(f"{flag} is {value}; it must be at most {high}")
+    return value
+
+
+_PARSERS: dict[Any, Callable[[str], Any]] = {bool: parse_bool, int: parse_int}
+
+
+def flag_of(option: Field[Any]) -> str:
+    return "--" + option.name.replace("_", "-")
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """argparse prints usage before every error; one sentence is enough."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; see python app.py --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(
+        prog="app.py",
+        description="Falcon Mamba in the browser and behind an OpenAI-compatible API.",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
+    )
+    for title, section in SECTIONS.items():
+        group = parser.add_argument_group(title, section.__doc__)
+        for option in fields(section):
+            group.add_argument(
+                flag_of(option), dest=option.name, help=_help(option), **_argument(option)
+            )
+    return parser
+
+
+def _argument(option: Field[Any]) -> dict[str, Any]:
+    """Options are read as text here and converted in one place, for both sources alike."""
+    if isinstance(option.default, bool):
+        return {"nargs": "?", "const": "true", "metavar": "BOOL"}
+    choices = option.metadata.get("choices")
+    return {"metavar": "{" + ",".join(choices) + "}"} if choices else {}
+
+
+def _help(option: Field[Any]) -> str:
+    assert option.default is not MISSING, option.name
+    default = "none" if option.default in (None, ()) else option.default
+    text = (
+        f"{option.metadata['help']} (default: {default}; {ENVIRONMENT_PREFIX}{option.name.upper()})"
+    )
+    return text.replace("%", "%%")
