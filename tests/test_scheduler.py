@@ -62,6 +62,18 @@ def test_no_step_reads_more_than_the_budget_and_every_prompt_is_read(max_prefill
     assert scheduler.plan().decode == sequences
 
 
+def test_a_long_prompt_is_read_in_small_pieces_while_others_are_being_answered():
+    scheduler = Scheduler(max_running=4, max_prefill_tokens=10, max_mixed_prefill_tokens=3)
+    reader, long = make_sequence([1]), make_sequence([1] * 100)
+    for seq in (reader, long):
+        scheduler.add(seq)
+    scheduler.admit()
+    reader.status, long.status = Status.DECODING, Status.PREFILLING
+    assert planned(scheduler) == {long.seq_id: (0, 3)}
+    scheduler.remove(reader)
+    assert planned(scheduler) == {long.seq_id: (0, 10)}
+
+
 def test_those_in_line_can_be_removed():
     scheduler, sequences = make_scheduler(5, 5, max_running=1)
     scheduler.remove(sequences[1])

@@ -92,6 +92,7 @@ class Engine:
         max_running: int,
         max_prefill_tokens: int,
         max_snapshot_bytes: int,
+        max_mixed_prefill_tokens: int | None = None,
         look_ahead: bool | None = None,
     ) -> None:
         self.model = model
@@ -102,7 +103,11 @@ class Engine:
         self.pool = StatePool(
             model.config, max_running=max_running, device=model.device, dtype=model.dtype
         )
-        self._scheduler = Scheduler(max_running=max_running, max_prefill_tokens=max_prefill_tokens)
+        self._scheduler = Scheduler(
+            max_running=max_running,
+            max_prefill_tokens=max_prefill_tokens,
+            max_mixed_prefill_tokens=max_mixed_prefill_tokens,
+        )
         self._runner = ModelRunner(model, self.pool, eos_token_ids=eos_token_ids)
         self._eos_token_ids = eos_token_ids
         self._sequences: dict[int, Sequence] = {}

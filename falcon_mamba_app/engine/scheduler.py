@@ -1,7 +1,8 @@
 """Who gets a slot, who decodes, whose prompt gets the next chunk. Integers only, no tensors.
 
 Every decoding row moves one token in each step; then at most `max_prefill_tokens` prompt tokens are
-read, so that a long prompt never stalls those who are reading a reply.
+read, or `max_mixed_prefill_tokens` where any row decodes, so that a long prompt never stalls those
+who are reading a reply.
 """
 
 from __future__ import annotations
@@ -32,11 +33,21 @@ class Plan:
 class Scheduler:
     """First come, first served for slots; fair shares for prompts."""
 
-    def __init__(self, *, max_running: int, max_prefill_tokens: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_running: int,
+        max_prefill_tokens: int,
+        max_mixed_prefill_tokens: int | None = None,
+    ) -> None:
+        """Without `max_mixed_prefill_tokens` nothing changes for prompts where rows decode."""
         # A zero stands for "what suits the device" in the settings; here it would never end.
         assert max_running > 0 and max_prefill_tokens > 0, f"{max_running=} {max_prefill_tokens=}"
         self._max_running = max_running
         self._max_prefill_tokens = max_prefill_tokens
+        mixed = max_prefill_tokens if max_mixed_prefill_tokens is None else max_mixed_prefill_tokens
+        self._max_mixed_prefill_tokens = min(mixed, max_prefill_tokens)
+        assert self._max_mixed_prefill_tokens > 0, f"{max_mixed_prefill_tokens=}"
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -66,13 +77,14 @@ class Scheduler:
             if seq.status is Status.DECODING
             and seq.num_launched_tokens < seq.sampling.max_new_tokens
         ]
-        return Plan(decode, self._plan_prefill())
+        budget = self._max_mixed_prefill_tokens if decode else self._max_prefill_tokens
+        return Plan(decode, self._plan_prefill(budget))
 
-    def _plan_prefill(self) -> list[PrefillChunk]:
+    def _plan_prefill(self, budget: int) -> list[PrefillChunk]:
         """Split the budget evenly; what short prompts leave over goes to the longer ones."""
         prefilling = [seq for seq in self.running if seq.status is Status.PREFILLING]
         prefilling.sort(key=lambda seq: seq.num_remaining_prefill_tokens)
-        chunks, budget = [], self._max_prefill_tokens
+        chunks = []
         for num_before, seq in enumerate(prefilling):
             share = budget // (len(prefilling) - num_before)
             num_tokens = min(share, seq.num_remaining_prefill_tokens)

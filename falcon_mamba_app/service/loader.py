@@ -83,6 +83,7 @@ class Loader:
             eos_token_ids=self._defaults.eos_token_ids,
             max_running=self._limits.max_running,
             max_prefill_tokens=self._limits.max_prefill_tokens,
+            max_mixed_prefill_tokens=self._limits.max_mixed_prefill_tokens,
             max_snapshot_bytes=self._limits.snapshot_bytes,
         )
         logger.info(

@@ -26,6 +26,7 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
             "max_running",
             "max_waiting",
             "max_prefill_tokens",
+            "max_mixed_prefill_tokens",
             "max_prompt_tokens",
             "snapshot_bytes",
         )

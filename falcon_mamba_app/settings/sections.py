@@ -55,7 +55,13 @@ class EngineSettings:
     )
     max_waiting: int = option(64, "requests that may wait in line; more are refused", at_least=0)
     max_prefill_tokens: int = option(
-        0, "prompt tokens read between two decode steps; 0 is 2048 on a GPU, else 512", at_least=0
+        0, "prompt tokens read at a time; 0 is 2048 on a GPU, else 512", at_least=0
+    )
+    max_mixed_prefill_tokens: int = option(
+        0,
+        "the same while others are being answered, so that their replies go on; 0 is 256 on a GPU,"
+        " else 64",
+        at_least=0,
     )
     max_prompt_tokens: int = option(131_072, "longest prompt accepted", at_least=1)
     max_new_tokens: int = option(4_096, "longest reply a request may ask for", at_least=1)
@@ -72,6 +78,7 @@ class EngineSettings:
             self,
             max_running=self.max_running or (32 if has_gpu else 8),
             max_prefill_tokens=self.max_prefill_tokens or (2048 if has_gpu else 512),
+            max_mixed_prefill_tokens=self.max_mixed_prefill_tokens or (256 if has_gpu else 64),
         )
 
 
