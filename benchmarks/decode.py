@@ -1,10 +1,12 @@
 """Decode speed through `Engine.step()`, sampling included, against the memory's speed.
 
-    python -m benchmarks.decode [--batch 1 8 32 64] [--steps 100] [--save NAME]
+    python -m benchmarks.decode [--batch 1 8 32 64] [--steps 100] [--peers] [--save NAME]
 
 On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model. Prints a table
 and one JSON line. A row's roofline is the time to read the weights once and every row's state once,
-and to write the states, at the bandwidth measured in the same run.
+and to write the states, at the bandwidth measured in the same run. "Idle" is the share of a step in
+which a GPU has nothing to do: what the step takes beyond the same work launched without a pause.
+With `--peers` transformers and, where it is installed, mamba-ssm decode the same shape.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import peers
 from benchmarks.models import bundled_model, random_7b
 from benchmarks.report import Table, about, finish
 from benchmarks.roofline import measure
@@ -25,6 +28,8 @@ from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import SamplingParams
 
+UNPAUSED_STEPS = 20
+PEER_BATCHES = (1, 32)
 SAMPLING = SamplingParams(
     temperature=0.7, top_p=0.9, seed=1, ignore_eos=True, max_new_tokens=1_000_000
 )
@@ -65,12 +70,32 @@ def step_s(engine: Engine, num_rows: int, *, steps: int) -> float:
     return statistics.median(times[len(times) // 5 :])
 
 
+def unpaused_step_s(engine: Engine) -> float | None:
+    """Seconds the device needs for a step, launched one after the other without a look at their
+    results; None on a CPU, where a launch is the work.
+    """
+    if engine.model.device.type == "cpu":
+        return None
+    rows = engine._scheduler.plan().decode
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # What is behind this pause is launched before the device comes to it.
+    torch.cuda._sleep(50_000_000)
+    start.record()
+    steps = [engine._decode(rows) for _ in range(UNPAUSED_STEPS)]
+    end.record()
+    end.synchronize()
+    for step in steps:
+        engine._settle(step)
+    return start.elapsed_time(end) / 1_000 / UNPAUSED_STEPS
+
+
 def measure_batch(
     model: FalconMamba, num_rows: int, *, steps: int, read_bytes_per_s: float
 ) -> dict[str, Any]:
     engine = engine_over(model, max_running=num_rows)
     add_sequences(engine, num_rows, prompt_tokens=32)
     seconds = step_s(engine, num_rows, steps=steps)
+    busy_s = unpaused_step_s(engine)
     dtype_bytes = model.dtype.itemsize
     moved = model.config.bytes_moved_per_step(num_rows, dtype_bytes)
     return {
@@ -79,13 +104,42 @@ def measure_batch(
         "tokens_per_s": num_rows / seconds,
         "bytes_per_s": moved / seconds,
         "share_of_roofline": moved / seconds / read_bytes_per_s,
+        "idle_share": None if busy_s is None else max(0.0, 1 - busy_s / seconds),
     }
+
+
+def measure_peers(
+    model: FalconMamba, batches: list[int], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Tokens a second of each peer at each batch, and how many times as fast we are."""
+    theirs = peers.transformers_over(model)
+    programs = {"transformers generate": lambda num: peers.transformers_decode(theirs, num)}
+    if peers.HAS_MAMBA_SSM:
+        programs["mamba-ssm generate, CUDA graph"] = lambda num: peers.mamba_ssm_decode(model, num)
+    ours = {row["rows"]: row["tokens_per_s"] for row in rows}
+    found = []
+    for program, decode in programs.items():
+        for num_rows in batches:
+            rate = decode(num_rows)
+            ratio = ours[num_rows] / rate
+            found.append(
+                {"program": program, "rows": num_rows, "tokens_per_s": rate, "we_are": ratio}
+            )
+    return found
+
+
+def add_peers(table: Table, found: list[dict[str, Any]]) -> None:
+    for peer in found:
+        name = f"{peer['rows']}, {peer['program']}"
+        times = f"we are {peer['we_are']:.1f} times as fast"
+        table.add(name, "", f"{peer['tokens_per_s']:.1f}", "", times, "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--peers", action="store_true", help="also measure the peers")
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
@@ -96,7 +150,7 @@ def main() -> None:
     model = make(ops, device, torch.bfloat16)
     read = roofline.read_bytes_per_s
     facts = about("decode", device, ops) | {"reads": f"{read / 1e9:.0f} GB/s"}
-    table = Table("rows", "step ms", "tok/s", "GB/s", "of roofline")
+    table = Table("rows", "step ms", "tok/s", "GB/s", "of roofline", "idle")
     rows = []
     for num_rows in options.batch:
         row = measure_batch(model, num_rows, steps=options.steps, read_bytes_per_s=read)
@@ -107,10 +161,15 @@ def main() -> None:
             f"{row['tokens_per_s']:.1f}",
             f"{row['bytes_per_s'] / 1e9:.0f}",
             f"{row['share_of_roofline']:.1%}",
+            "" if row["idle_share"] is None else f"{row['idle_share']:.1%}",
         )
     result: dict[str, Any] = {"benchmark": "decode", "read_bytes_per_s": read, "rows": rows}
     if device.type == "cuda":
         result["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+    if options.peers:
+        batches = [num_rows for num_rows in PEER_BATCHES if num_rows in options.batch]
+        result["peers"] = measure_peers(model, batches, rows)
+        add_peers(table, result["peers"])
     finish("Decode", facts, table, result, options.save)
 
 

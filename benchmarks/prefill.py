@@ -1,9 +1,10 @@
 """Reading prompts through `Engine.step()`: tokens per second, and the peak memory while reading.
 
-    python -m benchmarks.prefill [--lengths 1024 8192 32768] [--chunk 2048] [--save NAME]
+    python -m benchmarks.prefill [--lengths 1024 8192 32768] [--chunk 2048] [--peers] [--save NAME]
 
 On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model. Prints a table
-and one JSON line. Peak memory must not depend on the length.
+and one JSON line. Peak memory must not depend on the length. With `--peers` transformers reads one
+prompt in its one forward pass and, where it is installed, mamba-ssm does.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 
 import torch
 
+from benchmarks import peers
 from benchmarks.decode import SAMPLING, engine_over
 from benchmarks.models import bundled_model, random_7b
 from benchmarks.report import Table, about, finish
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops
 
 
@@ -47,10 +50,30 @@ def peak_bytes(device: torch.device) -> int:
     return peak
 
 
+def measure_peers(model: FalconMamba, table: Table) -> list[dict[str, Any]]:
+    """Tokens a second of the peers, over a prompt short enough for them to end in seconds."""
+    is_fast = peers.has_fast_kernels()
+    num_tokens = 8_192 if is_fast else 256
+    name = "transformers" + ("" if is_fast else " without mamba-ssm's kernels")
+    peak_bytes(model.device)
+    rate = peers.transformers_prefill(peers.transformers_over(model), num_tokens)
+    found = [{"program": name, "tokens": num_tokens, "tokens_per_s": rate}]
+    found[0]["peak_bytes"] = peak_bytes(model.device)
+    if peers.HAS_MAMBA_SSM:
+        rate = peers.mamba_ssm_prefill(model, num_tokens)
+        found.append({"program": "mamba-ssm", "tokens": num_tokens, "tokens_per_s": rate})
+        found[1]["peak_bytes"] = peak_bytes(model.device)
+    for peer in found:
+        peak = f"{peer['peak_bytes'] / 1e9:.3f}"
+        table.add(peer["program"], str(num_tokens), f"{peer['tokens_per_s']:.0f}", peak)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_024, 8_192, 32_768])
     parser.add_argument("--chunk", type=int, nargs="+", default=[2_048])
+    parser.add_argument("--peers", action="store_true", help="also measure the peers")
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
@@ -79,8 +102,10 @@ def main() -> None:
                 f"{row['tokens_per_s']:.0f}",
                 f"{row['peak_bytes'] / 1e9:.3f}",
             )
-    facts = about("prefill", device, ops)
-    finish("Prefill", facts, table, {"benchmark": "prefill", "rows": rows}, options.save)
+    result: dict[str, Any] = {"benchmark": "prefill", "rows": rows}
+    if options.peers:
+        result["peers"] = measure_peers(model, table)
+    finish("Prefill", about("prefill", device, ops), table, result, options.save)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""The benchmarks at small sizes on the CPU: they run, and their figures are possible ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow  # each starts a process that imports torch and loads a model
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(name, *options):
+    """The JSON line that a benchmark prints, and the lines of its table."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert finished.returncode == 0, finished.stderr[-2_000:]
+    lines = finished.stdout.splitlines()
+    table = [line for line in lines if line.startswith("| ")]
+    figures = [json.loads(line) for line in lines if line.startswith("{")]
+    assert len(figures) == 1, finished.stdout
+    assert {"device", "versions", "command", "date"} <= figures[0].keys()
+    return figures[0], table
+
+
+def test_decode_is_measured_beside_the_memory_and_transformers():
+    found, table = run("decode", "--batch", "1", "2", "--steps", "10", "--peers")
+    assert [row["rows"] for row in found["rows"]] == [1, 2]
+    for row in found["rows"]:
+        assert 0 < row["share_of_roofline"] < 1
+        assert row["tokens_per_s"] == pytest.approx(1_000 * row["rows"] / row["step_ms"])
+    (peer,) = found["peers"]
+    assert peer["we_are"] == pytest.approx(found["rows"][0]["tokens_per_s"] / peer["tokens_per_s"])
+    assert len(table) == 2 + len(found["rows"]) + len(found["peers"])
+
+
+def test_prompts_are_measured_beside_transformers():
+    found, table = run("prefill", "--lengths", "300", "600", "--chunk", "128", "--peers")
+    assert [row["tokens"] for row in found["rows"]] == [300, 600]
+    assert all(row["tokens_per_s"] > 0 and row["peak_bytes"] > 0 for row in found["rows"])
+    assert found["peers"][0]["tokens_per_s"] > 0
+    assert len(table) == 5
+
+
+def test_contexts_of_all_lengths_are_measured_alike():
+    found, table = run("context", "--lengths", "200", "2000", "--steps", "5", "--turns", "2")
+    short, long = found["rows"]
+    assert (short["tokens"], long["tokens"]) == (200, 2_000)
+    assert long["peak_bytes"] < 1.1 * short["peak_bytes"]
+    # Reading 2,000 tokens again would take twenty times as long as the turn's own 64.
+    assert 0 < long["turn_ratio"] < 5
+    assert found["decode_limit_tokens_per_s"] > long["decode_tokens_per_s"] > 0
+    assert len(table) == 4
+
+
+def test_snapshots_are_measured_out_and_back():
+    found, table = run("snapshots", "--rows", "2", "--steps", "8")
+    assert found["state_bytes"] == 860_160
+    assert all(found[f"{name}_ms"] > 0 for name in ("out", "back", "step_alone"))
+    assert found["step_with_snapshots_ms"] < 10 * found["step_alone_ms"]
+    assert len(table) == 9
+
+
+def test_the_service_is_measured_with_and_without_http():
+    found, table = run(
+        *("serving", "--clients", "3", "--tokens", "30", "--long-tokens", "1500"),
+        *("--idle-s", "0.3", "--turns", "2"),
+    )
+    assert found["transport"] == "HTTP"
+    for name in ("service_1_readers", "service_3_readers", "HTTP_1_readers", "HTTP_3_readers"):
+        assert 0 < found[f"{name}_share"] < 3
+        assert found[f"{name}_tokens_per_s"] > 0
+    assert found["the_long_prompt_meanwhile"]["prompt_tokens"] == pytest.approx(1_500, rel=0.1)
+    assert found["gap_p99_beside_a_long_prompt"] > 0.5
+    history = [turn["reused_tokens"] for turn in found["turns"]["with_history"]]
+    assert history[0] == 0 and history[1] > 1_400 and history[2] > history[1]
+    assert found["from_start_to_first_token"] > 0
+    assert len(table) == 12
+
+
+def test_bf16_lies_as_near_to_the_oracle_as_it_must():
+    """Mean divergence per token at most 1e-3, and no further off than transformers in bf16."""
+    found, table = run("accuracy", "--tokens", "150")
+    mean = {name: values["mean_kl"] for name, values in found["paths"].items()}
+    assert 0 < mean["ours, carried"] <= min(1e-3, mean["transformers, one-shot"])
+    assert 0 < mean["ours, one-shot"] <= 1e-3
+    assert mean["forgetful"] > 0.01
+    assert len(table) == 6
