@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -14,11 +15,15 @@ from falcon_mamba_app.errors import FalconMambaError, SettingsError
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import ServerSettings, Settings, load_settings
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 logger = logging.getLogger("falcon_mamba_app")
 
 # An open page holds a connection for as long as it is open; without a limit it would block exit.
 MAX_SHUTDOWN_S = 3
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+IS_SPACE = bool(os.environ.get("SPACE_ID"))
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
 # to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")
@@ -43,18 +48,42 @@ def main() -> int:
 async def serve(settings: Settings) -> None:
     """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
     # Imported here, so that --help and a bad setting do not wait for torch and gradio.
-    from falcon_mamba_app.api.routes import create_api
     from falcon_mamba_app.service import build_service
-    from falcon_mamba_app.ui.page import mount_page
+    from falcon_mamba_app.web.protection import listening
 
     listener = _listen(settings.server)
     service = build_service(settings)
-    app = create_api(service, api_keys=settings.server.api_key)
-    mount_page(app, service, auth=_credentials(settings.server))
     config = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=MAX_SHUTDOWN_S, lifespan="on"
+        build_app(service, settings),
+        timeout_graceful_shutdown=MAX_SHUTDOWN_S,
+        lifespan="on",
+        **listening(settings.server, settings.limits, is_space=IS_SPACE),
     )
     await _run(_Server(config, service), listener, service, settings.server)
+
+
+def build_app(service: GenerationService, settings: Settings) -> FastAPI:
+    """The API and the page over `service`, and what protects both."""
+    from falcon_mamba_app.api.routes import create_api
+    from falcon_mamba_app.ui.page import mount_page
+    from falcon_mamba_app.web.protection import protect
+
+    server, limits = settings.server, settings.limits
+    app = create_api(
+        service,
+        api_keys=server.api_key or ((server.auth,) if server.auth else ()),
+        session_secret=server.session_secret,
+        max_body_bytes=limits.max_body_bytes,
+        max_state_bytes=limits.max_state_bytes,
+    )
+    mount_page(
+        app,
+        service,
+        max_message_chars=limits.max_message_chars,
+        max_page_events=limits.max_page_events,
+    )
+    protect(app, server, limits, is_space=IS_SPACE)
+    return app
 
 
 class _Server(uvicorn.Server):
@@ -127,19 +156,13 @@ async def _announce(server: uvicorn.Server, port: int, settings: ServerSettings)
 
 
 def _warn_if_open(settings: ServerSettings) -> None:
-    """Whoever shares a server without a lock, or locks one door of two, should know it."""
-    doors = {"the page (--auth)": settings.auth, "the API (--api-key)": settings.api_key}
-    unlocked = " and ".join(door for door, lock in doors.items() if not lock)
+    """Whoever shares a server without a lock should know it; any lock locks both doors."""
     is_private = settings.host in LOOPBACK and not settings.share
-    if unlocked and (not is_private or any(doors.values())):
-        logger.warning("anyone who can reach this server may use %s", unlocked)
-
-
-def _credentials(settings: ServerSettings) -> tuple[str, str] | None:
-    if settings.auth is None:
-        return None
-    user, _, password = settings.auth.partition(":")
-    return user, password
+    if not (is_private or settings.auth or settings.api_key):
+        logger.warning(
+            "anyone who can reach this server may use the page and the API;"
+            " lock both with --auth USER:PASSWORD or --api-key KEY"
+        )
 
 
 if __name__ == "__main__":

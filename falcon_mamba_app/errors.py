@@ -7,6 +7,7 @@ FalconMambaError
 │   ├── PromptTooLong        the prompt exceeds what this server accepts
 │   └── NotSupported         a known option of the API that this server does not have
 ├── NotFound                 no such session, model or snapshot                            → 404
+├── TooManyRequests          one visitor asks more than its share; later is fine           → 429
 ├── Overloaded               every slot is taken and the queue is full; try again          → 503
 ├── NotReady                 the model is still loading                                    → 503
 ├── EngineFailure            the device or the engine failed; the process needs a restart  → 503
@@ -15,6 +16,8 @@ FalconMambaError
 Messages are sentences for the person who caused them: what was wrong, what is allowed, with the
 numbers.
 """
+
+import traceback
 
 
 class FalconMambaError(Exception):
@@ -66,6 +69,17 @@ class NotFound(FalconMambaError):
     code = "not_found"
 
 
+class TooManyRequests(FalconMambaError):
+    """One visitor asks more than its share. `retry_after_s` is when the next request may pass."""
+
+    http_status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class Overloaded(FalconMambaError):
     """Every slot is taken and the queue is full. `retry_after_s` is a fair time to wait."""
 
@@ -87,6 +101,7 @@ class EngineFailure(FalconMambaError):
 
     http_status = 503
     code = "engine_failure"
+    retry_after_s = 30
 
 
 class BackendError(FalconMambaError):
@@ -94,3 +109,12 @@ class BackendError(FalconMambaError):
 
     http_status = 502
     code = "backend_error"
+
+
+def origin_of(error: BaseException) -> str:
+    """For the log: the error's kind and where it came from, never its message, which may quote the
+    user.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    place = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    return f"{type(error).__name__} at {place or 'an unknown place'}"

@@ -23,9 +23,14 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "metrics": (set(), set()),
     "settings": ({"errors", "settings"}, set()),
-    "ui": ({*VOCABULARY, "metrics", "ui"}, {"gradio", "fastapi", "starlette"}),
+    "visitors": ({"errors", "settings"}, set()),
+    "web": (
+        {*VOCABULARY, "api.errors", "api.transport", "settings", "visitors", "web"},
+        {"fastapi", "starlette", "uvicorn", "h11"},
+    ),
+    "ui": ({*VOCABULARY, "metrics", "ui", "visitors"}, {"gradio", "fastapi", "starlette"}),
     "api": (
-        {*VOCABULARY, "metrics", "api"},
+        {*VOCABULARY, "metrics", "api", "visitors"},
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),

@@ -1,8 +1,8 @@
 """Who asks, and which session is theirs.
 
 Without configured keys everybody may use the API. A session's id is derived from the API key and
-the caller's prompt_cache_key with a secret that lives as long as the process: nobody can guess it,
-and the same prompt_cache_key under two API keys names two sessions.
+the caller's prompt_cache_key with a secret, the process's own or the operator's: nobody can guess
+it, and the same prompt_cache_key under two API keys names two sessions.
 """
 
 from __future__ import annotations
@@ -12,15 +12,34 @@ import hmac
 import json
 import secrets
 
+from starlette.requests import Request
+
 from falcon_mamba_app.api.errors import WrongKey
+from falcon_mamba_app.visitors import Visitor, anybody
 
 
 class Access:
     """Checks API keys and names sessions."""
 
-    def __init__(self, api_keys: tuple[str, ...]) -> None:
+    def __init__(self, api_keys: tuple[str, ...], session_secret: str | None = None) -> None:
         self._api_keys = api_keys
-        self._secret = secrets.token_bytes(32)
+        self._secret = session_secret.encode() if session_secret else secrets.token_bytes(32)
+
+    def admit(self, request: Request) -> None:
+        """Leave the caller's key and Visitor in the request's state. Raises WrongKey, and
+        TooManyRequests after too many wrong keys from one address.
+        """
+        visitor: Visitor = getattr(request.state, "visitor", None) or anybody()
+        authorization = request.headers.get("authorization")
+        if self._api_keys and authorization:
+            visitor.check_attempts()
+        try:
+            api_key = self.check(authorization)
+        except WrongKey:
+            if authorization:
+                visitor.count_wrong_key()
+            raise
+        request.state.api_key, request.state.visitor = api_key, visitor.with_key(api_key)
 
     def check(self, authorization: str | None) -> str:
         """The API key that the header carries, "" where none is configured. Raises WrongKey."""

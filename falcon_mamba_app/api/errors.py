@@ -8,10 +8,9 @@ never its message, which may quote the user.
 from __future__ import annotations
 
 import logging
-import traceback
 from typing import Any
 
-from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, NotFound
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, NotFound, origin_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +64,7 @@ def presentable(error: Exception) -> FalconMambaError:
     """`error` if it may be shown, else a generic one, after logging where it came from."""
     if isinstance(error, FalconMambaError):
         return error
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    place = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
-    logger.error("unexpected %s at %s", type(error).__name__, place)
+    logger.error("unexpected %s", origin_of(error))
     return FalconMambaError("the server failed unexpectedly; its log says where")
 
 

@@ -77,7 +77,7 @@ class Generation:
     async def _answer(
         self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: _Answer
     ) -> Response:
-        events = run_plan(self._service, plan)
+        events = run_plan(self._service, plan, request.state.visitor)
         if not body.stream:
             return json_response(await while_read(request, answer.whole(events)))
         try:

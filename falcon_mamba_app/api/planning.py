@@ -42,6 +42,11 @@ class Plan:
     replies: tuple[PlannedReply, ...]
     ephemeral_session: str | None = None
 
+    @property
+    def session_id(self) -> str | None:
+        """The session that stays, if there is one."""
+        return None if self.ephemeral_session else self.replies[0].request.session_id
+
 
 def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     """The replies to a conversation."""

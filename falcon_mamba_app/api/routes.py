@@ -41,14 +41,16 @@ def create_api(
     service: GenerationService,
     *,
     api_keys: tuple[str, ...] = (),
+    session_secret: str | None = None,
     max_body_bytes: int = 32 * 2**20,
     max_state_bytes: int = 64 * 2**20,
 ) -> FastAPI:
     """The application that serves the API.
 
-    With `api_keys`, /v1 and /metrics ask for one of them; /health never does.
+    With `api_keys`, /v1 and /metrics ask for one of them; /health never does. With a
+    `session_secret`, a session's id is the same after a restart.
     """
-    access = Access(api_keys)
+    access = Access(api_keys, session_secret)
     generation = Generation(service, access, max_body_bytes=max_body_bytes)
     sessions = Sessions(service, access, max_state_bytes=max_state_bytes)
     info = _Information(service)
@@ -77,7 +79,7 @@ def _guarded(endpoint: Endpoint, access: Access) -> Endpoint:
 
     async def guarded(request: Request) -> Response:
         try:
-            request.state.api_key = access.check(request.headers.get("authorization"))
+            access.admit(request)
             return await endpoint(request)
         except ReaderGone:
             return Response(status_code=CLIENT_CLOSED_REQUEST)

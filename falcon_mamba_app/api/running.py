@@ -12,6 +12,7 @@ from contextlib import aclosing
 
 from falcon_mamba_app.api.planning import Plan, PlannedReply
 from falcon_mamba_app.protocol import GenerationEvent, GenerationService, TextDelta
+from falcon_mamba_app.visitors import Visitor
 
 MAX_UNREAD_EVENTS = 64  # then the replies wait for the reader
 DEFAULT_MAX_PARALLEL = 8  # where the service does not tell how many it can run
@@ -19,31 +20,37 @@ DEFAULT_MAX_PARALLEL = 8  # where the service does not tell how many it can run
 ReplyEvent = tuple[PlannedReply, GenerationEvent]
 
 
-async def run_plan(service: GenerationService, plan: Plan) -> AsyncGenerator[ReplyEvent, None]:
-    """The events of all replies, each with the reply it belongs to. Raises the first error."""
-    try:
-        if len(plan.replies) == 1:
-            reply = plan.replies[0]
-            async with aclosing(service.generate(reply.request)) as events:
-                async for event in events:
-                    yield reply, event
-        else:
-            async with aclosing(_Interleaving(service, plan).events()) as merged:
-                async for reply_event in merged:
-                    yield reply_event
-    finally:
-        if plan.ephemeral_session is not None:
-            service.forget(plan.ephemeral_session)
+async def run_plan(
+    service: GenerationService, plan: Plan, visitor: Visitor
+) -> AsyncGenerator[ReplyEvent, None]:
+    """The events of all replies, each with the reply it belongs to. Raises the first error, and
+    TooManyRequests before the first event.
+    """
+    with visitor.replies(plan.session_id, len(plan.replies)) as width:
+        try:
+            if len(plan.replies) == 1:
+                reply = plan.replies[0]
+                async with aclosing(service.generate(reply.request)) as events:
+                    async for event in events:
+                        yield reply, event
+            else:
+                async with aclosing(_Interleaving(service, plan, width).events()) as merged:
+                    async for reply_event in merged:
+                        yield reply_event
+        finally:
+            if plan.ephemeral_session is not None:
+                service.forget(plan.ephemeral_session)
 
 
 class _Interleaving:
-    """Several replies at once, no more than the service has room for."""
+    """Several replies at once, `width` at most, and no more than the service has room for."""
 
-    def __init__(self, service: GenerationService, plan: Plan) -> None:
+    def __init__(self, service: GenerationService, plan: Plan, width: int) -> None:
         self._service = service
         self._replies = plan.replies
         self._queue: asyncio.Queue[ReplyEvent | Exception | None] = asyncio.Queue(MAX_UNREAD_EVENTS)
-        self._room = asyncio.Semaphore(service.stats().max_running or DEFAULT_MAX_PARALLEL)
+        room = service.stats().max_running or DEFAULT_MAX_PARALLEL
+        self._room = asyncio.Semaphore(min(room, width))
         self._has_spoken = [asyncio.Event() for _ in plan.replies]
 
     async def events(self) -> AsyncGenerator[ReplyEvent, None]:

@@ -12,6 +12,7 @@ from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.generation import served_model
 from falcon_mamba_app.api.transport import json_response, read_body
 from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.visitors import Visitor
 
 
 class Sessions:
@@ -25,6 +26,7 @@ class Sessions:
     async def export_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state."""
         served_model(self._service, None)
+        request.state.visitor.count_transfer()
         data = await self._service.export_state(self._session_id(request))
         headers = {"Content-Disposition": 'attachment; filename="session.safetensors"'}
         return Response(data, headers=headers, media_type="application/octet-stream")
@@ -32,13 +34,19 @@ class Sessions:
     async def import_state(self, request: Request) -> Response:
         """PUT /v1/sessions/{prompt_cache_key}/state; answers how many tokens the state has read."""
         served_model(self._service, None)
+        visitor: Visitor = request.state.visitor
+        visitor.count_transfer()
         data = await read_body(request, max_bytes=self._max_state_bytes)
-        num_tokens = await self._service.import_state(self._session_id(request), data)
+        session_id = self._session_id(request)
+        visitor.use_session(session_id)
+        num_tokens = await self._service.import_state(session_id, data)
         return json_response({"object": "session.state", "num_tokens": num_tokens})
 
     async def forget(self, request: Request) -> Response:
         """DELETE /v1/sessions/{prompt_cache_key}."""
-        self._service.forget(self._session_id(request))
+        session_id = self._session_id(request)
+        self._service.forget(session_id)
+        request.state.visitor.drop_session(session_id)
         return json_response({"object": "session", "deleted": True})
 
     def _session_id(self, request: Request) -> str:

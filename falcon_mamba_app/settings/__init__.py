@@ -9,6 +9,7 @@ from falcon_mamba_app.settings.reading import load_settings
 from falcon_mamba_app.settings.sections import (
     SECTIONS,
     EngineSettings,
+    LimitSettings,
     ModelSettings,
     ServerSettings,
     Settings,
@@ -17,6 +18,7 @@ from falcon_mamba_app.settings.sections import (
 __all__ = [
     "SECTIONS",
     "EngineSettings",
+    "LimitSettings",
     "ModelSettings",
     "ServerSettings",
     "Settings",

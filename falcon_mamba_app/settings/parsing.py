@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
+MIN_SECRET_CHARS = 16
 BYTE_UNITS = {
     "": 1,
     "KB": 10**3,
@@ -41,6 +43,48 @@ def parse_key(text: str) -> str:
 
 def parse_keys(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parse_key(text).split(",") if part.strip())
+
+
+def parse_secret(text: str) -> str:
+    """A secret that somebody could guess is none."""
+    if len(text.strip()) < MIN_SECRET_CHARS:
+        raise ValueError(
+            f"it has {len(text.strip())} characters; at least {MIN_SECRET_CHARS} are needed"
+        )
+    return text.strip()
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_networks(text: str) -> tuple[str, ...]:
+    """Addresses and networks, in the form that `ipaddress` knows."""
+    names = parse_names(text)
+    for name in names:
+        try:
+            ipaddress.ip_network(name)
+        except ValueError:
+            raise ValueError(f"{name!r} is no address or network, such as 10.0.0.0/8") from None
+    return names
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Origins of web pages: scheme, host and perhaps a port, nothing more."""
+    return _parse_origins(text, r"https?://[A-Za-z0-9.\[\]:-]+")
+
+
+def parse_origin_patterns(text: str) -> tuple[str, ...]:
+    """The same, where https://*.example.com means every name below."""
+    return _parse_origins(text, r"https?://(\*\.)?[A-Za-z0-9.\[\]:-]+")
+
+
+def _parse_origins(text: str, pattern: str) -> tuple[str, ...]:
+    origins = tuple(name.rstrip("/") for name in parse_names(text))
+    for origin in origins:
+        if re.fullmatch(pattern, origin) is None:
+            raise ValueError(f"{origin!r} is no origin, such as https://example.com")
+    return origins
 
 
 def parse_login(text: str) -> str:

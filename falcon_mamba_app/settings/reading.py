@@ -18,7 +18,6 @@ from falcon_mamba_app.settings.parsing import parse_bool, parse_int
 from falcon_mamba_app.settings.sections import SECTIONS, Settings
 
 ENVIRONMENT_PREFIX = "FALCON_MAMBA_"
-SECRETS = ("auth", "api_key", "backend_api_key")
 
 
 def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -35,7 +34,7 @@ def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in options:
             raise SettingsError(f"{variable} is no setting of this app; see python app.py --help")
-        if value or name in SECRETS:
+        if value or options[name].metadata.get("is_secret"):
             given.setdefault(name, value)
     values = {name: _convert(options[name], text) for name, text in given.items()}
     settings = Settings(

@@ -15,6 +15,11 @@ from falcon_mamba_app.settings.parsing import (
     parse_key,
     parse_keys,
     parse_login,
+    parse_names,
+    parse_networks,
+    parse_origin_patterns,
+    parse_origins,
+    parse_secret,
 )
 
 
@@ -89,16 +94,85 @@ class ServerSettings:
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(7860, "port to listen on", at_least=0, at_most=65_535)
     share: bool = option(False, "also open a public link through Gradio's relay")
-    auth: str | None = option(None, "USER:PASSWORD that the page asks for", parse=parse_login)
+    auth: str | None = option(
+        None,
+        "USER:PASSWORD that the page asks for; without --api-key also the API's only key",
+        parse=parse_login,
+        is_secret=True,
+    )
     api_key: tuple[str, ...] = option(
-        (), "key, or keys with commas, that /v1 asks for", parse=parse_keys
+        (),
+        "key, or keys with commas, that /v1 asks for; without --auth also the page's password",
+        parse=parse_keys,
+        is_secret=True,
+    )
+    session_secret: str | None = option(
+        None,
+        "names API sessions and signs logins; with one of your own, both outlive a restart",
+        parse=parse_secret,
+        is_secret=True,
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        "addresses or networks, with commas, whose X-Forwarded-For is believed",
+        parse=parse_networks,
+    )
+    cors_origins: tuple[str, ...] = option(
+        (), "web pages elsewhere, as https://host with commas, that may call", parse=parse_origins
+    )
+    allowed_hosts: tuple[str, ...] = option(
+        (), "names, with commas, under which the server answers; none: any", parse=parse_names
+    )
+    frame_ancestors: tuple[str, ...] = option(
+        (),
+        "web pages elsewhere, as https://host with commas, that may show this one in a frame",
+        parse=parse_origin_patterns,
     )
     backend_url: str | None = option(
         None, "serve the model of another OpenAI-compatible server, such as http://host:8000/v1"
     )
-    backend_api_key: str | None = option(None, "key for --backend-url", parse=parse_key)
+    backend_api_key: str | None = option(
+        None, "key for --backend-url", parse=parse_key, is_secret=True
+    )
     log_level: str = option(
         "info", "how much the terminal tells", choices=("debug", "info", "warning", "error")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """What all callers together, and each visitor, may take. A visitor is an API key, or an
+    address; this machine's own is not limited, unless the server is shared. 0 is no limit.
+    """
+
+    max_body_bytes: int = option(
+        16 * 2**20, "longest body of a request", at_least=1_024, parse=parse_bytes
+    )
+    max_state_bytes: int = option(
+        64 * 2**20, "longest body that brings a session's state", at_least=0, parse=parse_bytes
+    )
+    max_message_chars: int = option(500_000, "longest message on the page", at_least=1)
+    max_page_events: int = option(1_000, "events of all pages that may wait", at_least=1)
+    max_connections: int = option(2_000, "connections open at the same time", at_least=0)
+    header_timeout_s: int = option(20, "seconds for the head of a request to arrive", at_least=1)
+    body_timeout_s: int = option(120, "seconds for the body of a request to arrive", at_least=1)
+    visitor_max_connections: int = option(
+        200, "requests that a visitor may have open at the same time", at_least=0
+    )
+    visitor_requests_per_minute: int = option(
+        1_200, "requests of any kind; as many at once", at_least=0
+    )
+    visitor_max_replies: int = option(
+        16, "replies that a visitor may be waiting for at the same time", at_least=0
+    )
+    visitor_replies_per_minute: int = option(
+        120, "replies that a visitor may ask for; as many at once", at_least=0
+    )
+    visitor_max_sessions: int = option(
+        100, "conversations that a visitor may have used within the last hour", at_least=0
+    )
+    wrong_keys_per_minute: int = option(
+        10, "wrong passwords or API keys from one address, this machine's included", at_least=1
     )
 
 
@@ -109,10 +183,12 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "engine": EngineSettings,
     "server": ServerSettings,
+    "limits": LimitSettings,
 }

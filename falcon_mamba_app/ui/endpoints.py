@@ -27,7 +27,7 @@ from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
 from falcon_mamba_app.ui.answering import chat_request
 from falcon_mamba_app.ui.controls import ControlValues, default_values, sampling_params
-from falcon_mamba_app.ui.handlers import page_of
+from falcon_mamba_app.ui.handlers import page_of, visitor_of
 from falcon_mamba_app.ui.sessions import Session, Sessions
 from falcon_mamba_app.ui.writing import check_length, sentence_for, write_reply
 
@@ -56,7 +56,7 @@ class Endpoints:
 
         What is left out takes the model's own default.
         """
-        session = self._sessions.of_page(page_of(request))
+        session = self._session(request)
         values = self._values(system_prompt, temperature, top_p, max_new_tokens, seed)
         before = list(session.messages)
         asked = [*before, Message("user", message)]
@@ -79,7 +79,7 @@ class Endpoints:
         seed: int | None = None,
     ) -> AsyncGenerator[str, None]:
         """Continue a text; streams the continuation as it grows, without the prompt."""
-        session = self._sessions.of_page(page_of(request))
+        session = self._session(request)
         values = self._values("", temperature, top_p, max_new_tokens, seed)
         with _told():
             check_length(prompt, self._max_chars)
@@ -93,6 +93,11 @@ class Endpoints:
     async def clear(self, request: gr.Request) -> None:
         """Forget the client's conversation and its state."""
         self._sessions.clear(page_of(request))
+
+    def _session(self, request: gr.Request) -> Session:
+        session = self._sessions.of_page(page_of(request))
+        session.visitor = visitor_of(request)
+        return session
 
     def _values(
         self,

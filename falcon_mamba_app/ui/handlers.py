@@ -20,6 +20,7 @@ from falcon_mamba_app.ui.markup import typed
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.sessions import Busy, Session, Sessions, saved_conversation
 from falcon_mamba_app.ui.updates import SKIP, Update, bubbles, busy_buttons, status_html
+from falcon_mamba_app.visitors import Visitor, anybody
 
 Updates = AsyncGenerator[Update, None]
 P = ParamSpec("P")
@@ -29,6 +30,11 @@ def page_of(request: gr.Request) -> str:
     """The tab's or client's own hash."""
     assert request.session_hash is not None, "Gradio gives every call a session hash"
     return request.session_hash
+
+
+def visitor_of(request: gr.Request) -> Visitor:
+    """Whom the limits count the call for."""
+    return getattr(getattr(request, "state", None), "visitor", None) or anybody()
 
 
 def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
@@ -62,7 +68,9 @@ class _Handlers:
         self._answerer = Answerer(service, max_chars=max_message_chars)
 
     def _session(self, request: gr.Request) -> Session:
-        return self._sessions.of_page(page_of(request))
+        session = self._sessions.of_page(page_of(request))
+        session.visitor = visitor_of(request)
+        return session
 
     async def stop(self, request: gr.Request) -> None:
         """End the reply being written. Its own generator shows what is kept."""

@@ -37,6 +37,7 @@ ASSETS = Path(__file__).parents[2] / "assets"
 
 # A message this long is about as many tokens as a server accepts by default (131,072).
 MAX_MESSAGE_CHARS = 500_000
+MAX_PAGE_EVENTS = 1_000
 
 # No telemetry; and no statistics of the queue, which Gradio would compute anew, over its last
 # 10,000 events, at the end of every single one.
@@ -52,12 +53,6 @@ ICON = (
     "height=%2232%22 rx=%229%22 fill=%22%230f766e%22/%3E%3Cpath d=%22M6 20c4-9 7-9 10-3s6 6 "
     "10-5%22 fill=%22none%22 stroke=%22white%22 stroke-width=%222.6%22 stroke-linecap="
     '%22round%22/%3E%3C/svg%3E">'
-)
-
-# Whatever a message manages to show, the browser asks no other host for it.
-NO_REMOTE_IMAGES = (
-    '<meta http-equiv="Content-Security-Policy" '
-    "content=\"img-src 'self' data: blob:; media-src 'self' data: blob:; object-src 'none'\">"
 )
 
 # Settings change in the browser alone; nothing is sent until a message is.
@@ -80,24 +75,26 @@ def mount_page(
     app: FastAPI,
     service: GenerationService,
     *,
-    auth: tuple[str, str] | None = None,
     max_message_chars: int = MAX_MESSAGE_CHARS,
+    max_page_events: int = MAX_PAGE_EVENTS,
     sessions: Sessions | None = None,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
-    `auth` is a user and a password the page asks for. `sessions` is given by tests.
+    `max_page_events` is how many events of all pages may wait for their turn to begin; `sessions`
+    is given by tests. Who may see the page is not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     sessions = Sessions(service.forget) if sessions is None else sessions
+    page = build_page(service, sessions, max_message_chars=max_message_chars)
+    page.queue(default_concurrency_limit=None, max_size=max_page_events, api_open=False)
     gr.mount_gradio_app(
         app,
-        build_page(service, sessions, max_message_chars=max_message_chars),
+        page,
         path="/",
-        auth=auth,
         theme=build_theme(),
         css_paths=ASSETS / "style.css",
-        head=NO_REMOTE_IMAGES + ICON + f"<script>{(ASSETS / 'page.js').read_text()}</script>",
+        head=ICON + f"<script>{(ASSETS / 'page.js').read_text()}</script>",
         footer_links=["api", "gradio"],
         run_history=False,
         enable_monitoring=False,
@@ -128,7 +125,6 @@ def build_page(
         _wire_document(components, document)
         _wire_controls(components, service)
         _wire_arrival(page, components, Arrival(service, sessions))
-    page.queue(default_concurrency_limit=None, max_size=None, api_open=False)
     return page
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.turn import Turn
+from falcon_mamba_app.visitors import Visitor, anybody
 
 # What a browser is asked to keep, and the most that is taken back from one; it has about 5 MB.
 MAX_SAVED_CHARS = 1_000_000
@@ -48,6 +49,7 @@ class Session:
     contexts: dict[int, int | None] = field(default_factory=dict)  # tokens after so many messages
     is_cut: bool = False  # its last reply ended because its page went away
     turn: Turn | None = None
+    visitor: Visitor = field(default_factory=anybody)  # who used it last
     left_s: float | None = None  # when its last page went away
 
     @property
@@ -174,6 +176,7 @@ class Sessions:
     def _free(self, session: Session) -> None:
         session.interrupt()
         del self._sessions[session.id]
+        session.visitor.drop_session(session.id)
         for page in [page for page, id_ in self._pages.items() if id_ == session.id]:
             del self._pages[page]
         self._forget(session.id)

@@ -11,9 +11,14 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, origin_of
 from falcon_mamba_app.metrics import ReplyMeter
-from falcon_mamba_app.protocol import GenerationRequest, GenerationService, ServiceStats
+from falcon_mamba_app.protocol import (
+    GenerationEvent,
+    GenerationRequest,
+    GenerationService,
+    ServiceStats,
+)
 from falcon_mamba_app.ui.sessions import Session
 from falcon_mamba_app.ui.turn import UPDATE_INTERVAL_S, Reply, Turn
 
@@ -38,7 +43,7 @@ async def write_reply(
     session.refuse_if_busy()
     started_s = time.monotonic()
     reply = Reply(meter=ReplyMeter(started_s=started_s))
-    turn = session.turn = Turn(service.generate(request))
+    turn = session.turn = Turn(_admitted(service, session, request))
     try:
         yield reply
         interval_s = update_interval_s(service.stats(), num_messages=len(session.messages))
@@ -61,6 +66,16 @@ async def write_reply(
     yield reply
 
 
+async def _admitted(
+    service: GenerationService, session: Session, request: GenerationRequest
+) -> AsyncGenerator[GenerationEvent, None]:
+    """The service's events, within what the session's visitor may have."""
+    with session.visitor.replies(session.id):
+        async with aclosing(service.generate(request)) as events:
+            async for event in events:
+                yield event
+
+
 def update_interval_s(stats: ServiceStats, *, num_messages: int) -> float:
     """Seconds between updates of one page: longer when many replies are written at a time, and
     behind a long conversation.
@@ -78,7 +93,7 @@ def sentence_for(error: Exception) -> str:
     if isinstance(error, FalconMambaError):
         text = str(error)
         return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-    logger.error("a reply failed unexpectedly", exc_info=error)
+    logger.error("a reply failed: unexpected %s", origin_of(error))
     return UNEXPECTED
 
 

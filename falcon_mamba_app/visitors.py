@@ -1,0 +1,257 @@
+"""Who asks, and how much one visitor may have.
+
+A visitor is whoever the limits count as one: an API key, or else an address. Rates are token
+buckets: so many a minute on average, and as many at once. Everything lives on the event loop and in
+memory that is bounded. Knows no HTTP; whoever does, names the visitors.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from falcon_mamba_app.errors import TooManyRequests
+from falcon_mamba_app.settings import LimitSettings
+
+SESSION_COUNTS_S = 3_600.0
+EXPIRY_INTERVAL_S = 30.0
+BUSY_RETRY_S = 5
+# Visitors remembered; the longest silent one goes first, and is new when it comes back.
+MAX_REMEMBERED = 20_000
+
+Clock = Callable[[], float]
+
+
+class Rate:
+    """`per_minute` for each name, as many at once; 0 is no limit."""
+
+    def __init__(self, per_minute: int, what: str, clock: Clock = time.monotonic) -> None:
+        """`what` names the requests in the refusal: "replies were asked for"."""
+        self._per_minute = per_minute
+        self._what = what
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at_s
+
+    def check(self, name: str, amount: int = 1) -> float:
+        """The tokens left, at least `amount`. Raises TooManyRequests where there are fewer."""
+        tokens = self._tokens(name)
+        if tokens < amount:
+            wait_s = math.ceil((amount - tokens) * 60 / self._per_minute)
+            raise TooManyRequests(
+                f"more than {self._per_minute} {self._what} from here within a minute;"
+                f" try again in {wait_s} s",
+                retry_after_s=wait_s,
+            )
+        return tokens
+
+    def take(self, name: str, amount: int = 1) -> None:
+        """Count `amount`, or the whole bucket if that is less. Raises TooManyRequests."""
+        if not self._per_minute:
+            return
+        amount = min(amount, self._per_minute)
+        tokens = self.check(name, amount)
+        self._buckets[name] = (tokens - amount, self._clock())
+        self._buckets.move_to_end(name)
+        while len(self._buckets) > MAX_REMEMBERED:
+            self._buckets.popitem(last=False)
+
+    def _tokens(self, name: str) -> float:
+        if not self._per_minute:
+            return math.inf
+        tokens, at_s = self._buckets.get(name, (float(self._per_minute), 0.0))
+        return min(self._per_minute, tokens + (self._clock() - at_s) * self._per_minute / 60)
+
+
+@dataclass(slots=True)
+class _Usage:
+    """What one visitor has open now."""
+
+    replies: int = 0
+    connections: int = 0
+    sessions: dict[str, float] = field(default_factory=dict)  # id → when it was last used
+
+    @property
+    def is_over(self) -> bool:
+        return not (self.replies or self.connections or self.sessions)
+
+
+class Visitors:
+    """The limits of all visitors of one process."""
+
+    def __init__(self, limits: LimitSettings, clock: Clock = time.monotonic) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.requests = Rate(limits.visitor_requests_per_minute, "requests came", clock)
+        self.replies = Rate(limits.visitor_replies_per_minute, "replies were asked for", clock)
+        self.wrong_keys = Rate(limits.wrong_keys_per_minute, "wrong keys or passwords came", clock)
+        self._usages: dict[str, _Usage] = {}
+        self._next_expiry_s = 0.0
+
+    def at(self, address: str, *, is_exempt: bool = False) -> Visitor:
+        """The visitor at a network address; an exempt one may only not try keys without end."""
+        name = _network(address)
+        return Visitor(self, name, address_name=name, is_exempt=is_exempt)
+
+    def usage(self, name: str) -> _Usage:
+        """What the visitor has open, to be changed and then handed to `tidy`."""
+        return self._usages.setdefault(name, _Usage())
+
+    def tidy(self, name: str) -> None:
+        """Forget visitors who have nothing open."""
+        usage = self._usages.get(name)
+        if usage is not None and usage.is_over:
+            del self._usages[name]
+
+    def sessions(self, name: str) -> dict[str, float]:
+        """The visitor's sessions that count."""
+        if self.clock() >= self._next_expiry_s:
+            self._next_expiry_s = self.clock() + EXPIRY_INTERVAL_S
+            self._expire()
+        return self._usages[name].sessions if name in self._usages else {}
+
+    def _expire(self) -> None:
+        before_s = self.clock() - SESSION_COUNTS_S
+        for name, usage in list(self._usages.items()):
+            usage.sessions = {id_: at_s for id_, at_s in usage.sessions.items() if at_s > before_s}
+            self.tidy(name)
+
+
+class Visitor:
+    """One visitor. The methods refuse with TooManyRequests and a sentence."""
+
+    def __init__(
+        self, visitors: Visitors, name: str, *, address_name: str, is_exempt: bool
+    ) -> None:
+        self._visitors = visitors
+        self._name = name
+        self._address_name = address_name
+        self._is_exempt = is_exempt
+
+    def with_key(self, api_key: str) -> Visitor:
+        """The same caller, now known by a key, wherever it calls from."""
+        if not api_key:
+            return self
+        return Visitor(
+            self._visitors,
+            f"key {api_key}",
+            address_name=self._address_name,
+            is_exempt=self._is_exempt,
+        )
+
+    def check_attempts(self) -> None:
+        """Refuse to look at another key or password after too many wrong ones."""
+        self._visitors.wrong_keys.check(self._address_name)
+
+    def count_wrong_key(self) -> None:
+        """A key or password was wrong."""
+        self._visitors.wrong_keys.take(self._address_name)
+
+    def count_request(self) -> None:
+        """Any request at all."""
+        if not self._is_exempt:
+            self._visitors.requests.take(self._name)
+
+    @contextmanager
+    def connection(self) -> Iterator[None]:
+        """Hold one open request."""
+        limit = self._visitors.limits.visitor_max_connections
+        usage = self._visitors.usage(self._name)
+        if limit and usage.connections >= limit and not self._is_exempt:
+            raise TooManyRequests(
+                f"{usage.connections} requests from here are open, the most this server allows;"
+                " close some pages or calls",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        usage.connections += 1
+        try:
+            yield
+        finally:
+            usage.connections -= 1
+            self._visitors.tidy(self._name)
+
+    @contextmanager
+    def replies(self, session_id: str | None, count: int = 1) -> Iterator[int]:
+        """Hold `count` replies, or as many as there is room for: the number yielded is how many
+        may be written at the same time.
+        """
+        if self._is_exempt:
+            yield count
+            return
+        self._check_session(session_id)
+        usage = self._visitors.usage(self._name)
+        try:
+            width = self._room(usage, count)
+            self._visitors.replies.take(self._name, count)
+            if session_id is not None:
+                usage.sessions[session_id] = self._visitors.clock()
+            usage.replies += width
+            try:
+                yield width
+            finally:
+                usage.replies -= width
+        finally:
+            self._visitors.tidy(self._name)
+
+    def count_transfer(self) -> None:
+        """A whole state in or out; it counts as a reply, since it moves as much."""
+        if not self._is_exempt:
+            self._visitors.replies.take(self._name)
+
+    def use_session(self, session_id: str | None) -> None:
+        """The session is used now. Raises TooManyRequests for one more than allowed."""
+        if session_id is None or self._is_exempt:
+            return
+        self._check_session(session_id)
+        self._visitors.usage(self._name).sessions[session_id] = self._visitors.clock()
+
+    def drop_session(self, session_id: str) -> None:
+        """The session is gone."""
+        self._visitors.usage(self._name).sessions.pop(session_id, None)
+        self._visitors.tidy(self._name)
+
+    def _room(self, usage: _Usage, count: int) -> int:
+        limit = self._visitors.limits.visitor_max_replies
+        if not limit:
+            return count
+        if usage.replies >= limit:
+            raise TooManyRequests(
+                f"{usage.replies} replies are being written for you, the most this server allows"
+                " at the same time; wait for one to end",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        return min(count, limit - usage.replies)
+
+    def _check_session(self, session_id: str | None) -> None:
+        limit = self._visitors.limits.visitor_max_sessions
+        if not limit or session_id is None:
+            return
+        sessions = self._visitors.sessions(self._name)
+        if session_id not in sessions and len(sessions) >= limit:
+            raise TooManyRequests(
+                f"you have {limit} conversations here, the most this server allows;"
+                " end one of them, or leave one alone for an hour",
+                retry_after_s=int(SESSION_COUNTS_S),
+            )
+
+
+def anybody() -> Visitor:
+    """A visitor without limits, where nobody counts them."""
+    return Visitors(LimitSettings()).at("", is_exempt=True)
+
+
+def _network(address: str) -> str:
+    """What counts as one visitor: an IPv4 address, or the /64 that a household has of IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)

@@ -1,0 +1,59 @@
+"""The outermost layer: an answer to what nobody foresaw, and when to come back after a 503.
+
+Without it an exception would reach the web server, which logs its message, and that may quote the
+user.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from falcon_mamba_app.api.errors import presentable
+from falcon_mamba_app.web.answers import refusal
+
+DEFAULT_RETRY_S = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Failures:
+    """Answers 500 where nothing was answered yet; afterwards only the log tells."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # no web sockets here
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                _say_when_to_come_back(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as raised:
+            error = presentable(raised)
+            if has_begun:
+                # Half an answer that ended well would be taken for a whole one.
+                raise BrokenAnswer from None
+            await refusal(error)(scope, receive, send_on)
+
+
+class BrokenAnswer(Exception):
+    """Makes the web server cut the connection; its cause has been logged."""
+
+
+def _say_when_to_come_back(message: Message) -> None:
+    headers = MutableHeaders(scope=message)
+    if message["status"] in (429, 503) and "retry-after" not in headers:
+        headers["Retry-After"] = str(DEFAULT_RETRY_S)

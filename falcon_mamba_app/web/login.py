@@ -1,0 +1,189 @@
+"""The page's login: one door before everything that is not the API.
+
+Signed in is who carries a cookie that this server signed; nothing is kept here, so a login outlives
+a restart if the secret does, and a changed password ends them all. The API has keys of its own and
+never looks at the cookie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+from urllib.parse import parse_qs, quote
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from falcon_mamba_app.api.errors import HttpError, WrongMethod
+from falcon_mamba_app.api.transport import json_response, read_body
+from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
+from falcon_mamba_app.visitors import Visitor
+from falcon_mamba_app.web.answers import refusal
+
+LOGIN_S = 7 * 24 * 3_600
+MAX_FORM_BYTES = 8_192
+PAGE = Template((Path(__file__).parents[2] / "assets" / "login.html").read_text("utf-8"))
+# What the API's own keys guard, and what tells a load balancer that the server lives.
+OTHER_DOORS = ("/v1", "/metrics", "/health")
+
+
+class NotSignedIn(HttpError):
+    """The page asks for a login."""
+
+    http_status = 401
+    code = "login_required"
+
+
+class Credentials:
+    """The pairs of user and password that open the page. An empty user stands for any."""
+
+    def __init__(self, auth: str | None, api_keys: tuple[str, ...], secret: bytes) -> None:
+        """Without `auth`, any of the API's keys is a password."""
+        user, _, password = (auth or "").partition(":")
+        self._pairs = [(user, password)] if auth else [("", key) for key in api_keys]
+        names = repr((auth, api_keys)).encode()
+        self._key = hmac.new(secret, b"login" + names, hashlib.sha256).digest()
+        # Named by the secret: two servers on one host share a browser's cookies.
+        self.cookie_name = f"falcon-mamba-{hashlib.sha256(self._key).hexdigest()[:8]}"
+
+    def match(self, user: str, password: str) -> bool:
+        """Whether they open the page, in a time that tells nothing about them."""
+        matches = [
+            _equal(user if expected else "", expected) & _equal(password, secret)
+            for expected, secret in self._pairs
+        ]
+        return any(matches)
+
+    def sign(self, now_s: float) -> str:
+        """A cookie's value for a login that ends LOGIN_S from now."""
+        claim = f"{int(now_s) + LOGIN_S}.{secrets.token_urlsafe(12)}"
+        return f"{claim}.{self._signature(claim)}"
+
+    def is_signed(self, cookie: str, now_s: float) -> bool:
+        """Whether the cookie is ours and has not ended."""
+        claim, _, signature = cookie.rpartition(".")
+        if not _equal(signature, self._signature(claim)):
+            return False
+        return now_s < int(claim.partition(".")[0])
+
+    def _signature(self, claim: str) -> str:
+        return hmac.new(self._key, claim.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+class Login:
+    """Lets signed-in requests through and shows everybody else the way in."""
+
+    def __init__(
+        self, app: ASGIApp, *, credentials: Credentials, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._app = app
+        self._credentials = credentials
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _is_under(scope["path"], OTHER_DOORS):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except FalconMambaError as error:
+            response = refusal(error)
+        await (response or self._app)(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response | None:
+        """The answer at the door; None for who may pass."""
+        path = request.url.path.rstrip("/")
+        if path == "/logout":
+            return self._sign_out(request)
+        if path == "/login":
+            return await self._sign_in(request)
+        cookie = request.cookies.get(self._credentials.cookie_name, "")
+        if self._credentials.is_signed(cookie, self._clock()):
+            return None
+        if request.method in ("GET", "HEAD") and _wants_html(request):
+            target = quote(request.url.path + ("?" * bool(request.url.query)) + request.url.query)
+            return RedirectResponse(f"/login?next={target}", 303)
+        raise NotSignedIn("sign in first: reload the page, or POST to /login")
+
+    async def _sign_in(self, request: Request) -> Response:
+        target = _local(request.query_params.get("next", "/"))
+        if request.method in ("GET", "HEAD"):
+            return _form(target)
+        if request.method != "POST":
+            raise WrongMethod("here only GET and POST are allowed", {"Allow": "GET, POST"})
+        visitor: Visitor = request.state.visitor
+        try:
+            visitor.check_attempts()
+            form = parse_qs((await read_body(request, max_bytes=MAX_FORM_BYTES)).decode("latin-1"))
+            if not self._credentials.match(_first(form, "username"), _first(form, "password")):
+                visitor.count_wrong_key()
+                raise NotSignedIn("the user or the password is wrong")
+        except (NotSignedIn, TooManyRequests) as error:
+            return _form(target, error) if _wants_html(request) else refusal(error)
+        signed_in: Response = (
+            RedirectResponse(target, 303)
+            if _wants_html(request)
+            else json_response({"success": True})
+        )
+        self._set_cookie(request, signed_in, self._credentials.sign(self._clock()), LOGIN_S)
+        return signed_in
+
+    def _sign_out(self, request: Request) -> Response:
+        response = RedirectResponse("/login", 303)
+        self._set_cookie(request, response, "", 0)
+        return response
+
+    def _set_cookie(self, request: Request, response: Response, value: str, age_s: int) -> None:
+        # In a Space's frame a cookie is a third party's: it must say so, and be secure.
+        is_https = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+        response.set_cookie(
+            self._credentials.cookie_name,
+            value,
+            max_age=age_s,
+            httponly=True,
+            secure=is_https,
+            samesite="none" if is_https else "lax",
+        )
+        if is_https:
+            response.headers["set-cookie"] += "; Partitioned"
+
+
+def _form(target: str, error: FalconMambaError | None = None) -> Response:
+    """The login page, with what went wrong the last time."""
+    page = PAGE.substitute(
+        action=f"/login?next={quote(target)}", error="" if error is None else str(error)
+    )
+    response = HTMLResponse(page, 200 if error is None else error.http_status)
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(retry_after_s)
+    return response
+
+
+def _local(target: str) -> str:
+    """`target` if it is a path on this server, else the page: no login ends on another site."""
+    is_path = target.startswith("/") and target[1:2] not in ("/", "\\") and target.isprintable()
+    return target if is_path else "/"
+
+
+def _is_under(path: str, doors: tuple[str, ...]) -> bool:
+    return any(path == door or path.startswith(f"{door}/") for door in doors)
+
+
+def _wants_html(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
+
+
+def _first(form: dict[str, list[str]], name: str) -> str:
+    return form.get(name, [""])[0]
+
+
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())

@@ -1,0 +1,83 @@
+"""Puts the layers around the application, and says how the web server is to listen."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from falcon_mamba_app.settings import LimitSettings, ServerSettings
+from falcon_mamba_app.visitors import Visitors
+from falcon_mamba_app.web.bodies import BodyLimits
+from falcon_mamba_app.web.connections import limited_protocol
+from falcon_mamba_app.web.cross_site import SameSiteOnly
+from falcon_mamba_app.web.failures import Failures
+from falcon_mamba_app.web.flood import VisitorLimits
+from falcon_mamba_app.web.headers import SPACE_ANCESTORS, SecurityHeaders
+from falcon_mamba_app.web.login import Credentials, Login
+from falcon_mamba_app.web.surface import Surface
+
+# Where a Space's proxy and Gradio's relay come from.
+SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+RELAY_ADDRESSES = ("127.0.0.1", "::1")
+
+
+def protect(
+    app: FastAPI, server: ServerSettings, limits: LimitSettings, *, is_space: bool = False
+) -> None:
+    """Everything that `app` serves, now or later, passes these layers, the last one first."""
+    is_relayed = is_space or server.share
+    if server.auth or server.api_key:
+        secret = (server.session_secret or secrets.token_urlsafe(32)).encode()
+        credentials = Credentials(server.auth, server.api_key, secret)
+        app.add_middleware(Login, credentials=credentials)
+    app.add_middleware(Surface)
+    app.add_middleware(SameSiteOnly, origins=server.cors_origins)
+    app.add_middleware(
+        BodyLimits,
+        max_bytes=limits.max_body_bytes,
+        max_state_bytes=limits.max_state_bytes,
+        timeout_s=limits.body_timeout_s,
+    )
+    app.add_middleware(
+        VisitorLimits, visitors=Visitors(limits), exempts_this_machine=not is_relayed
+    )
+    if server.allowed_hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(server.allowed_hosts))
+    # Always there, closed by default: without it Gradio answers every site's pages.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=server.cors_origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Content-Type"],
+    )
+    ancestors = server.frame_ancestors or (SPACE_ANCESTORS if is_space else ())
+    app.add_middleware(SecurityHeaders, frame_ancestors=ancestors)
+    app.add_middleware(Failures)
+
+
+def listening(
+    server: ServerSettings, limits: LimitSettings, *, is_space: bool = False
+) -> dict[str, Any]:
+    """The web server's options: whom it believes about addresses, how long it waits, no log of
+    what was asked.
+    """
+    trusted = [*server.trusted_proxies]
+    if is_space:
+        trusted += SPACE_PROXIES
+    if server.share:
+        trusted += RELAY_ADDRESSES
+    return {
+        "http": limited_protocol(
+            max_connections=limits.max_connections, header_timeout_s=limits.header_timeout_s
+        ),
+        "ws": "none",
+        "proxy_headers": bool(trusted),
+        "forwarded_allow_ips": trusted,
+        "access_log": False,
+        "server_header": False,
+        "log_level": "warning",
+    }
