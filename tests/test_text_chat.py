@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from array import array
 
 import pytest
@@ -13,7 +15,7 @@ from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.markup import MIN_REMEMBERED, _Remembered
 from falcon_mamba_app.text.reply_log import ReplyLog
-from tests.checkpoints import CHATML, make_tokenizer
+from tests.checkpoints import CHATML, CORPUS, make_tokenizer
 
 CONVERSATION = (
     Message("system", "You are brief."),
@@ -260,3 +262,19 @@ def test_remembered_texts_keep_to_their_limit():
         remembered.put(text, array("I", [1]))
     assert remembered.get("bbbb") is None
     assert remembered.get("aaaa") is not None
+
+
+@pytest.mark.parametrize("as_chat", [True, False])
+def test_other_threads_go_on_while_a_long_text_is_encoded(as_chat):
+    """Tokenisers' `encode` once held up every reply for 0.4 s while one long prompt was encoded."""
+    encoder = make_encoder(AutoTokenizer.from_pretrained(BUNDLED_FOLDER))
+    text = CORPUS[0] * 20_000
+    prompt = (Message("user", text),) if as_chat else text
+    thread = threading.Thread(target=encoder.encode, args=(prompt,))
+    started_s = latest_s = time.perf_counter()
+    longest_s = 0.0
+    thread.start()
+    while thread.is_alive():
+        now_s = time.perf_counter()
+        longest_s, latest_s = max(longest_s, now_s - latest_s), now_s
+    assert longest_s < (latest_s - started_s) / 2

@@ -57,7 +57,9 @@ class Markup:
             return self._literal.encode(text, add_special_tokens=False).ids if text else []
         known = self._remembered.get(text)
         if known is None:
-            known = array("I", self._literal.encode(text, add_special_tokens=False).ids)
+            # As a batch of one: `encode` would hold up every other thread of the process meanwhile.
+            (encoding,) = self._literal.encode_batch_fast([text], add_special_tokens=False)
+            known = array("I", encoding.ids)
             self._remembered.put(text, known)
         return known.tolist()
 
@@ -65,7 +67,10 @@ class Markup:
         """Ids of a text in which special tokens count; optionally with the tokenizer's own
         beginning and end.
         """
-        return self._parsing.encode(text, add_special_tokens=add_special_tokens).ids
+        if len(text) < MIN_REMEMBERED:
+            return self._parsing.encode(text, add_special_tokens=add_special_tokens).ids
+        (encoding,) = self._parsing.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return encoding.ids
 
 
 class _Remembered:
