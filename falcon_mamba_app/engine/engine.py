@@ -178,7 +178,7 @@ class Engine:
         seq.slot = self.pool.take()
         # A prompt that is scored is read in full: its scores are not in the snapshot.
         if seq.session_id is not None and seq.score_prompt is None:
-            snapshot = self.snapshots.longest_prefix(seq.session_id, seq.prompt_token_ids)
+            snapshot = self.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
             if snapshot is not None:
                 self._restore(seq, snapshot)
         seq.status = Status.PREFILLING
@@ -274,10 +274,10 @@ class Engine:
     def _save(self, seq: Sequence) -> None:
         if seq.session_id is None or seq.slot is None or seq.num_computed_tokens == 0:
             return
-        token_ids = seq.computed_token_ids
+        token_ids = seq.packed_computed
         if self.snapshots.touch(seq.session_id, token_ids):
             return
         try:
             self.snapshots.put(seq.session_id, token_ids, self.pool.save(seq.slot))
         except torch.OutOfMemoryError:
-            logger.warning("no memory for a snapshot of %d tokens", len(token_ids))
+            logger.warning("no memory for a snapshot of %d tokens", seq.num_computed_tokens)

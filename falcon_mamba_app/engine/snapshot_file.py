@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from falcon_mamba_app.engine.snapshot_store import Snapshot, pack_token_ids
+from falcon_mamba_app.engine.packing import pack_token_ids
+from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.state_pool import State
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.model.config import ModelConfig

@@ -12,7 +12,10 @@ from collections import OrderedDict
 from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass
 
+from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.state_pool import State
+
+TokenIds = SequenceABC[int] | bytes  # bytes: as `pack_token_ids` packs them
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Snapshot:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.packed_token_ids) // 4
+        return len(self.packed_token_ids) // ID_BYTES
 
     @property
     def token_ids(self) -> list[int]:
@@ -47,14 +50,14 @@ class SnapshotStore:
     def __len__(self) -> int:
         return len(self._order)
 
-    def touch(self, session_id: str, token_ids: SequenceABC[int]) -> bool:
+    def touch(self, session_id: str, token_ids: TokenIds) -> bool:
         """Mark the snapshot of exactly these tokens as used now; False when there is none."""
         key = session_id, pack_token_ids(token_ids)
         if key in self._order:
             self._order.move_to_end(key)
         return key in self._order
 
-    def put(self, session_id: str, token_ids: SequenceABC[int], state: State) -> None:
+    def put(self, session_id: str, token_ids: TokenIds, state: State) -> None:
         """Keep the state under its tokens, evicting others as needed; one too large is dropped."""
         snapshot = Snapshot(pack_token_ids(token_ids), state)
         if snapshot.nbytes > self.max_bytes:
@@ -66,22 +69,19 @@ class SnapshotStore:
         self._order[session_id, snapshot.packed_token_ids] = None
         self.num_bytes += snapshot.nbytes
 
-    def longest_prefix(self, session_id: str, token_ids: SequenceABC[int]) -> Snapshot | None:
+    def longest_prefix(self, session_id: str, token_ids: TokenIds) -> Snapshot | None:
         """The session's snapshot that has consumed the most of `token_ids`, or None.
 
         Never all of them: at least one token is left to feed, since a state alone gives no logits.
         """
         packed = pack_token_ids(token_ids)
-        candidates = [
-            snapshot
-            for key, snapshot in self._sessions.get(session_id, {}).items()
-            if len(key) < len(packed) and packed.startswith(key)
-        ]
-        if not candidates:
-            return None
-        best = max(candidates, key=lambda snapshot: snapshot.num_tokens)
-        self._order.move_to_end((session_id, best.packed_token_ids))
-        return best
+        snapshots = self._sessions.get(session_id, {})
+        # Longest first, so that one long comparison is all there is to it.
+        for key in sorted(snapshots, key=len, reverse=True):
+            if len(key) < len(packed) and packed.startswith(key):
+                self._order.move_to_end((session_id, key))
+                return snapshots[key]
+        return None
 
     def newest(self, session_id: str) -> Snapshot | None:
         """The session's most recently used snapshot, or None."""
@@ -103,8 +103,3 @@ class SnapshotStore:
         del self._order[session_id, key]
         if not snapshots:
             del self._sessions[session_id]
-
-
-def pack_token_ids(token_ids: SequenceABC[int]) -> bytes:
-    """The ids as 32-bit integers: a prefix of ids is then a prefix of bytes."""
-    return array("i", token_ids).tobytes()
