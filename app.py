@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100")
 
 def main() -> int:
     """Run until told to stop; returns the exit status."""
+    # As process 1 of a container it would otherwise not hear SIGTERM before the server listens.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = load_settings(sys.argv[1:], os.environ)
         logging.basicConfig(
