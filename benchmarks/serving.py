@@ -42,11 +42,14 @@ from falcon_mamba_app.protocol import (
     TextDelta,
 )
 from falcon_mamba_app.service.local import LocalService
-from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 
 SENTENCE = "The old man and the dog went down to the river to see what the water had brought. "
 TURN_TOKENS = 64
 HAS_HTTP = all(map(importlib.util.find_spec, ("fastapi", "uvicorn")))
+HAS_PAGE = HAS_HTTP and importlib.util.find_spec("gradio") is not None
+
+TRANSPORTS = ("none: fastapi and uvicorn are not installed", "HTTP, without the page", "HTTP")
 
 
 class Measurements:
@@ -113,13 +116,14 @@ async def read_service(service: LocalService, number: int, num_tokens: int) -> R
 
 @asynccontextmanager
 async def served(service: LocalService) -> AsyncGenerator[str, None]:
-    """The API over the service, in this process, on a free port; gives its address."""
+    """The app over the service, in this process, on a free port; gives its address."""
     import uvicorn
 
-    from falcon_mamba_app.api.routes import create_api
+    from falcon_mamba_app.web.protection import listening
 
-    config = uvicorn.Config(create_api(service), port=0, log_level="warning")
-    server = uvicorn.Server(config)
+    settings = Settings()
+    options = listening(settings.server, settings.limits)
+    server = uvicorn.Server(uvicorn.Config(_application(service, settings), port=0, **options))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -128,6 +132,20 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
     finally:
         server.should_exit = True
         await serving
+
+
+def _application(service: LocalService, settings: Settings) -> Any:
+    """What app.py serves; without Gradio its API alone, behind the same layers."""
+    if HAS_PAGE:
+        from app import build_app
+
+        return build_app(service, settings)
+    from falcon_mamba_app.api.routes import create_api
+    from falcon_mamba_app.web.protection import protect
+
+    application = create_api(service)
+    protect(application, settings.server, settings.limits)
+    return application
 
 
 def text_of(num_tokens: int, tokenizer: Any) -> str:
@@ -263,7 +281,7 @@ def main() -> None:
     out = Measurements()
     asyncio.run(measure(options, out))
     facts = about("serving", device, select_ops(device, "auto"))
-    facts["transport"] = "HTTP" if HAS_HTTP else "none: fastapi and uvicorn are not installed"
+    facts["transport"] = TRANSPORTS[HAS_HTTP + HAS_PAGE]
     finish("Serving", facts, out.table, {"benchmark": "serving", **out.figures}, options.save)
 
 
