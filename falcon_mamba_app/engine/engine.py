@@ -103,6 +103,7 @@ class Engine:
         self.pool = StatePool(
             model.config, max_running=max_running, device=model.device, dtype=model.dtype
         )
+        self.pool.reserve_host(max_snapshot_bytes)
         self._scheduler = Scheduler(
             max_running=max_running,
             max_prefill_tokens=max_prefill_tokens,
