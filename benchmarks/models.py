@@ -6,6 +6,7 @@ Speed does not depend on the values of the weights; the decays are slow all the 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import torch
@@ -43,10 +44,11 @@ def bundled_model(ops: Ops, device: torch.device, dtype: torch.dtype) -> FalconM
     return model
 
 
+@functools.cache
 def random_7b(
     ops: Ops, device: torch.device, dtype: torch.dtype, *, num_layers: int = 64
 ) -> FalconMamba:
-    """The 7B shape, or its first `num_layers` layers."""
+    """The 7B shape, or its first `num_layers` layers; the same module when asked again."""
     torch.manual_seed(0)
     config = replace(FALCON_MAMBA_7B, num_layers=num_layers)
     with torch.device("meta"):

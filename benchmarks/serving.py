@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import logging
 import statistics
 import subprocess
 import sys
@@ -276,6 +277,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=default, help="written if missing")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d ms %(message)s")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options.writing_s = write_checkpoint(options.checkpoint) if device.type == "cuda" else 0.0
     out = Measurements()
@@ -287,11 +289,13 @@ def main() -> None:
 
 def write_checkpoint(folder: Path) -> float:
     """Seconds it took to write a 7B-shaped checkpoint, 0 where the folder holds one."""
+    if (folder / "config.json").exists():
+        return 0.0
     started_s = time.time()
-    if not (folder / "config.json").exists():
-        command = [sys.executable, "-m", "benchmarks.checkpoint", str(folder)]
-        subprocess.run(command, check=True)
-    return time.time() - started_s
+    subprocess.run([sys.executable, "-m", "benchmarks.checkpoint", str(folder)], check=True)
+    seconds = time.time() - started_s
+    print(f"wrote {folder} in {seconds:.1f} s", flush=True)
+    return seconds
 
 
 if __name__ == "__main__":

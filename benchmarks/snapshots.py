@@ -3,9 +3,9 @@
     python -m benchmarks.snapshots [--rows 32] [--steps 60] [--save NAME]
 
 On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model. "Out" is a copy
-into host memory until the host may read it, "back" a copy into a slot until the device has it. The
-last two lines decode rows without and with a snapshot taken of one of them in each step. Prints a
-table and one JSON line.
+into host memory, which is reserved at start, until the host may read it; "back" is a copy into a
+slot until the device has it. The last lines decode rows without and with a snapshot taken of one of
+them in each step. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def median_ms(work: Callable[[], object], device: torch.device, repeats: int) ->
 
 
 def measure_copies(engine: Engine, repeats: int) -> dict[str, float]:
-    """Milliseconds of one copy: the first ones take host memory that is new to the process."""
+    """Milliseconds of one copy; the first ones use the host memory that was reserved at start."""
     pool, device = engine.pool, engine.model.device
     slot = pool.take()
     kept: deque[State] = deque(maxlen=NUM_KEPT)
