@@ -1,5 +1,5 @@
-/* What a page of components cannot do by itself: the theme switch, Escape, focus, copying, and
-   number fields left empty. */
+/* What a page of components cannot do by itself: the theme switch, Escape, focus, copying, number
+   fields left empty, and coming back after a reload or a broken connection. */
 (() => {
   const STORAGE_KEY = "falcon-mamba-theme"; // "dark" or "light"; absent follows the system
   const visible = (selector) =>
@@ -81,4 +81,56 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") visible("button#stop, button#document-stop")?.click();
   });
+
+  // A reload keeps what stood in the text fields; the tab remembers it, nobody else.
+  const DRAFTS_KEY = "falcon-mamba-drafts";
+  const textOf = (selector) => document.querySelector(`${selector} textarea`)?.value ?? "";
+  const isBusy = () => Boolean(visible("button#stop, button#document-stop"));
+
+  function keepDrafts() {
+    const drafts = {
+      composer: textOf("#composer"), document: textOf("#document"), busy: isBusy(),
+    };
+    try {
+      sessionStorage.setItem(DRAFTS_KEY, JSON.stringify(drafts));
+    } catch { /* no room, or a frame without storage: nothing is kept */ }
+  }
+
+  window.takeDrafts = () => {
+    try {
+      const drafts = sessionStorage.getItem(DRAFTS_KEY);
+      sessionStorage.removeItem(DRAFTS_KEY);
+      return drafts;
+    } catch {
+      return null;
+    }
+  };
+
+  window.addEventListener("pagehide", keepDrafts);
+  window.addEventListener("pageshow", (event) => event.persisted && location.reload());
+
+  // Another tab of this browser has changed the conversation that both show.
+  window.addEventListener("storage", (event) => {
+    if (event.key === "falcon-mamba-chat") document.querySelector("#refresh")?.click();
+  });
+
+  // A reply in progress shows a sign of life every 10 s. Without one the connection is dead, even
+  // if the browser has not noticed, as after a change of network: open the page again.
+  window.maxSilenceMs = 35_000;
+  const heard = { beat: null, at: 0 };
+  const isSilent = () => {
+    const beat = textOf("#beat");
+    if (!isBusy() || beat !== heard.beat) Object.assign(heard, { beat, at: Date.now() });
+    return Date.now() - heard.at > window.maxSilenceMs;
+  };
+
+  async function comeBack() {
+    const isForgotten = document.querySelector(".status-line[data-phase=lost]");
+    const isReached = (isForgotten || isSilent()) && await fetch(
+      "health", { cache: "no-store", signal: AbortSignal.timeout(3_000) },
+    ).catch(() => null);
+    if (isReached) location.reload();
+    else setTimeout(comeBack, 500);
+  }
+  comeBack();
 })();

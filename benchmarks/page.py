@@ -23,8 +23,8 @@ from falcon_mamba_app.metrics import ReplyMeter
 from falcon_mamba_app.protocol import Accepted, Message, ServiceStats, TextDelta
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.page import build_page
+from falcon_mamba_app.ui.reply import Reply
 from falcon_mamba_app.ui.sessions import Sessions
-from falcon_mamba_app.ui.turn import Reply
 from falcon_mamba_app.ui.updates import Update, bubble, bubbles, reply_status
 from tests.echo_service import EchoService
 

@@ -5,12 +5,15 @@ import gradio as gr
 import pytest
 
 from falcon_mamba_app.protocol import Message, TextDelta
+from falcon_mamba_app.ui.answering import Answerer
+from falcon_mamba_app.ui.browser_copy import remembered
 from falcon_mamba_app.ui.controls import CONTROL_NAMES, ControlValues
 from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.markup import shown
 from falcon_mamba_app.ui.sessions import Sessions
 from falcon_mamba_app.ui.updates import SKIP, Update
 from tests.echo_service import EchoService
+from tests.services import settled
 
 PAGE = gr.Request(session_hash="page")
 CONTROLS = tuple(getattr(ControlValues(), name) for name in CONTROL_NAMES)
@@ -25,12 +28,23 @@ async def service():
 
 @pytest.fixture
 def sessions(service):
-    return Sessions(service.forget)
+    return opened(Sessions(service.forget))
+
+
+def opened(sessions: Sessions) -> Sessions:
+    """Two visitors have opened the page."""
+    for page in ("page", "other"):
+        sessions.of_page(page)
+    return sessions
 
 
 @pytest.fixture
 def chat(service, sessions):
-    return ChatHandlers(service, sessions, max_message_chars=1_000)
+    return make_chat(service, sessions)
+
+
+def make_chat(service, sessions) -> ChatHandlers:
+    return ChatHandlers(service, sessions, Answerer(service, max_chars=1_000))
 
 
 def texts(bubbles) -> list[tuple[str, str]]:
@@ -48,7 +62,7 @@ async def page_after(outputs) -> dict:
 async def test_a_reply_is_shown_saved_and_part_of_the_next_request(chat, service, sessions):
     page = await page_after(chat.send("one two", PAGE, *CONTROLS))
     assert texts(page["transcript"]) == [("user", "one two"), ("assistant", "You said: one two")]
-    assert page["saved"]["messages"][1] == ["assistant", "You said: one two"]
+    assert remembered(page["saved"]).messages[1].content == "You said: one two"
     assert "Done" in page["status"]
     await page_after(chat.send("three", PAGE, *CONTROLS))
     assert [m.content for m in service.requests[-1].prompt] == [
@@ -144,7 +158,7 @@ async def test_clear_empties_the_conversation_and_forgets_its_state(chat, servic
     assert service.sessions
     page = await page_after(chat.clear(PAGE))
     assert page["transcript"] == []
-    assert page["saved"]["messages"] == []
+    assert remembered(page["saved"]).messages == ()
     assert service.sessions == {}
 
 
@@ -168,14 +182,24 @@ async def test_stop_keeps_what_was_written_and_frees_the_service(chat, service, 
     assert sessions.of_page("page").messages[-1].content.startswith("word")
 
 
-async def test_a_page_that_vanishes_leaves_what_it_showed(chat, service, sessions):
-    outputs = chat.send("SLOW LONG", PAGE, *CONTROLS)
-    shown = await until_text(outputs)
+async def test_a_page_that_vanishes_leaves_its_reply_running(chat, service, sessions):
+    outputs = chat.send("SLOW " + "word " * 20, PAGE, *CONTROLS)
+    await until_text(outputs)
     await outputs.aclose()
-    assert service.running == 0
-    assert [(m.role, m.content) for m in sessions.of_page("page").messages] == texts(
-        shown["transcript"]
-    )
+    session = sessions.of_page("page")
+    assert service.running == 1
+    await settled(lambda: session.turn is None)
+    assert session.messages[-1].content == "You said: SLOW " + "word " * 19 + "word"
+
+
+async def test_a_page_the_server_does_not_know_is_told_to_open_again(chat, service):
+    stranger = gr.Request(session_hash="stranger")
+    for outputs in (chat.send("hello", stranger, *CONTROLS), chat.undo(stranger)):
+        page = await page_after(outputs)
+        assert page.keys() == {"status"}
+        assert 'data-phase="lost"' in page["status"]
+    assert service.requests == []
+    await chat.stop(stranger)
 
 
 async def test_stopping_before_the_first_word_returns_the_message(chat, service, sessions):
@@ -278,7 +302,15 @@ async def test_a_page_that_vanishes_at_once_leaves_its_session_free(chat, sessio
     outputs = chat.send("hello", PAGE, *CONTROLS)
     await anext(outputs)
     await outputs.aclose()
-    assert sessions.of_page("page").turn is None
+    await settled(lambda: sessions.of_page("page").turn is None)
+    assert sessions.of_page("page").messages[-1].content == "You said: hello"
+
+
+async def test_the_message_is_saved_in_the_browser_before_the_reply(chat):
+    outputs = chat.send("SLOW hello", PAGE, *CONTROLS)
+    kept = remembered((await anext(outputs)).saved)
+    assert kept.messages == (Message("user", "SLOW hello"),)
+    await outputs.aclose()
 
 
 async def test_only_sending_empties_the_composer(chat):
@@ -304,7 +336,7 @@ async def test_many_tokens_make_few_updates(service, sessions):
             await asyncio.sleep(0)
 
     service.generate = generate
-    chat = ChatHandlers(service, sessions, max_message_chars=1_000)
+    chat = make_chat(service, sessions)
     steps = [update.transcript async for update in chat.send("go", PAGE, *CONTROLS)]
     assert texts(next(step for step in reversed(steps) if step != SKIP))[-1][1] == "x" * 2_000
     assert len(steps) < 30
@@ -314,7 +346,7 @@ async def test_many_tokens_make_few_updates(service, sessions):
 async def document(sessions):
     service = EchoService(has_chat_template=False)
     await service.start()
-    return DocumentHandlers(service, sessions, max_message_chars=1_000)
+    return DocumentHandlers(service, sessions, Answerer(service, max_chars=1_000))
 
 
 async def test_a_base_model_continues_the_text(document):

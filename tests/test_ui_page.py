@@ -106,6 +106,7 @@ def test_whatever_a_visitor_does_one_thread_does_it(visitor, service):
     [(loop_thread,)] = [service.threads.pop("start")]
     service.threads.clear()
     visitor.cause("page", "load", None, None, False)
+    visitor.cause("refresh", "click")
     assert "You said:" in visitor.cause("composer", "submit", "hello", *CONTROLS)
     visitor.cause("undo", "click")
     visitor.cause("clear", "click")

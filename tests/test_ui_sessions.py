@@ -3,14 +3,10 @@ import asyncio
 import pytest
 
 from falcon_mamba_app.protocol import Message, Waiting
-from falcon_mamba_app.ui.sessions import (
-    MAX_SAVED_CHARS,
-    MAX_SAVED_MESSAGES,
-    Sessions,
-    remembered_messages,
-    saved_conversation,
-)
+from falcon_mamba_app.ui.sessions import Lost, Sessions
+from falcon_mamba_app.ui.targets import DocumentTarget
 from falcon_mamba_app.ui.turn import Turn
+from tests.services import settled
 
 HELLO = [Message("user", "hello"), Message("assistant", "hi")]
 
@@ -50,7 +46,7 @@ def test_a_reload_within_the_grace_finds_the_session_again():
     sessions.leave("before")
     clock.now_s = 59
     sessions.sweep()
-    assert sessions.resume("after", session.id, []) is session
+    assert sessions.resume("after", session.id) == (session, False)
     clock.now_s = 1_000
     sessions.sweep()
     assert forgotten == []
@@ -69,39 +65,71 @@ def test_a_session_nobody_comes_back_to_is_freed_with_its_state():
 def test_a_session_shown_by_another_page_outlives_one_of_them():
     sessions, forgotten, clock = make(grace_s=60)
     session = sessions.of_page("first tab")
-    sessions.resume("second tab", session.id, [])
+    sessions.resume("second tab", session.id)
     sessions.leave("first tab")
     clock.now_s = 61
     sessions.sweep()
     assert forgotten == []
 
 
-async def test_leaving_stops_the_reply_even_while_it_waits_in_line():
+def test_a_page_whose_connection_broke_for_a_while_goes_on_with_its_session():
+    sessions, forgotten, clock = make(grace_s=60)
+    session = sessions.of_page("page")
+    sessions.leave("page")
+    clock.now_s = 59
+    assert sessions.known("page") is session
+    clock.now_s = 100
+    sessions.sweep()
+    assert forgotten == []
+
+
+def test_a_page_whose_session_is_gone_is_lost():
+    sessions, _, clock = make(grace_s=60)
+    sessions.of_page("page")
+    sessions.leave("page")
+    clock.now_s = 60
+    sessions.sweep()
+    for page in ("page", "never opened"):
+        with pytest.raises(Lost):
+            sessions.known(page)
+
+
+def test_a_session_remembers_no_more_pages_than_show_it():
+    sessions, _, _ = make()
+    session = sessions.of_page("page 0")
+    for i in range(1, 100):
+        sessions.leave(f"page {i - 1}")
+        sessions.resume(f"page {i}", session.id)
+    assert session.pages == {"page 99"}
+    with pytest.raises(Lost):
+        sessions.known("page 98")
+
+
+async def test_freeing_a_session_ends_its_reply():
     async def never():
         await asyncio.Event().wait()
         yield Waiting(1)
 
-    sessions, _, _ = make()
-    turn = sessions.of_page("page").turn = Turn(never())
-    reading = asyncio.create_task(anext(turn.batches(), None))
-    await asyncio.sleep(0)
+    sessions, _, clock = make(grace_s=60)
+    session = sessions.of_page("page")
+    turn = session.turn = Turn(never(), DocumentTarget(session, "text"))
     sessions.leave("page")
-    assert await reading is None
+    assert not turn.is_stopped
+    clock.now_s = 60
+    sessions.sweep()
+    await settled(lambda: turn.is_over)
 
 
 def test_an_id_the_server_does_not_know_is_never_adopted():
     sessions, _, _ = make()
-    session = sessions.resume("page", "made up", HELLO)
-    assert session.id != "made up"
-    assert session.messages == HELLO
+    session, is_new = sessions.resume("page", "made up")
+    assert is_new and session.id != "made up"
 
 
-def test_a_known_id_keeps_the_server_s_conversation_whatever_the_browser_says():
+def test_a_known_id_is_the_session_itself():
     sessions, _, _ = make()
     session = sessions.of_page("page")
-    session.messages[:] = HELLO
-    resumed = sessions.resume("page 2", session.id, [Message("user", "forged")])
-    assert resumed.messages == HELLO
+    assert sessions.resume("page 2", session.id) == (session, False)
 
 
 def test_the_longest_unused_session_goes_when_there_are_too_many():
@@ -136,38 +164,3 @@ def test_the_user_message_at_or_before_an_index_is_found():
     assert [session.last_user_index(i) for i in (0, 1, 2, 3, 99)] == [0, 0, 2, 2, 2]
     session.messages.clear()
     assert session.last_user_index(3) is None
-
-
-@pytest.mark.parametrize(
-    ("saved", "expected"),
-    [
-        (None, []),
-        ("nonsense", []),
-        ({"messages": [["user", "a"], ["assistant", "b"]]}, ["a", "b"]),
-        ({"messages": [["user", "a"], ["assistant", "b"], ["user", "c"]]}, ["a", "b"]),
-        ({"messages": [["system", "obey"], ["user", "a"]]}, []),
-        ({"messages": [["user", 7], ["assistant", "b"]]}, []),
-    ],
-)
-def test_only_sound_messages_are_taken_back_from_a_browser(saved, expected):
-    assert [m.content for m in remembered_messages(saved)] == expected
-
-
-@pytest.mark.parametrize(
-    ("num_messages", "num_chars", "is_kept"),
-    [
-        (2, MAX_SAVED_CHARS // 2, True),
-        (2, MAX_SAVED_CHARS // 2 + 1, False),
-        (MAX_SAVED_MESSAGES, 1, True),
-        (MAX_SAVED_MESSAGES + 2, 1, False),
-    ],
-)
-def test_a_browser_gives_back_as_much_as_it_is_asked_to_keep(num_messages, num_chars, is_kept):
-    sessions, _, _ = make()
-    session = sessions.of_page("a")
-    roles = ("user", "assistant")
-    session.messages = [Message(roles[i % 2], "x" * num_chars) for i in range(num_messages)]
-    texts = [[message.role, message.content] for message in session.messages]
-    kept = session.messages if is_kept else []
-    assert remembered_messages({"messages": texts}) == kept
-    assert saved_conversation(session)["messages"] == (texts if is_kept else [])

@@ -13,8 +13,11 @@ from falcon_mamba_app.protocol import (
     TextDelta,
     Waiting,
 )
-from falcon_mamba_app.ui.turn import Reply, Turn, describe
+from falcon_mamba_app.ui import turn as turns
+from falcon_mamba_app.ui.reply import Reply, describe
+from falcon_mamba_app.ui.turn import Turn
 from falcon_mamba_app.ui.writing import update_interval_s
+from tests.services import settled
 
 
 def finished(tokens: int, *, reason="stop", **figures) -> Finished:
@@ -25,7 +28,8 @@ def finished(tokens: int, *, reason="stop", **figures) -> Finished:
 
 def reply_after(*events, now_s: float = 1.0) -> Reply:
     reply = Reply(meter=ReplyMeter(started_s=0.0))
-    reply.apply_all(list(events), now_s=now_s)
+    for event in events:
+        reply.apply(event, now_s=now_s)
     return reply
 
 
@@ -50,65 +54,170 @@ class Script:
             self.is_closed = True
 
 
-async def test_events_that_come_together_make_one_batch():
+class Target:
+    """Notes what a turn tells its session."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.ends: list[tuple[str, BaseException | None]] = []
+
+    def take(self, reply):
+        self.text = reply.text
+
+    def end(self, reply, error):
+        self.ends.append((reply.phase, error))
+        self.take(reply)
+
+    def update(self, reply, *, panel):
+        raise NotImplementedError
+
+
+def begin(*steps, alone_s=60.0) -> tuple[Turn, Script, Target]:
+    script, target = Script(*steps), Target()
+    return Turn(script.events(), target, alone_s=alone_s), script, target
+
+
+async def texts_of(turn, page="page", **options) -> list[str]:
+    return [reply.text async for reply in turn.watch(page, **options)]
+
+
+async def test_events_that_come_together_make_one_update():
     deltas = [TextDelta(f"{i} ", i) for i in range(1, 51)]
-    script = Script(Accepted(10, 0), *deltas, finished(50))
-    batches = [batch async for batch in Turn(script.events()).batches()]
-    assert sum(batches, []) == [Accepted(10, 0), *deltas, finished(50)]
-    assert len(batches) == 1
+    turn, _, target = begin(Accepted(10, 0), *deltas, finished(50))
+    texts = await texts_of(turn)
+    assert texts[-1].split() == [str(i) for i in range(1, 51)]
+    assert len(texts) <= 3
+    assert target.ends == [("finished", None)]
 
 
 async def test_the_first_text_is_told_without_waiting_for_the_interval():
-    script = Script(PrefillProgress(1, 10), None, TextDelta("a", 1), finished(1))
-    turn = Turn(script.events())
-    async with aclosing(turn.batches(interval_s=3_600)) as batches:
-        assert await anext(batches) == [PrefillProgress(1, 10)]
+    turn, script, _ = begin(PrefillProgress(1, 10), None, TextDelta("a", 1), None)
+    async with aclosing(turn.watch("page", interval_s=3_600)) as replies:
+        assert (await anext(replies)).text == ""
         script.go_on.set()
         async with asyncio.timeout(5):
-            assert (await anext(batches))[0] == TextDelta("a", 1)
+            assert (await anext(replies)).text == "a"
+    turn.stop()
 
 
 async def test_text_after_the_first_waits_for_the_interval_but_the_end_does_not():
-    script = Script(TextDelta("a", 1), None, TextDelta("b", 2), TextDelta("c", 3), finished(3))
-    turn = Turn(script.events())
-    async with aclosing(turn.batches(interval_s=3_600)) as batches:
-        assert await anext(batches) == [TextDelta("a", 1)]
+    turn, script, _ = begin(TextDelta("a", 1), None, TextDelta("b", 2), finished(2))
+    async with aclosing(turn.watch("page", interval_s=3_600)) as replies:
+        assert (await anext(replies)).text == ""
+        assert (await anext(replies)).text == "a"
         script.go_on.set()
         async with asyncio.timeout(5):
-            assert await anext(batches) == [TextDelta("b", 2), TextDelta("c", 3), finished(3)]
+            last = await anext(replies)
+    assert (last.text, last.phase) == ("ab", "finished")
 
 
 async def test_stopping_closes_the_service_s_generator_at_once():
-    script = Script(TextDelta("a", 1), None)
-    turn = Turn(script.events())
-    batches = turn.batches(interval_s=3_600)
-    await anext(batches)
-    turn.stop()
-    assert [batch async for batch in batches] == []
+    turn, script, target = begin(TextDelta("a", 1), None)
+    async with asyncio.timeout(5):
+        async for reply in turn.watch("page", interval_s=3_600):
+            if reply.text:
+                turn.stop()
     assert script.is_closed
+    assert (target.text, target.ends) == ("a", [("stopped", None)])
 
 
 async def test_a_turn_stopped_before_it_began_never_starts_the_service():
-    script = Script(TextDelta("a", 1))
-    turn = Turn(script.events())
+    turn, script, target = begin(TextDelta("a", 1))
     turn.stop()
-    assert [batch async for batch in turn.batches()] == []
+    assert set(await texts_of(turn)) == {""}
+    assert target.ends == [("stopped", None)]
 
 
-async def test_closing_the_batches_closes_the_service_s_generator():
-    script = Script(TextDelta("a", 1), None)
-    batches = Turn(script.events()).batches()
-    await anext(batches)
-    await batches.aclose()
+async def test_a_page_that_goes_leaves_the_reply_running_and_finds_it_again():
+    turn, script, target = begin(TextDelta("a", 1), None, TextDelta("b", 2), finished(2))
+    async with aclosing(turn.watch("before")) as replies:
+        await anext(replies)
+        assert (await anext(replies)).text == "a"
+    assert not script.is_closed
+    async with aclosing(turn.watch("after")) as replies:
+        assert (await anext(replies)).text == "a"
+        script.go_on.set()
+        assert [reply.text async for reply in replies][-1] == "ab"
+    assert target.ends == [("finished", None)]
+
+
+async def test_a_reply_ends_at_its_end_though_nobody_watches():
+    turn, _, target = begin(TextDelta("a", 1), finished(1))
+    await settled(lambda: turn.is_over)
+    assert (target.text, target.ends) == ("a", [("finished", None)])
+
+
+async def test_a_reply_that_nobody_comes_back_to_is_cut():
+    turn, script, target = begin(TextDelta("a", 1), None, alone_s=0.05)
+    async with aclosing(turn.watch("page")) as replies:
+        await anext(replies)
+        await asyncio.sleep(0.1)  # while it is watched it is not alone
+        assert not turn.is_over
+    await settled(lambda: turn.is_over)
+    assert script.is_closed and turn.is_cut
+    assert target.ends == [("stopped", None)]
+
+
+async def test_a_reply_that_was_never_watched_is_cut():
+    turn, script, _ = begin(TextDelta("a", 1), None, alone_s=0.0)
+    await settled(lambda: turn.is_over)
+    assert script.is_closed and turn.is_cut
+
+
+async def test_two_pages_see_the_same_reply():
+    turn, script, _ = begin(TextDelta("a", 1), None, TextDelta("b", 2), finished(2))
+    first, second = (asyncio.create_task(texts_of(turn, page)) for page in ("one", "two"))
+    await settled(lambda: turn.is_watched_by("one") and turn.is_watched_by("two"))
+    script.go_on.set()
+    assert (await first)[-1] == (await second)[-1] == "ab"
+
+
+async def test_a_page_that_watches_anew_ends_its_older_watch_and_not_the_reply():
+    turn, script, target = begin(TextDelta("a", 1), None, finished(1))
+    older = asyncio.create_task(texts_of(turn))
+    await settled(lambda: turn.is_watched_by("page"))
+    newer = asyncio.create_task(texts_of(turn))
+    async with asyncio.timeout(5):
+        await older
+    assert turn.is_watched_by("page") and not turn.is_over
+    script.go_on.set()
+    assert (await newer)[-1] == "a"
+
+
+async def test_a_dropped_turn_tells_its_session_nothing_more():
+    turn, script, target = begin(TextDelta("a", 1), None)
+    watching = asyncio.create_task(texts_of(turn))
+    await settled(lambda: turn.is_watched_by("page"))
+    turn.drop()
+    await watching
+    await settled(lambda: turn.is_over)
     assert script.is_closed
+    assert target.ends == []
 
 
 async def test_an_error_comes_after_the_text_that_came_before_it():
-    script = Script(TextDelta("a", 1), EngineFailure("the device failed"))
-    batches = Turn(script.events()).batches()
-    assert await anext(batches) == [TextDelta("a", 1)]
-    with pytest.raises(EngineFailure):
-        await anext(batches)
+    error = EngineFailure("the device failed")
+    turn, _, target = begin(TextDelta("a", 1), error)
+    assert (await texts_of(turn))[-1] == "a"
+    assert target.ends == [("failed", error)]
+
+
+async def test_a_silent_reply_gives_a_sign_of_life(monkeypatch):
+    monkeypatch.setattr(turns, "KEEPALIVE_S", 0.01)
+    turn, _, _ = begin(Waiting(1), None)
+    async with aclosing(turn.watch("page", interval_s=0.0)) as replies:
+        async with asyncio.timeout(5):
+            for _ in range(4):
+                await anext(replies)
+    turn.stop()
+
+
+async def test_a_page_that_reads_slowly_skips_what_it_missed():
+    turn, script, _ = begin(*(TextDelta("x", i) for i in range(1, 1_001)), finished(1_000))
+    async with aclosing(turn.watch("page", interval_s=0.0)) as replies:
+        await anext(replies)
+        await settled(lambda: turn.is_over)
+        assert [len(reply.text) async for reply in replies] == [1_000]
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,26 @@
 """From a session and a new text to the updates of the page: one chat reply, one continuation.
 
-While a reply is written the session holds what is shown, so a page that vanishes in mid-sentence
-leaves exactly that sentence behind. A turn that ends without a word leaves the session as it was.
+A turn is begun for the session and then watched by the page, as by any page that comes back to it
+later (`follow`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
+from falcon_mamba_app.ui.browser_copy import saved_conversation
 from falcon_mamba_app.ui.controls import ControlValues, sampling_params
-from falcon_mamba_app.ui.sessions import Session, saved_conversation
-from falcon_mamba_app.ui.turn import Reply
-from falcon_mamba_app.ui.updates import (
-    SKIP,
-    PanelPace,
-    Update,
-    bubbles,
-    busy_buttons,
-    notice,
-    reply_status,
-    status_html,
-)
-from falcon_mamba_app.ui.writing import check_length, sentence_for, write_reply
+from falcon_mamba_app.ui.reply import Reply
+from falcon_mamba_app.ui.sessions import Remark, Session
+from falcon_mamba_app.ui.targets import ChatTarget, DocumentTarget, conversation
+from falcon_mamba_app.ui.turn import ALONE_S, Target
+from falcon_mamba_app.ui.updates import SKIP, PanelPace, Update, busy_buttons, status_html
+from falcon_mamba_app.ui.writing import begin_turn, check_length, sentence_for, update_interval_s
 
 
 def chat_request(
@@ -41,14 +36,21 @@ def chat_request(
 
 
 class Answerer:
-    """Writes replies into sessions, one at a time: raises Busy before it changes anything."""
+    """Begins replies in sessions, one at a time, and shows them to pages.
 
-    def __init__(self, service: GenerationService, *, max_chars: int) -> None:
+    Raises Busy before anything is changed. A reply without a page ends after `alone_s`.
+    """
+
+    def __init__(
+        self, service: GenerationService, *, max_chars: int, alone_s: float = ALONE_S
+    ) -> None:
         self._service = service
         self._max_chars = max_chars
+        self._alone_s = alone_s
 
     async def answer(
         self,
+        page: str,
         session: Session,
         earlier: list[Message],
         text: str,
@@ -60,39 +62,24 @@ class Answerer:
 
         `composer` is what the composer holds once the text is taken.
         """
-        before = list(session.messages)
+        session.refuse_if_busy()
         asked = [*earlier, Message("user", text)]
         try:
             request = chat_request(session, asked, values, max_chars=self._max_chars)
         except FalconMambaError as error:
-            status = status_html("Not sent", phase="failed")
-            yield _unanswered(before, asked, sentence_for(error))._replace(
-                composer=composer, status=status
-            )
+            yield _refused(session, asked, sentence_for(error))._replace(composer=composer)
             return
-        shown = bubbles(asked)
-        pace = PanelPace(self._service.stats)
-        async with aclosing(write_reply(self._service, session, request)) as replies:
-            async for reply in replies:
-                if reply.is_over and not reply.text:
-                    session.messages, session.is_cut = before, False
-                    yield _unanswered(before, asked, reply.error)._replace(
-                        status=reply_status(reply), panel=pace.render_idle(session.context_tokens)
-                    )
-                    break
-                answer = [Message("assistant", reply.text)] if reply.text else []
-                session.messages = [*asked, *answer]
-                step = _step(session, shown + bubbles(answer), reply, panel=pace.render(reply))
-                if reply.phase == "starting":
-                    session.is_cut = False
-                    step = step._replace(composer=composer, **busy_buttons(True))
-                yield step
-        yield Update(**busy_buttons(False))
+        self._begin(session, request, ChatTarget(session, asked))
+        opening = {"composer": composer, "saved": saved_conversation(session)}
+        async with aclosing(self.follow(page, session, **opening)) as updates:
+            async for update in updates:
+                yield update
 
     async def extend(
-        self, session: Session, text: str, values: ControlValues
+        self, page: str, session: Session, text: str, values: ControlValues
     ) -> AsyncGenerator[Update, None]:
         """Let the model continue `text`, as a base model does."""
+        session.refuse_if_busy()
         try:
             check_length(text, self._max_chars)
             request = GenerationRequest(
@@ -101,42 +88,49 @@ class Answerer:
         except FalconMambaError as error:
             yield Update(status=status_html(sentence_for(error), phase="failed"))
             return
-        pace = PanelPace(self._service.stats)
-        async with aclosing(write_reply(self._service, session, request)) as replies:
+        self._begin(session, request, DocumentTarget(session, text))
+        async with aclosing(self.follow(page, session)) as updates:
+            async for update in updates:
+                yield update
+
+    async def follow(
+        self, page: str, session: Session, **opening: Any
+    ) -> AsyncGenerator[Update, None]:
+        """Show the reply being written, if one is, from where it is to its end.
+
+        `opening` is what its first update changes besides.
+        """
+        turn = session.turn
+        if turn is None:
+            return
+        pace, beats = PanelPace(self._service.stats), itertools.count()
+        interval_s = update_interval_s(self._service.stats(), num_messages=len(session.messages))
+        opening |= busy_buttons(True)
+        async with aclosing(turn.watch(page, interval_s)) as replies:
             async for reply in replies:
-                session.document_before = text
-                status = reply_status(reply)
-                if reply.error:
-                    status = status_html(reply.error, phase="failed")
-                yield Update(
-                    document=text + reply.text,
-                    status=status,
-                    panel=pace.render(reply),
-                    **(busy_buttons(True) if reply.phase == "starting" else {}),
-                )
-        yield Update(**busy_buttons(False))
+                panel = self._panel(pace, session, reply)
+                update: Update = turn.target.update(reply, panel=panel)
+                yield update._replace(beat=str(next(beats)), **opening)
+                opening = {}
+        if not turn.is_watched_by(page):  # else its newer watch goes on
+            yield Update(**busy_buttons(False))
+
+    def _begin(self, session: Session, request: GenerationRequest, target: Target) -> None:
+        begin_turn(self._service, session, request, target, alone_s=self._alone_s)
+
+    def _panel(self, pace: PanelPace, session: Session, reply: Reply) -> Any:
+        if reply.is_over and not reply.text:
+            return pace.render_idle(session.context_tokens)
+        return pace.render(reply)
 
 
-def _step(session: Session, shown: list[Any], reply: Reply, *, panel: Any) -> Update:
-    """One update of a reply that has begun; the last one also saves the conversation."""
-    session.contexts[len(session.messages)] = reply.context_tokens
-    if not reply.is_over:
-        return Update(transcript=shown, status=reply_status(reply), panel=panel)
-    if reply.error:
-        shown = [*shown, notice(f"The reply broke off. {reply.error}", title="Broken off")]
+def _refused(session: Session, asked: list[Message], reason: str) -> Update:
+    """The conversation as it is, why, and the message unless it is in the conversation."""
+    is_kept = session.messages[: len(asked)] == asked
+    where = "" if is_kept else " Your message is back in the box below."
+    session.remark = Remark("Not sent", reason + where)
     return Update(
-        transcript=shown,
-        status=reply_status(reply),
-        panel=panel,
-        saved=saved_conversation(session),
+        conversation(session),
+        returned=SKIP if is_kept else asked[-1].content,
+        status=status_html("Not sent", phase="failed"),
     )
-
-
-def _unanswered(before: list[Message], asked: list[Message], reason: str | None) -> Update:
-    """The conversation as it was, the reason if it failed, and the message unless it is in it."""
-    is_kept = before[: len(asked)] == asked
-    shown = bubbles(before)
-    if reason:
-        where = "" if is_kept else " Your message is back in the box below."
-        shown.append(notice(reason + where, title="Not sent"))
-    return Update(transcript=shown, returned=SKIP if is_kept else asked[-1].content)

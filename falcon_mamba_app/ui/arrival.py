@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
+from falcon_mamba_app.ui.answering import Answerer
+from falcon_mamba_app.ui.browser_copy import (
+    parse_drafts,
+    remembered,
+    saved_conversation,
+)
 from falcon_mamba_app.ui.controls import (
     CONTROL_NAMES,
     restored_values,
     slider_defaults,
     updates_for,
 )
-from falcon_mamba_app.ui.handlers import page_of
+from falcon_mamba_app.ui.handlers import Updates, only, page_of, streams
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.sessions import Session, Sessions, remembered_messages, saved_conversation
-from falcon_mamba_app.ui.updates import SKIP, bubbles, status_html
+from falcon_mamba_app.ui.sessions import Session, Sessions
+from falcon_mamba_app.ui.targets import conversation
+from falcon_mamba_app.ui.updates import SKIP, Update, busy_buttons, reply_status, status_html
 
 PLACEHOLDERS = {
     "ready": "Write a message",
@@ -34,7 +42,7 @@ IDLE_STATUS = {
     "loading": "The model is loading",
     "failed": "The model is not available",
 }
-CUT = "The last reply was cut off by the reload: Retry writes it again"
+CUT = "The last reply was cut off while no page was open: Retry writes it again"
 
 LOGO = (
     '<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
@@ -64,28 +72,66 @@ class Readiness(NamedTuple):
 
 
 class Arrival:
-    """The events of opening, waiting and leaving."""
+    """The events of opening, coming back, waiting and leaving."""
 
-    def __init__(self, service: GenerationService, sessions: Sessions) -> None:
+    def __init__(self, service: GenerationService, sessions: Sessions, answerer: Answerer) -> None:
         self._service = service
         self._sessions = sessions
+        self._answerer = answerer
 
     async def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
-        """Restore the visitor's conversation and settings, and show the service's status."""
+        """Find the visitor's session, restore their settings, and show the service's status."""
         self._sessions.sweep()
-        given = saved if isinstance(saved, dict) else {}
-        session_id = given.get("id") if isinstance(given.get("id"), str) else None
-        session = self._sessions.resume(page_of(request), session_id, remembered_messages(saved))
-        session.interrupt()
-        returned = session.take_unanswered()
+        kept = remembered(saved)
+        session, is_new = self._sessions.resume(page_of(request), kept.session_id)
+        if is_new:
+            kept.restore(session)
         stats = self._service.stats()
-        return (
-            bubbles(session.messages),
-            SKIP if returned is None else returned,
-            saved_conversation(session),
-            gr.update(open=not is_narrow),
-            *_restored(readiness(stats, context_tokens=session.context_tokens), session),
-            *updates_for(restored_values(settings, stats.model), stats.model),
+        shown = readiness(stats)._replace(panel=SKIP, status=SKIP)  # `attach` knows them better
+        controls = updates_for(restored_values(settings, stats.model), stats.model)
+        return (saved_conversation(session), gr.update(open=not is_narrow), *shown, *controls)
+
+    @streams
+    def attach(self, drafts: Any, request: gr.Request) -> Updates:
+        """Show a page that has opened its conversation, and the reply being written, to its end."""
+        page = page_of(request)
+        session = self._sessions.known(page)
+        shown = self._whole(session)
+        kept = parse_drafts(drafts)
+        returned = [text for text in (session.take_unanswered(), kept.composer) if text]
+        if kept.document and session.turn is None and not kept.is_busy:
+            shown = shown._replace(document=kept.document)
+        status = _status(self._service.stats(), session)
+        return self._show(
+            page, session, shown._replace(returned="\n".join(returned) or SKIP, status=status)
+        )
+
+    @streams
+    def refresh(self, request: gr.Request) -> Updates:
+        """Another tab of the browser has changed the conversation: show it here too."""
+        page = page_of(request)
+        session = self._sessions.known(page)
+        if session.turn is not None and session.turn.is_watched_by(page):
+            return only(Update())
+        return self._show(page, session, self._whole(session))
+
+    async def _show(self, page: str, session: Session, shown: Update) -> Updates:
+        yield shown
+        async with aclosing(self._answerer.follow(page, session)) as updates:
+            async for update in updates:
+                yield update
+
+    def _whole(self, session: Session) -> Update:
+        """Everything that a page shows of its session but the status. Saves nothing in the browser:
+        tabs that answer each other's savings by savings would never end.
+        """
+        session.catch_up()
+        figures = Figures(stats=self._service.stats(), context_tokens=session.context_tokens)
+        return Update(
+            transcript=conversation(session),
+            document=session.document,
+            panel=render_panel(figures),
+            **busy_buttons(session.turn is not None),
         )
 
     async def tick(self, settings: Any) -> Any:
@@ -105,11 +151,13 @@ class Arrival:
         asyncio.get_running_loop().call_later(self._sessions.grace_s, self._sessions.sweep)
 
 
-def _restored(shown: Readiness, session: Session) -> Readiness:
-    """Says so when the reply that the conversation ends with was cut."""
-    if not session.is_cut or not session.messages:
-        return shown
-    return shown._replace(status=status_html(CUT, phase="stopped"))
+def _status(stats: ServiceStats, session: Session) -> str:
+    """The status line of a page that comes to its conversation."""
+    if session.turn is not None:
+        return reply_status(session.turn.reply)
+    if session.is_cut:
+        return status_html(CUT, phase="stopped")
+    return idle_status(stats)
 
 
 def readiness(stats: ServiceStats, *, context_tokens: int | None = None) -> Readiness:

@@ -29,7 +29,14 @@ from falcon_mamba_app.ui.answering import chat_request
 from falcon_mamba_app.ui.controls import ControlValues, default_values, sampling_params
 from falcon_mamba_app.ui.handlers import page_of, visitor_of
 from falcon_mamba_app.ui.sessions import Session, Sessions
-from falcon_mamba_app.ui.writing import check_length, sentence_for, write_reply
+from falcon_mamba_app.ui.targets import ChatTarget, DocumentTarget
+from falcon_mamba_app.ui.turn import Target
+from falcon_mamba_app.ui.writing import (
+    begin_turn,
+    check_length,
+    sentence_for,
+    update_interval_s,
+)
 
 
 class Endpoints:
@@ -58,15 +65,17 @@ class Endpoints:
         """
         session = self._session(request)
         values = self._values(system_prompt, temperature, top_p, max_new_tokens, seed)
-        before = list(session.messages)
-        asked = [*before, Message("user", message)]
+        asked = [*session.messages, Message("user", message)]
         with _told():
+            session.refuse_if_busy()
             if not message.strip():
                 raise InvalidRequest("The message is empty", param="message")
             generation = chat_request(session, asked, values, max_chars=self._max_chars)
-            async with aclosing(self._write(session, generation)) as texts:
+            target = ChatTarget(session, asked)
+            async with aclosing(
+                self._write(page_of(request), session, generation, target)
+            ) as texts:
                 async for text in texts:
-                    session.messages = [*asked, Message("assistant", text)]
                     yield text
 
     async def complete(
@@ -82,11 +91,15 @@ class Endpoints:
         session = self._session(request)
         values = self._values("", temperature, top_p, max_new_tokens, seed)
         with _told():
+            session.refuse_if_busy()
             check_length(prompt, self._max_chars)
             generation = GenerationRequest(
                 prompt=prompt, sampling=sampling_params(values), session_id=session.id
             )
-            async with aclosing(self._write(session, generation)) as texts:
+            target = DocumentTarget(session, prompt)
+            async with aclosing(
+                self._write(page_of(request), session, generation, target)
+            ) as texts:
                 async for text in texts:
                     yield text
 
@@ -118,17 +131,26 @@ class Endpoints:
         return replace(defaults, system_prompt=system_prompt, **given)
 
     async def _write(
-        self, session: Session, generation: GenerationRequest
+        self, page: str, session: Session, generation: GenerationRequest, target: Target
     ) -> AsyncGenerator[str, None]:
-        """The text so far, each time it has grown. Raises Busy, or gr.Error with a sentence."""
-        async with aclosing(write_reply(self._service, session, generation)) as replies:
-            shown = ""
-            async for reply in replies:
-                if reply.text != shown:
-                    shown = reply.text
-                    yield shown
-                if reply.error:
-                    raise gr.Error(reply.error, print_exception=False)
+        """The text so far, each time it has grown. Raises Busy, or gr.Error with a sentence.
+
+        A client that goes away does not come back for this reply, so that ends with the call.
+        """
+        turn = begin_turn(self._service, session, generation, target)
+        num_messages = len(session.messages)
+        interval_s = update_interval_s(self._service.stats(), num_messages=num_messages)
+        try:
+            async with aclosing(turn.watch(page, interval_s)) as replies:
+                shown = ""
+                async for reply in replies:
+                    if reply.text != shown:
+                        shown = reply.text
+                        yield shown
+                    if reply.error:
+                        raise gr.Error(reply.error, print_exception=False)
+        finally:
+            turn.stop()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ While a reply is being written, whatever would start another or change the past 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -15,11 +15,13 @@ import gradio as gr
 
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.answering import Answerer
+from falcon_mamba_app.ui.browser_copy import saved_conversation
 from falcon_mamba_app.ui.controls import values_of
 from falcon_mamba_app.ui.markup import typed
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.sessions import Busy, Session, Sessions, saved_conversation
-from falcon_mamba_app.ui.updates import SKIP, Update, bubbles, busy_buttons, status_html
+from falcon_mamba_app.ui.sessions import Busy, Lost, Session, Sessions
+from falcon_mamba_app.ui.targets import conversation
+from falcon_mamba_app.ui.updates import SKIP, Update, busy_buttons, status_html
 from falcon_mamba_app.visitors import Visitor, anybody
 
 Updates = AsyncGenerator[Update, None]
@@ -48,11 +50,14 @@ def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
                     yield update
         except Busy as error:
             yield Update(status=status_html(str(error), phase="failed"))
+        except Lost as error:  # assets/page.js opens the page again
+            yield Update(status=status_html(str(error), phase="lost"))
 
     return stream
 
 
-async def _only(*updates: Update) -> Updates:
+async def only(*updates: Update) -> Updates:
+    """The updates, as a generator."""
     for update in updates:
         yield update
 
@@ -60,25 +65,25 @@ async def _only(*updates: Update) -> Updates:
 class _Handlers:
     """What the chat's and the completion page's events share."""
 
-    def __init__(
-        self, service: GenerationService, sessions: Sessions, *, max_message_chars: int
-    ) -> None:
+    def __init__(self, service: GenerationService, sessions: Sessions, answerer: Answerer) -> None:
         self._service = service
         self._sessions = sessions
-        self._answerer = Answerer(service, max_chars=max_message_chars)
+        self._answerer = answerer
 
     def _session(self, request: gr.Request) -> Session:
-        session = self._sessions.of_page(page_of(request))
+        session = self._sessions.known(page_of(request))
         session.visitor = visitor_of(request)
         return session
 
     async def stop(self, request: gr.Request) -> None:
-        """End the reply being written. Its own generator shows what is kept."""
-        turn = self._session(request).turn
-        if turn is not None:
-            turn.stop()
+        """End the reply being written. Whoever watches it shows what is kept."""
+        with suppress(Lost):
+            turn = self._session(request).turn
+            if turn is not None:
+                turn.stop()
 
     def _cleared(self, request: gr.Request) -> Session:
+        self._session(request)
         return self._sessions.clear(page_of(request))
 
     def _idle_panel(self, session: Session) -> str:
@@ -92,14 +97,18 @@ class ChatHandlers(_Handlers):
     @streams
     def send(self, text: str, request: gr.Request, *controls: Any) -> Updates:
         """Answer a new message. A blank one does nothing."""
-        session = self._session(request)
-        return self._answer(session, len(session.messages), text, controls, composer="")
+        page, session = page_of(request), self._session(request)
+        return self._answer(page, session, len(session.messages), text, controls, composer="")
 
     @streams
     def retry(self, request: gr.Request, *controls: Any) -> Updates:
         """Answer the last message once more, instead of the reply it got."""
         session = self._session(request)
-        return self._retry(session, len(session.messages), controls)
+        at = session.last_user_index(len(session.messages))
+        if at is None:
+            return only(Update(status=status_html("Nothing to retry")))
+        text = session.messages[at].content
+        return self._answer(page_of(request), session, at, text, controls)
 
     @streams
     def edit(self, data: gr.EditData, request: gr.Request, *controls: Any) -> Updates:
@@ -107,26 +116,40 @@ class ChatHandlers(_Handlers):
         session, text = self._session(request), _text_of(data.value)
         index = session.last_user_index(_index(data))
         if index is None or not text.strip():
-            return _only(Update(transcript=bubbles(session.messages)))
-        return self._answer(session, index, text, controls)
+            return only(Update(transcript=conversation(session)))
+        return self._answer(page_of(request), session, index, text, controls)
 
     @streams
     def example(self, data: gr.SelectData, request: gr.Request, *controls: Any) -> Updates:
         """Send an example prompt."""
-        session = self._session(request)
-        return self._answer(session, len(session.messages), _text_of(data.value), controls)
+        page, session, text = page_of(request), self._session(request), _text_of(data.value)
+        return self._answer(page, session, len(session.messages), text, controls)
 
     @streams
     def undo(self, request: gr.Request) -> Updates:
         """Take the last exchange back; the user's text returns to the composer."""
         session = self._session(request)
-        return self._undo(session, len(session.messages))
+        session.refuse_if_busy()
+        at = session.last_user_index(len(session.messages))
+        if at is None:
+            return only(Update(status=status_html("Nothing to undo")))
+        session.begin()
+        text, session.messages = session.messages[at].content, session.messages[:at]
+        return only(
+            Update(
+                transcript=conversation(session),
+                returned=text,
+                status=status_html("Taken back; the message is in the box again"),
+                panel=self._idle_panel(session),
+                saved=saved_conversation(session),
+            )
+        )
 
     @streams
     def clear(self, request: gr.Request) -> Updates:
         """Begin a new conversation; the old one's state is dropped."""
         session = self._cleared(request)
-        return _only(
+        return only(
             Update(
                 transcript=[],
                 status=status_html("New conversation"),
@@ -138,6 +161,7 @@ class ChatHandlers(_Handlers):
 
     def _answer(
         self,
+        page: str,
         session: Session,
         index: int,
         text: str,
@@ -147,31 +171,9 @@ class ChatHandlers(_Handlers):
     ) -> Updates:
         """Answer `text` as message number `index` of the conversation."""
         if not isinstance(text, str) or not text.strip():
-            return _only(Update())  # an event without any value empties its outputs
+            return only(Update())  # an event without any value empties its outputs
         earlier, values = session.messages[:index], values_of(controls)
-        return self._answerer.answer(session, earlier, text, values, composer=composer)
-
-    def _retry(self, session: Session, index: int, controls: tuple[Any, ...]) -> Updates:
-        at = session.last_user_index(index)
-        if at is None:
-            return _only(Update(status=status_html("Nothing to retry")))
-        return self._answer(session, at, session.messages[at].content, controls)
-
-    def _undo(self, session: Session, index: int) -> Updates:
-        session.refuse_if_busy()
-        at = session.last_user_index(index)
-        if at is None:
-            return _only(Update(status=status_html("Nothing to undo")))
-        text, session.messages = session.messages[at].content, session.messages[:at]
-        return _only(
-            Update(
-                transcript=bubbles(session.messages),
-                returned=text,
-                status=status_html("Taken back; the message is in the box again"),
-                panel=self._idle_panel(session),
-                saved=saved_conversation(session),
-            )
-        )
+        return self._answerer.answer(page, session, earlier, text, values, composer=composer)
 
 
 class DocumentHandlers(_Handlers):
@@ -180,15 +182,15 @@ class DocumentHandlers(_Handlers):
     @streams
     def extend(self, text: str, request: gr.Request, *controls: Any) -> Updates:
         """Continue the text. An empty one does nothing."""
-        return self._extend(self._session(request), text, controls)
+        return self._extend(request, self._session(request), text, controls)
 
     @streams
     def retry(self, request: gr.Request, *controls: Any) -> Updates:
         """Continue once more from where the last continuation began."""
         session = self._session(request)
         if session.document_before is None:
-            return _only(Update(status=status_html("Nothing to retry")))
-        return self._extend(session, session.document_before, controls)
+            return only(Update(status=status_html("Nothing to retry")))
+        return self._extend(request, session, session.document_before, controls)
 
     @streams
     def undo(self, request: gr.Request) -> Updates:
@@ -196,27 +198,37 @@ class DocumentHandlers(_Handlers):
         session = self._session(request)
         session.refuse_if_busy()
         if session.document_before is None:
-            return _only(Update(status=status_html("Nothing to undo")))
-        text, session.document_before = session.document_before, None
-        return _only(Update(document=text, status=status_html("Taken back")))
+            return only(Update(status=status_html("Nothing to undo")))
+        session.begin()
+        session.document, session.document_before = session.document_before, None
+        return only(
+            Update(
+                document=session.document,
+                status=status_html("Taken back"),
+                saved=saved_conversation(session),
+            )
+        )
 
     @streams
     def clear(self, request: gr.Request) -> Updates:
         """Begin with an empty text; the old one's state is dropped."""
         session = self._cleared(request)
-        return _only(
+        return only(
             Update(
                 document="",
                 status=status_html("Cleared"),
                 panel=self._idle_panel(session),
+                saved=saved_conversation(session),
                 **busy_buttons(False),
             )
         )
 
-    def _extend(self, session: Session, text: str, controls: tuple[Any, ...]) -> Updates:
+    def _extend(
+        self, request: gr.Request, session: Session, text: str, controls: tuple[Any, ...]
+    ) -> Updates:
         if not isinstance(text, str) or not text.strip():
-            return _only(Update())  # an event without any value empties its outputs
-        return self._answerer.extend(session, text, values_of(controls))
+            return only(Update())  # an event without any value empties its outputs
+        return self._answerer.extend(page_of(request), session, text, values_of(controls))
 
 
 def _index(data: Any) -> int:

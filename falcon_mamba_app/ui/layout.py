@@ -63,17 +63,27 @@ class Components:
     saved: gr.BrowserState
     settings: gr.BrowserState
     is_narrow: gr.Checkbox
+    drafts: gr.Textbox
+    refresh: gr.Button
+    beat: gr.Textbox
 
     @property
-    def chat_outputs(self) -> Update:
-        """The component behind each field of an update, in the chat."""
-        return self._outputs(send=self.send, stop=self.stop)
-
-    @property
-    def document_outputs(self) -> Update:
-        """The component behind each field of an update, on the completion page."""
-        view = self.document_view
-        return self._outputs(send=view.extend, stop=view.stop)
+    def outputs(self) -> Update:
+        """The component behind each field of an update."""
+        return Update(
+            transcript=self.transcript,
+            document=self.document_view.text,
+            composer=self.composer,
+            returned=self.returned,
+            status=self.status,
+            panel=self.panel,
+            send=self.send,
+            stop=self.stop,
+            extend=self.document_view.extend,
+            document_stop=self.document_view.stop,
+            saved=self.saved,
+            beat=self.beat,
+        )
 
     @property
     def readiness_outputs(self) -> Readiness:
@@ -89,19 +99,6 @@ class Components:
             send=self.send,
             extend=self.document_view.extend,
             timer=self.timer,
-        )
-
-    def _outputs(self, *, send: gr.Button, stop: gr.Button) -> Update:
-        return Update(
-            transcript=self.transcript,
-            document=self.document_view.text,
-            composer=self.composer,
-            returned=self.returned,
-            status=self.status,
-            panel=self.panel,
-            send=send,
-            stop=stop,
-            saved=self.saved,
         )
 
 
@@ -137,6 +134,9 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
         saved=gr.BrowserState(storage_key="falcon-mamba-chat", secret=STORAGE_SECRET),
         settings=gr.BrowserState(storage_key="falcon-mamba-settings", secret=STORAGE_SECRET),
         is_narrow=gr.Checkbox(visible=False),
+        drafts=gr.Textbox(visible=False),
+        refresh=gr.Button("Refresh", elem_id="refresh"),  # clicked by assets/page.js alone
+        beat=gr.Textbox(elem_id="beat"),
     )
 
 

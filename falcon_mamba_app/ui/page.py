@@ -18,6 +18,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.ui.answering import Answerer
 from falcon_mamba_app.ui.arrival import Arrival
 from falcon_mamba_app.ui.controls import (
     CONTROL_NAMES,
@@ -31,6 +32,7 @@ from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.layout import Components, draw
 from falcon_mamba_app.ui.sessions import Sessions
 from falcon_mamba_app.ui.theme import build_theme
+from falcon_mamba_app.ui.turn import ALONE_S
 from falcon_mamba_app.ui.updates import SKIP
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -68,6 +70,8 @@ RETURN_JS = """(draft, returned) => {
     if (!draft.trim()) return [returned, ""];
     return [(draft + "\\n").startsWith(returned + "\\n") ? keep : returned + "\\n" + draft, ""];
 }"""
+# What stood in the text fields before a reload; given back once.
+DRAFTS_JS = "() => [window.takeDrafts()]"
 LOAD_JS = "(saved, settings, narrow) => [saved, settings, window.innerWidth < 900]"
 
 
@@ -78,15 +82,17 @@ def mount_page(
     max_message_chars: int = MAX_MESSAGE_CHARS,
     max_page_events: int = MAX_PAGE_EVENTS,
     sessions: Sessions | None = None,
+    alone_s: float = ALONE_S,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
     `max_page_events` is how many events of all pages may wait for their turn to begin; `sessions`
-    is given by tests. Who may see the page is not decided here.
+    is given by tests. A reply whose page has gone ends after `alone_s`. Who may see the page is
+    not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     sessions = Sessions(service.forget) if sessions is None else sessions
-    page = build_page(service, sessions, max_message_chars=max_message_chars)
+    page = build_page(service, sessions, max_message_chars=max_message_chars, alone_s=alone_s)
     page.queue(default_concurrency_limit=None, max_size=max_page_events, api_open=False)
     gr.mount_gradio_app(
         app,
@@ -108,7 +114,11 @@ def mount_page(
 
 
 def build_page(
-    service: GenerationService, sessions: Sessions, *, max_message_chars: int = MAX_MESSAGE_CHARS
+    service: GenerationService,
+    sessions: Sessions,
+    *,
+    max_message_chars: int = MAX_MESSAGE_CHARS,
+    alone_s: float = ALONE_S,
 ) -> gr.Blocks:
     """The page's Blocks, with every event wired."""
     examples = json.loads((ASSETS / "examples.json").read_text())
@@ -119,22 +129,21 @@ def build_page(
         # First: names are given in order, and "clear" shall be the endpoint's, not a button's.
         add_endpoints(Endpoints(service, sessions, max_message_chars=max_message_chars))
         components = draw(service.stats(), examples)
-        chat = ChatHandlers(service, sessions, max_message_chars=max_message_chars)
-        document = DocumentHandlers(service, sessions, max_message_chars=max_message_chars)
-        _wire_chat(components, chat)
-        _wire_document(components, document)
+        answerer = Answerer(service, max_chars=max_message_chars, alone_s=alone_s)
+        _wire_chat(components, ChatHandlers(service, sessions, answerer))
+        _wire_document(components, DocumentHandlers(service, sessions, answerer))
         _wire_controls(components, service)
-        _wire_arrival(page, components, Arrival(service, sessions))
+        _wire_arrival(page, components, Arrival(service, sessions, answerer))
     return page
 
 
-def _on(trigger: Any, fn: Callable[..., Any] | None, **options: Any) -> None:
+def _on(trigger: Any, fn: Callable[..., Any] | None, **options: Any) -> Any:
     """An event of the page alone: no spinner over the outputs, no public endpoint."""
-    trigger(fn, show_progress="hidden", api_visibility="private", **options)
+    return trigger(fn, show_progress="hidden", api_visibility="private", **options)
 
 
 def _wire_chat(components: Components, chat: ChatHandlers) -> None:
-    outputs = [*components.chat_outputs]
+    outputs = [*components.outputs]
     controls = components.controls.listed()
     transcript, composer = components.transcript, components.composer
     _on(composer.submit, chat.send, inputs=[composer, *controls], outputs=outputs)
@@ -151,7 +160,7 @@ def _wire_chat(components: Components, chat: ChatHandlers) -> None:
 
 def _wire_document(components: Components, document: DocumentHandlers) -> None:
     view = components.document_view
-    outputs = [*components.document_outputs]
+    outputs = [*components.outputs]
     controls = components.controls.listed()
     _on(view.extend.click, document.extend, inputs=[view.text, *controls], outputs=outputs)
     _on(view.retry.click, document.retry, inputs=controls, outputs=outputs)
@@ -195,19 +204,16 @@ async def _reset_controls(service: GenerationService, system_prompt: str) -> lis
 
 def _wire_arrival(page: gr.Blocks, components: Components, arrival: Arrival) -> None:
     after = [*components.readiness_outputs, *components.controls.listed()]
-    _on(
+    loaded = _on(
         page.load,
         arrival.load,
         js=LOAD_JS,
         inputs=[components.saved, components.settings, components.is_narrow],
-        outputs=[
-            components.transcript,
-            components.returned,
-            components.saved,
-            components.side,
-            *after,
-        ],
+        outputs=[components.saved, components.side, *after],
     )
+    outputs = [*components.outputs]
+    _on(loaded.then, arrival.attach, js=DRAFTS_JS, inputs=[components.drafts], outputs=outputs)
+    _on(components.refresh.click, arrival.refresh, outputs=outputs, trigger_mode="multiple")
     _on(
         components.timer.tick,
         arrival.tick,

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.turn import Turn
 from falcon_mamba_app.visitors import Visitor, anybody
 
-# What a browser is asked to keep, and the most that is taken back from one; it has about 5 MB.
-MAX_SAVED_CHARS = 1_000_000
-MAX_SAVED_MESSAGES = 10_000
+GRACE_S = 600.0
+
+
+class Remark(NamedTuple):
+    """What the page says below the conversation; never part of what the model reads."""
+
+    title: str
+    sentence: str
 
 
 class Busy(FalconMambaError):
@@ -34,22 +39,32 @@ class Busy(FalconMambaError):
         )
 
 
+class Lost(FalconMambaError):
+    """A page acts for which there is no session: the server was restarted, or let go of it."""
+
+    def __init__(self) -> None:
+        super().__init__("This page was away for long. It is being opened again")
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One conversation. `turn` is the reply being written; one at a time, whatever the page.
 
-    `messages` holds exactly what was shown, a reply in progress included. A user's message at the
-    end without a reply is one that failed or was stopped before its first word.
+    Between turns `messages` holds what is shown; during one, `catch_up` makes it so.
     """
 
     id: str
     last_used_s: float
     messages: list[Message] = field(default_factory=list)
-    document_before: str | None = None  # the completion page's text before its last continuation
+    document: str = ""  # the completion page's text as the model left it
+    document_before: str | None = None  # the same before its last continuation
     contexts: dict[int, int | None] = field(default_factory=dict)  # tokens after so many messages
-    is_cut: bool = False  # its last reply ended because its page went away
+    unanswered: str | None = None  # a message that got no reply, for the next page to return
+    remark: Remark | None = None  # about the last turn
+    is_cut: bool = False  # its last reply ended because no page watched it any more
     turn: Turn | None = None
     visitor: Visitor = field(default_factory=anybody)  # who used it last
+    pages: set[str] = field(default_factory=set)  # that show it; the last one stays when it leaves
     left_s: float | None = None  # when its last page went away
 
     @property
@@ -57,12 +72,19 @@ class Session:
         """Tokens read and written up to the last message, as far as they are known."""
         return self.contexts.get(len(self.messages))
 
+    def catch_up(self) -> None:
+        """Bring the messages up to date with the reply being written."""
+        if self.turn is not None:
+            self.turn.target.take(self.turn.reply)
+
     def take_unanswered(self) -> str | None:
-        """Remove the user's message that got no reply, and return its text."""
-        if self.messages and self.messages[-1].role == "user":
-            self.is_cut = False
-            return self.messages.pop().content
-        return None
+        """The message that got no reply, once."""
+        text, self.unanswered = self.unanswered, None
+        return text
+
+    def begin(self) -> None:
+        """A new turn: what was left of the one before is done with."""
+        self.unanswered, self.remark, self.is_cut = None, None, False
 
     def last_user_index(self, index: int) -> int | None:
         """Where the user's message at or before `index` stands; None when there is none."""
@@ -79,16 +101,16 @@ class Session:
     def interrupt(self) -> None:
         """Stop the reply being written, if any, and let go of it."""
         if self.turn is not None:
-            self.is_cut = True
-            self.turn.stop()
+            self.turn.drop()
             self.turn = None
 
 
 class Sessions:
     """All sessions of the process, at most `max_sessions`; the longest unused one goes first.
 
-    A session that no page shows any more is freed after `grace_s`, so that a reload finds it; one
-    whose client never said goodbye, after `idle_s`. `forget` is told the id of each freed session.
+    A session that no page shows any more is freed after `grace_s`, so that a reload, or a page
+    whose connection was away, finds it; one whose client never said goodbye, after `idle_s`.
+    `forget` is told the id of each freed session.
     """
 
     def __init__(
@@ -96,7 +118,7 @@ class Sessions:
         forget: Callable[[str], None],
         *,
         max_sessions: int = 2_000,
-        grace_s: float = 60.0,
+        grace_s: float = GRACE_S,
         idle_s: float = 6 * 3_600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -116,39 +138,42 @@ class Sessions:
         session = self._sessions.get(self._pages.get(page, ""))
         return self._show(page, session or self._new())
 
-    def resume(self, page: str, session_id: str | None, messages: Sequence[Message]) -> Session:
-        """The session a returning browser remembers.
+    def known(self, page: str) -> Session:
+        """The session of a page that has been opened. Raises Lost."""
+        if self._pages.get(page) is None:
+            raise Lost
+        return self.of_page(page)
 
-        An id the server does not know is never adopted: the conversation then starts again from
-        `messages` under a fresh id.
+    def resume(self, page: str, session_id: str | None) -> tuple[Session, bool]:
+        """The session a returning browser remembers, and whether it is a new one.
+
+        An id the server does not know is never adopted: the session then has a fresh id.
         """
         session = self._sessions.get(session_id or "")
-        if session is None:
-            session = self._new()
-            session.messages = list(messages)
-        return self._show(page, session)
+        return self._show(page, session or self._new()), session is None
 
     def clear(self, page: str) -> Session:
         """Empty the page's conversation and drop its state. The id stays, for its other pages."""
         session = self.of_page(page)
         session.interrupt()
+        session.begin()
         session.messages.clear()
         session.contexts.clear()
-        session.document_before, session.is_cut = None, False
+        session.document, session.document_before = "", None
         self._forget(session.id)
         return session
 
     def leave(self, page: str) -> None:
-        """The page was closed: nobody reads its reply any more, so that ends now, even one that
-        still waits in line. Its session may be freed `grace_s` from now, by `sweep`.
+        """The page was closed, or its connection broke. Its session may be freed `grace_s` from
+        now, by `sweep`, unless another page shows it; until then the page may simply go on.
         """
-        session = self._sessions.get(self._pages.pop(page, ""))
-        if session is None or session.id in self._pages.values():
+        session = self._sessions.get(self._pages.get(page, ""))
+        if session is None:
             return
-        session.left_s = self._clock()
-        if session.turn is not None:
-            session.is_cut = True
-            session.turn.stop()
+        if len(session.pages) > 1:
+            self._hide(page, session)
+        else:
+            session.left_s = self._clock()
 
     def sweep(self) -> None:
         """Free the sessions that nobody will come back to."""
@@ -163,9 +188,15 @@ class Sessions:
 
     def _show(self, page: str, session: Session) -> Session:
         """Mark the session as shown by the page and as the one used last."""
-        if self._pages.get(page) != session.id:
+        shown_before = self._sessions.get(self._pages.get(page, ""))
+        if shown_before is not None and shown_before is not session:
             self.leave(page)
+            self._hide(page, shown_before)
+        if session.left_s is not None:
+            for absent in session.pages - {page}:
+                self._hide(absent, session)
         self._pages[page] = session.id
+        session.pages.add(page)
         session.left_s, session.last_used_s = None, self._clock()
         self._sessions.pop(session.id, None)
         self._sessions[session.id] = session
@@ -173,39 +204,14 @@ class Sessions:
             self._free(next(iter(self._sessions.values())))
         return session
 
+    def _hide(self, page: str, session: Session) -> None:
+        session.pages.discard(page)
+        self._pages.pop(page, None)
+
     def _free(self, session: Session) -> None:
         session.interrupt()
         del self._sessions[session.id]
         session.visitor.drop_session(session.id)
-        for page in [page for page, id_ in self._pages.items() if id_ == session.id]:
-            del self._pages[page]
+        for page in list(session.pages):
+            self._hide(page, session)
         self._forget(session.id)
-
-
-def saved_conversation(session: Session) -> dict[str, Any]:
-    """What the visitor's browser keeps for after a reload: the id, and the texts if they fit."""
-    texts = [[message.role, message.content] for message in session.messages]
-    return {"id": session.id, "messages": texts if _fit(session.messages) else []}
-
-
-def remembered_messages(saved: object) -> list[Message]:
-    """The messages a browser kept, as far as they are sound: user and assistant by turns.
-
-    None of them where there are more than are ever saved.
-    """
-    texts = saved.get("messages") if isinstance(saved, dict) else None
-    messages: list[Message] = []
-    for entry in texts if isinstance(texts, list) else []:
-        expected = "user" if len(messages) % 2 == 0 else "assistant"
-        match entry:
-            case [role, str(content)] if role == expected and len(messages) <= MAX_SAVED_MESSAGES:
-                messages.append(Message(expected, content))  # type: ignore[arg-type]
-            case _:
-                break
-    return messages[: len(messages) // 2 * 2] if _fit(messages) else []
-
-
-def _fit(messages: Sequence[Message]) -> bool:
-    """Whether a browser has room for them."""
-    num_chars = sum(len(message.content) for message in messages)
-    return len(messages) <= MAX_SAVED_MESSAGES and num_chars <= MAX_SAVED_CHARS

@@ -14,7 +14,7 @@ from gradio.components.chatbot import TextMessage
 from falcon_mamba_app.protocol import Message, ServiceStats
 from falcon_mamba_app.ui import markup
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.turn import Phase, Reply, describe
+from falcon_mamba_app.ui.reply import Phase, Reply, describe
 
 PANEL_INTERVAL_S = 1 / 3  # figures that change faster cannot be read
 
@@ -26,6 +26,7 @@ class Update(NamedTuple):
     """New values for the components that a turn touches, in the order of the outputs.
 
     `returned` is a message that got no answer: the browser puts it above what the composer holds.
+    `beat` changes with every update; the browser takes its silence for a broken connection.
     """
 
     transcript: Any = SKIP
@@ -36,7 +37,10 @@ class Update(NamedTuple):
     panel: Any = SKIP
     send: Any = SKIP
     stop: Any = SKIP
+    extend: Any = SKIP
+    document_stop: Any = SKIP
     saved: Any = SKIP
+    beat: Any = SKIP
 
 
 def bubble(message: Message) -> Bubble:
@@ -69,8 +73,14 @@ def reply_status(reply: Reply) -> str:
 
 
 def busy_buttons(is_busy: bool) -> dict[str, Any]:
-    """Stop takes the place of Send while a reply is written."""
-    return {"send": gr.update(visible=not is_busy), "stop": gr.update(visible=is_busy)}
+    """Stop takes the place of Send, or of Continue, while a reply is written."""
+    shown_idle, shown_busy = gr.update(visible=not is_busy), gr.update(visible=is_busy)
+    return {
+        "send": shown_idle,
+        "stop": shown_busy,
+        "extend": shown_idle,
+        "document_stop": shown_busy,
+    }
 
 
 class PanelPace:

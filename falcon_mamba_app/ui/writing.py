@@ -7,12 +7,10 @@ never has two replies in the making and no page ever sees a stack trace.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, origin_of
-from falcon_mamba_app.metrics import ReplyMeter
 from falcon_mamba_app.protocol import (
     GenerationEvent,
     GenerationRequest,
@@ -20,7 +18,7 @@ from falcon_mamba_app.protocol import (
     ServiceStats,
 )
 from falcon_mamba_app.ui.sessions import Session
-from falcon_mamba_app.ui.turn import UPDATE_INTERVAL_S, Reply, Turn
+from falcon_mamba_app.ui.turn import ALONE_S, UPDATE_INTERVAL_S, Target, Turn
 
 REPLIES_AT_FULL_RATE = 12
 MESSAGES_AT_FULL_RATE = 200
@@ -30,40 +28,18 @@ logger = logging.getLogger(__name__)
 UNEXPECTED = "Something went wrong on the server. The message was not answered; please try again."
 
 
-async def write_reply(
-    service: GenerationService, session: Session, request: GenerationRequest
-) -> AsyncGenerator[Reply, None]:
-    """The reply as it grows: first "starting", last a phase that is over. Raises Busy before the
-    first, and nothing later.
-
-    From the first to the last the session is busy. Closing it closes the service's generator. It
-    ends without another word when the session was interrupted, since the conversation it wrote for
-    is gone.
-    """
+def begin_turn(
+    service: GenerationService,
+    session: Session,
+    request: GenerationRequest,
+    target: Target,
+    *,
+    alone_s: float = ALONE_S,
+) -> Turn:
+    """The session's next reply, being written from now on. Raises Busy."""
     session.refuse_if_busy()
-    started_s = time.monotonic()
-    reply = Reply(meter=ReplyMeter(started_s=started_s))
-    turn = session.turn = Turn(_admitted(service, session, request))
-    try:
-        yield reply
-        interval_s = update_interval_s(service.stats(), num_messages=len(session.messages))
-        async with aclosing(turn.batches(interval_s)) as batches:
-            async for events in batches:
-                if session.turn is not turn:
-                    return
-                reply.apply_all(events, now_s=time.monotonic())
-                if not reply.is_over:
-                    yield reply
-        if session.turn is not turn:
-            return
-        if reply.phase != "finished":
-            reply.phase = "stopped"
-    except Exception as error:
-        reply.phase, reply.error = "failed", sentence_for(error)
-    finally:
-        if session.turn is turn:
-            session.turn = None
-    yield reply
+    session.turn = Turn(_admitted(service, session, request), target, alone_s=alone_s)
+    return session.turn
 
 
 async def _admitted(
@@ -88,7 +64,7 @@ def update_interval_s(stats: ServiceStats, *, num_messages: int) -> float:
     return UPDATE_INTERVAL_S * max(1.0, crowd, length)
 
 
-def sentence_for(error: Exception) -> str:
+def sentence_for(error: BaseException) -> str:
     """What to tell the visitor. Errors nobody foresaw are logged, and not shown."""
     if isinstance(error, FalconMambaError):
         text = str(error)

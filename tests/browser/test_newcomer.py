@@ -86,15 +86,6 @@ async def test_a_copied_message_is_what_was_typed(page):
     )
 
 
-async def test_a_reload_in_mid_reply_says_that_the_reply_was_cut(page, url):
-    await send(page, "SLOW LONG")
-    await page.wait_for_selector("#transcript [data-testid=bot]")
-    await open_page(page, url)
-    await wait_for_status(page, "cut off by the reload")
-    await page.locator("#retry").click()
-    await wait_for_status(page, "Writing")
-
-
 async def test_an_emptied_temperature_becomes_the_model_s_default(page):
     await unfold(page)
     field = page.get_by_label("number input for Temperature")

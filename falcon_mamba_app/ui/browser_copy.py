@@ -1,0 +1,109 @@
+"""What a visitor's browser keeps of a conversation, and what is taken back from it.
+
+The server's own session counts while it is there; the copy is for after a restart, or for a visitor
+who comes back after the session was let go. It comes from outside, so all of it is checked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.ui.sessions import Session
+
+# What a browser is asked to keep, and the most that is taken back from one; it has about 5 MB.
+MAX_SAVED_CHARS = 1_000_000
+MAX_SAVED_MESSAGES = 10_000
+
+
+def saved_conversation(session: Session) -> str:
+    """The session's id, and the texts if they fit. A user's message at the end has no reply yet.
+
+    As text: of two objects that one event sends, Gradio's page notices only the first.
+    """
+    texts = [[message.role, message.content] for message in session.messages]
+    document = session.document if len(session.document) <= MAX_SAVED_CHARS else ""
+    copy = {
+        "id": session.id,
+        "messages": texts if _fit(session.messages) else [],
+        "document": document,
+    }
+    return json.dumps(copy, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a browser kept, as far as it is sound."""
+
+    session_id: str | None = None
+    messages: tuple[Message, ...] = ()  # user and assistant by turns
+    document: str = ""
+
+    def restore(self, session: Session) -> None:
+        """Begin the session with it. A message at the end without a reply becomes `unanswered`."""
+        messages = list(self.messages)
+        if messages and messages[-1].role == "user":
+            session.unanswered = messages.pop().content
+        session.messages, session.document = messages, self.document
+
+
+def remembered(saved: object) -> Remembered:
+    """What `saved_conversation` made, or anything else that a browser sends instead."""
+    copy = _json(saved)
+    if not isinstance(copy, dict):
+        return Remembered()
+    session_id, document = copy.get("id"), copy.get("document")
+    if not isinstance(document, str) or len(document) > MAX_SAVED_CHARS:
+        document = ""
+    session_id = session_id if isinstance(session_id, str) else None
+    return Remembered(session_id, _messages(copy.get("messages")), document)
+
+
+def _json(text: object) -> object:
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _messages(texts: object) -> tuple[Message, ...]:
+    """Their sound beginning; none of them where there are more than are ever saved."""
+    messages: list[Message] = []
+    for entry in texts if isinstance(texts, list) else []:
+        expected = "user" if len(messages) % 2 == 0 else "assistant"
+        match entry:
+            case [role, str(content)] if role == expected and len(messages) <= MAX_SAVED_MESSAGES:
+                messages.append(Message(expected, content))  # type: ignore[arg-type]
+            case _:
+                break
+    return tuple(messages) if _fit(messages) else ()
+
+
+def _fit(messages: Sequence[Message]) -> bool:
+    """Whether a browser has room for them."""
+    num_chars = sum(len(message.content) for message in messages)
+    return len(messages) <= MAX_SAVED_MESSAGES and num_chars <= MAX_SAVED_CHARS
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """What stood in the page's text fields when it was left, kept by its tab for a reload.
+
+    `is_busy` says that the document was being continued, so the server knows it better.
+    """
+
+    composer: str = ""
+    document: str = ""
+    is_busy: bool = False
+
+
+def parse_drafts(text: object) -> Drafts:
+    """The drafts as assets/page.js wrote them; empty ones for anything else."""
+    match _json(text):
+        case {"composer": str(composer), "document": str(document), "busy": bool(is_busy)}:
+            is_too_long = len(composer) + len(document) > MAX_SAVED_CHARS
+            return Drafts() if is_too_long else Drafts(composer, document, is_busy)
+        case _:
+            return Drafts()

@@ -1,0 +1,219 @@
+"""Coming back: a reload, a broken connection, another tab, another server."""
+
+import pytest
+
+from tests.browser.conftest import (
+    LAPTOP,
+    PHONE,
+    forget_status,
+    open_page,
+    send,
+    transcript,
+    wait_for_status,
+)
+from tests.browser.wire import wire_to
+from tests.echo_service import EchoService
+from tests.page_server import serve_page
+from tests.services import settled
+
+SHOWS = """(texts) => {
+    const messages = document.querySelectorAll("#transcript [data-testid]");
+    const shown = [...messages].map((message) => message.innerText.trim());
+    return texts.every((text) => shown.includes(text));
+}"""
+STORY = "SLOW" + " word" * 60  # three seconds
+REPLY = "You said: " + STORY
+
+
+async def wait_for_text(page):
+    await page.wait_for_selector("#transcript [data-testid=bot]")
+
+
+async def reply_length(page) -> int:
+    return len((await transcript(page))[-1])
+
+
+@pytest.mark.parametrize("viewport", [LAPTOP, PHONE])
+async def test_a_reply_goes_on_through_several_reloads(browser, url, service, viewport):
+    context = await browser.new_context(viewport=viewport, is_mobile=viewport is PHONE)
+    page = await context.new_page()
+    await open_page(page, url)
+    before = service.requests_total
+    await send(page, STORY)
+    lengths = []
+    for _ in range(3):
+        await wait_for_text(page)
+        lengths.append(await reply_length(page))
+        await open_page(page, url)
+    await wait_for_text(page)
+    assert await page.locator("#stop").is_visible()
+    assert not await page.locator("#send").is_visible()
+    await wait_for_status(page, "Done")
+    assert (await transcript(page))[-1] == REPLY
+    assert lengths == sorted(lengths) and lengths[-1] < len(REPLY)
+    assert service.requests_total == before + 1
+    await page.wait_for_selector("#send", state="visible")
+    await send(page, "and now?")
+    await wait_for_status(page, "Done")
+    assert [m.content for m in service.requests[-1].prompt] == [STORY, REPLY, "and now?"]
+    await context.close()
+
+
+async def test_stop_works_from_the_page_that_came_back(page, url, service):
+    await send(page, "SLOW LONG")
+    await wait_for_text(page)
+    await open_page(page, url)
+    await page.wait_for_selector("#stop", state="visible")
+    await page.keyboard.press("Escape")
+    await wait_for_status(page, "Stopped")
+    assert service.running == 0
+    kept = (await transcript(page))[-1]
+    await open_page(page, url)
+    assert (await transcript(page))[-1] == kept
+
+
+async def test_a_reply_that_ended_while_the_page_was_away_is_there(page, url, service):
+    await send(page, "SLOW " + "word " * 8)
+    await wait_for_text(page)
+    await page.goto("about:blank")
+    await settled(lambda: service.running == 0)
+    await open_page(page, url)
+    assert (await transcript(page))[-1] == "You said: SLOW " + "word " * 7 + "word"
+
+
+async def test_drafts_survive_a_reload(page, url):
+    await page.locator("#composer textarea").fill("half a thou")
+    await open_page(page, url)
+    await page.wait_for_function(
+        "document.querySelector('#composer textarea').value === 'half a thou'"
+    )
+    await page.locator("#composer textarea").fill("")
+    await open_page(page, url)
+    assert await page.locator("#composer textarea").input_value() == ""
+
+
+async def test_another_tab_shows_the_same_conversation_as_it_is_written(page, url):
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    other = await page.context.new_page()
+    await open_page(other, url)
+    await forget_status(other)
+    await send(page, STORY)
+    await wait_for_status(other, "Writing")
+    await other.wait_for_selector("#stop", state="visible")
+    await other.locator("#stop").click()
+    await wait_for_status(other, "Stopped")
+    await wait_for_status(page, "Stopped")
+    texts = await transcript(other)
+    assert texts[:3] == ["hello", "You said: hello", STORY]
+    await page.wait_for_function(SHOWS, arg=texts)
+    await page.locator("#clear").click()
+    await wait_for_status(page, "New conversation")
+    await other.wait_for_selector("#transcript [data-testid=user]", state="detached")
+
+
+async def talk_over_a_wire(browser, break_it):
+    """A reply whose connection breaks in the middle, as the page and the server saw it."""
+    service = EchoService()
+    with serve_page(service) as url:
+        async with wire_to(url) as wire:
+            context = await browser.new_context(viewport=LAPTOP)
+            page = await context.new_page()
+            await open_page(page, wire.url)
+            await send(page, STORY)
+            await wait_for_text(page)
+            await page.locator("#composer textarea").fill("my next question")
+            await break_it(page, wire)
+            await page.wait_for_function(SHOWS, arg=[STORY, REPLY])
+            assert service.requests_total == 1
+            assert await page.locator("#composer textarea").input_value() == "my next question"
+            await forget_status(page)
+            await page.locator("#send").click()
+            await wait_for_status(page, "Done")
+            assert len(service.requests[-1].prompt) == 3
+            await context.close()
+
+
+async def test_a_connection_that_breaks_in_mid_reply_is_found_again(browser):
+    """The page opens again by itself, and the reply is where it would have been."""
+
+    async def cut(page, wire):
+        wire.cut()
+        await page.get_by_text("Attempting reconnection").wait_for()
+        wire.mend()
+
+    await talk_over_a_wire(browser, cut)
+
+
+async def test_a_browser_that_goes_offline_in_mid_reply_finds_it_again(browser):
+    async def go_offline(page, wire):
+        await page.context.set_offline(True)
+        wire.cut()
+        await page.get_by_text("Attempting reconnection").wait_for()
+        wire.mend()
+        await page.context.set_offline(False)
+
+    await talk_over_a_wire(browser, go_offline)
+
+
+async def test_a_connection_that_dies_in_silence_is_found_out(browser):
+    """As after a change of network: nobody is told, and nothing arrives any more."""
+
+    async def swallow(page, wire):
+        await page.evaluate("window.maxSilenceMs = 1_000")
+        wire.swallow()
+
+    await talk_over_a_wire(browser, swallow)
+
+
+async def test_a_page_that_the_server_has_forgotten_opens_again_with_everything(browser):
+    """The server was restarted, or the visitor was away for longer than it keeps sessions."""
+    services = [EchoService(), EchoService()]
+    context = await browser.new_context(viewport=LAPTOP)
+    page = await context.new_page()
+    with serve_page(services[0]) as url:
+        async with wire_to(url) as wire:
+            await open_page(page, wire.url)
+            await send(page, "hello")
+            await wait_for_status(page, "Done")
+            with serve_page(services[1]) as other_url:
+                wire.connect_to(other_url)
+                await send(page, "are you there?")
+                await wait_for_status(page, "Ready")
+                await wait_for_text(page)
+                assert await transcript(page) == ["hello", "You said: hello"]
+                composer = page.locator("#composer textarea")
+                assert await composer.input_value() == "are you there?"
+                await composer.press("Enter")
+                await wait_for_status(page, "Done")
+                assert len(services[1].requests[-1].prompt) == 3
+            await context.close()
+
+
+async def test_a_reload_in_mid_continuation_keeps_the_text(browser):
+    service = EchoService(has_chat_template=False)
+    with serve_page(service) as url:
+        context = await browser.new_context(viewport=LAPTOP)
+        page = await context.new_page()
+        await open_page(page, url)
+        text = page.locator("#document textarea")
+        await text.fill("SLOW LONG ")
+        await page.locator("#extend").click()
+        await page.wait_for_function(
+            "document.querySelector('#document textarea').value.includes('word')"
+        )
+        await open_page(page, url)
+        await page.wait_for_selector("#document-stop", state="visible")
+        length = len(await text.input_value())
+        assert length > len("SLOW LONG ")
+        await page.wait_for_function(
+            f"document.querySelector('#document textarea').value.length > {length}"
+        )
+        await page.locator("#document-stop").click()
+        await wait_for_status(page, "Stopped")
+        await text.fill("written by hand")
+        await open_page(page, url)
+        await page.wait_for_function(
+            "document.querySelector('#document textarea').value === 'written by hand'"
+        )
+        await context.close()
