@@ -90,3 +90,24 @@ def test_bf16_lies_as_near_to_the_oracle_as_it_must():
     assert 0 < mean["ours, one-shot"] <= 1e-3
     assert mean["forgetful"] > 0.01
     assert len(table) == 6
+
+
+def test_the_plot_shows_what_the_result_says_in_both_themes(tmp_path):
+    rows = [
+        {
+            "tokens": tokens,
+            "read_tokens_per_s": 35_123.0,
+            "decode_tokens_per_s": 187.0,
+            "peak_bytes": 14.9e9,
+        }
+        for tokens in (1_024, 2**20)
+    ]
+    result = {"rows": rows, "decode_limit_tokens_per_s": 219.0, "kv_bytes_per_token": 131_072}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    options = ["--result", str(tmp_path / "result.json"), "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.plot", *options]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    light, dark = ((tmp_path / f"context-{name}.svg").read_text() for name in ("light", "dark"))
+    for text in ("this app: 187", "this app: 35,123", "this app: 14.90", "memory: 219", "1 M"):
+        assert text in light and text in dark
+    assert "#ffffff" in light and "#0d1117" in dark
