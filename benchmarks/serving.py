@@ -170,7 +170,7 @@ async def measure_speeds(
     service: LocalService, url: str | None, options: argparse.Namespace, out: Measurements
 ) -> None:
     for num_readers in (1, options.clients):
-        rate = await _on_engine(service, alone, num_readers, options.tokens)
+        rate = await on_engine(service, alone, num_readers, options.tokens)
         out.add(f"engine alone {num_readers}", rate, f"{rate:.0f} tok/s")
         passes = 0.95 if num_readers == 1 else 0.85
         readings = await asyncio.gather(
@@ -185,7 +185,7 @@ async def measure_speeds(
             out.add_share(f"HTTP {num_readers} readers", read, rate, passes=passes)
 
 
-async def _on_engine(service: LocalService, function: Any, *arguments: Any) -> Any:
+async def on_engine(service: LocalService, function: Any, *arguments: Any) -> Any:
     future = service._worker.call(lambda engine: function(engine, *arguments))
     return await asyncio.wrap_future(future)
 

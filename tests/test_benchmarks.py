@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,17 @@ def test_the_service_is_measured_with_and_without_http():
     assert history[0] == 0 and history[1] > 1_400 and history[2] > history[1]
     assert found["from_start_to_first_token"] > 0
     assert len(table) == 12
+
+
+@pytest.mark.browser
+def test_a_browser_on_the_page_leaves_the_engine_its_pace():
+    if not os.path.exists(os.environ.get("CHROMIUM", "/usr/bin/chromium")):
+        pytest.skip("no browser; set CHROMIUM to its path")
+    found, table = run("browser", "--rounds", "1", "--step-ms", "10")
+    (only,) = found["rounds"]
+    assert only["alone"] == pytest.approx(100, rel=0.2)
+    assert 0.5 < found["share"] < 1.1
+    assert len(table) == 4
 
 
 def test_bf16_lies_as_near_to_the_oracle_as_it_must():

@@ -1,0 +1,97 @@
+"""What one browser that reads the page leaves of the engine's speed, at a GPU's pace.
+
+    python -m benchmarks.browser [--step-ms 5] [--rounds 5] [--save NAME]
+
+Chromium reads long replies on the page while the engine writes them on a device that is a clock
+(`paced.py`); service, server, page and browser are real. The figure is the engine's tokens a second
+meanwhile over those of the engine alone, in rounds that take turns. Prints a table and one JSON
+line. Needs Playwright and Chromium ($CHROMIUM, else /usr/bin/chromium).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from playwright.async_api import Page, async_playwright
+
+from benchmarks.paced import pace
+from benchmarks.report import Table, about, finish
+from benchmarks.serving import alone, on_engine, served
+from falcon_mamba_app.ops.select import select_ops
+from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.settings import EngineSettings, ModelSettings
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+ENGINE_STEPS = 200
+
+
+async def read_on_page(page: Page, service: LocalService) -> float:
+    """Tokens a second while a reply is written, from its first to its last."""
+    before = service.stats().completion_tokens_total
+    await page.locator("#composer textarea").fill("Tell me a story.")
+    await page.locator("#composer textarea").press("Enter")
+    points: list[tuple[float, int]] = []
+    while not points or service.stats().running:
+        num_tokens = service.stats().completion_tokens_total - before
+        if num_tokens:
+            points.append((time.perf_counter(), num_tokens))
+        await asyncio.sleep(0.002)
+    (start_s, first), (end_s, last) = points[0], next(p for p in points if p[1] == points[-1][1])
+    await page.wait_for_function(
+        "document.querySelector('.status-line')?.innerText.includes('Done')"
+    )
+    return (last - first) / (end_s - start_s)
+
+
+async def measure(options: argparse.Namespace) -> list[dict[str, float]]:
+    service = LocalService(ModelSettings(model="nano", device="cpu"), EngineSettings())
+    await service.start()
+    try:
+        await on_engine(service, partial(pace, step_s=options.step_ms / 1_000))
+        async with served(service) as url, async_playwright() as playwright:
+            arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+            page = await browser.new_page()
+            await page.goto(url)
+            await page.wait_for_selector(".status-line:not([data-phase=starting])")
+            rounds = []
+            for _ in range(options.rounds):
+                rate = await on_engine(service, alone, 1, ENGINE_STEPS)
+                read = await read_on_page(page, service)
+                rounds.append({"alone": rate, "with_browser": read, "share": read / rate})
+            await browser.close()
+            return rounds
+    finally:
+        await service.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--step-ms", type=float, default=5.0, help="of the device that is a clock")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    rounds = asyncio.run(measure(options))
+    table = Table("round", "engine alone, tok/s", "with a browser, tok/s", "share")
+    for number, found in enumerate(rounds, start=1):
+        rates = f"{found['alone']:.1f}", f"{found['with_browser']:.1f}"
+        table.add(str(number), *rates, f"{found['share']:.3f}")
+    share = statistics.median(found["share"] for found in rounds)
+    table.add("median", "", "", f"{share:.3f}")
+    device = torch.device("cpu")
+    facts = about("browser", device, select_ops(device, "reference"))
+    facts |= {"kernels": f"none: a clock of {options.step_ms:g} ms a step", "load": f"{load:.1f}"}
+    result: dict[str, Any] = {"benchmark": "browser", "share": share, "rounds": rounds}
+    finish("A browser on the page", facts, table, result, options.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""An engine whose device is a clock: everything but the model is real.
+
+A decode step takes the seconds it is told, a prompt so many for each token, and the tokens are
+drawn at random. What host, service and page cost at a GPU's pace can so be measured on a machine
+without one; nothing about the speed of a GPU can.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.model_runner import SampledToken
+from falcon_mamba_app.engine.scheduler import PrefillChunk
+from falcon_mamba_app.engine.scoring import ScoredToken
+from falcon_mamba_app.engine.sequence import Sequence
+
+# Of an H100 and the 7B: what `decode.py` and `prefill.py` found for one row and long prompts.
+STEP_S, CHUNK_S, TOKEN_S = 5.0e-3, 5.0e-3, 1 / 36_000
+FIRST_PLAIN_ID = 260  # of the bundled tokenizer: no markup and no single bytes before it
+
+
+@dataclass(frozen=True, slots=True)
+class PacedStep:
+    """A step that is done at `ready_s`."""
+
+    rows: list[Sequence]
+    ready_s: float
+    vocab_size: int
+
+    def wait(self) -> list[SampledToken]:
+        time.sleep(max(0.0, self.ready_s - time.perf_counter()))
+        return [SampledToken(random.randrange(FIRST_PLAIN_ID, self.vocab_size)) for _ in self.rows]
+
+
+class PacedRunner:
+    """Stands in for a ModelRunner; work is done in the order in which it is launched."""
+
+    def __init__(self, vocab_size: int, *, step_s: float = STEP_S) -> None:
+        self._vocab_size, self._step_s = vocab_size, step_s
+        self._free_s = 0.0  # when the device will have done what it was given
+
+    def decode(self, rows: list[Sequence]) -> PacedStep:
+        return PacedStep(rows, self._busy_for(self._step_s), self._vocab_size)
+
+    def prefill(self, chunks: list[PrefillChunk]) -> dict[int, list[ScoredToken]]:
+        num_tokens = sum(chunk.end - chunk.start for chunk in chunks)
+        self._busy_for(CHUNK_S + TOKEN_S * num_tokens)
+        return {}
+
+    def drop(self, seq: Sequence) -> None:
+        """Nothing is kept."""
+
+    def _busy_for(self, seconds: float) -> float:
+        self._free_s = max(self._free_s, time.perf_counter()) + seconds
+        return self._free_s
+
+
+def pace(engine: Engine, *, step_s: float = STEP_S) -> None:
+    """Let the clock do the engine's work from now on, a step ahead as on a GPU."""
+    engine._runner = PacedRunner(engine.model.config.vocab_size, step_s=step_s)  # type: ignore[assignment]
+    engine._look_ahead = True
