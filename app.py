@@ -25,6 +25,7 @@ logger = logging.getLogger("falcon_mamba_app")
 MAX_SHUTDOWN_S = 3
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 IS_SPACE = bool(os.environ.get("SPACE_ID"))
+ON_ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
 # to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")
@@ -55,7 +56,7 @@ async def serve(settings: Settings) -> None:
     from falcon_mamba_app.web.protection import listening
 
     listener = _listen(settings.server)
-    service = build_service(settings)
+    service = build_service(settings, on_zero_gpu=ON_ZERO_GPU)
     config = uvicorn.Config(
         build_app(service, settings),
         timeout_graceful_shutdown=MAX_SHUTDOWN_S,

@@ -41,6 +41,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "engine": ({*VOCABULARY, "engine", "model", "ops"}, {"torch", "safetensors"}),
     **{name: ({*VOCABULARY, *REMOTE}, {"httpx"}) for name in REMOTE},
+    "service.zero_gpu": (
+        {"errors", "protocol", "settings", "service", "engine"},
+        {"spaces", "gradio"},
+    ),
     "service": (
         {*VOCABULARY, "metrics", "settings", "service", "text", "engine", "model", "ops"},
         {"torch", "psutil"},

@@ -70,7 +70,18 @@ async def local() -> AsyncGenerator[GenerationService, None]:
     yield LocalService(model, EngineSettings(max_prompt_tokens=2_000))
 
 
-IMPLEMENTATIONS: list[Implementation] = [echo, remote_echo, local]
+@asynccontextmanager
+async def zero_gpu() -> AsyncGenerator[GenerationService, None]:
+    """The bundled model as on ZeroGPU, undecorated: its turns run in this process."""
+    from falcon_mamba_app.service.zero_gpu import ZeroGpuService
+    from falcon_mamba_app.settings import EngineSettings, ModelSettings
+
+    model = ModelSettings(model="nano", device="cpu")
+    limits = EngineSettings(max_prompt_tokens=2_000)
+    yield ZeroGpuService(model, limits, lend=lambda turn: turn)
+
+
+IMPLEMENTATIONS: list[Implementation] = [echo, remote_echo, local, zero_gpu]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=lambda implementation: implementation.__name__)

@@ -137,3 +137,11 @@ def test_a_bad_setting_ends_the_app_at_once_with_one_line():
     )
     assert finished.returncode == 2
     assert finished.stderr == "error: --port: 'x' is no whole number\n"
+
+
+def test_a_space_tells_host_and_port_as_gradio_reads_them():
+    space = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7861"}
+    server = load_settings([], space).server
+    assert (server.host, server.port) == ("0.0.0.0", 7861)
+    ours = load_settings(["--port", "80"], {**space, "FALCON_MAMBA_HOST": "::1"}).server
+    assert (ours.host, ours.port) == ("::1", 80)

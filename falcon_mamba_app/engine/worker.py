@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
 from falcon_mamba_app.engine.engine import Engine, EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.snapshot_store import SnapshotStore
 from falcon_mamba_app.errors import EngineFailure
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,26 @@ class EngineStats:
     snapshot_bytes: int = 0
     gpu_memory_bytes: int | None = None
     peak_gpu_memory_bytes: int | None = None
+
+
+class SessionStates(Protocol):
+    """What an Engine is to those who only ask for the states of idle sessions."""
+
+    @property
+    def snapshots(self) -> SnapshotStore: ...
+    def forget(self, session_id: str) -> None: ...
+
+
+class Worker(Protocol):
+    """Takes sequences and tells their events: EngineWorker, or another that says the same."""
+
+    @property
+    def stats(self) -> EngineStats: ...
+    def start(self) -> Future[None]: ...
+    def add(self, seq: Sequence) -> None: ...
+    def abort(self, seq_id: int) -> None: ...
+    def call(self, function: Callable[[SessionStates], Result]) -> Future[Result]: ...
+    def stop(self, *, timeout_s: float) -> bool: ...
 
 
 class EngineWorker:

@@ -6,7 +6,7 @@ from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Settings
 
 
-def build_service(settings: Settings) -> GenerationService:
+def build_service(settings: Settings, *, on_zero_gpu: bool = False) -> GenerationService:
     """The service that the settings describe, not started yet.
 
     For a model that runs here, its checkpoint has been found and checked when this returns. Raises
@@ -22,6 +22,10 @@ def build_service(settings: Settings) -> GenerationService:
             api_key=settings.server.backend_api_key,
             max_new_tokens=settings.engine.max_new_tokens,
         )
+    if on_zero_gpu:
+        from falcon_mamba_app.service.zero_gpu import build_on_zero_gpu
+
+        return build_on_zero_gpu(settings.model, settings.engine)
     from falcon_mamba_app.service.local import LocalService
 
     return LocalService(settings.model, settings.engine)

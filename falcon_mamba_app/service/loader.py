@@ -67,10 +67,17 @@ class Loader:
         """Load the weights and build the engine. Raises CheckpointError."""
         if self._limits.threads is not None:
             torch.set_num_threads(self._limits.threads)  # counts for the calling thread alone
+        return self.build_engine(self._load(self._device))
+
+    def load_on_host(self) -> FalconMamba:
+        """The model in host memory, whatever device it is for. Raises CheckpointError."""
+        return self._load(torch.device("cpu"))
+
+    def _load(self, device: torch.device) -> FalconMamba:
         ops: Ops = self._ops
         model = load_model(
             self._checkpoint,
-            device=self._device,
+            device=device,
             dtype=self.dtype,
             make_model=lambda config: FalconMamba(config, ops),
             on_progress=self._on_progress,
@@ -78,8 +85,12 @@ class Loader:
         assert isinstance(model, FalconMamba), type(model)
         self.model_info = replace(self.model_info, weights_bytes=weights_bytes(model))
         self.fingerprint = fingerprint(model)
+        return model
+
+    def build_engine(self, model: FalconMamba) -> Engine:
+        """The engine over a model that was loaded here, which moves to the device if need be."""
         engine = Engine(
-            model,
+            model.to(self._device),
             eos_token_ids=self._defaults.eos_token_ids,
             max_running=self._limits.max_running,
             max_prefill_tokens=self._limits.max_prefill_tokens,
@@ -91,7 +102,7 @@ class Loader:
             self._checkpoint.id,
             self.model_info.dtype,
             self.model_info.device,
-            ops.name,
+            self._ops.name,
         )
         return engine
 

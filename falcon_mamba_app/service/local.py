@@ -18,10 +18,10 @@ from dataclasses import replace
 import torch
 
 from falcon_mamba_app.engine import snapshot_file
-from falcon_mamba_app.engine.engine import Engine, EngineEvent
+from falcon_mamba_app.engine.engine import EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.snapshot_store import Snapshot
-from falcon_mamba_app.engine.worker import EngineWorker
+from falcon_mamba_app.engine.worker import EngineWorker, SessionStates, Worker
 from falcon_mamba_app.errors import (
     EngineFailure,
     FalconMambaError,
@@ -83,15 +83,16 @@ class LocalService:
             engine,
             has_cuda=has_cuda,
         )
-        self._worker = EngineWorker(
-            self._loader.make_engine, on_events=self._post, on_failure=self._post_failure
-        )
+        self._worker = self._make_worker(self._loader)
         self._status: ServiceStatus = "loading"
         self._failure: FalconMambaError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: dict[int, Stream] = {}
         self._seq_ids = itertools.count(1)
         self._counters = Counters()
+
+    def _make_worker(self, loader: Loader) -> Worker:
+        return EngineWorker(loader.make_engine, on_events=self._post, on_failure=self._post_failure)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -230,7 +231,7 @@ class LocalService:
         self._refuse_while_loading()  # after a failure, what is in host memory can still be saved
         replies = self._reply_log.export(session_id)
 
-        def newest(engine: Engine) -> Snapshot | None:
+        def newest(engine: SessionStates) -> Snapshot | None:
             snapshot = engine.snapshots.newest(session_id)
             if snapshot is not None:
                 snapshot.state.wait()
@@ -263,7 +264,7 @@ class LocalService:
         )
         replies = checked_replies(claimed, vocab_size=config.vocab_size)
 
-        def put(engine: Engine) -> None:
+        def put(engine: SessionStates) -> None:
             engine.snapshots.put(session_id, snapshot.token_ids, snapshot.state)
 
         await asyncio.wrap_future(self._worker.call(put))

@@ -1,8 +1,8 @@
 """Values of the settings from the command line and the environment.
 
-The command line wins over the environment, the environment over the default. A variable that is
-empty counts as not set, unless it is a secret: a lock without a key would be an open door. What is
-unknown, out of range or contradictory is refused with one sentence.
+The command line wins over the environment, our own variables over Gradio's, and both over the
+default. A variable that is empty counts as not set, unless it is a secret: a lock without a key
+would be an open door. What is unknown, out of range or contradictory is refused with one sentence.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from falcon_mamba_app.settings.parsing import parse_bool, parse_int
 from falcon_mamba_app.settings.sections import SECTIONS, Settings
 
 ENVIRONMENT_PREFIX = "FALCON_MAMBA_"
+# What Gradio apps listen to anywhere, and what Hugging Face's Spaces tell them.
+GRADIO_VARIABLES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}
 
 
 def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -36,6 +38,9 @@ def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
             raise SettingsError(f"{variable} is no setting of this app; see python app.py --help")
         if value or options[name].metadata.get("is_secret"):
             given.setdefault(name, value)
+    for name, variable in GRADIO_VARIABLES.items():
+        if environment.get(variable):
+            given.setdefault(name, environment[variable])
     values = {name: _convert(options[name], text) for name, text in given.items()}
     settings = Settings(
         **{

@@ -1,0 +1,132 @@
+"""One turn in a process that has a GPU for seconds: what crosses the border, and what runs there.
+
+The process is a fork of the server's, made when a GPU is lent and gone when somebody else gets it.
+Everything in and out of it is pickled. A state crosses once each way, as two blocks of bytes:
+tensors would cross as file descriptors, which stay open for as long as anybody holds the tensor.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from falcon_mamba_app.engine.engine import Ended, Engine, EngineEvent
+from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.snapshot_store import Snapshot
+from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTensor:
+    """A tensor's numbers as plain bytes."""
+
+    data: bytes
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> PackedTensor:
+        numbers = tensor.contiguous().view(torch.uint8).numpy()
+        return cls(numbers.tobytes(), tuple(tensor.shape), tensor.dtype)
+
+    def unpacked(self) -> Tensor:
+        # A copy, since nobody may write into bytes.
+        return torch.frombuffer(bytearray(self.data), dtype=self.dtype).view(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSnapshot:
+    """A snapshot that can be pickled: both parts of the state, and the tokens it has read."""
+
+    packed_token_ids: bytes
+    conv: PackedTensor
+    ssm: PackedTensor
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> PackedSnapshot:
+        snapshot.state.wait()
+        conv, ssm = (PackedTensor.of(part) for part in (snapshot.state.conv, snapshot.state.ssm))
+        return cls(snapshot.packed_token_ids, conv, ssm)
+
+    def unpacked(self) -> State:
+        return State(self.conv.unpacked(), self.ssm.unpacked())
+
+
+@dataclass(frozen=True, slots=True)
+class LentTurn:
+    """What the process is asked: one sequence, its best snapshot, and how long it may take."""
+
+    seq: Sequence
+    snapshot: PackedSnapshot | None
+    max_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the process tells after a step. The last one has the state, if the session keeps it."""
+
+    events: list[EngineEvent]
+    gpu_memory_bytes: int | None
+    peak_gpu_memory_bytes: int | None
+    snapshot: PackedSnapshot | None = None
+
+
+class TurnRunner:
+    """Runs turns, one at a time, on an engine that it builds at its first turn.
+
+    It is made before the fork and holds the model in host memory; the GPU is there only after it.
+    """
+
+    def __init__(self, model: FalconMamba, build_engine: Callable[[FalconMamba], Engine]) -> None:
+        self._model, self._build_engine = model, build_engine
+        self._engine: Engine | None = None
+        self._is_free = threading.Lock()  # where nothing is forked, turns share this object
+
+    def run(self, turn: LentTurn) -> Generator[Report, None, None]:
+        """The reports of the turn's steps. Closing it gives the turn up, and its state."""
+        with self._is_free:
+            self._engine = engine = self._engine or self._build_engine(self._model)
+            try:
+                yield from self._steps(engine, turn)
+            finally:
+                engine.abort(turn.seq.seq_id)
+                if turn.seq.session_id is not None:
+                    engine.snapshots.forget(turn.seq.session_id)
+
+    def _steps(self, engine: Engine, turn: LentTurn) -> Generator[Report, None, None]:
+        seq, session_id = turn.seq, turn.seq.session_id
+        deadline_s = time.monotonic() + turn.max_seconds
+        if turn.snapshot is not None and session_id is not None:
+            packed = turn.snapshot
+            engine.snapshots.put(session_id, packed.packed_token_ids, packed.unpacked())
+        engine.add(seq)
+        while engine.has_work:
+            events = engine.step()
+            if engine.has_work and time.monotonic() > deadline_s:
+                engine.abort(seq.seq_id)
+                events.append(Ended(seq.seq_id, "length"))
+            if engine.has_work:
+                yield _report(engine, events)
+        # The text first: a state takes a while to cross.
+        yield _report(engine, events[:-1])
+        newest = None if session_id is None else engine.snapshots.newest(session_id)
+        packed_state = None if newest is None else PackedSnapshot.of(newest)
+        yield _report(engine, events[-1:], packed_state)
+
+
+def _report(
+    engine: Engine, events: list[EngineEvent], snapshot: PackedSnapshot | None = None
+) -> Report:
+    on_gpu = engine.model.device.type == "cuda"
+    return Report(
+        events,
+        torch.cuda.memory_allocated() if on_gpu else None,
+        torch.cuda.max_memory_allocated() if on_gpu else None,
+        snapshot,
+    )

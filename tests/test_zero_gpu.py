@@ -1,0 +1,253 @@
+"""ZeroGPU's rules, held by a stand-in that forks and pickles as the platform does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import resource
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+import torch
+
+from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.snapshot_store import Snapshot
+from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.errors import NotSupported, Overloaded
+from falcon_mamba_app.protocol import SamplingParams, TextDelta
+from falcon_mamba_app.service import zero_gpu
+from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot
+from falcon_mamba_app.service.loader import Loader
+from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.zero_gpu import ZeroGpuService, loan_s, seconds_of_work
+from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from tests.checkpoints import make_tiny_checkpoint
+from tests.forked_gpu import ForkedGpu, Refused
+from tests.test_contract import GREEDY, LONG, chat, events_of, text_of, until
+
+# Everything of the 7B that decides how large its state is, and as little as can be of the rest.
+SEVEN_B_STATE = {
+    "num_hidden_layers": 64,
+    "hidden_size": 16,
+    "expand": 512,
+    "state_size": 16,
+    "conv_kernel": 4,
+    "time_step_rank": 4,
+}
+SEVEN_B_STATE_BYTES = 64 * 8192 * (16 * 4 + 3 * 2)
+
+
+def settings(folder, **engine) -> tuple[ModelSettings, EngineSettings]:
+    """On the reference kernels: compiled ones start threads, which no fork survives."""
+    model = ModelSettings(model=str(folder), device="cpu", dtype="bfloat16", kernels="reference")
+    return model, EngineSettings(max_prompt_tokens=2_000, **engine)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("zero") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def seven_b_state(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zero") / "seven"
+    return make_tiny_checkpoint(folder, dtype=torch.bfloat16, **SEVEN_B_STATE)
+
+
+@pytest.fixture
+def gpu():
+    gpu = ForkedGpu()
+    yield gpu
+    gpu.close()
+
+
+@pytest.fixture
+async def service(tiny, gpu):
+    service = ZeroGpuService(*settings(tiny, max_running=1), lend=gpu.lend)
+    await service.start()
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+def few_files():
+    """The limit that a login shell and a Space's container have."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def num_open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_lent_reply_is_the_one_that_a_gpu_of_our_own_gives(tiny, service):
+    ours = LocalService(*settings(tiny))
+    await ours.start()
+    conversation = ("hello", "and then", "the sea")
+    lent, local = [], []
+    for end in (1, 3):
+        request = chat(*conversation[:end], session_id="s")
+        lent.append(text_of(await events_of(service, request)))
+        local.append(text_of(await events_of(ours, request)))
+    await ours.close()
+    assert lent == local
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_state_is_carried_from_process_to_process(tiny, keeps):
+    gpu = ForkedGpu(keeps=keeps)
+    service = ZeroGpuService(*settings(tiny, max_running=1), lend=gpu.lend)
+    await service.start()
+    reply = text_of(await events_of(service, chat("hello", session_id="s")))
+    again = (await events_of(service, chat("hello", reply, "go on", session_id="s")))[-1]
+    await service.close()
+    gpu.close()
+    assert again.reused_tokens >= again.prompt_tokens - 20
+    assert gpu.num_forks == (1 if keeps else 2)
+
+
+async def test_fifty_conversations_of_the_7bs_size_leave_no_file_open(
+    seven_b_state, gpu, few_files
+):
+    """Tensors would cross as file descriptors, two for each state that is held."""
+    engine = EngineSettings(max_running=1, max_prompt_tokens=2_000, snapshot_bytes=2 * 2**30)
+    service = ZeroGpuService(settings(seven_b_state)[0], engine, lend=gpu.lend)
+    assert service.stats().model.state_bytes == SEVEN_B_STATE_BYTES
+    await service.start()
+    sampling = replace(GREEDY, max_new_tokens=2)
+    await events_of(service, replace(chat("one", session_id="first"), sampling=sampling))
+    num_open = num_open_files()
+    replies = {}
+    for number in range(50):
+        request = replace(chat("one", session_id=f"{number}"), sampling=sampling)
+        replies[number] = text_of(await events_of(service, request))
+    assert num_open_files() <= num_open + 1
+    reused = []
+    for number in range(0, 50, 10):
+        again = chat("one", replies[number], "two", session_id=f"{number}")
+        events = await events_of(service, replace(again, sampling=sampling))
+        reused.append(events[-1].reused_tokens)
+    stats = service.stats()
+    await service.close()
+    assert stats.snapshots >= 50
+    assert stats.snapshot_bytes >= 50 * SEVEN_B_STATE_BYTES
+    assert min(reused) > 0
+
+
+def test_a_state_of_the_7bs_size_is_the_same_after_the_border():
+    conv = torch.randn(64, 3, 8192).bfloat16()
+    snapshot = Snapshot(b"\1\0\0\0", State(conv, torch.randn(64, 16, 8192)))
+    crossed = pickle.loads(pickle.dumps(PackedSnapshot.of(snapshot))).unpacked()
+    assert torch.equal(crossed.conv, snapshot.state.conv)
+    assert torch.equal(crossed.ssm, snapshot.state.ssm)
+    assert crossed.conv.dtype == torch.bfloat16
+    crossed.ssm.zero_()  # its owner may write to it
+
+
+async def test_a_spent_quota_is_a_sentence(service, gpu):
+    message = "You have exceeded your free ZeroGPU quota (42s requested vs. 10s left)."
+    gpu.refusal = Refused("ZeroGPU quota exceeded", message)
+    with pytest.raises(Overloaded, match=r"is spent for now. You have exceeded .* 10s left"):
+        await events_of(service, chat("hello"))
+    gpu.refusal = None
+    assert text_of(await events_of(service, chat("hello")))
+
+
+async def test_a_gpu_that_is_taken_away_breaks_one_reply_only(service, gpu):
+    with pytest.raises(Overloaded, match="taken away"):
+        async with aclosing(service.generate(LONG)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    gpu.kill()
+    assert text_of(await events_of(service, chat("hello")))
+    assert service.stats().running == 0
+
+
+async def test_a_reply_that_was_stopped_gives_the_gpu_back_at_once(service, gpu):
+    async with aclosing(service.generate(LONG)) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                break
+    await until(lambda: service.stats().running == 0)
+    assert text_of(await events_of(service, chat("hello")))
+    assert gpu.num_forks == 1
+
+
+async def test_a_turn_ends_before_its_loan_does(service, monkeypatch):
+    monkeypatch.setattr(zero_gpu, "seconds_of_work", lambda seq, num_read: 0.3)
+    events = await events_of(service, LONG)
+    assert events[-1].reason == "length"
+    assert 0 < events[-1].completion_tokens < 400
+
+
+async def test_others_wait_in_line_and_are_told_their_place(service):
+    first = service.generate(LONG)
+    await anext(first)
+    waiting = asyncio.create_task(events_of(service, chat("hello")))
+    await until(lambda: service.stats().waiting == 1)
+    await first.aclose()
+    names = [type(event).__name__ for event in await waiting]
+    assert names[0] == "Waiting"
+    assert names[-1] == "Finished"
+
+
+async def test_the_api_is_told_that_it_is_off(tiny):
+    service = ZeroGpuService(*settings(tiny), lend=lambda turn: turn, is_visitor=lambda: False)
+    await service.start()
+    with pytest.raises(NotSupported, match="gradio_client"):
+        await events_of(service, chat("hello"))
+    await service.close()
+
+
+async def test_the_platform_is_told_when_everything_is_loaded(tiny):
+    told = []
+    service = ZeroGpuService(
+        *settings(tiny), lend=lambda turn: turn, report_start=lambda: told.append("start")
+    )
+    assert not told
+    await service.start()
+    await service.close()
+    assert told == ["start"]
+
+
+def sequence(num_prompt_tokens: int, max_new_tokens: int) -> Sequence:
+    sampling = SamplingParams(max_new_tokens=max_new_tokens)
+    prompt = list(range(num_prompt_tokens))
+    return Sequence(seq_id=1, prompt_token_ids=prompt, sampling=sampling, seed=0)
+
+
+def test_the_loan_is_for_the_work_there_is():
+    short, long = sequence(30, 100), sequence(30_000, 1_000)
+    seconds = [loan_s(LentTurn(seq, None, seconds_of_work(seq, 0))) for seq in (short, long)]
+    read_before = loan_s(LentTurn(long, None, seconds_of_work(long, 29_990)))
+    assert seconds[0] < 20 < read_before < seconds[1]
+    greedy = sequence(100_000, 4_096)
+    largest = loan_s(LentTurn(greedy, None, seconds_of_work(greedy, 0)))
+    # What is charged is half as much again; without an account a visitor has 120 s a day.
+    assert largest * 1.5 <= 120
+
+
+def test_what_crosses_can_be_pickled():
+    turn = LentTurn(sequence(5, 5), None, 1.0)
+    assert pickle.loads(pickle.dumps(turn)).seq.prompt_token_ids == list(range(5))
+
+
+async def test_the_engine_is_built_only_where_the_gpu_is(tiny, gpu, tmp_path, monkeypatch):
+    """The server's process must not touch CUDA: a process forked after that has no GPU."""
+    build, builders = Loader.build_engine, tmp_path / "builders"
+
+    def build_and_tell(loader, model):
+        builders.write_text(str(os.getpid()))
+        return build(loader, model)
+
+    monkeypatch.setattr(Loader, "build_engine", build_and_tell)
+    service = ZeroGpuService(*settings(tiny), lend=gpu.lend)
+    await service.start()
+    assert not builders.exists()
+    await events_of(service, chat("hello"))
+    await service.close()
+    assert int(builders.read_text()) != os.getpid()
