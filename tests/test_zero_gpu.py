@@ -164,7 +164,7 @@ async def test_a_gpu_that_is_taken_away_breaks_one_reply_only(service, gpu):
                 if isinstance(event, TextDelta):
                     gpu.kill()
     assert text_of(await events_of(service, chat("hello")))
-    assert service.stats().running == 0
+    await until(lambda: service.stats().running == 0)
 
 
 async def test_a_reply_that_was_stopped_gives_the_gpu_back_at_once(service, gpu):
