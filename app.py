@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from falcon_mamba_app.errors import FalconMambaError, SettingsError
+from falcon_mamba_app.logs import handle_loop_error, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import ServerSettings, Settings, load_settings
 
@@ -29,6 +30,8 @@ ON_ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
 # to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")
+# Read when the hub's client is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def main() -> int:
@@ -37,9 +40,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = load_settings(sys.argv[1:], os.environ)
-        logging.basicConfig(
-            level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-        )
+        set_up_logging(settings.server.log_level)
         asyncio.run(serve(settings))
     except FalconMambaError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,6 +52,7 @@ def main() -> int:
 
 async def serve(settings: Settings) -> None:
     """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
+    asyncio.get_running_loop().set_exception_handler(handle_loop_error)
     # Imported here, so that --help and a bad setting do not wait for torch and gradio.
     from falcon_mamba_app.service import build_service
     from falcon_mamba_app.web.protection import listening

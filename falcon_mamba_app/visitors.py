@@ -151,10 +151,10 @@ class Visitor:
         """A key or password was wrong."""
         self._visitors.wrong_keys.take(self._address_name)
 
-    def count_request(self) -> None:
-        """Any request at all."""
+    def count_request(self, amount: int = 1) -> None:
+        """Any request at all; one that is costly may count as several."""
         if not self._is_exempt:
-            self._visitors.requests.take(self._name)
+            self._visitors.requests.take(self._name, amount)
 
     @contextmanager
     def connection(self) -> Iterator[None]:

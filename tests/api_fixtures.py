@@ -21,11 +21,15 @@ USER = {"role": "user", "content": "hello there"}
 
 
 @asynccontextmanager
-async def in_process(app: ASGIApp, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that calls the application without a socket; replies arrive whole."""
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test", **options) as client:
-        yield client
+async def in_process(
+    app: ASGIApp, *, client: tuple[str, int] = ("127.0.0.1", 123), **options: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that calls the application without a socket; replies arrive whole. `client` is the
+    address that it calls from.
+    """
+    transport = httpx.ASGITransport(app=app, client=client)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", **options) as caller:
+        yield caller
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "protocol": ({"errors"}, set()),
     "errors": (set(), set()),
     "metrics": (set(), set()),
+    "logs": ({"errors"}, set()),
     "settings": ({"errors", "settings"}, set()),
     "visitors": ({"errors", "settings"}, set()),
     "web": (

@@ -27,6 +27,7 @@ from falcon_mamba_app.ui.controls import (
     values_of,
     with_preset,
 )
+from falcon_mamba_app.ui.discretion import keep_words_out_of_the_log
 from falcon_mamba_app.ui.endpoints import Endpoints, add_endpoints
 from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.layout import Components, draw
@@ -91,6 +92,7 @@ def mount_page(
     not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
+    keep_words_out_of_the_log()
     sessions = Sessions(service.forget) if sessions is None else sessions
     page = build_page(service, sessions, max_message_chars=max_message_chars, alone_s=alone_s)
     page.queue(default_concurrency_limit=None, max_size=max_page_events, api_open=False)

@@ -1,12 +1,19 @@
-"""How long a body may be, and how long it may take, whatever the request says about it."""
+"""How long a body may be, and how long it may take, whatever the request says about it.
+
+A long body costs the server more than a request: each further part counts as one.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from falcon_mamba_app.api.errors import BodyTooLarge, HttpError
+from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
+from falcon_mamba_app.visitors import Visitor, anybody
 from falcon_mamba_app.web.answers import refusal
 
 
@@ -15,6 +22,14 @@ class BodyTooSlow(HttpError):
 
     http_status = 408
     code = "request_timeout"
+
+
+# A connection that is closed while its client still sends takes the answer with it. So the rest of
+# a body is read, and dropped, for so long; nobody sends for ever and is answered.
+MAX_LINGER_S = 5.0
+# Reading 8 MiB of JSON can take Gradio a second; so 1,200 requests a minute are 18 such bodies.
+BYTES_PER_REQUEST = 128 * 2**10
+CLOSE = {"Connection": "close"}
 
 
 class BodyLimits:
@@ -32,7 +47,8 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, max_bytes=self._limit(scope), timeout_s=self._timeout_s)
+        visitor: Visitor = scope.get("state", {}).get("visitor") or anybody()
+        body = _Body(receive, visitor, max_bytes=self._limit(scope), timeout_s=self._timeout_s)
         has_begun = False
 
         async def send_on(message: Message) -> None:
@@ -45,10 +61,11 @@ class BodyLimits:
         try:
             body.check_declared(scope)
             await self._app(scope, body.receive, send_on)
-        except (BodyTooLarge, BodyTooSlow) as error:
-            body.refused = error
+        except FalconMambaError as error:
+            if error is not body.refused:
+                raise
         if body.refused is not None and not has_begun:
-            await refusal(body.refused)(scope, receive, send)
+            await _refuse(body.refused, scope, receive, send)
 
     def _limit(self, scope: Scope) -> int:
         path: str = scope["path"]
@@ -59,41 +76,72 @@ class BodyLimits:
 class _Body:
     """One request's body on its way in."""
 
-    def __init__(self, receive: Receive, *, max_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self, receive: Receive, visitor: Visitor, *, max_bytes: int, timeout_s: float
+    ) -> None:
         self._receive = receive
+        self._visitor = visitor
+        self._num_counted = 0
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._ends_s = asyncio.get_running_loop().time() + timeout_s
         self._num_bytes = 0
         self._is_complete = False
-        self.refused: BodyTooLarge | BodyTooSlow | None = None
+        self.refused: FalconMambaError | None = None
 
     def check_declared(self, scope: Scope) -> None:
         """Raises BodyTooLarge for a Content-Length over the limit."""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_bytes:
-                raise self._too_large()
+                self._refuse_length()
 
     async def receive(self) -> Message:
-        """The next part. Raises BodyTooLarge, BodyTooSlow."""
+        """The next part. Raises BodyTooLarge, BodyTooSlow, TooManyRequests."""
         if self._is_complete:  # what follows is the reader's leaving, which may take hours
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._ends_s):
                 message = await self._receive()
         except TimeoutError:
-            self.refused = BodyTooSlow(
-                f"the body did not arrive within {self._timeout_s:g} s", {"Connection": "close"}
+            self._refuse(
+                BodyTooSlow(f"the body did not arrive within {self._timeout_s:g} s", CLOSE)
             )
-            raise self.refused from None
         self._num_bytes += len(message.get("body", b""))
         self._is_complete = not message.get("more_body", False)
         if self._num_bytes > self._max_bytes:
-            self.refused = self._too_large()
-            raise self.refused
+            self._refuse_length()
+        self._count()
         return message
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"the body is too large; allowed are {self._max_bytes} bytes", {"Connection": "close"}
-        )
+    def _count(self) -> None:
+        num_parts = self._num_bytes // BYTES_PER_REQUEST
+        if num_parts > self._num_counted:
+            try:
+                self._visitor.count_request(num_parts - self._num_counted)
+            except TooManyRequests as error:
+                self._refuse(error)
+            self._num_counted = num_parts
+
+    def _refuse_length(self) -> NoReturn:
+        message = f"the body is too large; allowed are {self._max_bytes} bytes"
+        self._refuse(BodyTooLarge(message, CLOSE))
+
+    def _refuse(self, error: FalconMambaError) -> NoReturn:
+        self.refused = error
+        raise error from None
+
+
+async def _refuse(error: FalconMambaError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once, and close the connection when the client has had time to read it."""
+
+    async def send_on(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message["more_body"] = True
+        await send(message)
+
+    await refusal(error)(scope, receive, send_on)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0 if isinstance(error, BodyTooSlow) else MAX_LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

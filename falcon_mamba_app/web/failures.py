@@ -30,23 +30,25 @@ class Failures:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return  # no web sockets here
-        has_begun = False
+        has_begun = is_complete = False
 
         async def send_on(message: Message) -> None:
-            nonlocal has_begun
+            nonlocal has_begun, is_complete
             if message["type"] == "http.response.start":
                 has_begun = True
                 _say_when_to_come_back(message)
+            else:
+                is_complete = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, send_on)
         except Exception as raised:
             error = presentable(raised)
-            if has_begun:
-                # Half an answer that ended well would be taken for a whole one.
+            if not has_begun:
+                await refusal(error)(scope, receive, send_on)
+            elif not is_complete:  # half an answer that ended well would pass for a whole one
                 raise BrokenAnswer from None
-            await refusal(error)(scope, receive, send_on)
 
 
 class BrokenAnswer(Exception):

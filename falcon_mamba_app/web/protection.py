@@ -80,4 +80,5 @@ def listening(
         "access_log": False,
         "server_header": False,
         "log_level": "warning",
+        "log_config": None,  # ours prints no messages of exceptions
     }

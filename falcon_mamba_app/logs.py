@@ -1,0 +1,70 @@
+"""What the terminal tells: events and places, never the users' words and never a secret.
+
+An exception's message may quote whoever caused it. So tracebacks are printed without messages,
+those of libraries too; only the engine's keep them, which knows no text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+from falcon_mamba_app.errors import origin_of
+
+OURS = "falcon_mamba_app"
+WORDLESS = ("falcon_mamba_app.engine", "falcon_mamba_app.model", "falcon_mamba_app.ops")
+FORMAT = "%(levelname)s %(name)s: %(message)s"
+
+ExceptionInfo = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
+
+
+def set_up_logging(level: str) -> None:
+    """Our own loggers at `level`; libraries tell no more than "info", whatever is asked for, since
+    some print bodies and headers at "debug".
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(DiscreetFormatter(FORMAT))
+    wanted = logging.getLevelName(level.upper())
+    logging.basicConfig(level=max(wanted, logging.INFO), handlers=[handler])
+    logging.getLogger(OURS).setLevel(wanted)
+    # Each request to the hub or another server, with its whole address.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    sys.excepthook = _tell_origin
+
+
+class DiscreetFormatter(logging.Formatter):
+    """Prints where an exception came from, without its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info and not record.name.startswith(WORDLESS):
+            record = logging.makeLogRecord(record.__dict__)
+            record.exc_text = discreet_traceback(record.exc_info)
+        return super().format(record)
+
+
+def discreet_traceback(exception: ExceptionInfo | Any) -> str:
+    """The frames and the kind of an exception."""
+    kind, error, frames = exception
+    if kind is None:
+        return ""
+    lines = traceback.format_tb(frames if error is None else error.__traceback__)
+    return "".join(("Traceback (most recent call last):\n", *lines, kind.__name__))
+
+
+def handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncio's own handler prints the representation of futures, results included."""
+    error = context.get("exception")
+    origin = origin_of(error) if error else "no exception"
+    logging.getLogger("asyncio").error("%s (%s)", context["message"], origin)
+
+
+def _tell_origin(
+    kind: type[BaseException], error: BaseException, frames: TracebackType | None
+) -> None:
+    print(discreet_traceback((kind, error, frames)), file=sys.stderr)

@@ -1,0 +1,169 @@
+"""How much one visitor may have; time stands still unless a test moves it."""
+
+from __future__ import annotations
+
+import pytest
+
+from falcon_mamba_app.errors import TooManyRequests
+from falcon_mamba_app.settings import LimitSettings
+from falcon_mamba_app.visitors import (
+    EXPIRY_INTERVAL_S,
+    MAX_REMEMBERED,
+    SESSION_COUNTS_S,
+    Rate,
+    Visitors,
+)
+
+ADDRESS = "203.0.113.7"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def limited(clock, **limits):
+    return Visitors(LimitSettings(**limits), clock)
+
+
+def test_a_bucket_gives_what_it_holds_and_fills_again(clock):
+    rate = Rate(6, "requests came", clock)
+    for _ in range(6):
+        rate.take("ada")
+    with pytest.raises(TooManyRequests, match=r"more than 6 requests came .* again in 10 s") as no:
+        rate.take("ada")
+    assert no.value.retry_after_s == 10
+    rate.take("bert")
+    clock.now_s += 9.9
+    with pytest.raises(TooManyRequests):
+        rate.take("ada")
+    clock.now_s += 0.1
+    rate.take("ada")
+    clock.now_s += 3_600
+    assert rate.check("ada") == 6
+
+
+def test_what_is_more_than_a_bucket_takes_the_whole_bucket(clock):
+    rate = Rate(6, "requests came", clock)
+    rate.take("ada", 128)
+    with pytest.raises(TooManyRequests):
+        rate.take("ada")
+
+
+def test_buckets_of_the_longest_silent_are_forgotten(clock):
+    rate = Rate(1, "requests came", clock)
+    for number in range(MAX_REMEMBERED + 1):
+        rate.take(f"visitor {number}")
+    rate.take("visitor 0")
+    with pytest.raises(TooManyRequests):
+        rate.take("visitor 2")
+
+
+def test_replies_at_the_same_time_are_limited_and_given_back(clock):
+    visitor = limited(clock, visitor_max_replies=3, visitor_replies_per_minute=0).at(ADDRESS)
+    with visitor.replies("a", 2) as width:
+        assert width == 2
+        with visitor.replies("b", 128) as width:
+            assert width == 1  # what is left; the rest of the 128 waits for it
+            with pytest.raises(TooManyRequests, match="3 replies are being written"):
+                visitor.replies("c").__enter__()
+    with visitor.replies("c", 128) as width:
+        assert width == 3
+
+
+def test_a_refused_reply_takes_nothing(clock):
+    visitors = limited(clock, visitor_replies_per_minute=1)
+    visitor = visitors.at(ADDRESS)
+    with visitor.replies(None):
+        pass
+    for _ in range(3):
+        with pytest.raises(TooManyRequests, match="replies were asked for"):
+            visitor.replies("new session").__enter__()
+    clock.now_s += 60
+    with visitor.replies(None):
+        pass
+    assert not visitors._usages
+
+
+def test_sessions_count_until_an_hour_has_passed_or_they_are_gone(clock):
+    visitor = limited(clock, visitor_max_sessions=2).at(ADDRESS)
+    for session in "ab":
+        visitor.use_session(session)
+    with pytest.raises(TooManyRequests, match="you have 2 conversations"):
+        visitor.replies("c").__enter__()
+    visitor.use_session("a")
+    visitor.drop_session("b")
+    visitor.use_session("c")
+    clock.now_s += SESSION_COUNTS_S - 1
+    visitor.use_session("a")
+    clock.now_s += EXPIRY_INTERVAL_S
+    visitor.use_session("d")  # c has been silent for an hour
+    with pytest.raises(TooManyRequests):
+        visitor.use_session("c")
+
+
+def test_open_requests_are_limited_and_given_back(clock):
+    visitor = limited(clock, visitor_max_connections=1).at(ADDRESS)
+    with visitor.connection(), pytest.raises(TooManyRequests, match="1 requests from here"):
+        visitor.connection().__enter__()
+    with visitor.connection():
+        pass
+
+
+def test_zero_is_no_limit(clock):
+    nothing = {name: 0 for name in LimitSettings.__dataclass_fields__ if "visitor" in name}
+    visitor = limited(clock, **nothing).at(ADDRESS)
+    for number in range(300):
+        visitor.count_request()
+        visitor.replies(f"session {number}", 100).__enter__()
+        visitor.connection().__enter__()
+
+
+def test_an_exempt_visitor_may_everything_but_try_keys(clock):
+    visitor = limited(
+        clock, visitor_requests_per_minute=1, visitor_max_replies=1, wrong_keys_per_minute=1
+    ).at("127.0.0.1", is_exempt=True)
+    for _ in range(3):
+        visitor.count_request()
+        visitor.replies("a").__enter__()
+    visitor.check_attempts()
+    visitor.count_wrong_key()
+    with pytest.raises(TooManyRequests):
+        visitor.check_attempts()
+
+
+def test_a_key_is_one_visitor_wherever_it_calls_from(clock):
+    visitors = limited(clock, visitor_max_replies=1)
+    with visitors.at(ADDRESS).with_key("k").replies(None):
+        with pytest.raises(TooManyRequests):
+            visitors.at("198.51.100.1").with_key("k").replies(None).__enter__()
+        with visitors.at(ADDRESS).with_key("other").replies(None), visitors.at(ADDRESS).replies(""):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("2001:db8:1:2:3::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("203.0.113.7", "::ffff:203.0.113.7", True),
+        ("203.0.113.7", "203.0.113.8", False),
+        ("fe80::1%eth0", "fe80::1%eth1", True),
+    ],
+)
+def test_a_household_with_ipv6_is_one_visitor(clock, one, other, are_one):
+    visitors = limited(clock, visitor_requests_per_minute=1)
+    visitors.at(one).count_request()
+    if are_one:
+        with pytest.raises(TooManyRequests):
+            visitors.at(other).count_request()
+    else:
+        visitors.at(other).count_request()

@@ -1,0 +1,85 @@
+"""The whole application as it is served: page, API and what protects both, over an EchoService."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Mount, Route
+
+import app as composition
+from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.settings import load_settings
+from falcon_mamba_app.web.protection import listening
+from tests.api_fixtures import in_process, until
+from tests.echo_service import EchoService
+
+ELSEWHERE = "203.0.113.7"  # an address for documentation: nobody's, and not this machine's
+
+
+def whole_app(*options: str, service: GenerationService | None = None) -> FastAPI:
+    """The application that app.py serves with these options."""
+    settings = load_settings(options, {})
+    return composition.build_app(service or EchoService(), settings)
+
+
+@asynccontextmanager
+async def visiting(
+    *options: str, address: str = ELSEWHERE, service: GenerationService | None = None
+) -> AsyncIterator[Any]:
+    """A client at `address`, in process."""
+    service = service or EchoService()
+    await service.start()
+    app = whole_app(*options, service=service)
+    async with in_process(app, client=(address, 1234)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving(*options: str, service: GenerationService | None = None) -> AsyncIterator[int]:
+    """A real server with these options; yields its port."""
+    service = service or EchoService()
+    await service.start()
+    settings = load_settings(options, {})
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            composition.build_app(service, settings),
+            timeout_graceful_shutdown=1,
+            **listening(settings.server, settings.limits),
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+def every_route(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of every route, those of mounted applications included; parameters of the
+    path are filled in.
+    """
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from every_route(list(route.routes), prefix + route.path)
+        elif hasattr(route, "original_router"):  # FastAPI's included router
+            yield from every_route(list(route.original_router.routes), prefix)
+        else:
+            assert isinstance(route, Route), f"what is a {type(route).__name__}?"
+            for method in route.methods or ():
+                yield method, prefix + _filled(route.path)
+
+
+def _filled(path: str) -> str:
+    before, opening, rest = path.partition("{")
+    if not opening:
+        return path
+    return before + "1" + _filled(rest.partition("}")[2])
