@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -127,10 +128,16 @@ class Visitor:
     def __init__(
         self, visitors: Visitors, name: str, *, address_name: str, is_exempt: bool
     ) -> None:
+        self.name = name
         self._visitors = visitors
-        self._name = name
         self._address_name = address_name
         self._is_exempt = is_exempt
+
+    @property
+    def max_sessions(self) -> int:
+        """How many conversations are kept for the visitor."""
+        limit = 0 if self._is_exempt else self._visitors.limits.visitor_max_sessions
+        return limit or sys.maxsize
 
     def with_key(self, api_key: str) -> Visitor:
         """The same caller, now known by a key, wherever it calls from."""
@@ -154,13 +161,13 @@ class Visitor:
     def count_request(self, amount: int = 1) -> None:
         """Any request at all; one that is costly may count as several."""
         if not self._is_exempt:
-            self._visitors.requests.take(self._name, amount)
+            self._visitors.requests.take(self.name, amount)
 
     @contextmanager
     def connection(self) -> Iterator[None]:
         """Hold one open request."""
         limit = self._visitors.limits.visitor_max_connections
-        usage = self._visitors.usage(self._name)
+        usage = self._visitors.usage(self.name)
         if limit and usage.connections >= limit and not self._is_exempt:
             raise TooManyRequests(
                 f"{usage.connections} requests from here are open, the most this server allows;"
@@ -172,7 +179,7 @@ class Visitor:
             yield
         finally:
             usage.connections -= 1
-            self._visitors.tidy(self._name)
+            self._visitors.tidy(self.name)
 
     @contextmanager
     def replies(self, session_id: str | None, count: int = 1) -> Iterator[int]:
@@ -183,10 +190,10 @@ class Visitor:
             yield count
             return
         self._check_session(session_id)
-        usage = self._visitors.usage(self._name)
+        usage = self._visitors.usage(self.name)
         try:
             width = self._room(usage, count)
-            self._visitors.replies.take(self._name, count)
+            self._visitors.replies.take(self.name, count)
             if session_id is not None:
                 usage.sessions[session_id] = self._visitors.clock()
             usage.replies += width
@@ -195,24 +202,24 @@ class Visitor:
             finally:
                 usage.replies -= width
         finally:
-            self._visitors.tidy(self._name)
+            self._visitors.tidy(self.name)
 
     def count_transfer(self) -> None:
         """A whole state in or out; it counts as a reply, since it moves as much."""
         if not self._is_exempt:
-            self._visitors.replies.take(self._name)
+            self._visitors.replies.take(self.name)
 
     def use_session(self, session_id: str | None) -> None:
         """The session is used now. Raises TooManyRequests for one more than allowed."""
         if session_id is None or self._is_exempt:
             return
         self._check_session(session_id)
-        self._visitors.usage(self._name).sessions[session_id] = self._visitors.clock()
+        self._visitors.usage(self.name).sessions[session_id] = self._visitors.clock()
 
     def drop_session(self, session_id: str) -> None:
         """The session is gone."""
-        self._visitors.usage(self._name).sessions.pop(session_id, None)
-        self._visitors.tidy(self._name)
+        self._visitors.usage(self.name).sessions.pop(session_id, None)
+        self._visitors.tidy(self.name)
 
     def _room(self, usage: _Usage, count: int) -> int:
         limit = self._visitors.limits.visitor_max_replies
@@ -230,7 +237,7 @@ class Visitor:
         limit = self._visitors.limits.visitor_max_sessions
         if not limit or session_id is None:
             return
-        sessions = self._visitors.sessions(self._name)
+        sessions = self._visitors.sessions(self.name)
         if session_id not in sessions and len(sessions) >= limit:
             raise TooManyRequests(
                 f"you have {limit} conversations here, the most this server allows;"

@@ -3,9 +3,11 @@ import asyncio
 import pytest
 
 from falcon_mamba_app.protocol import Message, Waiting
+from falcon_mamba_app.settings import LimitSettings
 from falcon_mamba_app.ui.sessions import Lost, Sessions
 from falcon_mamba_app.ui.targets import DocumentTarget
 from falcon_mamba_app.ui.turn import Turn
+from falcon_mamba_app.visitors import Visitors
 from tests.services import settled
 
 HELLO = [Message("user", "hello"), Message("assistant", "hi")]
@@ -164,3 +166,19 @@ def test_the_user_message_at_or_before_an_index_is_found():
     assert [session.last_user_index(i) for i in (0, 1, 2, 3, 99)] == [0, 0, 2, 2, 2]
     session.messages.clear()
     assert session.last_user_index(3) is None
+
+
+def test_who_opens_too_many_pages_loses_their_own_oldest_only():
+    forgotten: list[str] = []
+    sessions = Sessions(forgotten.append)
+    visitors = Visitors(LimitSettings(visitor_max_sessions=3))
+    ada, bert = visitors.at("203.0.113.1"), visitors.at("203.0.113.2")
+    first = sessions.of_page("bert's")
+    sessions.claim(first, bert)
+    opened = []
+    for number in range(4):
+        assert forgotten == []
+        opened.append(sessions.of_page(f"ada's {number}"))
+        sessions.claim(opened[-1], ada)
+    assert forgotten == [opened[0].id]
+    assert sessions.of_page("bert's") is first

@@ -12,7 +12,7 @@ import pytest
 from tests.api_fixtures import USER, in_process
 from tests.echo_service import EchoService
 from tests.test_ui_page import CONTROLS
-from tests.web_fixtures import ELSEWHERE, serving, visiting, whole_app
+from tests.web_fixtures import ELSEWHERE, Page, serving, visiting, whole_app
 
 LONG = {"messages": [{"role": "user", "content": "LONG SLOW"}], "stream": True}
 SHORT = {"messages": [USER], "max_tokens": 2}
@@ -226,16 +226,9 @@ async def test_a_visitor_of_the_page_is_told_in_the_chat():
         serving(RELAYED, "--visitor-replies-per-minute", "1") as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
     ):
-        config = (await client.get("/config")).json()
-        composer = next(
-            c["id"] for c in config["components"] if c["props"].get("elem_id") == "composer"
-        )
-        send = next(d for d in config["dependencies"] if [composer, "submit"] in d["targets"])
-        told = []
-        for text in ("first", "second"):
-            body = {"data": [text, *CONTROLS], "fn_index": send["id"], "session_hash": "a page"}
-            await client.post("/gradio_api/queue/join", json=body)
-            told.append((await client.get("/gradio_api/queue/data?session_hash=a+page")).text)
+        page = Page(client, (await client.get("/config")).json())
+        await page.cause("page", "load", None, None, False)
+        told = [await page.cause("composer", "submit", "hello", *CONTROLS) for _ in range(2)]
     assert "You said:" in told[0]
     assert "1 replies were asked for from here within a minute" in json.dumps(told[1])
     assert "Not sent" in told[1]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
@@ -83,3 +85,29 @@ def _filled(path: str) -> str:
     if not opening:
         return path
     return before + "1" + _filled(rest.partition("}")[2])
+
+
+class Page:
+    """A browser tab that speaks Gradio's protocol."""
+
+    def __init__(self, client: httpx.AsyncClient, config: Any, session_hash: str = "") -> None:
+        self.session_hash = session_hash or secrets.token_hex(6)
+        self._client = client
+        names = {c["id"]: c["props"].get("elem_id") or c["type"] for c in config["components"]}
+        self._events = {
+            (names.get(target, "page"), event): dependency["id"]
+            for dependency in config["dependencies"]
+            for target, event in dependency["targets"]
+        }
+
+    async def begin(self, component: str, event: str, *data: Any) -> httpx.Response:
+        """Let an event happen; the answer names it."""
+        index = self._events[component, event]
+        body = {"data": data, "fn_index": index, "session_hash": self.session_hash}
+        return await self._client.post("/gradio_api/queue/join", json=body)
+
+    async def cause(self, component: str, event: str, *data: Any) -> str:
+        """Let an event happen and read what the server sends about it, to the end."""
+        (await self.begin(component, event, *data)).raise_for_status()
+        params = {"session_hash": self.session_hash}
+        return (await self._client.get("/gradio_api/queue/data", params=params)).text

@@ -26,7 +26,7 @@ from falcon_mamba_app.ui.controls import (
     slider_defaults,
     updates_for,
 )
-from falcon_mamba_app.ui.handlers import Updates, only, page_of, streams
+from falcon_mamba_app.ui.handlers import Updates, only, page_of, streams, visitor_of
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.sessions import Session, Sessions
 from falcon_mamba_app.ui.targets import conversation
@@ -84,6 +84,7 @@ class Arrival:
         self._sessions.sweep()
         kept = remembered(saved)
         session, is_new = self._sessions.resume(page_of(request), kept.session_id)
+        self._sessions.claim(session, visitor_of(request))
         if is_new:
             kept.restore(session)
         stats = self._service.stats()

@@ -109,7 +109,7 @@ class Endpoints:
 
     def _session(self, request: gr.Request) -> Session:
         session = self._sessions.of_page(page_of(request))
-        session.visitor = visitor_of(request)
+        self._sessions.claim(session, visitor_of(request))
         return session
 
     def _values(

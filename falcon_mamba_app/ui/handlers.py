@@ -72,7 +72,7 @@ class _Handlers:
 
     def _session(self, request: gr.Request) -> Session:
         session = self._sessions.known(page_of(request))
-        session.visitor = visitor_of(request)
+        self._sessions.claim(session, visitor_of(request))
         return session
 
     async def stop(self, request: gr.Request) -> None:

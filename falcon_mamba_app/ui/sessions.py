@@ -152,6 +152,15 @@ class Sessions:
         session = self._sessions.get(session_id or "")
         return self._show(page, session or self._new()), session is None
 
+    def claim(self, session: Session, visitor: Visitor) -> None:
+        """The session is this visitor's. Who has too many loses the longest unused of them, so
+        that nobody's pages push out everybody else's.
+        """
+        session.visitor = visitor
+        own = [other for other in self._sessions.values() if other.visitor.name == visitor.name]
+        for longest_unused in own[: max(0, len(own) - visitor.max_sessions)]:
+            self._free(longest_unused)
+
     def clear(self, page: str) -> Session:
         """Empty the page's conversation and drop its state. The id stays, for its other pages."""
         session = self.of_page(page)
