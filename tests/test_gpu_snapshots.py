@@ -1,0 +1,33 @@
+"""Snapshots on a GPU: what is reserved at start is what they use."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from falcon_mamba_app.engine.state_pool import MAX_RESERVED_STATES
+from falcon_mamba_app.ops.triton_kernels import TRITON
+from tests.checkpoints import make_model
+from tests.engine_fixtures import generate, make_engine, ours, random_prompt
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+
+
+def num_pinnings() -> int:
+    """How often torch has asked the driver for pinned host memory."""
+    return torch.cuda.host_memory_stats()["num_host_alloc"]
+
+
+def test_snapshots_pin_no_memory_that_was_not_reserved_at_start():
+    engine = make_engine(ours(make_model("falcon_mamba").to("cuda"), TRITON))
+    sessions = [str(number) for number in range(MAX_RESERVED_STATES // 2)]  # two snapshots each
+    for session in sessions[:4]:
+        generate(engine, random_prompt(9), session_id=session, max_new_tokens=2)
+    before = num_pinnings()
+    for session in sessions[4:]:
+        generate(engine, random_prompt(9), session_id=session, max_new_tokens=2)
+    assert len(engine.snapshots) == MAX_RESERVED_STATES
+    assert num_pinnings() == before
