@@ -178,10 +178,11 @@ async def test_a_reply_that_was_stopped_gives_the_gpu_back_at_once(service, gpu)
 
 
 async def test_a_turn_ends_before_its_loan_does(service, monkeypatch):
-    monkeypatch.setattr(zero_gpu, "seconds_of_work", lambda seq, num_read: 0.3)
-    events = await events_of(service, LONG)
+    monkeypatch.setattr(zero_gpu, "seconds_of_work", lambda seq, num_read: 0.1)
+    sampling = replace(LONG.sampling, max_new_tokens=4_000)
+    events = await events_of(service, replace(LONG, sampling=sampling))
     assert events[-1].reason == "length"
-    assert 0 < events[-1].completion_tokens < 400
+    assert 0 < events[-1].completion_tokens < 4_000
 
 
 async def test_others_wait_in_line_and_are_told_their_place(service):
