@@ -23,7 +23,7 @@ class Refused(Exception):
 
     def __init__(self, title: str, message: str) -> None:
         super().__init__(message)
-        self.title = title
+        self.title, self.message = title, message
 
 
 @dataclass

@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({*VOCABULARY, "engine", "model", "ops"}, {"torch", "safetensors"}),
     **{name: ({*VOCABULARY, *REMOTE}, {"httpx"}) for name in REMOTE},
     "service.zero_gpu": (
-        {"errors", "protocol", "settings", "service", "engine"},
+        {*VOCABULARY, "settings", "service"},
         {"spaces", "gradio"},
     ),
     "service": (

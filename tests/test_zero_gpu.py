@@ -17,11 +17,12 @@ from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.state_pool import State
 from falcon_mamba_app.errors import NotSupported, Overloaded
 from falcon_mamba_app.protocol import SamplingParams, TextDelta
-from falcon_mamba_app.service import zero_gpu
+from falcon_mamba_app.service import lent_worker
 from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot
+from falcon_mamba_app.service.lent_worker import loan_s, seconds_of_work
 from falcon_mamba_app.service.loader import Loader
 from falcon_mamba_app.service.local import LocalService
-from falcon_mamba_app.service.zero_gpu import ZeroGpuService, loan_s, seconds_of_work
+from falcon_mamba_app.service.zero_gpu import ZeroGpuService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from tests.checkpoints import make_tiny_checkpoint
 from tests.forked_gpu import ForkedGpu, Refused
@@ -178,7 +179,7 @@ async def test_a_reply_that_was_stopped_gives_the_gpu_back_at_once(service, gpu)
 
 
 async def test_a_turn_ends_before_its_loan_does(service, monkeypatch):
-    monkeypatch.setattr(zero_gpu, "seconds_of_work", lambda seq, num_read: 0.1)
+    monkeypatch.setattr(lent_worker, "seconds_of_work", lambda seq, num_read: 0.1)
     sampling = replace(LONG.sampling, max_new_tokens=4_000)
     events = await events_of(service, replace(LONG, sampling=sampling))
     assert events[-1].reason == "length"
@@ -241,9 +242,9 @@ async def test_the_engine_is_built_only_where_the_gpu_is(tiny, gpu, tmp_path, mo
     """The server's process must not touch CUDA: a process forked after that has no GPU."""
     build, builders = Loader.build_engine, tmp_path / "builders"
 
-    def build_and_tell(loader, model):
+    def build_and_tell(loader, model, **options):
         builders.write_text(str(os.getpid()))
-        return build(loader, model)
+        return build(loader, model, **options)
 
     monkeypatch.setattr(Loader, "build_engine", build_and_tell)
     service = ZeroGpuService(*settings(tiny), lend=gpu.lend)

@@ -25,7 +25,7 @@ def build_service(settings: Settings, *, on_zero_gpu: bool = False) -> Generatio
     if on_zero_gpu:
         from falcon_mamba_app.service.zero_gpu import build_on_zero_gpu
 
-        return build_on_zero_gpu(settings.model, settings.engine)
+        return build_on_zero_gpu(settings)
     from falcon_mamba_app.service.local import LocalService
 
     return LocalService(settings.model, settings.engine)

@@ -87,12 +87,15 @@ class Loader:
         self.fingerprint = fingerprint(model)
         return model
 
-    def build_engine(self, model: FalconMamba) -> Engine:
-        """The engine over a model that was loaded here, which moves to the device if need be."""
+    def build_engine(self, model: FalconMamba, *, max_running: int | None = None) -> Engine:
+        """The engine over a model that was loaded here, which moves to the device if need be.
+
+        `max_running` None is what the settings say.
+        """
         engine = Engine(
             model.to(self._device),
             eos_token_ids=self._defaults.eos_token_ids,
-            max_running=self._limits.max_running,
+            max_running=max_running or self._limits.max_running,
             max_prefill_tokens=self._limits.max_prefill_tokens,
             max_mixed_prefill_tokens=self._limits.max_mixed_prefill_tokens,
             max_snapshot_bytes=self._limits.snapshot_bytes,

@@ -1,0 +1,234 @@
+"""Turns in place of steps: does for LocalService what EngineWorker does, where GPUs are lent.
+
+Sequences wait in one line; some threads take them from it, each running one turn at a time in a
+process that has a GPU. The states of all sessions stay here. It knows no text and no platform.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import closing
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from falcon_mamba_app.engine.engine import EngineEvent, Failed, Queued
+from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.snapshot_store import SnapshotStore
+from falcon_mamba_app.engine.worker import EngineStats
+from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, Report
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+RunTurn = Callable[[LentTurn], Generator[Report, None, None]]
+
+# What half an RTX PRO 6000 does with the 7B in bfloat16, guessed low: a turn that ends early is
+# charged for what it took, one that takes longer is ended.
+READ_TOKENS_PER_S, WRITE_TOKENS_PER_S = 3_000, 40
+# From the loan to the first step: 15 GB to the GPU, the kernels, the graph of a decode step.
+PREPARATION_S = 12
+# Half as much again is charged, and a visitor without an account has 120 s a day.
+MAX_LOAN_S = 75
+
+
+def seconds_of_work(seq: Sequence, num_read_tokens: int) -> float:
+    """How long reading what is new and writing the reply may take, within what can be lent."""
+    num_new_tokens = len(seq.prompt_token_ids) - num_read_tokens
+    work_s = num_new_tokens / READ_TOKENS_PER_S + seq.sampling.max_new_tokens / WRITE_TOKENS_PER_S
+    return min(1 + work_s, MAX_LOAN_S - PREPARATION_S)
+
+
+def loan_s(turn: LentTurn) -> int:
+    """The seconds of GPU to ask for."""
+    return math.ceil(PREPARATION_S + turn.max_seconds)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A sequence in line or at work, in the context of whoever asked: it knows who pays."""
+
+    seq: Sequence
+    context: Context
+    is_given_up: bool = False
+
+
+@dataclass(slots=True)
+class HostStates:
+    """What commands of the service may ask for, in an engine's place."""
+
+    snapshots: SnapshotStore
+    entries: dict[int, _Entry] = field(default_factory=dict)
+
+    def forget(self, session_id: str) -> None:
+        """Drop the session's snapshots, and keep none of what it is reading or writing now."""
+        self.snapshots.forget(session_id)
+        for entry in self.entries.values():
+            if entry.seq.session_id == session_id:
+                entry.seq.session_id = None
+
+
+class LentWorker:
+    """Does for LocalService what EngineWorker does, with a turn for each sequence.
+
+    Some threads take sequences from the line; each turn's generator belongs to one of them. All
+    else is behind one lock.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], RunTurn],
+        *,
+        max_running: int,
+        max_snapshot_bytes: int,
+        on_events: Callable[[list[EngineEvent]], None],
+    ) -> None:
+        self._prepare, self._on_events = prepare, on_events
+        self._max_running = max_running
+        self._states = HostStates(SnapshotStore(max_bytes=max_snapshot_bytes))
+        self._line: deque[_Entry] = deque()
+        self._changed = threading.Condition(threading.RLock())
+        self._is_stopping = False
+        self._num_running = 0
+        self._memory: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def stats(self) -> EngineStats:
+        with self._changed:
+            snapshots = self._states.snapshots
+            return EngineStats(
+                self._num_running,
+                len(self._line),
+                len(snapshots),
+                snapshots.num_bytes,
+                *self._memory,
+            )
+
+    def start(self) -> Future[None]:
+        """Load the model on a thread; the future is done when turns can be taken."""
+        ready: Future[None] = Future()
+        ready.set_running_or_notify_cancel()
+
+        def begin() -> None:
+            try:
+                run_turn = self._prepare()
+            except BaseException as error:
+                ready.set_exception(error)
+                return
+            for _ in range(self._max_running):
+                threading.Thread(target=self._serve, args=(run_turn,), daemon=True).start()
+            ready.set_result(None)
+
+        threading.Thread(target=begin, name="loader", daemon=True).start()
+        return ready
+
+    def add(self, seq: Sequence) -> None:
+        """Put the sequence in line."""
+        with self._changed:
+            entry = _Entry(seq, copy_context())
+            self._states.entries[seq.seq_id] = entry
+            self._line.append(entry)
+            self._changed.notify()
+            if self._num_running >= self._max_running:
+                self._tell_places()
+
+    def abort(self, seq_id: int) -> None:
+        """Give the sequence up: at once where it waits, after its next step where it runs."""
+        with self._changed:
+            entry = self._states.entries.get(seq_id)
+            if entry is not None:
+                entry.is_given_up = True
+                if entry in self._line:
+                    self._line.remove(entry)
+                    del self._states.entries[seq_id]
+
+    def call(self, function: Callable[[HostStates], Result]) -> Future[Result]:
+        """Run `function` on the sessions' states; its result or error is in the future."""
+        future: Future[Result] = Future()
+        try:
+            with self._changed:
+                future.set_result(function(self._states))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """Give all turns up; whether the running ones ended in time."""
+        with self._changed:
+            self._is_stopping = True
+            self._line.clear()
+            for entry in self._states.entries.values():
+                entry.is_given_up = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._num_running == 0, timeout_s)
+
+    def _serve(self, run_turn: RunTurn) -> None:
+        while (entry := self._next()) is not None:
+            try:
+                entry.context.run(self._run, run_turn, entry)
+            except Exception as error:
+                logger.warning("a turn failed: %s", type(error).__name__)
+                self._on_events([Failed(entry.seq.seq_id, sentence_for(error))])
+            with self._changed:
+                del self._states.entries[entry.seq.seq_id]
+                self._num_running -= 1
+                self._changed.notify_all()
+
+    def _next(self) -> _Entry | None:
+        """The first in line, as soon as there is one; None to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._line or self._is_stopping)
+            if self._is_stopping:
+                return None
+            entry = self._line.popleft()
+            self._num_running += 1
+            self._tell_places()
+            return entry
+
+    def _run(self, run_turn: RunTurn, entry: _Entry) -> None:
+        with closing(run_turn(self._turn(entry.seq))) as reports:
+            for report in reports:
+                if entry.is_given_up:
+                    return
+                self._take_in(entry.seq, report)
+
+    def _turn(self, seq: Sequence) -> LentTurn:
+        with self._changed:
+            snapshot = None
+            # A prompt that is scored is read in full: its scores are not in the snapshot.
+            if seq.session_id is not None and seq.score_prompt is None:
+                snapshot = self._states.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
+        num_read_tokens = 0 if snapshot is None else snapshot.num_tokens
+        packed = None if snapshot is None else PackedSnapshot.of(snapshot)
+        return LentTurn(seq, packed, seconds_of_work(seq, num_read_tokens))
+
+    def _take_in(self, seq: Sequence, report: Report) -> None:
+        """The state before the events: who hears of the end may at once ask for the next turn."""
+        state = None if report.snapshot is None else report.snapshot.unpacked()
+        with self._changed:
+            self._memory = report.gpu_memory_bytes, report.peak_gpu_memory_bytes
+            if state is not None and report.snapshot is not None and seq.session_id is not None:
+                token_ids = report.snapshot.packed_token_ids
+                self._states.snapshots.put(seq.session_id, token_ids, state)
+        self._on_events(report.events)
+
+    def _tell_places(self) -> None:
+        for position, entry in enumerate(self._line, start=1):
+            if entry.seq.queue_position != position:
+                entry.seq.queue_position = position
+                self._on_events([Queued(entry.seq.seq_id, position)])
+
+
+def sentence_for(error: Exception) -> str:
+    """What to tell the visitor whose turn failed; `spaces` raises errors with a title."""
+    title, message = getattr(error, "title", ""), str(getattr(error, "message", error)).strip()
+    if "quota" in title or "credits" in title:
+        return f"the GPU time that Hugging Face lends you is spent for now. {message}"
+    if "queue" in title or "client" in title:
+        return f"Hugging Face has no GPU to lend at the moment; please try again. {message}"
+    return "the GPU was taken away before the reply was complete; please try again"
