@@ -35,7 +35,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),
-    "ops": ({"errors", "ops"}, {"torch", "triton", "numba", "llvmlite", "numpy"}),
+    "ops": ({"errors", "ops"}, {"torch", "triton", "numba", "llvmlite", "numpy", "bitsandbytes"}),
     "model": (
         {*VOCABULARY, "settings", "model", "ops"},
         {"torch", "transformers", "huggingface_hub", "httpx"},

@@ -190,9 +190,26 @@ def test_the_original_format_of_mamba_points_to_the_converted_one(folder):
     assert "use its -hf version" in refusal(folder)
 
 
-def test_quantised_checkpoints_are_refused_for_now(folder):
-    edit_config(folder, quantization_config={"quant_method": "bitsandbytes"})
-    assert "is quantised (bitsandbytes)" in refusal(folder)
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        (
+            {
+                "quant_method": "bitsandbytes",
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "int4",
+            },
+            "bitsandbytes",
+        ),
+    ],
+)
+def test_checkpoints_quantised_otherwise_than_in_4_bits_of_bitsandbytes_are_refused(
+    folder, config, method
+):
+    edit_config(folder, quantization_config=config)
+    assert f"is quantised ({method}, not to nf4 or fp4)" in refusal(folder)
 
 
 def test_a_null_for_the_quantisation_means_none(folder):

@@ -21,6 +21,7 @@ FAMILIES: dict[str, Family] = {
 }
 DEFAULT_MIXER_NORM_EPS = 1e-6  # of checkpoints that do not say, the published 7B among them
 SSM_STATE_BYTES = 4  # per number, always fp32
+BLOCK_4BIT = 64  # numbers
 KV_BYTES = 2  # per number of an attention model's cache in bf16
 
 
@@ -91,6 +92,16 @@ class ModelConfig:
         layer = self._matrix_parameters_per_layer() + vectors + biases
         tables = self._table_parameters() * (1 if self.tie_word_embeddings else 2)
         return self.num_layers * layer + tables + h
+
+    def bytes_in_4bit(self, dtype_bytes: int, *, is_double: bool) -> int:
+        """All weights with the layers' matrices in 4 bits. A block of 64 numbers has a magnitude of
+        4 bytes; or of one, and 256 blocks another of 4.
+        """
+        matrices = self.num_layers * self._matrix_parameters_per_layer()
+        num_blocks = matrices // BLOCK_4BIT
+        magnitudes = num_blocks + num_blocks // 256 * 4 if is_double else num_blocks * 4
+        full = (self.num_parameters() - matrices) * dtype_bytes
+        return full + matrices // 2 + magnitudes
 
     def _matrix_parameters_per_layer(self) -> int:
         h, d, n, r = self.hidden_size, self.d_inner, self.d_state, self.dt_rank

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.linear import Linear
 from falcon_mamba_app.ops import Ops, total
 
 
@@ -50,20 +51,6 @@ class RMSNorm(nn.Module):
         return self._ops.add_rms_norm(hidden, addends, *settings)
 
 
-class Linear(nn.Linear):
-    def __init__(self, num_inputs: int, num_outputs: int, ops: Ops, *, bias: bool = False) -> None:
-        super().__init__(num_inputs, num_outputs, bias=bias)
-        self._ops = ops
-
-    def forward(self, x: Tensor, *, is_step: bool) -> Tensor:  # type: ignore[override]
-        """(t, inputs) → (t, outputs)."""
-        return self._ops.linear_for(is_step=is_step)(x, self.weight, self.bias)
-
-    def addends(self, x: Tensor, *, is_step: bool) -> Tensor:
-        """(t, inputs) → (a, t, outputs), whose sum over a is the product."""
-        return self._ops.linear_addends(x, self.weight, self.bias, is_step=is_step)
-
-
 class Mixer(nn.Module):
     """The selective state-space block: gate, short convolution, scan, projection."""
 
@@ -96,7 +83,7 @@ class Mixer(nn.Module):
         x = self._conv(x, conv_states, batch)
         dt, B, C = self._project(x, is_step=is_step)
         # dt_proj's bias is added in the scan, in fp32.
-        dt = self._ops.linear_for(is_step=is_step)(dt, self.dt_proj.weight, None)
+        dt = self.dt_proj.without_bias(dt, is_step=is_step)
         y = self._scan(x, dt, B, C, z, ssm_states, batch)
         return self.out_proj.addends(y, is_step=is_step)
 

@@ -24,6 +24,13 @@ from transformers.utils import logging as transformers_logging
 from falcon_mamba_app.errors import CheckpointError, InvalidRequest
 from falcon_mamba_app.model import hub
 from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.linear import weights_bytes
+from falcon_mamba_app.model.loading_4bit import (
+    quantize_while_reading,
+    refuse_without_library,
+    take_over_4bit,
+)
+from falcon_mamba_app.model.quantization import Quantization
 from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.protocol import SamplingParams
 
@@ -72,20 +79,26 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     make_model: Callable[[ModelConfig], nn.Module],
+    quantization: Quantization | None = None,
     on_progress: OnProgress = lambda share, what: None,
 ) -> nn.Module:
     """The checkpoint's weights in the modules of `make_model`, on `device`, ready to run.
 
     `on_progress` is told a share from 0 to 1 of the step at hand, and its name. All matrices are
-    in `dtype`; A_log and D in fp32. A model with a `prepare` method has it called at the end.
-    Raises CheckpointError.
+    in `dtype`, or in 4 bits, quantised one by one as they are read unless the checkpoint holds them
+    so; A_log and D are in fp32. A model with a `prepare` method has it called at the end. Raises
+    CheckpointError.
     """
     started = time.perf_counter()
+    if quantization is not None:
+        refuse_without_library(checkpoint, device)
     _fetch_weights(checkpoint, on_progress)
-    source = _read_weights(checkpoint, device=device, dtype=dtype, on_progress=on_progress)
+    source = _read_weights(
+        checkpoint, quantization, device=device, dtype=dtype, on_progress=on_progress
+    )
     with torch.device("meta"):
         model = make_model(checkpoint.config)
-    _take_over(model, source, checkpoint)
+    _take_over(model, source, checkpoint, dtype)
     prepare = getattr(model, "prepare", None)
     if prepare is not None:
         prepare()
@@ -94,11 +107,6 @@ def load_model(
     num_bytes = weights_bytes(model)
     logger.info("loaded %s, %.2f GB in %.1f s", checkpoint.id, num_bytes / 1e9, seconds)
     return model
-
-
-def weights_bytes(model: nn.Module) -> int:
-    """Of all parameters; a tied head counts once."""
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 
 def _fetch_weights(checkpoint: Checkpoint, on_progress: OnProgress) -> None:
@@ -110,7 +118,12 @@ def _fetch_weights(checkpoint: Checkpoint, on_progress: OnProgress) -> None:
 
 
 def _read_weights(
-    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, on_progress: OnProgress
+    checkpoint: Checkpoint,
+    quantization: Quantization | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: OnProgress,
 ) -> Any:
     """transformers' own module with every weight in place. Raises CheckpointError."""
     model_class = _class_that_keeps_fp32(checkpoint)
@@ -119,6 +132,7 @@ def _read_weights(
             model, report = model_class.from_pretrained(
                 checkpoint.folder,
                 dtype=dtype,
+                quantization_config=quantize_while_reading(quantization, dtype),
                 device_map={"": device},
                 use_safetensors=True,
                 local_files_only=True,
@@ -169,9 +183,18 @@ def _refuse_incomplete(report: Mapping[str, Any], checkpoint: Checkpoint) -> Non
         )
 
 
-def _take_over(model: Any, source: nn.Module, checkpoint: Checkpoint) -> None:
-    """Give `model` the tensors of `source` themselves, and tie the head again where it is tied."""
-    result = model.load_state_dict(source.state_dict(), assign=True, strict=False)
+def _take_over(model: Any, source: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    """Give `model` the tensors of `source` themselves, and tie the head again where it is tied.
+
+    Of a checkpoint in 4 bits transformers leaves the rest as it is stored; it is converted here.
+    """
+    in_4bit = take_over_4bit(model, source, checkpoint)
+    weights = {
+        key: tensor.to(torch.float32 if key.split(".")[-1] in FP32_PARAMETERS else dtype)
+        for key, tensor in source.state_dict().items()
+        if not key.startswith(in_4bit)
+    }
+    result = model.load_state_dict(weights, assign=True, strict=False)
     assert not result.missing_keys, f"our modules need {result.missing_keys}"
     assert not result.unexpected_keys, f"our modules lack {result.unexpected_keys}"
     if checkpoint.config.tie_word_embeddings:

@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model import hub
 from falcon_mamba_app.model.config import FAMILIES, ModelConfig
+from falcon_mamba_app.model.quantization import Quantization, stored_quantization
 from falcon_mamba_app.settings import ModelSettings
 
 BUNDLED = "nano"
@@ -40,6 +41,8 @@ KNOWN_MODELS = {
     for model in (
         KnownModel("falcon-mamba-7b", "tiiuae/falcon-mamba-7b", 8_192),
         KnownModel("falcon-mamba-7b-instruct", "tiiuae/falcon-mamba-7b-instruct", 8_192),
+        KnownModel("falcon-mamba-7b-4bit", "tiiuae/falcon-mamba-7b-4bit", 8_192),
+        KnownModel("falcon-mamba-7b-instruct-4bit", "tiiuae/falcon-mamba-7b-instruct-4bit", 8_192),
         KnownModel("falcon3-mamba-7b-base", "tiiuae/Falcon3-Mamba-7B-Base", 32_768),
         KnownModel("falcon3-mamba-7b-instruct", "tiiuae/Falcon3-Mamba-7B-Instruct", 32_768),
         KnownModel("mamba-130m", "state-spaces/mamba-130m-hf", 2_048),
@@ -69,6 +72,7 @@ class Checkpoint:
     commit: str | None = None
     missing_weights: tuple[hub.RemoteFile, ...] = ()
     trained_context_tokens: int | None = None
+    quantization: Quantization | None = None  # as the files are
 
 
 def resolve(model: str, *, has_cuda: bool) -> str:
@@ -113,7 +117,7 @@ def _locate_folder(folder: Path) -> Checkpoint:
     name = BUNDLED if is_bundled else folder.resolve().name
     if not folder.is_dir():
         raise CheckpointError(f"--model {folder}: there is no such folder")
-    config = _read_config(folder, str(folder))
+    config, quantization = _read_config(folder, str(folder))
     weight_files = _weight_files(folder, str(folder))
     absent = [file for file in weight_files if not (folder / file).is_file()]
     if absent:
@@ -129,12 +133,13 @@ def _locate_folder(folder: Path) -> Checkpoint:
         has_chat_template=_has_chat_template(folder, str(folder)),
         is_bundled=is_bundled,
         trained_context_tokens=BUNDLED_CONTEXT_TOKENS if is_bundled else None,
+        quantization=quantization,
     )
 
 
 def _locate_on_hub(hub_id: str, revision: str | None) -> Checkpoint:
     repository = hub.fetch_small_files(hub_id, revision)
-    config = _read_config(repository.folder, hub_id)
+    config, quantization = _read_config(repository.folder, hub_id)
     weight_files = _weight_files(repository.folder, hub_id, remote=repository.remote_names)
     missing = hub.missing_files(repository, weight_files)
     hub.check_disk_space(hub_id, missing)
@@ -149,17 +154,19 @@ def _locate_on_hub(hub_id: str, revision: str | None) -> Checkpoint:
         commit=repository.commit,
         missing_weights=missing,
         trained_context_tokens=contexts.get(hub_id),
+        quantization=quantization,
     )
 
 
-def _read_config(folder: Path, name: str) -> ModelConfig:
+def _read_config(folder: Path, name: str) -> tuple[ModelConfig, Quantization | None]:
     raw = _read_json(folder / "config.json", name)
     _refuse_foreign(raw, name)
+    quantization = stored_quantization(raw.get("quantization_config"), name)
     try:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers validates with exceptions of several trees
         raise CheckpointError(f"{name}: config.json is not valid: {_one_line(error)}") from error
-    return ModelConfig.from_transformers(config)
+    return ModelConfig.from_transformers(config), quantization
 
 
 def _refuse_foreign(raw: dict[str, Any], name: str) -> None:
@@ -176,14 +183,6 @@ def _refuse_foreign(raw: dict[str, Any], name: str) -> None:
         is_named = isinstance(architecture, str) and architecture
         what = f"is a {architecture}" if is_named else "names no architecture in config.json"
         raise CheckpointError(f"{name} {what}; this app runs Mamba-1 models: {', '.join(FAMILIES)}")
-    quantization = raw.get("quantization_config")
-    if quantization is not None:
-        is_told = isinstance(quantization, dict)
-        method = quantization.get("quant_method", "unknown") if is_told else "unknown"
-        raise CheckpointError(
-            f"{name} is quantised ({method}); this app runs float32, bfloat16 and float16"
-            " checkpoints, so use the model it was made from"
-        )
 
 
 def _weight_files(

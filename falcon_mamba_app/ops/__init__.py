@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_mamba_app.ops.sampling import sample
+from falcon_mamba_app.ops.weight_4bit import Weight4bit, dequantize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Ops:
     scan_prefill(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, query_starts)
     scan_step(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots)
     sample(logits, params), stated in `sampling.py`
+    dequantize(weight, dtype), stated in `weight_4bit.py`
 
     The methods are composed of these; an implementation may do better by overriding them.
     """
@@ -45,6 +47,7 @@ class Ops:
     linear: Callable[..., Tensor] = F.linear
     linear_step: Callable[..., Tensor] | None = None  # of a decode step; None: as any other
     sample: Callable[..., Tensor] = sample
+    dequantize: Callable[..., Tensor] = dequantize
 
     def linear_for(self, *, is_step: bool) -> Callable[..., Tensor]:
         """The product for the rows of a decode step, or for tokens of prompts."""
@@ -59,6 +62,21 @@ class Ops:
         shares, no pass of its own is spent on adding them up.
         """
         return self.linear_for(is_step=is_step)(x, weight, bias).unsqueeze(0)
+
+    def linear_4bit(
+        self, x: Tensor, weight: Weight4bit, bias: Tensor | None, *, is_step: bool
+    ) -> Tensor:
+        """`linear` of a quantised matrix in its compute dtype, in x's dtype again."""
+        dtype = weight.compute_dtype
+        dense = self.dequantize(weight, dtype)
+        bias = None if bias is None else bias.to(dtype)
+        return self.linear_for(is_step=is_step)(x.to(dtype), dense, bias).to(x.dtype)
+
+    def linear_4bit_addends(
+        self, x: Tensor, weight: Weight4bit, bias: Tensor | None, *, is_step: bool
+    ) -> Tensor:
+        """`linear_addends` of a quantised matrix."""
+        return self.linear_4bit(x, weight, bias, is_step=is_step).unsqueeze(0)
 
     def add_rms_norm(
         self, hidden: Tensor, addends: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype

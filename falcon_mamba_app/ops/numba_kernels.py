@@ -21,6 +21,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops import numba_compiled as kernels
+from falcon_mamba_app.ops.bitsandbytes_4bit import dequantize
 from falcon_mamba_app.ops.numba_sample import sample
 
 logger = logging.getLogger(__name__)
@@ -259,6 +260,7 @@ NUMBA = Ops(
     name="numba",
     linear=linear,
     linear_step=linear_step,
+    dequantize=dequantize,
     sample=sample,
     rms_norm=rms_norm,
     conv_prefill=conv_prefill,

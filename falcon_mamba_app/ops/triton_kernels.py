@@ -8,7 +8,7 @@ are those with which `benchmarks/kernels.py` was fastest on an H100.
 
 from __future__ import annotations
 
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops import Ops, triton_4bit
 from falcon_mamba_app.ops.triton_conv import conv_prefill, conv_step
 from falcon_mamba_app.ops.triton_linear import linear, linear_addends
 from falcon_mamba_app.ops.triton_norm import add_rms_norm, rms_norm, split_rms_norm
@@ -20,6 +20,8 @@ class _FusedOps(Ops):
     """What `Ops` composes, as one kernel each."""
 
     linear_addends = staticmethod(linear_addends)
+    linear_4bit = staticmethod(triton_4bit.linear)
+    linear_4bit_addends = staticmethod(triton_4bit.linear_addends)
     add_rms_norm = staticmethod(add_rms_norm)
     split_rms_norm = staticmethod(split_rms_norm)
 
@@ -27,6 +29,7 @@ class _FusedOps(Ops):
 TRITON = _FusedOps(
     name="triton",
     linear=linear,
+    dequantize=triton_4bit.dequantize,
     rms_norm=rms_norm,
     conv_prefill=conv_prefill,
     conv_step=conv_step,

@@ -15,16 +15,12 @@ from falcon_mamba_app.engine.snapshot_file import fingerprint
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.model.loading import (
-    GenerationDefaults,
-    choose_dtype,
-    load_model,
-    weights_bytes,
-)
-from falcon_mamba_app.model.registry import Checkpoint
+from falcon_mamba_app.model.linear import weights_bytes
+from falcon_mamba_app.model.loading import GenerationDefaults, choose_dtype, load_model
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
+from falcon_mamba_app.service.placement import Placement
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -43,7 +39,7 @@ class Loader:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        placement: Placement,
         defaults: GenerationDefaults,
         model: ModelSettings,
         limits: EngineSettings,
@@ -53,7 +49,8 @@ class Loader:
         """Raises SettingsError for a device or kernels that are not to be had here."""
         if model.device == "cuda" and not has_cuda:
             raise SettingsError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
-        self._checkpoint, self._defaults, self._limits = checkpoint, defaults, limits
+        self._checkpoint, self._quantization = placement.checkpoint, placement.quantization
+        self._defaults, self._limits = defaults, limits
         self._device = torch.device("cuda" if has_cuda else "cpu")
         self.dtype = choose_dtype(model.dtype, self._device)
         if self.dtype == torch.float16 and not has_cuda:
@@ -80,6 +77,7 @@ class Loader:
             device=device,
             dtype=self.dtype,
             make_model=lambda config: FalconMamba(config, ops),
+            quantization=self._quantization,
             on_progress=self._on_progress,
         )
         assert isinstance(model, FalconMamba), type(model)
@@ -101,9 +99,10 @@ class Loader:
             max_snapshot_bytes=self._limits.snapshot_bytes,
         )
         logger.info(
-            "%s runs in %s on %s with %s kernels",
+            "%s runs in %s (%.2f GB) on %s with %s kernels",
             self._checkpoint.id,
-            self.model_info.dtype,
+            ", ".join(filter(None, (self.model_info.quantization, self.model_info.dtype))),
+            weights_bytes(model) / 1e9,
             self.model_info.device,
             self._ops.name,
         )
@@ -123,6 +122,7 @@ class Loader:
             dtype=str(self.dtype).removeprefix("torch."),
             device=_device_name(self._device, self._limits.threads),
             kernels=self._ops.name,
+            quantization=self._quantization.describe() if self._quantization else None,
             state_bytes=config.state_bytes(self.dtype.itemsize),
             kv_bytes_per_token=config.kv_bytes_per_token(),
             trained_context_tokens=self._checkpoint.trained_context_tokens,

@@ -33,7 +33,7 @@ from falcon_mamba_app.errors import (
     PromptTooLong,
 )
 from falcon_mamba_app.model.loading import load_generation_defaults, load_tokenizer
-from falcon_mamba_app.model.registry import Checkpoint, locate
+from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.protocol import (
     GenerationEvent,
     GenerationRequest,
@@ -42,6 +42,7 @@ from falcon_mamba_app.protocol import (
 )
 from falcon_mamba_app.service.figures import Counters, process_memory
 from falcon_mamba_app.service.loader import Loader
+from falcon_mamba_app.service.placement import place
 from falcon_mamba_app.service.stream import Stream
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.text.chat import PromptEncoder
@@ -61,7 +62,8 @@ class LocalService:
         """Find and check the checkpoint; load nothing. Raises CheckpointError, SettingsError."""
         has_cuda = model.device != "cpu" and torch.cuda.is_available()
         self._limits = engine = engine.on(has_gpu=has_cuda)
-        self._checkpoint: Checkpoint = locate(model, has_cuda=has_cuda)
+        placement = place(model, engine, has_cuda=has_cuda)
+        self._checkpoint: Checkpoint = placement.checkpoint
         tokenizer = load_tokenizer(self._checkpoint)
         self._defaults = load_generation_defaults(self._checkpoint, tokenizer)
         self._reply_log = ReplyLog()
@@ -77,7 +79,7 @@ class LocalService:
             {end_of_turn} if end_of_turn is not None else set()
         )
         self._loader = Loader(
-            self._checkpoint,
+            placement,
             replace(self._defaults, eos_token_ids=end_ids),
             model,
             engine,

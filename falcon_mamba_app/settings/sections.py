@@ -42,6 +42,16 @@ class ModelSettings:
         "precision of weights and activations",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
+    quantization: str = option(
+        "auto",
+        "4-bit matrices through bitsandbytes; auto: as stored, else none where it fits, else nf4",
+        choices=("auto", "none", "nf4", "fp4"),
+    )
+    double_quantization: str = option(
+        "auto",
+        "also quantise the 4-bit blocks' scales; auto: as stored, else off",
+        choices=("auto", "on", "off"),
+    )
     kernels: str = option(
         "auto",
         "implementation of the recurrence: numba on the CPU, triton on a GPU, reference on both",

@@ -1,0 +1,75 @@
+"""The matrix products of the model, over matrices in full or in 4 bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops.weight_4bit import Weight4bit
+
+
+class Linear(nn.Linear):
+    """A matrix in full precision, named by the checkpoint's keys."""
+
+    def __init__(self, num_inputs: int, num_outputs: int, ops: Ops, *, bias: bool = False) -> None:
+        super().__init__(num_inputs, num_outputs, bias=bias)
+        self._ops = ops
+
+    def forward(self, x: Tensor, *, is_step: bool) -> Tensor:  # type: ignore[override]
+        """(t, inputs) → (t, outputs)."""
+        return self._ops.linear_for(is_step=is_step)(x, self.weight, self.bias)
+
+    def without_bias(self, x: Tensor, *, is_step: bool) -> Tensor:
+        return self._ops.linear_for(is_step=is_step)(x, self.weight, None)
+
+    def addends(self, x: Tensor, *, is_step: bool) -> Tensor:
+        """(t, inputs) → (a, t, outputs), whose sum over a is the product."""
+        return self._ops.linear_addends(x, self.weight, self.bias, is_step=is_step)
+
+    def in_4bit(self, weight: Weight4bit, bias: Tensor | None) -> Linear4bit:
+        """What takes this module's place once its matrix is quantised."""
+        assert weight.shape == (self.out_features, self.in_features), weight.shape
+        return Linear4bit(weight, bias, self._ops)
+
+
+class Linear4bit(nn.Module):
+    """`Linear` over a matrix in 4 bits."""
+
+    def __init__(self, weight: Weight4bit, bias: Tensor | None, ops: Ops) -> None:
+        super().__init__()
+        self.weight, self._ops = weight, ops
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor, *, is_step: bool) -> Tensor:
+        return self._ops.linear_4bit(x, self.weight, self.bias, is_step=is_step)
+
+    def without_bias(self, x: Tensor, *, is_step: bool) -> Tensor:
+        return self._ops.linear_4bit(x, self.weight, None, is_step=is_step)
+
+    def addends(self, x: Tensor, *, is_step: bool) -> Tensor:
+        return self._ops.linear_4bit_addends(x, self.weight, self.bias, is_step=is_step)
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """Of all weights as they are held; a tied head counts once."""
+    full = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    packed = sum(m.weight.nbytes for m in model.modules() if isinstance(m, Linear4bit))
+    return full + packed
+
+
+def quantize_(model: nn.Module, *, kind: str, is_double: bool, compute_dtype: torch.dtype) -> None:
+    """Put the matrices of the layers into 4 bits, one after the other; head and table stay."""
+    from falcon_mamba_app.ops.bitsandbytes_4bit import quantize
+
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) and ".mixer." in name
+    ]
+    for name, module in layers:
+        weight = quantize(
+            module.weight.data, kind=kind, is_double=is_double, compute_dtype=compute_dtype
+        )
+        bias = None if module.bias is None else module.bias.data
+        model.set_submodule(name, module.in_4bit(weight, bias))

@@ -1,0 +1,148 @@
+"""Products with matrices in bitsandbytes' 4-bit storage, read as it lies.
+
+A card multiplies far more than it reads, so what 4 bits save in reading must not be spent again on
+decoding them. Each lane of a warp holds one of the 16 code values, and a shuffle, which takes the
+low bits of its index and ignores the rest, looks eight numbers of a word up with a shift each and
+no mask. One row is summed in fp32 with the unrounded code values. A few rows go through the matrix
+units, each weight rounded once, as `dequantize_4bit` rounds it. Many rows, and what these kernels
+do not serve, multiply one dequantised matrix, which is gone before the next is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+
+from falcon_mamba_app.ops.bitsandbytes_4bit import dequantize as library_dequantize
+from falcon_mamba_app.ops.triton_4bit_kernels import dequantize_kernel, row_kernel, rows_kernel
+from falcon_mamba_app.ops.triton_overlap import OVERLAPPED
+from falcon_mamba_app.ops.weight_4bit import Weight4bit
+
+BLOCK = 64  # numbers that share a magnitude; what bitsandbytes makes unless told otherwise
+MAX_ROWS = 64
+DEQUANTIZED_WORDS = 1024  # of one program
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def linear(x: Tensor, weight: Weight4bit, bias: Tensor | None, *, is_step: bool = True) -> Tensor:
+    """`Ops.linear_4bit`: only the number of rows decides how, not whether they are a step's."""
+    if not _is_ours(x, weight):
+        return _dense_product(x, weight, bias)
+    y = _product(x, weight, num_addends=1, out_dtype=x.dtype)[0]
+    return y if bias is None else y.add_(bias)
+
+
+def linear_addends(
+    x: Tensor, weight: Weight4bit, bias: Tensor | None, *, is_step: bool = True
+) -> Tensor:
+    """`Ops.linear_4bit_addends`: a matrix of few outputs is read by more programs than it has
+    tiles.
+    """
+    if bias is not None or not _is_ours(x, weight):
+        return linear(x, weight, bias).unsqueeze(0)
+    num_addends = 1 if _takes_one_row(x, weight) else _num_addends(*weight.shape)
+    return _product(x, weight, num_addends=num_addends, out_dtype=torch.float32)
+
+
+def dequantize(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
+    """`weight_4bit.dequantize`; odd blocks by the library."""
+    if weight.blocksize != BLOCK or weight.packed.numel() % (BLOCK // 2):
+        return library_dequantize(weight, dtype)
+    num_words = weight.packed.numel() // 4
+    y = torch.empty(weight.shape, dtype=dtype, device=weight.packed.device)
+    dequantize_kernel[(triton.cdiv(num_words, DEQUANTIZED_WORDS),)](
+        *_storage(weight), y, num_words, DEQUANTIZED_WORDS, num_warps=4
+    )
+    return y
+
+
+def _dense_product(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
+    """Through one dequantised matrix; the allocator hands its memory to the next one."""
+    dtype = weight.compute_dtype
+    dense = dequantize(weight, dtype)
+    return F.linear(x.to(dtype), dense, None if bias is None else bias.to(dtype)).to(x.dtype)
+
+
+def _is_ours(x: Tensor, weight: Weight4bit) -> bool:
+    """Few rows, of sizes that make whole tiles, and precisions that the kernels keep."""
+    fits = weight.blocksize == BLOCK and weight.shape[1] % BLOCK == 0 and len(x) <= MAX_ROWS
+    return fits and (_takes_one_row(x, weight) or x.dtype in HALVES)
+
+
+def _takes_one_row(x: Tensor, weight: Weight4bit) -> bool:
+    """One row whose inputs are shared out evenly among the lanes of some warps."""
+    num_outputs, num_inputs = weight.shape
+    is_even = num_inputs & (num_inputs - 1) == 0 and 256 <= num_inputs <= 16_384
+    return len(x) == 1 and is_even and num_outputs % _row_tile(*weight.shape).outputs == 0
+
+
+def _product(x: Tensor, weight: Weight4bit, *, num_addends: int, out_dtype: torch.dtype) -> Tensor:
+    """(num_addends, t, o)"""
+    assert x.stride(1) == 1, x.stride()
+    (num_outputs, num_inputs), num_rows = weight.shape, len(x)
+    y = torch.empty((num_addends, num_rows, num_outputs), dtype=out_dtype, device=x.device)
+    if _takes_one_row(x, weight):
+        one = _row_tile(num_outputs, num_inputs)
+        rounds = 1 if num_outputs % (one.outputs * one.rounds) else one.rounds
+        row_kernel[(num_outputs // (one.outputs * rounds),)](
+            x, *_storage(weight), y, num_inputs, one.outputs, rounds,
+            num_warps=one.warps, **OVERLAPPED,
+        )  # fmt: skip
+        return y
+    tile = _tile(num_outputs, num_inputs, num_addends, num_rows)
+    rows_kernel[(triton.cdiv(num_outputs, tile.outputs), num_addends)](
+        x, *_storage(weight), y, num_rows, x.stride(0), num_outputs, num_inputs, num_addends,
+        max(16, triton.next_power_of_2(num_rows)), tile.outputs, tile.blocks, tile.stages,
+        weight.compute_dtype == torch.float32, num_warps=tile.warps, **OVERLAPPED,
+    )  # fmt: skip
+    return y
+
+
+def _storage(weight: Weight4bit) -> tuple[Tensor | None, ...]:
+    """What a kernel reads, in the order of its parameters."""
+    words, nested = weight.packed.view(torch.int32), weight.nested
+    if nested is None:
+        return words, weight.absmax, weight.code, None, None, None
+    return words, weight.absmax, weight.code, nested.code, nested.scale, nested.offset
+
+
+@dataclass(frozen=True, slots=True)
+class RowTile:
+    outputs: int  # at a time, while the next are on their way
+    rounds: int
+    warps: int
+
+
+def _row_tile(num_outputs: int, num_inputs: int) -> RowTile:
+    """A lane of each row has 32 numbers, or 8 of a short one."""
+    if num_inputs < 1024:
+        return RowTile(outputs=32, rounds=2, warps=4)
+    warps = num_inputs // 1024
+    if num_outputs < 1024:
+        return RowTile(outputs=2, rounds=1, warps=warps)
+    return RowTile(outputs=4, rounds=16 if num_outputs >= 16384 else 4, warps=warps)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    outputs: int
+    blocks: int  # of BLOCK inputs
+    stages: int
+    warps: int
+
+
+def _tile(num_outputs: int, num_inputs: int, num_addends: int, num_rows: int) -> Tile:
+    blocks = num_inputs // BLOCK // num_addends
+    return Tile(outputs=64, blocks=2 if blocks % 2 == 0 else 1, stages=3, warps=4)
+
+
+def _num_addends(num_outputs: int, num_inputs: int) -> int:
+    """So many that 7B's tiles occupy 128 to 256 programs; an H100 runs 132 at a time."""
+    blocks = num_inputs // BLOCK
+    if num_outputs >= 8192 or num_inputs < 1024:
+        return 1
+    return min(4 if num_outputs >= 1024 else 32, blocks & -blocks)

@@ -1,0 +1,212 @@
+"""The kernels behind `triton_4bit`, which says how they decode.
+
+They share their first arguments: the tensors of bitsandbytes' storage, of which the last three
+belong to double quantisation and are None without it. A block is 64 numbers: 8 words of 32 bits.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from falcon_mamba_app.ops.triton_overlap import start_next, wait_for_inputs
+
+# Shuffles exist on NVIDIA's cards alone; elsewhere the code values are looked up in memory.
+_CAN_SHUFFLE = tl.constexpr(torch.cuda.is_available() and torch.version.cuda is not None)
+
+
+@triton.jit
+def row_kernel(
+    x_ptr,
+    packed_ptr,
+    absmax_ptr,
+    code_ptr,
+    nested_code_ptr,
+    nested_scale_ptr,
+    offset_ptr,
+    y_ptr,
+    num_inputs: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    ROUNDS: tl.constexpr,
+):
+    """ROUNDS times OUTPUTS rows of the matrix, whose inputs are spread over the program's lanes: a
+    lane keeps its part of x in registers, and sums 8 products of a word, then 8 words of a block.
+    """
+    start_next()
+    BLOCKS: tl.constexpr = num_inputs // 64
+    WORDS: tl.constexpr = num_inputs // 8
+    outputs = tl.program_id(0).to(tl.int64) * (OUTPUTS * ROUNDS) + tl.arange(0, OUTPUTS)
+    packed_ptrs = packed_ptr + outputs[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
+    blocks = outputs[:, None] * BLOCKS + tl.arange(0, BLOCKS)[None, :]
+    table = _table(code_ptr, packed_ptrs)
+    # The first weights are on their way while the kernel ahead ends.
+    next_words = tl.load(packed_ptrs, eviction_policy="evict_first")
+    next_absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
+    wait_for_inputs()
+    x = tl.load(x_ptr + tl.arange(0, num_inputs)).to(tl.float32)
+    even, odd = tl.split(x.reshape(WORDS, 2, 2, 2))
+    x04, x26 = tl.split(even)
+    x15, x37 = tl.split(odd)
+    x0, x4 = tl.split(x04)
+    x1, x5 = tl.split(x15)
+    x2, x6 = tl.split(x26)
+    x3, x7 = tl.split(x37)
+    for i in tl.range(0, ROUNDS):
+        words, absmax = next_words, next_absmax
+        ahead = tl.minimum(i + 1, ROUNDS - 1) * OUTPUTS
+        next_words = tl.load(packed_ptrs + ahead * WORDS, eviction_policy="evict_first")
+        next_absmax = _absmax(
+            absmax_ptr, blocks + ahead * BLOCKS, nested_code_ptr, nested_scale_ptr, offset_ptr
+        )
+        sums = _lookup(table, words, 4) * x0[None, :]
+        sums += _lookup(table, words, 0) * x1[None, :]
+        sums += _lookup(table, words, 12) * x2[None, :]
+        sums += _lookup(table, words, 8) * x3[None, :]
+        sums += _lookup(table, words, 20) * x4[None, :]
+        sums += _lookup(table, words, 16) * x5[None, :]
+        sums += _lookup(table, words, 28) * x6[None, :]
+        sums += _lookup(table, words, 24) * x7[None, :]
+        sums = tl.sum(sums.reshape(OUTPUTS, BLOCKS, 8), axis=2) * absmax
+        tl.store(y_ptr + outputs + i * OUTPUTS, tl.sum(sums, axis=1))
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def rows_kernel(
+    x_ptr,
+    packed_ptr,
+    absmax_ptr,
+    code_ptr,
+    nested_code_ptr,
+    nested_scale_ptr,
+    offset_ptr,
+    y_ptr,
+    num_rows,
+    x_stride,
+    num_outputs: tl.constexpr,
+    num_inputs: tl.constexpr,
+    NUM_ADDENDS: tl.constexpr,
+    ROWS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    STAGES: tl.constexpr,
+    IS_FP32: tl.constexpr,
+):
+    """One tile of outputs of one addend, which is the product over its share of the inputs."""
+    start_next()
+    WORDS: tl.constexpr = BLOCKS * 8
+    blocks_of_row: tl.constexpr = num_inputs // 64
+    length: tl.constexpr = blocks_of_row // NUM_ADDENDS
+    addend = tl.program_id(1)
+    outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    rows, inputs = tl.arange(0, ROWS), addend * length * 64 + tl.arange(0, BLOCKS * 64)
+    has_output, has_row = outputs < num_outputs, rows < num_rows
+    # Past the last output the last one is read again: no mask in the way of wide copies.
+    firsts = tl.minimum(outputs, num_outputs - 1).to(tl.int64) * blocks_of_row + addend * length
+    packed_ptrs = packed_ptr + firsts[:, None] * 8 + tl.arange(0, WORDS)[None, :]
+    blocks = firsts[:, None] + tl.arange(0, BLOCKS)[None, :]
+    x_ptrs = x_ptr + rows[None, :] * x_stride + inputs[:, None]
+    table = _table(code_ptr, packed_ptrs)
+    total = tl.zeros((OUTPUTS, ROWS), tl.float32)
+    wait_for_inputs()
+    for start in tl.range(0, length, BLOCKS, num_stages=STAGES):
+        words = tl.load(packed_ptrs + start * 8, eviction_policy="evict_first")
+        absmax = _absmax(absmax_ptr, blocks + start, nested_code_ptr, nested_scale_ptr, offset_ptr)
+        x = tl.load(x_ptrs + start * 64, mask=has_row[None, :], other=0.0)
+        values = _unpacked(table, words).reshape(OUTPUTS, BLOCKS, 64) * absmax[:, :, None]
+        values = values.reshape(OUTPUTS, BLOCKS * 64)
+        weight = values.to(x.dtype)
+        total = tl.dot(weight, x, total)
+        if IS_FP32:  # what rounding took from the weights; x loses nothing
+            total = tl.dot((values - weight.to(tl.float32)).to(x.dtype), x, total)
+    cells = (addend * num_rows + rows)[None, :].to(tl.int64) * num_outputs + outputs[:, None]
+    tl.store(y_ptr + cells, total, mask=has_row[None, :] & has_output[:, None])
+
+
+@triton.jit
+def dequantize_kernel(
+    packed_ptr,
+    absmax_ptr,
+    code_ptr,
+    nested_code_ptr,
+    nested_scale_ptr,
+    offset_ptr,
+    y_ptr,
+    num_words,
+    WORDS: tl.constexpr,
+):
+    """num_words is a multiple of a block's."""
+    first = tl.program_id(0).to(tl.int64) * WORDS
+    words_left = (num_words - first).to(tl.int32)
+    offsets = tl.arange(0, WORDS)
+    packed_ptrs = packed_ptr + first + offsets
+    words = tl.load(packed_ptrs, mask=offsets < words_left, eviction_policy="evict_first")
+    # Past the end the last block's magnitude is read again: no mask for all kernels' sake.
+    blocks = first // 8 + tl.minimum(tl.arange(0, WORDS // 8), words_left // 8 - 1)
+    absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
+    table = _table(code_ptr, packed_ptrs)
+    values = _unpacked(table, words).reshape(WORDS // 8, 64) * absmax[:, None]
+    places = tl.arange(0, WORDS * 8)
+    tl.store(y_ptr + first * 8 + places, values.reshape(WORDS * 8), mask=places < words_left * 8)
+
+
+@triton.jit
+def _unpacked(table, words):
+    """(o, w) words → (o, w, 2, 2, 2) code values in the order of the numbers."""
+    v04 = tl.join(_lookup(table, words, 4), _lookup(table, words, 20))
+    v26 = tl.join(_lookup(table, words, 12), _lookup(table, words, 28))
+    v15 = tl.join(_lookup(table, words, 0), _lookup(table, words, 16))
+    v37 = tl.join(_lookup(table, words, 8), _lookup(table, words, 24))
+    return tl.join(tl.join(v04, v26), tl.join(v15, v37))
+
+
+@triton.jit
+def _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr):
+    """The blocks' largest magnitudes, fp32."""
+    absmax = tl.load(absmax_ptr + blocks)
+    if nested_code_ptr is not None:
+        scale = tl.load(nested_scale_ptr + blocks // 256)
+        absmax = tl.load(nested_code_ptr + absmax.to(tl.int32)) * scale + tl.load(offset_ptr)
+    return absmax
+
+
+@triton.jit
+def _table(code_ptr, like):
+    """What `_lookup` looks up in: lane i's code value i % 16 in a tensor shaped as `like`, whose
+    values are one register; or the code values' address.
+    """
+    if _CAN_SHUFFLE:
+        code = tl.inline_asm_elementwise(
+            """{
+            .reg .u32 lane; .reg .u64 address;
+            mov.u32 lane, %laneid;
+            and.b32 lane, lane, 15;
+            mad.wide.u32 address, lane, 4, $2;
+            ld.global.nc.b32 $0, [address];
+            }""",
+            "=r,r,l",
+            [tl.zeros(like.shape, tl.int32), code_ptr.to(tl.int64)],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
+    else:
+        code = code_ptr
+    return code
+
+
+@triton.jit
+def _lookup(table, words, SHIFT: tl.constexpr):
+    """The code value of four bits of each word."""
+    if _CAN_SHUFFLE:
+        value = tl.inline_asm_elementwise(
+            "shfl.sync.idx.b32 $0, $1, $2, 0x1f, 0xffffffff;",
+            "=r,r,r",
+            [table, words >> SHIFT],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
+    else:
+        value = tl.load(table + ((words >> SHIFT) & 15))
+    return value
