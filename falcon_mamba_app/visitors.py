@@ -134,6 +134,11 @@ class Visitor:
         self._is_exempt = is_exempt
 
     @property
+    def owner(self) -> str:
+        """Whose the API's sessions are. All callers on this machine are one, by any address."""
+        return "" if self._is_exempt and self.name == self._address_name else self.name
+
+    @property
     def max_sessions(self) -> int:
         """How many conversations are kept for the visitor."""
         limit = 0 if self._is_exempt else self._visitors.limits.visitor_max_sessions

@@ -76,6 +76,16 @@ def test_every_option_can_be_set_from_the_environment():
         (["--device", "cpu", "--dtype", "float16"], "float16"),
         (["--device", "cpu", "--kernels", "triton"], "triton"),
         (["positional"], "positional"),
+        (["--session-secret", "short"], "5 characters; at least 16"),
+        (["--trusted-proxies", "10.0.0.0/8,nonsense"], "'nonsense' is no address or network"),
+        (["--trusted-proxies", "10.0.0.1/8"], "no address or network"),
+        (["--cors-origins", "*"], "'*' is no origin, such as https://example.com"),
+        (["--cors-origins", "https://*.example.com"], "no origin"),
+        (["--cors-origins", "https://a.test/path"], "no origin"),
+        (["--frame-ancestors", "https://a.test; script-src *"], "no origin"),
+        (["--max-body-bytes", "1"], "at least 1024"),
+        (["--visitor-max-replies", "-1"], "at least 0"),
+        (["--wrong-keys-per-minute", "0"], "at least 1"),
     ],
 )
 def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
@@ -86,10 +96,17 @@ def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
 
 
 @pytest.mark.parametrize("value", ["", " ", " , "])
-@pytest.mark.parametrize("name", ["API_KEY", "AUTH", "BACKEND_API_KEY"])
+@pytest.mark.parametrize("name", ["API_KEY", "AUTH", "BACKEND_API_KEY", "SESSION_SECRET"])
 def test_an_empty_secret_in_the_environment_is_no_open_door(name, value):
     with pytest.raises(SettingsError, match=f"--{name.lower().replace('_', '-')}: "):
         load_settings(["--backend-url", "http://h"], {f"FALCON_MAMBA_{name}": value})
+
+
+def test_origins_lose_their_last_slash_and_patterns_are_for_frames_only():
+    argv = ["--cors-origins", "https://a.test/, http://b.test:81"]
+    server = load_settings([*argv, "--frame-ancestors", "https://*.a.test"], {}).server
+    assert server.cors_origins == ("https://a.test", "http://b.test:81")
+    assert server.frame_ancestors == ("https://*.a.test",)
 
 
 def test_an_empty_variable_counts_as_not_set():

@@ -94,7 +94,7 @@ class Page:
         self.session_hash = session_hash or secrets.token_hex(6)
         self._client = client
         names = {c["id"]: c["props"].get("elem_id") or c["type"] for c in config["components"]}
-        self._events = {
+        self.events = {
             (names.get(target, "page"), event): dependency["id"]
             for dependency in config["dependencies"]
             for target, event in dependency["targets"]
@@ -102,9 +102,15 @@ class Page:
 
     async def begin(self, component: str, event: str, *data: Any) -> httpx.Response:
         """Let an event happen; the answer names it."""
-        index = self._events[component, event]
+        index = self.events[component, event]
         body = {"data": data, "fn_index": index, "session_hash": self.session_hash}
         return await self._client.post("/gradio_api/queue/join", json=body)
+
+    async def at_once(self, component: str, event: str, *data: Any) -> None:
+        """Let an event happen that does not wait in Gradio's queue."""
+        index = self.events[component, event]
+        body = {"data": data, "fn_index": index, "session_hash": self.session_hash}
+        await self._client.post("/gradio_api/run/predict", json=body)
 
     async def cause(self, component: str, event: str, *data: Any) -> str:
         """Let an event happen and read what the server sends about it, to the end."""

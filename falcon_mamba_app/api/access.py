@@ -1,8 +1,9 @@
 """Who asks, and which session is theirs.
 
-Without configured keys everybody may use the API. A session's id is derived from the API key and
-the caller's prompt_cache_key with a secret, the process's own or the operator's: nobody can guess
-it, and the same prompt_cache_key under two API keys names two sessions.
+Without configured keys everybody may use the API. A session's id is derived from its owner and the
+caller's prompt_cache_key with a secret, the process's own or the operator's: nobody can guess it,
+and the same prompt_cache_key of two owners names two sessions. An owner is an API key; without
+keys, an address.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Access:
         self._secret = session_secret.encode() if session_secret else secrets.token_bytes(32)
 
     def admit(self, request: Request) -> None:
-        """Leave the caller's key and Visitor in the request's state. Raises WrongKey, and
+        """Leave the caller's Visitor in the request's state. Raises WrongKey, and
         TooManyRequests after too many wrong keys from one address.
         """
         visitor: Visitor = getattr(request.state, "visitor", None) or anybody()
@@ -34,12 +35,11 @@ class Access:
         if self._api_keys and authorization:
             visitor.check_attempts()
         try:
-            api_key = self.check(authorization)
+            request.state.visitor = visitor.with_key(self.check(authorization))
         except WrongKey:
             if authorization:
                 visitor.count_wrong_key()
             raise
-        request.state.api_key, request.state.visitor = api_key, visitor.with_key(api_key)
 
     def check(self, authorization: str | None) -> str:
         """The API key that the header carries, "" where none is configured. Raises WrongKey."""
@@ -55,7 +55,7 @@ class Access:
             raise WrongKey("this API key is not known to the server")
         return matches[0]
 
-    def session_id(self, api_key: str, prompt_cache_key: str) -> str:
-        """The session that the caller means."""
-        name = json.dumps([api_key, prompt_cache_key]).encode()
+    def session_id(self, owner: str, prompt_cache_key: str) -> str:
+        """The session that the owner means."""
+        name = json.dumps([owner, prompt_cache_key]).encode()
         return hmac.new(self._secret, name, hashlib.sha256).hexdigest()

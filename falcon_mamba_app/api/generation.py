@@ -72,7 +72,7 @@ class Generation:
     def _session_id(self, request: Request, body: ChatBody | CompletionBody) -> str | None:
         if body.prompt_cache_key is None:
             return None
-        return self._access.session_id(request.state.api_key, body.prompt_cache_key)
+        return self._access.session_id(request.state.visitor.owner, body.prompt_cache_key)
 
     async def _answer(
         self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: _Answer

@@ -1,6 +1,6 @@
 """A session's state over HTTP: take it away as a file, bring it back, forget it.
 
-A session is named as in generation, by `prompt_cache_key` under the caller's API key.
+A session is named as in generation, by its owner and the caller's `prompt_cache_key`.
 """
 
 from __future__ import annotations
@@ -51,4 +51,4 @@ class Sessions:
 
     def _session_id(self, request: Request) -> str:
         key: str = request.path_params["prompt_cache_key"]
-        return self._access.session_id(request.state.api_key, key)
+        return self._access.session_id(request.state.visitor.owner, key)

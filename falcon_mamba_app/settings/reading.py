@@ -36,7 +36,7 @@ def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in options:
             raise SettingsError(f"{variable} is no setting of this app; see python app.py --help")
-        if value or options[name].metadata.get("is_secret"):
+        if value or options[name].metadata["is_secret"]:
             given.setdefault(name, value)
     for name, variable in GRADIO_VARIABLES.items():
         if environment.get(variable):

@@ -23,8 +23,10 @@ from falcon_mamba_app.settings.parsing import (
 )
 
 
-def option(default: Any, help_text: str, **metadata: Any) -> Any:
-    return field(default=default, metadata={"help": help_text, **metadata})
+def option(default: Any, help_text: str, *, is_secret: bool = False, **metadata: Any) -> Any:
+    """One setting. A secret one is in no representation of its section."""
+    metadata = {"help": help_text, "is_secret": is_secret, **metadata}
+    return field(default=default, repr=not is_secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ class Endpoints:
         asked = [*session.messages, Message("user", message)]
         with _told():
             session.refuse_if_busy()
-            if not message.strip():
+            if not isinstance(message, str) or not message.strip():
                 raise InvalidRequest("The message is empty", param="message")
             generation = chat_request(session, asked, values, max_chars=self._max_chars)
             target = ChatTarget(session, asked)
@@ -128,7 +128,7 @@ class Endpoints:
         }
         given = {name: value for name, value in given.items() if value is not None}
         defaults = default_values(self._service.stats().model)
-        return replace(defaults, system_prompt=system_prompt, **given)
+        return replace(defaults, system_prompt=system_prompt or "", **given)
 
     async def _write(
         self, page: str, session: Session, generation: GenerationRequest, target: Target

@@ -1,4 +1,4 @@
-"""The outermost layer: an answer to what nobody foresaw, and when to come back after a 503.
+"""An answer to what nobody foresaw, and when to come back after a 503.
 
 Without it an exception would reach the web server, which logs its message, and that may quote the
 user.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from falcon_mamba_app.api.errors import presentable
@@ -44,6 +45,8 @@ class Failures:
         try:
             await self._app(scope, receive, send_on)
         except Exception as raised:
+            if has_begun and isinstance(raised.__cause__, HTTPException):
+                raise BrokenAnswer from None  # a refusal that came too late for its status
             error = presentable(raised)
             if not has_begun:
                 await refusal(error)(scope, receive, send_on)
@@ -53,6 +56,11 @@ class Failures:
 
 class BrokenAnswer(Exception):
     """Makes the web server cut the connection; its cause has been logged."""
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """A filter for the web server's log, which would tell of every broken answer once more."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BrokenAnswer))
 
 
 def _say_when_to_come_back(message: Message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Any
 
@@ -14,7 +15,7 @@ from falcon_mamba_app.visitors import Visitors
 from falcon_mamba_app.web.bodies import BodyLimits
 from falcon_mamba_app.web.connections import limited_protocol
 from falcon_mamba_app.web.cross_site import SameSiteOnly
-from falcon_mamba_app.web.failures import Failures
+from falcon_mamba_app.web.failures import Failures, is_news
 from falcon_mamba_app.web.flood import VisitorLimits
 from falcon_mamba_app.web.headers import SPACE_ANCESTORS, SecurityHeaders
 from falcon_mamba_app.web.login import Credentials, Login
@@ -55,8 +56,8 @@ def protect(
         allow_headers=["Authorization", "Content-Type"],
     )
     ancestors = server.frame_ancestors or (SPACE_ANCESTORS if is_space else ())
-    app.add_middleware(SecurityHeaders, frame_ancestors=ancestors)
     app.add_middleware(Failures)
+    app.add_middleware(SecurityHeaders, frame_ancestors=ancestors)
 
 
 def listening(
@@ -65,6 +66,7 @@ def listening(
     """The web server's options: whom it believes about addresses, how long it waits, no log of
     what was asked.
     """
+    logging.getLogger("uvicorn.error").addFilter(is_news)
     trusted = [*server.trusted_proxies]
     if is_space:
         trusted += SPACE_PROXIES
