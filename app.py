@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -154,11 +155,16 @@ async def _announce(server: uvicorn.Server, port: int, settings: ServerSettings)
     print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
     _warn_if_open(settings)
     if settings.share:
-        from falcon_mamba_app.ui.link import open_link
+        # A daemon: a relay that does not answer must not keep the app from ending.
+        threading.Thread(target=_share, args=(port,), name="link", daemon=True).start()
 
-        link = await asyncio.to_thread(open_link, port)
-        if link:
-            print(f"Public link: {link}", flush=True)
+
+def _share(port: int) -> None:
+    from falcon_mamba_app.ui.link import open_link
+
+    link = open_link(port)
+    if link:
+        print(f"Public link: {link}", flush=True)
 
 
 def _warn_if_open(settings: ServerSettings) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 MAX_START_S = 60.0  # generous for a loaded machine; benchmarks/startup.py measures
 
 
-def start(*options: str) -> tuple[subprocess.Popen[str], str]:
+def start(*options: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
     """The app on a free port, and its address, as it printed it."""
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", "0", "--model", "nano", "--device", "cpu", *options],
@@ -24,7 +24,12 @@ def start(*options: str) -> tuple[subprocess.Popen[str], str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "GRADIO_ANALYTICS_ENABLED": "False"},
+        env={
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            **variables,
+        },
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -82,6 +87,30 @@ def test_it_ends_within_seconds_in_mid_reply(stop):
     assert "the server is stopping" in rest[-2]
     assert "Traceback" not in printed
     assert process.returncode in (130, -stop)
+
+
+def test_without_a_public_link_it_goes_on_serving(tmp_path):
+    """No relay is reached: not Gradio's, and nobody listens at this one."""
+    nowhere = {"GRADIO_SHARE_SERVER_ADDRESS": "127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    process, address = start("--share", **nowhere)
+    wait_until_ready(address)
+    assert "Falcon Mamba" in httpx.get(address).text
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=10)
+    assert "anyone who can reach this server may use the page and the API" in printed
+    assert "Public link" not in printed
+
+
+def test_sigterm_is_heard_before_the_server_listens():
+    """As process 1 of a container, Python would otherwise ignore it for seconds."""
+    process = subprocess.Popen([sys.executable, "app.py", "--model", "nano"], cwd=ROOT)
+    catching = Path(f"/proc/{process.pid}/status")
+    deadline_s = time.monotonic() + MAX_START_S
+    sigterm = 1 << (signal.SIGTERM - 1)
+    while not int(catching.read_text().partition("SigCgt:\t")[2].split()[0], 16) & sigterm:
+        assert time.monotonic() < deadline_s
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 130
 
 
 def test_a_port_that_is_taken_ends_the_app(app):

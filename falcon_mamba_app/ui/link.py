@@ -26,7 +26,8 @@ def open_link(port: int) -> str | None:
     try:
         address = networking.setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
     except Exception as error:  # the relay's client raises many kinds, OSError to ValueError
-        reason = str(error).partition("\n")[0]
-        logger.warning("there is no public link (%s); the local address works", reason)
+        reason = str(error).partition("\n")[0].rstrip(". ")
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        logger.warning("there is no public link (%s%s); the local address works", reason, cause)
         return None
     return urlparse(address)._replace(scheme="https").geturl()
