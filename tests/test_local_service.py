@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from contextlib import aclosing
 
 import pytest
@@ -368,6 +369,61 @@ async def test_a_crafted_state_is_refused_before_any_of_it_is_kept(service):
         with pytest.raises(InvalidRequest):
             await service.import_state("other", bad)
     assert service.stats().snapshots == own
+    with pytest.raises(NotFound):
+        await service.export_state("other")
+
+
+def file_with(header: bytes, *, length: int | None = None, rest: bytes = b"") -> bytes:
+    """A file that begins as safetensors does, with any header and any claim about its length."""
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + rest
+
+
+def header_with(**tensors) -> bytes:
+    metadata = {"format": "falcon-mamba-state-1"}
+    return json.dumps({"__metadata__": metadata, **tensors}).encode()
+
+
+HUGE = 2**40
+BOMBS = {
+    "a length beyond all memory": file_with(b"{}", length=2**63 - 1),
+    "a length beyond the file": file_with(b"{}", length=10_000),
+    "a header of megabytes": file_with(b'{"a":"' + b"x" * 9 * 2**20 + b'"}'),
+    "a deep header": file_with(b'{"a":' * 100_000),
+    "a wide header": file_with(header_with(**{f"t{n}": {} for n in range(50_000)})),
+    "a tensor beyond all memory": file_with(
+        header_with(ssm_state={"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 4 * HUGE]})
+    ),
+    "a shape beyond its bytes": file_with(
+        header_with(ssm_state={"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 4]}),
+        rest=b"1234",
+    ),
+    "two tensors in the same bytes": file_with(
+        header_with(
+            conv_state={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            ssm_state={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        ),
+        rest=b"1234",
+    ),
+    "a negative offset": file_with(
+        header_with(ssm_state={"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]})
+    ),
+    "a number of many digits": file_with(b'{"a":' + b"9" * 100_000 + b"}"),
+    "metadata that is a list": file_with(b'{"__metadata__": [[]]}'),
+    "a zip": b"PK\x03\x04" + b"\0" * 1_000,
+    "a pickle": b"\x80\x04\x95" + b"cos\nsystem\n(S'true'\ntR.",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+async def test_a_file_that_is_more_than_it_seems_costs_next_to_nothing(service, bomb):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest):
+            await service.import_state("other", bomb)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
     with pytest.raises(NotFound):
         await service.export_state("other")
 

@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from falcon_mamba_app.web.connections import SPARE_FILES, Connections, allow_files_for
 from tests.api_fixtures import USER, in_process
 from tests.echo_service import EchoService
 from tests.test_ui_page import CONTROLS
@@ -173,6 +174,30 @@ async def test_open_connections():
             await held_writer.wait_closed()
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
+
+
+def test_connections_from_one_address_are_limited_but_not_a_proxys():
+    connections = Connections(7, 2, shared=["192.0.2.0/24"])
+    tried = ["203.0.113.7"] * 3 + ["192.0.2.1"] * 3
+    assert [connections.open(address) for address in tried] == [True, True, False, True, True, True]
+    assert connections.open("127.0.0.1")
+    assert not connections.open("127.0.0.1")  # the eighth
+    connections.close("203.0.113.7")
+    connections.close("203.0.113.7")
+    assert connections.open("203.0.113.7")
+
+
+def test_the_limit_of_open_files_is_raised_or_kept_to(monkeypatch):
+    import resource
+
+    given = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1_024, 4_096))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: given.append(limits))
+    assert allow_files_for(500) == 1_024 - SPARE_FILES
+    assert given == []
+    assert allow_files_for(2_000) == 2_000
+    assert allow_files_for(10_000) == 4_096 - SPARE_FILES
+    assert given == [(2_000 + SPARE_FILES, 4_096), (4_096, 4_096)]
 
 
 async def test_events_of_the_page_that_may_wait():

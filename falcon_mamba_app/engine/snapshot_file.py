@@ -27,6 +27,8 @@ FINGERPRINT_ROWS = 16
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # States of real models stay below a thousand; products of numbers up to here stay finite in fp32.
 MAX_MAGNITUDE = 1e6
+# A header names three tensors and the replies' ids, 6 bytes each. Parsed, JSON grows tenfold.
+MAX_HEADER_BYTES = 8 * 2**20
 
 
 def fingerprint(model: FalconMamba) -> str:
@@ -89,6 +91,11 @@ def from_bytes(
 def _metadata(data: bytes) -> dict[str, Any]:
     """The header's metadata; safetensors itself only gives it for files on disk."""
     length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise InvalidRequest(
+            f"this file is no saved state: its header claims {length} bytes;"
+            f" at most {MAX_HEADER_BYTES} are read"
+        )
     try:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     except (ValueError, AttributeError, RecursionError):

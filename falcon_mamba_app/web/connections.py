@@ -7,6 +7,11 @@ they have sent one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
+import resource
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import h11
@@ -17,23 +22,60 @@ FULL = (
     b"Content-Type: text/plain; charset=utf-8\r\n\r\n"
     b"This server has as many connections as it allows; try again in a few seconds.\n"
 )
+# Beside the connections: the model's files, libraries, the log.
+SPARE_FILES = 256
 
 
-def limited_protocol(*, max_connections: int, header_timeout_s: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol with a limit on open connections (0: none) and a deadline for each
-    request's head.
+class Connections:
+    """How many are open: `limit` together, `limit_each` from one address (0: no limit).
+
+    Proxies and this machine bring many visitors, so `shared` networks count only together.
     """
+
+    def __init__(self, limit: int, limit_each: int, shared: Iterable[str]) -> None:
+        self._limit = limit
+        self._limit_each = limit_each
+        self._shared = [ipaddress.ip_network(network) for network in shared]
+        self._open: Counter[str] = Counter()
+
+    def open(self, address: str) -> bool:
+        """Count one more; whether there is room for it."""
+        self._open[address] += 1
+        if self._limit and self._open.total() > self._limit:
+            return False
+        is_over = bool(self._limit_each) and self._open[address] > self._limit_each
+        return not is_over or self._is_shared(address)
+
+    def close(self, address: str) -> None:
+        """One less."""
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]
+
+    def _is_shared(self, address: str) -> bool:
+        with contextlib.suppress(ValueError):
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+            return parsed.is_loopback or any(parsed in network for network in self._shared)
+        return True  # no address: a socket of this machine
+
+
+def limited_protocol(
+    connections: Connections, *, header_timeout_s: float
+) -> type[asyncio.Protocol]:
+    """uvicorn's protocol with a limit on connections and a deadline for each request's head."""
 
     class LimitedProtocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+        _address = ""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if max_connections and len(self.connections) > max_connections:
+            self._address = self.client[0] if self.client else ""
+            if connections.open(self._address):
+                self._expect_head()
+            else:
                 transport.write(FULL)
                 transport.close()
-                return
-            self._expect_head()
 
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
@@ -46,6 +88,7 @@ def limited_protocol(*, max_connections: int, header_timeout_s: float) -> type[a
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._expect_nothing()
+            connections.close(self._address)
             super().connection_lost(exc)
 
         def _expect_head(self) -> None:
@@ -57,3 +100,15 @@ def limited_protocol(*, max_connections: int, header_timeout_s: float) -> type[a
                 self._deadline = None
 
     return LimitedProtocol
+
+
+def allow_files_for(num_connections: int) -> int:
+    """Raise the process's limit of open files as far as the connections need and the system
+    allows; returns how many connections there is room for.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num_connections + SPARE_FILES
+    if soft < wanted and hard > soft:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, soft - SPARE_FILES)

@@ -13,13 +13,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from falcon_mamba_app.settings import LimitSettings, ServerSettings
 from falcon_mamba_app.visitors import Visitors
 from falcon_mamba_app.web.bodies import BodyLimits
-from falcon_mamba_app.web.connections import limited_protocol
+from falcon_mamba_app.web.connections import Connections, allow_files_for, limited_protocol
 from falcon_mamba_app.web.cross_site import SameSiteOnly
 from falcon_mamba_app.web.failures import Failures, is_news
 from falcon_mamba_app.web.flood import VisitorLimits
 from falcon_mamba_app.web.headers import SPACE_ANCESTORS, SecurityHeaders
 from falcon_mamba_app.web.login import Credentials, Login
 from falcon_mamba_app.web.surface import Surface
+
+logger = logging.getLogger(__name__)
 
 # Where a Space's proxy and Gradio's relay come from.
 SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
@@ -72,10 +74,11 @@ def listening(
         trusted += SPACE_PROXIES
     if server.share:
         trusted += RELAY_ADDRESSES
+    connections = Connections(
+        _max_connections(limits.max_connections), limits.visitor_max_connections, shared=trusted
+    )
     return {
-        "http": limited_protocol(
-            max_connections=limits.max_connections, header_timeout_s=limits.header_timeout_s
-        ),
+        "http": limited_protocol(connections, header_timeout_s=limits.header_timeout_s),
         "ws": "none",
         "proxy_headers": bool(trusted),
         "forwarded_allow_ips": trusted,
@@ -84,3 +87,14 @@ def listening(
         "log_level": "warning",
         "log_config": None,  # ours prints no messages of exceptions
     }
+
+
+def _max_connections(wanted: int) -> int:
+    """As many as wanted, or as the system has files for; a connection too many would otherwise
+    wait unanswered.
+    """
+    room = allow_files_for(wanted)
+    if wanted <= room:
+        return wanted or room
+    logger.warning("open files are limited: %d connections instead of %d", room, wanted)
+    return room
