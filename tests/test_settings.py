@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.settings import SECTIONS, load_settings, parse_bytes
+from falcon_mamba_app.settings import SECTIONS, LimitSettings, load_settings, parse_bytes
 
 ROOT = Path(__file__).parents[1]
 
@@ -162,3 +163,13 @@ def test_a_space_tells_host_and_port_as_gradio_reads_them():
     assert (server.host, server.port) == ("0.0.0.0", 7861)
     ours = load_settings(["--port", "80"], {**space, "FALCON_MAMBA_HOST": "::1"}).server
     assert (ours.host, ours.port) == ("::1", 80)
+
+
+def test_the_security_page_lists_every_limit_with_its_default():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    for option in fields(LimitSettings):
+        flag, default = f"`--{option.name.replace('_', '-')}`", option.default
+        shown = f"{default // 2**20} MiB" if option.name.endswith("_bytes") else f"{default:,}"
+        lines = [line for line in page.splitlines() if line.startswith("|") and flag in line]
+        assert len(lines) == 1, flag
+        assert re.search(rf"\b{shown}\b", lines[0].partition("`")[2].split("|")[1]), lines[0]
