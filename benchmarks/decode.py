@@ -1,12 +1,14 @@
 """Decode speed through `Engine.step()`, sampling included, against the memory's speed.
 
-    python -m benchmarks.decode [--batch 1 8 32 64] [--steps 100] [--peers] [--save NAME]
+    python -m benchmarks.decode [--batch 1 8 32 64] [--steps 100] [--weights none nf4] [--peers]
+                                [--save NAME]
 
-On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model. Prints a table
-and one JSON line. A row's roofline is the time to read the weights once and every row's state once,
-and to write the states, at the bandwidth measured in the same run. "Idle" is the share of a step in
-which a GPU has nothing to do: what the step takes beyond the same work launched without a pause.
-With `--peers` transformers and, where it is installed, mamba-ssm decode the same shape.
+On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model; then the same
+with its matrices in 4 bits. Prints a table and one JSON line. A row's roofline is the time to read
+the weights once and every row's state once, and to write the states, at the bandwidth measured in
+the same run. "Idle" is the share of a step in which a GPU has nothing to do: what the step takes
+beyond the same work launched without a pause. With `--peers` transformers and, where it is
+installed, mamba-ssm decode the same shape.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from typing import Any
 import torch
 
 from benchmarks import peers
-from benchmarks.models import bundled_model, random_7b
+from benchmarks.models import bundled_model, forms, in_form, random_7b
 from benchmarks.report import Table, about, finish
 from benchmarks.roofline import measure
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.model.linear import weights_bytes
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import SamplingParams
 
@@ -89,6 +92,13 @@ def unpaused_step_s(engine: Engine) -> float | None:
     return start.elapsed_time(end) / 1_000 / UNPAUSED_STEPS
 
 
+def bytes_moved(model: FalconMamba, num_rows: int) -> int:
+    """Of a step: the weights as they are held, once, and each row's state in and out."""
+    config, dtype_bytes = model.config, model.dtype.itemsize
+    moved = config.bytes_moved_per_step(num_rows, dtype_bytes)
+    return moved - config.num_parameters() * dtype_bytes + weights_bytes(model)
+
+
 def measure_batch(
     model: FalconMamba, num_rows: int, *, steps: int, read_bytes_per_s: float
 ) -> dict[str, Any]:
@@ -96,8 +106,7 @@ def measure_batch(
     add_sequences(engine, num_rows, prompt_tokens=32)
     seconds = step_s(engine, num_rows, steps=steps)
     busy_s = unpaused_step_s(engine)
-    dtype_bytes = model.dtype.itemsize
-    moved = model.config.bytes_moved_per_step(num_rows, dtype_bytes)
+    moved = bytes_moved(model, num_rows)
     return {
         "rows": num_rows,
         "step_ms": 1_000 * seconds,
@@ -116,7 +125,7 @@ def measure_peers(
     programs = {"transformers generate": lambda num: peers.transformers_decode(theirs, num)}
     if peers.HAS_MAMBA_SSM:
         programs["mamba-ssm generate, CUDA graph"] = lambda num: peers.mamba_ssm_decode(model, num)
-    ours = {row["rows"]: row["tokens_per_s"] for row in rows}
+    ours = {row["rows"]: row["tokens_per_s"] for row in rows if row["weights"] == "none"}
     found = []
     for program, decode in programs.items():
         for num_rows in batches:
@@ -132,13 +141,14 @@ def add_peers(table: Table, found: list[dict[str, Any]]) -> None:
     for peer in found:
         name = f"{peer['rows']}, {peer['program']}"
         times = f"we are {peer['we_are']:.1f} times as fast"
-        table.add(name, "", f"{peer['tokens_per_s']:.1f}", "", times, "")
+        table.add("bf16", name, "", f"{peer['tokens_per_s']:.1f}", "", times, "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--weights", nargs="+", default=["none", "nf4"], help="none, nf4 or fp4")
     parser.add_argument("--peers", action="store_true", help="also measure the peers")
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
@@ -150,19 +160,23 @@ def main() -> None:
     model = make(ops, device, torch.bfloat16)
     read = roofline.read_bytes_per_s
     facts = about("decode", device, ops) | {"reads": f"{read / 1e9:.0f} GB/s"}
-    table = Table("rows", "step ms", "tok/s", "GB/s", "of roofline", "idle")
+    table = Table("weights", "rows", "step ms", "tok/s", "GB/s", "of roofline", "idle")
     rows = []
-    for num_rows in options.batch:
-        row = measure_batch(model, num_rows, steps=options.steps, read_bytes_per_s=read)
-        rows.append(row)
-        table.add(
-            str(num_rows),
-            f"{row['step_ms']:.3f}",
-            f"{row['tokens_per_s']:.1f}",
-            f"{row['bytes_per_s'] / 1e9:.0f}",
-            f"{row['share_of_roofline']:.1%}",
-            "" if row["idle_share"] is None else f"{row['idle_share']:.1%}",
-        )
+    for form in forms(options.weights, device):
+        for num_rows in options.batch:
+            row = measure_batch(
+                in_form(model, form), num_rows, steps=options.steps, read_bytes_per_s=read
+            )
+            rows.append({"weights": form, **row})
+            table.add(
+                "bf16" if form == "none" else form,
+                str(num_rows),
+                f"{row['step_ms']:.3f}",
+                f"{row['tokens_per_s']:.1f}",
+                f"{row['bytes_per_s'] / 1e9:.0f}",
+                f"{row['share_of_roofline']:.1%}",
+                "" if row["idle_share"] is None else f"{row['idle_share']:.1%}",
+            )
     result: dict[str, Any] = {"benchmark": "decode", "read_bytes_per_s": read, "rows": rows}
     if device.type == "cuda":
         result["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()

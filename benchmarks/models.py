@@ -14,9 +14,11 @@ from torch import nn
 
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.model.linear import quantize_, weights_bytes
 from falcon_mamba_app.model.loading import load_model
 from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops.bitsandbytes_4bit import why_unusable
 from falcon_mamba_app.settings import ModelSettings
 
 FALCON_MAMBA_7B = ModelConfig(
@@ -68,3 +70,33 @@ def random_7b(
         layer.mixer.A_log.data.copy_(decays.expand_as(layer.mixer.A_log))
     model.prepare()
     return model
+
+
+@functools.cache
+def in_form(model: FalconMamba, form: str) -> FalconMamba:
+    """The model itself for "none"; for "nf4" and "fp4" one with its layers' matrices in 4 bits, and
+    the same tensors for all else.
+    """
+    if form == "none":
+        return model
+    with torch.device("meta"):
+        packed = FalconMamba(model.config, model.ops)
+    packed.load_state_dict(model.state_dict(), assign=True)
+    quantize_(packed, kind=form, is_double=False, compute_dtype=model.dtype)
+    packed.prepare()
+    return packed
+
+
+def forms(asked: list[str], device: torch.device) -> list[str]:
+    """Of the forms asked for, those that can be made here; the others are named on the terminal."""
+    why = why_unusable(device)
+    if why is None or asked == ["none"]:
+        return asked
+    print(f"not measured: {', '.join(form for form in asked if form != 'none')} ({why})")
+    return [form for form in asked if form == "none"]
+
+
+def resident_bytes(model: FalconMamba) -> int:
+    """Of all that the model holds, derived constants included."""
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    return weights_bytes(model) + buffers

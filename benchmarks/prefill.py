@@ -10,15 +10,17 @@ prompt in its one forward pass and, where it is installed, mamba-ssm does.
 from __future__ import annotations
 
 import argparse
+import gc
 import resource
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from benchmarks import peers
 from benchmarks.decode import SAMPLING, engine_over
-from benchmarks.models import bundled_model, random_7b
+from benchmarks.models import bundled_model, forms, in_form, random_7b, resident_bytes
 from benchmarks.report import Table, about, finish
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
@@ -50,6 +52,24 @@ def peak_bytes(device: torch.device) -> int:
     return peak
 
 
+def measure(model: FalconMamba, chunk: int, lengths: list[int]) -> Iterator[dict[str, Any]]:
+    """Speed and peak for each length; on a GPU the peak is as if this model were alone there."""
+    gc.collect()
+    is_on_gpu = model.device.type == "cuda"
+    of_others = torch.cuda.memory_allocated() - resident_bytes(model) if is_on_gpu else 0
+    engine = engine_over(model, max_running=1, max_prefill_tokens=chunk)
+    read_prompt(engine, chunk + 1)  # compiles and warms up
+    peak_bytes(model.device)
+    for length in lengths:
+        seconds = read_prompt(engine, length)
+        yield {
+            "chunk": chunk,
+            "tokens": length,
+            "tokens_per_s": length / seconds,
+            "peak_bytes": peak_bytes(model.device) - of_others,
+        }
+
+
 def measure_peers(model: FalconMamba, table: Table) -> list[dict[str, Any]]:
     """Tokens a second of the peers, over a prompt short enough for them to end in seconds."""
     is_fast = peers.has_fast_kernels()
@@ -65,7 +85,7 @@ def measure_peers(model: FalconMamba, table: Table) -> list[dict[str, Any]]:
         found[1]["peak_bytes"] = peak_bytes(model.device)
     for peer in found:
         peak = f"{peer['peak_bytes'] / 1e9:.3f}"
-        table.add(peer["program"], str(num_tokens), f"{peer['tokens_per_s']:.0f}", peak)
+        table.add("bf16", peer["program"], str(num_tokens), f"{peer['tokens_per_s']:.0f}", peak)
     return found
 
 
@@ -73,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_024, 8_192, 32_768])
     parser.add_argument("--chunk", type=int, nargs="+", default=[2_048])
+    parser.add_argument("--weights", nargs="+", default=["none", "nf4"], help="none, nf4 or fp4")
     parser.add_argument("--peers", action="store_true", help="also measure the peers")
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
@@ -81,27 +102,19 @@ def main() -> None:
     ops = select_ops(device, options.kernels)
     make = random_7b if device.type == "cuda" else bundled_model
     model = make(ops, device, torch.bfloat16)
-    table = Table("chunk", "tokens", "tok/s", "peak GB")
+    table = Table("weights", "chunk", "tokens", "tok/s", "peak GB")
     rows: list[dict[str, Any]] = []
-    for chunk in options.chunk:
-        engine = engine_over(model, max_running=1, max_prefill_tokens=chunk)
-        read_prompt(engine, chunk + 1)  # compiles and warms up
-        peak_bytes(device)
-        for length in options.lengths:
-            seconds = read_prompt(engine, length)
-            row = {
-                "chunk": chunk,
-                "tokens": length,
-                "tokens_per_s": length / seconds,
-                "peak_bytes": peak_bytes(device),
-            }
-            rows.append(row)
-            table.add(
-                str(chunk),
-                str(length),
-                f"{row['tokens_per_s']:.0f}",
-                f"{row['peak_bytes'] / 1e9:.3f}",
-            )
+    for form in forms(options.weights, device):
+        for chunk in options.chunk:
+            for row in measure(in_form(model, form), chunk, options.lengths):
+                rows.append({"weights": form, **row})
+                table.add(
+                    "bf16" if form == "none" else form,
+                    str(chunk),
+                    str(row["tokens"]),
+                    f"{row['tokens_per_s']:.0f}",
+                    f"{row['peak_bytes'] / 1e9:.3f}",
+                )
     result: dict[str, Any] = {"benchmark": "prefill", "rows": rows}
     if options.peers:
         result["peers"] = measure_peers(model, table)

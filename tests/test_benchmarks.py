@@ -30,7 +30,8 @@ def run(name, *options):
 
 def test_decode_is_measured_beside_the_memory_and_transformers():
     found, table = run("decode", "--batch", "1", "2", "--steps", "10", "--peers")
-    assert [row["rows"] for row in found["rows"]] == [1, 2]
+    measured = [(row["weights"], row["rows"]) for row in found["rows"]]
+    assert measured == [("none", 1), ("none", 2), ("nf4", 1), ("nf4", 2)]
     for row in found["rows"]:
         assert 0 < row["share_of_roofline"] < 1
         assert row["tokens_per_s"] == pytest.approx(1_000 * row["rows"] / row["step_ms"])
@@ -41,10 +42,11 @@ def test_decode_is_measured_beside_the_memory_and_transformers():
 
 def test_prompts_are_measured_beside_transformers():
     found, table = run("prefill", "--lengths", "300", "600", "--chunk", "128", "--peers")
-    assert [row["tokens"] for row in found["rows"]] == [300, 600]
+    measured = [(row["weights"], row["tokens"]) for row in found["rows"]]
+    assert measured == [("none", 300), ("none", 600), ("nf4", 300), ("nf4", 600)]
     assert all(row["tokens_per_s"] > 0 and row["peak_bytes"] > 0 for row in found["rows"])
     assert found["peers"][0]["tokens_per_s"] > 0
-    assert len(table) == 5
+    assert len(table) == 7
 
 
 def test_contexts_of_all_lengths_are_measured_alike():
