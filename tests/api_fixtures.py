@@ -35,7 +35,7 @@ async def in_process(
 @asynccontextmanager
 async def on_loopback(app: ASGIApp) -> AsyncGenerator[str, None]:
     """Serve the application on a free port of 127.0.0.1; yields its address."""
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
             app, log_level="warning", ws="none", lifespan="off", timeout_graceful_shutdown=1

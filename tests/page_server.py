@@ -23,7 +23,7 @@ def serve_page(service: GenerationService, **options: Any) -> Iterator[str]:
     """The page's address, while the context lasts. The service is started here too, unless the
     option `is_loading` is given.
     """
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         server = _Server(service, listener, options)
         server.start()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,7 +98,8 @@ def test_without_a_public_link_it_goes_on_serving(tmp_path):
     wait_until_ready(address)
     assert "Falcon Mamba" in httpx.get(address).text
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=10)
+    printed = process.stdout.read()  # `communicate` would lose what was read ahead with the address
+    process.wait(timeout=10)
     assert "anyone who can reach this server may use the page and the API" in printed
     assert "Public link" not in printed
 
@@ -125,6 +128,27 @@ def test_a_port_that_is_taken_ends_the_app(app):
     assert finished.returncode == 2
     assert finished.stderr.count("\n") == 1
     assert "choose another with --port" in finished.stderr
+
+
+async def test_answers_leave_at_once():
+    """A socket without its protocol named is none that asyncio sends small packets from at once;
+    every answer then took 44 ms instead of 1, every token of a stream up to 40 ms more.
+    """
+    import app as composition
+    from falcon_mamba_app.settings import load_settings
+
+    with composition._listen(load_settings(["--port", "0"], {}).server) as listener:
+        accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def on_connection(_, writer):
+            made = writer.get_extra_info("socket")
+            accepted.set_result(made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1)
+            writer.close()
+
+        async with await asyncio.start_server(on_connection, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            assert await accepted
+            writer.close()
 
 
 def test_a_model_that_cannot_be_had_ends_the_app_with_one_line(tmp_path):

@@ -48,7 +48,7 @@ async def serving(*options: str, service: GenerationService | None = None) -> As
     service = service or EchoService()
     await service.start()
     settings = load_settings(options, {})
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
             composition.build_app(service, settings),

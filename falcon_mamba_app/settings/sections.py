@@ -175,7 +175,7 @@ class LimitSettings:
         1_200, "requests of any kind; as many at once", at_least=0
     )
     visitor_max_replies: int = option(
-        16, "replies that a visitor may be waiting for at the same time", at_least=0
+        8, "replies that a visitor may be waiting for at the same time", at_least=0
     )
     visitor_replies_per_minute: int = option(
         120, "replies that a visitor may ask for; as many at once", at_least=0
