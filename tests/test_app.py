@@ -98,7 +98,8 @@ def test_without_a_public_link_it_goes_on_serving(tmp_path):
     wait_until_ready(address)
     assert "Falcon Mamba" in httpx.get(address).text
     process.send_signal(signal.SIGTERM)
-    printed = process.stdout.read()  # `communicate` would lose what was read ahead with the address
+    with process.stdout as rest:  # `communicate` would lose what was read ahead with the address
+        printed = rest.read()
     process.wait(timeout=10)
     assert "anyone who can reach this server may use the page and the API" in printed
     assert "Public link" not in printed
