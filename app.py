@@ -88,6 +88,7 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
         service,
         max_message_chars=limits.max_message_chars,
         max_page_events=limits.max_page_events,
+        keep_session_s=server.keep_session_s,
     )
     protect(app, server, limits, is_space=IS_SPACE)
     return app

@@ -8,6 +8,7 @@ from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.answering import Answerer
 from falcon_mamba_app.ui.arrival import Arrival, readiness, render_banner, render_header
 from falcon_mamba_app.ui.controls import ControlValues
+from falcon_mamba_app.ui.page_memory import PageMemory
 from falcon_mamba_app.ui.sessions import Sessions
 from falcon_mamba_app.ui.updates import SKIP, Update
 from tests.echo_service import EchoService
@@ -81,8 +82,8 @@ def answerer(service):
 
 
 @pytest.fixture
-def arrival(service, sessions, answerer):
-    return Arrival(service, sessions, answerer)
+async def arrival(service, sessions, answerer):
+    return Arrival(service, sessions, answerer, PageMemory(gr.Blocks()))
 
 
 async def come(arrival, session_id, *, drafts=None, saved=None) -> list[Update]:
@@ -202,6 +203,7 @@ async def test_a_text_edited_by_hand_survives_a_reload(sessions, arrival, is_bus
 async def test_leaving_frees_the_session_after_the_grace(service):
     sessions = Sessions(service.forget, grace_s=0.0)
     sessions.of_page("page")
-    await Arrival(service, sessions, Answerer(service, max_chars=1)).leave(PAGE)
+    answerer = Answerer(service, max_chars=1)
+    await Arrival(service, sessions, answerer, PageMemory(gr.Blocks())).leave(PAGE)
     sessions.sweep()
     assert len(sessions) == 0

@@ -192,6 +192,14 @@ async def test_a_page_that_vanishes_leaves_its_reply_running(chat, service, sess
     assert session.messages[-1].content == "You said: SLOW " + "word " * 19 + "word"
 
 
+async def test_a_page_that_is_behind_in_reading_is_told_of_the_end_alone(service, sessions):
+    answerer = Answerer(service, max_chars=1_000, is_behind=lambda page: True)
+    chat = ChatHandlers(service, sessions, answerer)
+    first, last = [update async for update in chat.send("SLOW one two", PAGE, *CONTROLS)]
+    assert texts(first.transcript)[-1][1] == "You said: SLOW one two"
+    assert last.send["visible"]
+
+
 async def test_a_page_the_server_does_not_know_is_told_to_open_again(chat, service):
     stranger = gr.Request(session_hash="stranger")
     for outputs in (chat.send("hello", stranger, *CONTROLS), chat.undo(stranger)):

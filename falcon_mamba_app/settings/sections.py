@@ -106,6 +106,11 @@ class ServerSettings:
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(7860, "port to listen on", at_least=0, at_most=65_535)
     share: bool = option(False, "also open a public link through Gradio's relay")
+    keep_session_s: int = option(
+        600,
+        "seconds to keep the conversation of a page that was closed, or that lost its connection",
+        at_least=0,
+    )
     auth: str | None = option(
         None,
         "USER:PASSWORD that the page asks for; without --api-key also the API's only key",

@@ -7,7 +7,7 @@ later (`follow`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -40,15 +40,22 @@ def chat_request(
 class Answerer:
     """Begins replies in sessions, one at a time, and shows them to pages.
 
-    Raises Busy before anything is changed. A reply without a page ends after `alone_s`.
+    Raises Busy before anything is changed. A reply without a page ends after `alone_s`. A page that
+    `is_behind` in reading is told less often, and always of the end.
     """
 
     def __init__(
-        self, service: GenerationService, *, max_chars: int, alone_s: float = ALONE_S
+        self,
+        service: GenerationService,
+        *,
+        max_chars: int,
+        alone_s: float = ALONE_S,
+        is_behind: Callable[[str], bool] = lambda page: False,
     ) -> None:
         self._service = service
         self._max_chars = max_chars
         self._alone_s = alone_s
+        self._is_behind = is_behind
 
     async def answer(
         self,
@@ -110,6 +117,8 @@ class Answerer:
         opening |= busy_buttons(True)
         async with aclosing(turn.watch(page, interval_s)) as replies:
             async for reply in replies:
+                if self._is_behind(page) and not reply.is_over:
+                    continue
                 panel = self._panel(pace, session, reply)
                 update: Update = turn.target.update(reply, panel=panel)
                 yield update._replace(beat=str(next(beats)), **opening)

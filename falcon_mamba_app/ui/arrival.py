@@ -28,6 +28,7 @@ from falcon_mamba_app.ui.controls import (
 )
 from falcon_mamba_app.ui.handlers import Updates, only, page_of, streams, visitor_of
 from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.page_memory import PageMemory
 from falcon_mamba_app.ui.sessions import Session, Sessions
 from falcon_mamba_app.ui.targets import conversation
 from falcon_mamba_app.ui.updates import SKIP, Update, busy_buttons, reply_status, status_html
@@ -74,10 +75,17 @@ class Readiness(NamedTuple):
 class Arrival:
     """The events of opening, coming back, waiting and leaving."""
 
-    def __init__(self, service: GenerationService, sessions: Sessions, answerer: Answerer) -> None:
+    def __init__(
+        self,
+        service: GenerationService,
+        sessions: Sessions,
+        answerer: Answerer,
+        memory: PageMemory,
+    ) -> None:
         self._service = service
         self._sessions = sessions
         self._answerer = answerer
+        self._memory = memory
 
     async def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
         """Find the visitor's session, restore their settings, and show the service's status."""
@@ -149,6 +157,7 @@ class Arrival:
     async def leave(self, request: gr.Request) -> None:
         """The page was closed: free its session after a while, unless it comes back."""
         self._sessions.leave(page_of(request))
+        self._memory.forget_soon(page_of(request))
         asyncio.get_running_loop().call_later(self._sessions.grace_s, self._sessions.sweep)
 
 

@@ -31,7 +31,8 @@ from falcon_mamba_app.ui.discretion import keep_words_out_of_the_log
 from falcon_mamba_app.ui.endpoints import Endpoints, add_endpoints
 from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.layout import Components, draw
-from falcon_mamba_app.ui.sessions import Sessions
+from falcon_mamba_app.ui.page_memory import PageMemory
+from falcon_mamba_app.ui.sessions import GRACE_S, Sessions
 from falcon_mamba_app.ui.theme import build_theme
 from falcon_mamba_app.ui.turn import ALONE_S
 from falcon_mamba_app.ui.updates import SKIP
@@ -82,18 +83,19 @@ def mount_page(
     *,
     max_message_chars: int = MAX_MESSAGE_CHARS,
     max_page_events: int = MAX_PAGE_EVENTS,
-    sessions: Sessions | None = None,
+    keep_session_s: float = GRACE_S,
     alone_s: float = ALONE_S,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
-    `max_page_events` is how many events of all pages may wait for their turn to begin; `sessions`
-    is given by tests. A reply whose page has gone ends after `alone_s`. Who may see the page is
-    not decided here.
+    `max_page_events` is how many events of all pages may wait for their turn to begin. What a page
+    that has gone leaves is kept for `keep_session_s`; a reply that it left in the middle ends after
+    `alone_s`. Who may see the page is not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()
-    sessions = Sessions(service.forget) if sessions is None else sessions
+    sessions = Sessions(service.forget, grace_s=keep_session_s)
+    alone_s = min(alone_s, keep_session_s)
     page = build_page(service, sessions, max_message_chars=max_message_chars, alone_s=alone_s)
     page.queue(default_concurrency_limit=None, max_size=max_page_events, api_open=False)
     gr.mount_gradio_app(
@@ -131,11 +133,14 @@ def build_page(
         # First: names are given in order, and "clear" shall be the endpoint's, not a button's.
         add_endpoints(Endpoints(service, sessions, max_message_chars=max_message_chars))
         components = draw(service.stats(), examples)
-        answerer = Answerer(service, max_chars=max_message_chars, alone_s=alone_s)
+        memory = PageMemory(page)
+        answerer = Answerer(
+            service, max_chars=max_message_chars, alone_s=alone_s, is_behind=memory.is_behind
+        )
         _wire_chat(components, ChatHandlers(service, sessions, answerer))
         _wire_document(components, DocumentHandlers(service, sessions, answerer))
         _wire_controls(components, service)
-        _wire_arrival(page, components, Arrival(service, sessions, answerer))
+        _wire_arrival(page, components, Arrival(service, sessions, answerer, memory))
     return page
 
 

@@ -1,10 +1,8 @@
 """The chat as its visitors use it."""
 
 import asyncio
-import threading
 
 from falcon_mamba_app.protocol import Waiting
-from falcon_mamba_app.ui.sessions import Sessions
 from tests.browser.conftest import (
     LAPTOP,
     fill_for_good,
@@ -71,13 +69,8 @@ async def test_a_reply_whose_tab_was_closed_gives_its_slot_back(browser):
 
 
 async def test_a_visitor_who_leaves_is_forgotten_with_their_state(browser):
-    service, is_forgotten = EchoService(), threading.Event()
-
-    def forget(session_id: str) -> None:
-        service.forget(session_id)
-        is_forgotten.set()
-
-    with serve_page(service, sessions=Sessions(forget, grace_s=0.0)) as url:
+    service = EchoService()
+    with serve_page(service, keep_session_s=0.0) as url:
         context = await browser.new_context(viewport=LAPTOP)
         visitor = await context.new_page()
         await open_page(visitor, url)
@@ -85,8 +78,7 @@ async def test_a_visitor_who_leaves_is_forgotten_with_their_state(browser):
         await wait_for_status(visitor, "Done")
         assert service.sessions
         await context.close()
-        assert await asyncio.to_thread(is_forgotten.wait, 30)
-        assert service.sessions == {}
+        await settled(lambda: service.sessions == {})
 
 
 async def test_retry_undo_and_new_conversation_by_their_buttons(page):

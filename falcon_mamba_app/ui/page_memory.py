@@ -1,0 +1,46 @@
+"""What Gradio keeps for each page: given back when the page has gone, bounded while it reads.
+
+Gradio holds 0.3 MB for every page that was ever opened, up to 10,000 of them, and every update that
+a page has not read yet. Both are reached through its private parts; tests/test_ui_page_memory.py
+fails where a new version of Gradio has moved them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gradio.blocks import Blocks
+
+# Pages whose browser never said hello, and so never says goodbye, are kept up to here.
+MAX_PAGES = 1_000
+# Events of a page that has just gone are still being closed.
+DELAY_S = 5.0
+# Three seconds of updates: a page that reads slower than that skips some.
+MAX_UNREAD_UPDATES = 36
+
+
+class PageMemory:
+    """The memory of one Blocks, which need not be served yet."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        blocks.state_session_capacity = MAX_PAGES
+
+    def forget_soon(self, page: str) -> None:
+        """Give back what is kept for a page that has gone, once nothing runs for it."""
+        asyncio.get_running_loop().call_later(DELAY_S, self._forget, page)
+
+    def is_behind(self, page: str) -> bool:
+        """Whether the page has so many updates to read that no more should be added."""
+        unread = self._blocks._queue.pending_messages_per_session.get(page)
+        return unread is not None and unread.qsize() >= MAX_UNREAD_UPDATES
+
+    def _forget(self, page: str) -> None:
+        queue, holder = self._blocks._queue, self._blocks.state_holder
+        if any(event.session_hash == page for event in queue.event_ids_to_events.values()):
+            self.forget_soon(page)  # its connection broke, and it goes on by another
+            return
+        holder.session_data.pop(page, None)
+        holder.time_last_used.pop(page, None)
+        queue.pending_messages_per_session.pop(page, None)
+        queue.pending_event_ids_session.pop(page, None)
