@@ -60,13 +60,14 @@ async def serve(settings: Settings) -> None:
 
     listener = _listen(settings.server)
     service = build_service(settings, on_zero_gpu=ON_ZERO_GPU)
+    app = build_app(service, settings)
     config = uvicorn.Config(
-        build_app(service, settings),
+        app,
         timeout_graceful_shutdown=MAX_SHUTDOWN_S,
         lifespan="on",
         **listening(settings.server, settings.limits, is_space=IS_SPACE),
     )
-    await _run(_Server(config, service), listener, service, settings.server)
+    await _run(_Server(config, service, app), listener, service, settings.server)
 
 
 def build_app(service: GenerationService, settings: Settings) -> FastAPI:
@@ -97,13 +98,16 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
 class _Server(uvicorn.Server):
     """Ends the replies first, so that their readers get a sentence instead of a broken line."""
 
-    def __init__(self, config: uvicorn.Config, service: GenerationService) -> None:
+    def __init__(self, config: uvicorn.Config, service: GenerationService, app: FastAPI) -> None:
         super().__init__(config)
-        self._service = service
+        self._service, self._app = service, app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        from falcon_mamba_app.ui.page import let_pages_go
+
         await self._service.close()
-        # Open pages never end by themselves; cutting them off is no error to report.
+        let_pages_go(self._app)
+        # Readers that do not read never end by themselves; to cut them off is no error to report.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
 

@@ -142,13 +142,15 @@ class PageVisitor:
 
     async def _read(self, lines: AsyncIterator[str]) -> None:
         seen: set[tuple[str, str]] = set()
+        is_refused = False
         async for line in lines:
             seen.update(statuses(line))
+            is_refused = is_refused or any(words in line for words in DELIBERATE)
             if "Something went wrong" in line:
                 self._tally.error("page: something went wrong")
-            if any(words in line for words in DELIBERATE):
-                self._tally.did("page: refused, deliberately")
-                return
+        if is_refused:
+            self._tally.did("page: refused, deliberately")
+            return
         for phase, words in seen:
             if phase in ("failed", "lost"):
                 self._tally.error(f"page: {words}")

@@ -43,6 +43,7 @@ IDLE_STATUS = {
     "loading": "The model is loading",
     "failed": "The model is not available",
 }
+MIN_SWEEP_INTERVAL_S = 1.0
 CUT = "The last reply was cut off while no page was open: Retry writes it again"
 
 LOGO = (
@@ -86,6 +87,7 @@ class Arrival:
         self._sessions = sessions
         self._answerer = answerer
         self._memory = memory
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
         """Find the visitor's session, restore their settings, and show the service's status."""
@@ -158,7 +160,18 @@ class Arrival:
         """The page was closed: free its session after a while, unless it comes back."""
         self._sessions.leave(page_of(request))
         self._memory.forget_soon(page_of(request))
-        asyncio.get_running_loop().call_later(self._sessions.grace_s, self._sessions.sweep)
+        if self._sweeping is None:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        delay_s = max(self._sessions.grace_s, MIN_SWEEP_INTERVAL_S)
+        self._sweeping = asyncio.get_running_loop().call_later(delay_s, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sessions.sweep()
+        self._sweeping = None
+        if self._sessions.has_left:
+            self._sweep_later()
 
 
 def _status(stats: ServiceStats, session: Session) -> str:

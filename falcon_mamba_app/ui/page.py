@@ -16,6 +16,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.routes import App
 
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.answering import Answerer
@@ -115,6 +116,14 @@ def mount_page(
         max_file_size="1mb",
     )
     return app
+
+
+def let_pages_go(app: FastAPI) -> None:
+    """End the connections that open pages hold for as long as they are open."""
+    for route in app.routes:
+        pages = getattr(route, "app", None)
+        if isinstance(pages, App):
+            pages.stop_event.set()
 
 
 def build_page(

@@ -184,6 +184,11 @@ class Sessions:
         else:
             session.left_s = self._clock()
 
+    @property
+    def has_left(self) -> bool:
+        """Whether a session is there that no page shows."""
+        return any(session.left_s is not None for session in self._sessions.values())
+
     def sweep(self) -> None:
         """Free the sessions that nobody will come back to."""
         now_s = self._clock()
@@ -201,12 +206,15 @@ class Sessions:
         if shown_before is not None and shown_before is not session:
             self.leave(page)
             self._hide(page, shown_before)
+        now_s, is_absent = self._clock(), session.left_s is not None and page in session.pages
         if session.left_s is not None:
             for absent in session.pages - {page}:
                 self._hide(absent, session)
         self._pages[page] = session.id
         session.pages.add(page)
-        session.left_s, session.last_used_s = None, self._clock()
+        # A page that has left may yet act, as by an event that was on its way when its tab was
+        # closed; it will not leave again.
+        session.left_s, session.last_used_s = (now_s if is_absent else None), now_s
         self._sessions.pop(session.id, None)
         self._sessions[session.id] = session
         while len(self._sessions) > self._max_sessions:
