@@ -44,7 +44,7 @@ OPTIONS = (
     "--model=nano",
     "--device=cpu",
     "--max-running=16",
-    "--max-waiting=32",
+    "--max-waiting=40",
     "--snapshot-bytes=64MiB",
     f"--keep-session-s={KEEP_SESSION_S}",
 )

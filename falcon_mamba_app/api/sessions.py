@@ -25,8 +25,8 @@ class Sessions:
 
     async def export_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state."""
-        served_model(self._service, None)
         request.state.visitor.count_transfer()
+        # Also of a service that failed: what lies in host memory can still be saved.
         data = await self._service.export_state(self._session_id(request))
         headers = {"Content-Disposition": 'attachment; filename="session.safetensors"'}
         return Response(data, headers=headers, media_type="application/octet-stream")

@@ -172,6 +172,9 @@ class LimitSettings:
     max_page_events: int = option(1_000, "events of all pages that may wait", at_least=1)
     max_connections: int = option(2_000, "connections open at the same time", at_least=0)
     header_timeout_s: int = option(20, "seconds for the head of a request to arrive", at_least=1)
+    reader_timeout_s: int = option(
+        60, "seconds for a reader to take more of an answer that waits for it", at_least=1
+    )
     body_timeout_s: int = option(120, "seconds for the body of a request to arrive", at_least=1)
     visitor_max_connections: int = option(
         200, "requests that a visitor may have open at the same time", at_least=0

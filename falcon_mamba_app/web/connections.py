@@ -1,7 +1,8 @@
-"""Connections that say nothing: how many may be open, and how long they may take to begin.
+"""Connections that say or read nothing: how many may be open, how long they may take to begin, and
+to read on.
 
-The web server itself waits for the head of a request for ever, and counts connections only once
-they have sent one.
+The web server itself waits for the head of a request for ever, and for a reader that reads nothing
+of its answer; it counts connections only once they have sent a head.
 """
 
 from __future__ import annotations
@@ -60,13 +61,16 @@ class Connections:
 
 
 def limited_protocol(
-    connections: Connections, *, header_timeout_s: float
+    connections: Connections, *, header_timeout_s: float, reader_timeout_s: float
 ) -> type[asyncio.Protocol]:
-    """uvicorn's protocol with a limit on connections and a deadline for each request's head."""
+    """uvicorn's protocol with a limit on connections, a deadline for each request's head, and one
+    for a reader to take more of its answer once the buffers are full.
+    """
 
     class LimitedProtocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
         _address = ""
+        _reading: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -89,7 +93,21 @@ def limited_protocol(
         def connection_lost(self, exc: Exception | None) -> None:
             self._expect_nothing()
             connections.close(self._address)
+            self._is_read_again()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._reading = self.loop.call_later(reader_timeout_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._is_read_again()
+
+        def _is_read_again(self) -> None:
+            if self._reading is not None:
+                self._reading.cancel()
+                self._reading = None
 
         def _expect_head(self) -> None:
             self._deadline = self.loop.call_later(header_timeout_s, self.transport.abort)

@@ -78,7 +78,11 @@ def listening(
         _max_connections(limits.max_connections), limits.visitor_max_connections, shared=trusted
     )
     return {
-        "http": limited_protocol(connections, header_timeout_s=limits.header_timeout_s),
+        "http": limited_protocol(
+            connections,
+            header_timeout_s=limits.header_timeout_s,
+            reader_timeout_s=limits.reader_timeout_s,
+        ),
         "ws": "none",
         "proxy_headers": bool(trusted),
         "forwarded_allow_ips": trusted,
