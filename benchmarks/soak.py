@@ -208,6 +208,8 @@ def judge(soaked: Soaked, minutes: float) -> Bounds:
 
 
 def _judge_memory(bounds: Bounds, late: list[Sample], minutes: float) -> None:
+    every = max(1, len(late) // 12)
+    bounds.figures["memory_MiB_after_warm_up"] = [round(s.rss_mib) for s in late[::every]]
     first, last = late[0].rss_mib, late[-1].rss_mib
     bounds.add("memory MiB", last, f"{first:.0f} → {last:.0f} MiB after warm-up")
     if minutes * (1 - WARM_UP) < MIN_SLOPE_MINUTES:
