@@ -48,7 +48,7 @@ def gpu_with(monkeypatch):
 
     def pretend(free_bytes: int) -> None:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_bytes, free_bytes))
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
         monkeypatch.setattr(placement, "why_unusable", lambda device: None)
 
     return pretend

@@ -15,7 +15,7 @@ import torch
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.state_pool import State
-from falcon_mamba_app.errors import NotSupported, Overloaded
+from falcon_mamba_app.errors import NotSupported, Overloaded, SettingsError
 from falcon_mamba_app.protocol import SamplingParams, TextDelta
 from falcon_mamba_app.service import lent_worker
 from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot
@@ -203,6 +203,12 @@ async def test_the_api_is_told_that_it_is_off(tiny):
     with pytest.raises(NotSupported, match="gradio_client"):
         await events_of(service, chat("hello"))
     await service.close()
+
+
+def test_a_quantised_model_is_refused(tiny):
+    model, engine = settings(tiny)
+    with pytest.raises(SettingsError, match="nf4.*leave --quantization out"):
+        ZeroGpuService(replace(model, quantization="nf4"), engine, lend=lambda turn: turn)
 
 
 async def test_the_platform_is_told_when_everything_is_loaded(tiny):

@@ -64,7 +64,8 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         return DTYPES[dtype]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        multiplies_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if multiplies_bf16 else torch.float16
     return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
 
 

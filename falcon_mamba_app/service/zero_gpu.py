@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
-from falcon_mamba_app.errors import NotSupported
+from falcon_mamba_app.errors import NotSupported, SettingsError
 from falcon_mamba_app.protocol import GenerationEvent, GenerationRequest
 from falcon_mamba_app.service.lent_turn import LentTurn, Report, TurnRunner
 from falcon_mamba_app.service.lent_worker import LentWorker, RunTurn, loan_s
@@ -43,11 +43,19 @@ class ZeroGpuService(LocalService):
         is_visitor: Callable[[], bool] = lambda: True,
     ) -> None:
         """`lend` makes the generator run where a GPU is; `report_start` tells the platform that
-        all is loaded; `is_visitor` is asked in the context of a request. Raises as LocalService.
+        all is loaded; `is_visitor` is asked in the context of a request.
+
+        Raises as LocalService, and SettingsError for a quantised model.
         """
         self._lend, self._report_start, self._is_visitor = lend, report_start, is_visitor
         max_running = min(engine.max_running or MAX_AT_A_TIME, MAX_AT_A_TIME)
         super().__init__(model, replace(engine, max_running=max_running))
+        quantization = self._loader.model_info.quantization
+        if quantization is not None:
+            raise SettingsError(
+                f"this model is quantised ({quantization}); ZeroGPU lends 48 GB and runs it as it"
+                " is, so leave --quantization out, or choose the --model it was made from"
+            )
 
     def _make_worker(self, loader: Loader) -> LentWorker:
         def prepare() -> RunTurn:
