@@ -50,6 +50,10 @@ class PacedRunner:
         self._busy_for(CHUNK_S + TOKEN_S * num_tokens)
         return {}
 
+    def has_graph(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> bool:
+        """Rows and prompts never share a pass here."""
+        return False
+
     def drop(self, seq: Sequence) -> None:
         """Nothing is kept."""
 

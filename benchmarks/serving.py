@@ -197,7 +197,7 @@ async def measure_beside_a_long_prompt(
     found = await readers.in_own_process(
         readers.read_beside_a_long_prompt,
         url=url,
-        bodies=[body(i, options.endless_tokens) for i in range(options.clients - 1)],
+        bodies=[body(i, options.endless_tokens) for i in range(options.clients)],
         long_body=body(0, 2, messages=[{"role": "user", "content": content}]),
         idle_s=options.idle_s,
     )
@@ -241,7 +241,8 @@ async def measure_turns(
 async def measure(options: argparse.Namespace, out: Measurements) -> LocalService:
     has_gpu = torch.cuda.is_available()
     model = ModelSettings(model=str(options.checkpoint) if has_gpu else "nano")
-    limits = EngineSettings(max_running=options.clients, max_new_tokens=2**20)
+    # One more than the readers: for the long prompt that somebody sends while all of them read.
+    limits = EngineSettings(max_running=options.clients + 1, max_new_tokens=2**20)
     service = LocalService(model, limits)
     checkpoint = locate(model, has_cuda=has_gpu)
     await service.start()
