@@ -257,10 +257,10 @@ async def measure(options: argparse.Namespace, out: Measurements) -> LocalServic
             await measure_speeds(service, None, options, out)
             return service
         async with served(service) as url:
-            await measure_speeds(service, url, options, out)
             tokenizer = load_tokenizer(checkpoint)
             await measure_beside_a_long_prompt(url, options, tokenizer, out)
             await measure_turns(url, options, tokenizer, out)
+            await measure_speeds(service, url, options, out)
     finally:
         await service.close()
     return service
