@@ -19,14 +19,14 @@ import traceback
 
 import torch
 
-# In this order: the first have the memory to themselves.
+# In this order: what needs the most memory, or is the least to be missed, comes first.
 OPTIONS: dict[str, list[str]] = {
+    "accuracy": [],
     "context": [],
+    "serving": [],
     "decode": ["--peers"],
     "prefill": ["--lengths", "8192", "32768", "--peers"],
     "snapshots": [],
-    "accuracy": [],
-    "serving": [],
 }
 OWN_PROCESS = {"serving"}
 
