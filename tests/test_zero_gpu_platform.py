@@ -1,0 +1,103 @@
+"""The app as on ZeroGPU, with Hugging Face's own package between it and a GPU that is lent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from tests.test_app import ROOT, wait_until_ready
+from tests.zero_gpu_platform import DeviceApi, space_variables
+
+
+@pytest.fixture(scope="module")
+def device_api():
+    return DeviceApi()
+
+
+@pytest.fixture(scope="module")
+def space(device_api, tmp_path_factory):
+    log = tmp_path_factory.mktemp("space") / "log"
+    with device_api.serve() as address, log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "tests/zero_gpu_platform.py", "--model", "nano", "--port", "0"]
+            + ["--kernels", "reference"],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **space_variables(address), "PYTHONUNBUFFERED": "1"},
+        )
+        yield process, log
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def address(space):
+    process, log = space
+    while "http://127.0.0.1:" not in (text := log.read_text().partition("Falcon Mamba is at ")[2]):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    address = text.split()[0]
+    wait_until_ready(address)
+    return address
+
+
+@pytest.fixture
+def visitor(address):
+    client = Client(address, verbose=False)
+    yield client
+    client.close()
+
+
+def loans(device_api: DeviceApi) -> list[dict[str, str]]:
+    return [query for path, query in device_api.asked if path == "/schedule"]
+
+
+def test_the_platform_hears_of_the_start(address, device_api):
+    assert device_api.asked[0][0] == "/startup-report"
+
+
+def test_each_turn_is_one_loan_that_is_given_back(visitor, device_api):
+    num_before = len(device_api.asked)
+    assert visitor.predict("Hello!", api_name="/chat")
+    assert visitor.predict("And then?", api_name="/chat")
+    paths = [path for path, _ in device_api.asked[num_before:] if path != "/allow"]
+    assert paths == ["/schedule", "/release"] * 2
+    assert loans(device_api)[-1]["durationSeconds"] == "26"  # 12 + 1 + 512 tokens at 40 a second
+
+
+def test_a_shorter_reply_is_a_shorter_loan(visitor, device_api):
+    assert visitor.predict("Hello!", max_new_tokens=40, api_name="/chat")
+    assert loans(device_api)[-1]["durationSeconds"] == "15"
+
+
+def test_a_spent_quota_is_a_sentence_with_the_platforms_own_figures(visitor, device_api):
+    device_api.is_spent = True
+    with pytest.raises(AppError, match="is spent for now. .*GPU limit"):
+        visitor.predict("Hello!", api_name="/chat")
+    device_api.is_spent = False
+    assert visitor.predict("Hello!", api_name="/chat")
+
+
+def test_the_api_is_off_and_says_what_to_use(address, device_api):
+    num_before = len(device_api.asked)
+    body = {"messages": [{"role": "user", "content": "Hello!"}]}
+    answer = httpx.post(f"{address}/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert "gradio_client" in answer.json()["error"]["message"]
+    assert len(device_api.asked) == num_before
+
+
+def test_it_ends_within_seconds_with_a_process_that_waits_for_turns(space, address):
+    process, log = space
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == 130
+    assert "Traceback" not in log.read_text()

@@ -1,0 +1,104 @@
+"""Hugging Face's own `spaces` package at work on a machine without a GPU.
+
+`DeviceApi` answers what the platform's device service would. Run as a program this is the app as on
+ZeroGPU: everything of `spaces` is real but the hardware, for which the CPU stands in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+ROOT = Path(__file__).parents[1]
+
+
+class DeviceApi:
+    """Lends a GPU for the asking until `is_spent`; `asked` is what it was asked, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.is_spent = False
+
+    def answer(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, object]]:
+        self.asked.append((path, query))
+        if path != "/schedule":
+            return 200, {}
+        if self.is_spent:
+            return 429, {"left": 10, "wait": "PT1H"}
+        return 200, {"idle": True, "nvidiaIndex": 0, "nvidiaUUID": "none", "allowToken": "token"}
+
+    @contextmanager
+    def serve(self) -> Iterator[str]:
+        """Its address, while it serves."""
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                url = urlparse(self.path)
+                query = {name: values[0] for name, values in parse_qs(url.query).items()}
+                status, body = api.answer(url.path, query)
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: object) -> None:
+                """Nothing: `asked` keeps it."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+
+def space_variables(device_api: str) -> dict[str, str]:
+    """What the platform sets for a Space on ZeroGPU."""
+    return {
+        "SYSTEM": "spaces",
+        "SPACE_ID": "someone/falcon-mamba",
+        "SPACES_ZERO_GPU": "true",
+        "SPACES_ZERO_DEVICE_API_URL": device_api,
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+    }
+
+
+def _replace_the_hardware() -> None:
+    """Make torch pass for one with CUDA, and a forked process find its GPU in the CPU."""
+    import torch
+
+    torch.version.cuda = torch.version.cuda or "12.8"
+    # Builtins, because `spaces` pickles it: bool() is False, as it is before CUDA is touched.
+    torch.cuda._is_in_bad_fork = bool
+    if not hasattr(torch._C, "_cuda_init"):
+        torch._C._cuda_init = bool
+    import spaces.zero.wrappers as wrappers
+
+    wrappers.torch.init = lambda uuid: None
+    wrappers.torch.move = lambda callback=None: None
+    from falcon_mamba_app.service.loader import Loader
+
+    build_engine = Loader.build_engine
+
+    def build_on_the_cpu(self, model, **options):
+        self._device = torch.device("cpu")
+        return build_engine(self, model, **options)
+
+    Loader.build_engine = build_on_the_cpu
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    _replace_the_hardware()
+    sys.argv[0] = "app.py"
+    runpy.run_path("app.py", run_name="__main__")
