@@ -30,7 +30,8 @@ LOGIN_S = 7 * 24 * 3_600
 MAX_FORM_BYTES = 8_192
 PAGE = Template((Path(__file__).parents[2] / "assets" / "login.html").read_text("utf-8"))
 # What the API's own keys guard, and what tells a load balancer that the server lives.
-OTHER_DOORS = ("/v1", "/metrics", "/health")
+OTHER_DOORS = ("/metrics", "/health")
+API = "/v1"
 
 
 class NotSignedIn(HttpError):
@@ -87,7 +88,7 @@ class Login:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_under(scope["path"], OTHER_DOORS):
+        if scope["type"] != "http" or _has_another_door(scope["path"]):
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
@@ -173,8 +174,8 @@ def _local(target: str) -> str:
     return target if is_path else "/"
 
 
-def _is_under(path: str, doors: tuple[str, ...]) -> bool:
-    return any(path == door or path.startswith(f"{door}/") for door in doors)
+def _has_another_door(path: str) -> bool:
+    return path in OTHER_DOORS or path == API or path.startswith(f"{API}/")
 
 
 def _wants_html(request: Request) -> bool:
