@@ -74,15 +74,16 @@ def random_7b(
 
 @functools.cache
 def in_form(model: FalconMamba, form: str) -> FalconMamba:
-    """The model itself for "none"; for "nf4" and "fp4" one with its layers' matrices in 4 bits, and
-    the same tensors for all else.
+    """The model itself for "none"; for "nf4", "fp4" and the two with " double" one that has its
+    layers' matrices in 4 bits, and the same tensors for all else.
     """
     if form == "none":
         return model
     with torch.device("meta"):
         packed = FalconMamba(model.config, model.ops)
     packed.load_state_dict(model.state_dict(), assign=True)
-    quantize_(packed, kind=form, is_double=False, compute_dtype=model.dtype)
+    kind, _, double = form.partition(" ")
+    quantize_(packed, kind=kind, is_double=bool(double), compute_dtype=model.dtype)
     packed.prepare()
     return packed
 

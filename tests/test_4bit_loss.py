@@ -1,0 +1,40 @@
+"""What 4 bits cost the bundled model, on a conversation of the kind it was made for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.models import bundled_model
+from benchmarks.quantization import FORMS, measure, real_text
+from falcon_mamba_app.ops.reference import REFERENCE
+
+
+@pytest.fixture(scope="module")
+def rows():
+    model = bundled_model(REFERENCE, torch.device("cpu"), torch.float32)
+    return {row["weights"]: row for row in measure(model, real_text(), FORMS)}
+
+
+def test_the_text_is_long_enough_and_known_to_the_model(rows):
+    assert len(real_text()) > 500
+    assert rows["none"]["loss"] < 4.5  # of 9.0 for a guess among 8,192 tokens
+
+
+@pytest.mark.parametrize(("form", "most"), [("nf4", 0.40), ("fp4", 0.70)])
+def test_the_divergence_stays_below_its_bound(rows, form, most):
+    """A model of 24.5 M parameters has little to spare; larger ones lose far less."""
+    for name in (form, f"{form} double"):
+        assert 0.01 < rows[name]["mean_kl"] < most
+        assert rows[name]["loss"] < rows["none"]["loss"] + 0.2
+        assert rows[name]["agreement"] > 0.7
+
+
+def test_double_quantisation_costs_next_to_nothing(rows):
+    for form in ("nf4", "fp4"):
+        assert rows[f"{form} double"]["mean_kl"] < 1.05 * rows[form]["mean_kl"]
+        assert rows[f"{form} double"]["bytes"] < rows[form]["bytes"]
+
+
+def test_nf4_is_nearer_than_fp4(rows):
+    assert rows["nf4"]["mean_kl"] < rows["fp4"]["mean_kl"]
