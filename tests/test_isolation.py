@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.ui import page_memory
 from tests.api_fixtures import until
 from tests.echo_service import EchoService
 from tests.test_ui_page import CONTROLS
@@ -33,11 +34,11 @@ async def two_visitors(service: EchoService, *options: str):
         clients = []
         for number, name in enumerate(("ada", "bert")):
             headers = {"X-Forwarded-For": f"203.0.113.{number}"}
-            if options:
+            if "--auth" in options:
                 headers["Authorization"] = f"Bearer key-of-{name}"
             clients.append(httpx.AsyncClient(base_url=base, headers=headers, timeout=20))
         async with clients[0] as ada, clients[1] as bert:
-            for client in clients if options else ():
+            for client in clients if "--auth" in options else ():
                 form = {"username": "user", "password": "password"}
                 assert (await client.post("/login", data=form)).is_success
             yield ada, bert
@@ -188,3 +189,20 @@ def test_names_of_sessions_cannot_be_guessed():
     ids = {Access(()).session_id("", "talk") for _ in range(100)}
     assert len(ids) == 100
     assert min(len(session_id) for session_id in ids) == 64
+
+
+async def test_no_number_of_pages_pushes_out_one_that_reads_its_reply(service, monkeypatch):
+    """Gradio kept the messages of 2,000 pages, and dropped those of the one known for longest: so
+    many strangers' events ended everybody's replies.
+    """
+    monkeypatch.setattr(page_memory, "MAX_READERS", 50)
+    async with two_visitors(service, "--visitor-requests-per-minute", "0") as (ada, bert):
+        hers = await page_of(ada)
+        writing = asyncio.create_task(hers.cause("composer", "submit", "LONG SLOW", *CONTROLS))
+        await until(lambda: service.running == 1)
+        config = (await bert.get("/config")).json()
+        for _ in range(60):
+            assert (await Page(bert, config).begin("undo", "click")).is_success
+        assert not writing.done()
+        await hers.at_once("stop", "click")
+        assert '"success":true' in (await asyncio.wait_for(writing, timeout=10))

@@ -32,7 +32,7 @@ from falcon_mamba_app.ui.discretion import keep_words_out_of_the_log
 from falcon_mamba_app.ui.endpoints import Endpoints, add_endpoints
 from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.layout import Components, draw
-from falcon_mamba_app.ui.page_memory import PageMemory
+from falcon_mamba_app.ui.page_memory import PageMemory, keep_readers
 from falcon_mamba_app.ui.sessions import GRACE_S, Sessions
 from falcon_mamba_app.ui.theme import build_theme
 from falcon_mamba_app.ui.turn import ALONE_S
@@ -99,6 +99,7 @@ def mount_page(
     alone_s = min(alone_s, keep_session_s)
     page = build_page(service, sessions, max_message_chars=max_message_chars, alone_s=alone_s)
     page.queue(default_concurrency_limit=None, max_size=max_page_events, api_open=False)
+    keep_readers(page)
     gr.mount_gradio_app(
         app,
         page,

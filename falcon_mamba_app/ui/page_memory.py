@@ -8,8 +8,10 @@ fails where a new version of Gradio has moved them.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from gradio.blocks import Blocks
+from gradio.utils import LRUCache
 
 # Pages whose browser never said hello, and so never says goodbye, are kept up to here.
 MAX_PAGES = 1_000
@@ -17,6 +19,26 @@ MAX_PAGES = 1_000
 DELAY_S = 5.0
 # Three seconds of updates: a page that reads slower than that skips some.
 MAX_UNREAD_UPDATES = 36
+
+
+# Pages whose messages are kept. Each takes some kB until it reads them, or is pushed out.
+MAX_READERS = 10_000
+
+
+class _RecentlyUsed(LRUCache[str, Any]):
+    """Pushes out the page that neither wrote nor read for longest. Gradio's own pushes out the one
+    that came first, and its reply breaks off: thousands of strangers' pages were enough for that.
+    """
+
+    def __getitem__(self, page: str) -> Any:
+        messages = super().__getitem__(page)
+        self.move_to_end(page)
+        return messages
+
+
+def keep_readers(blocks: Blocks) -> None:
+    """Once the queue is made: who reads a reply keeps it. A reader looks every 10 s at least."""
+    blocks._queue.pending_messages_per_session = _RecentlyUsed(MAX_READERS)
 
 
 class PageMemory:
