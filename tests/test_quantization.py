@@ -127,6 +127,18 @@ def test_auto_falls_back_to_the_bundled_model(folder, gpu_with, monkeypatch, cap
     assert "running the bundled model instead" in caplog.text
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no NVIDIA driver"), AssertionError("no CUDA")])
+def test_a_gpu_that_is_lent_later_runs_the_model_as_it_is(folder, gpu_with, monkeypatch, error):
+    gpu_with(0)  # as ZeroGPU's package answers in the process that lends nothing
+    assert placed(folder, has_cuda=True).quantization is None
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    assert placed(folder, has_cuda=True).quantization is None
+
+
 def test_what_was_asked_for_does_not_depend_on_the_memory(folder, gpu_with):
     gpu_with(1_000_000)
     asked = placed(folder, has_cuda=True, quantization="fp4", double_quantization="on")

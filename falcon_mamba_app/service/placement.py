@@ -53,7 +53,9 @@ def _by_memory(checkpoint: Checkpoint, model: ModelSettings, limits: EngineSetti
         prefill_tokens=limits.max_prefill_tokens,
         dtype_bytes=choose_dtype(model.dtype, device).itemsize,
     )
-    free_bytes, _ = torch.cuda.mem_get_info()
+    free_bytes = _free_bytes()
+    if free_bytes is None:
+        return Placement(checkpoint, None)
     try:
         quantization, why = what_fits(checkpoint.config, demand, free_bytes)
     except CheckpointError as error:
@@ -65,3 +67,12 @@ def _by_memory(checkpoint: Checkpoint, model: ModelSettings, limits: EngineSetti
         quantization = replace(quantization, is_double=True)
     logger.info("%s runs %s", checkpoint.id, why)
     return Placement(checkpoint, quantization)
+
+
+def _free_bytes() -> int | None:
+    """Of the GPU; None where it is lent for single turns only, and is not here now."""
+    try:
+        free_bytes, total_bytes = torch.cuda.mem_get_info()
+    except (RuntimeError, AssertionError):
+        return None
+    return free_bytes if total_bytes else None
