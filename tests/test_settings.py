@@ -125,7 +125,7 @@ def test_zeros_stand_for_what_suits_the_device():
     on_cpu, on_gpu = engine.on(has_gpu=False), engine.on(has_gpu=True)
     assert (on_cpu.max_running, on_cpu.max_prefill_tokens) == (3, 512)
     assert (on_gpu.max_running, on_gpu.max_prefill_tokens) == (3, 2048)
-    assert (on_cpu.max_mixed_prefill_tokens, on_gpu.max_mixed_prefill_tokens) == (64, 256)
+    assert (on_cpu.max_mixed_prefill_tokens, on_gpu.max_mixed_prefill_tokens) == (64, 128)
     assert load_settings([], {}).engine.on(has_gpu=True).max_running == 32
 
 

@@ -76,7 +76,7 @@ class EngineSettings:
     )
     max_mixed_prefill_tokens: int = option(
         0,
-        "the same while others are being answered, so that their replies go on; 0 is 256 on a GPU,"
+        "the same while others are being answered, so that their replies go on; 0 is 128 on a GPU,"
         " else 64",
         at_least=0,
     )
@@ -95,7 +95,7 @@ class EngineSettings:
             self,
             max_running=self.max_running or (32 if has_gpu else 8),
             max_prefill_tokens=self.max_prefill_tokens or (2048 if has_gpu else 512),
-            max_mixed_prefill_tokens=self.max_mixed_prefill_tokens or (256 if has_gpu else 64),
+            max_mixed_prefill_tokens=self.max_mixed_prefill_tokens or (128 if has_gpu else 64),
         )
 
 
