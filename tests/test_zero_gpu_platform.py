@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from tests.test_app import ROOT, wait_until_ready
-from tests.zero_gpu_platform import DeviceApi, space_variables
+from tests.test_app import wait_until_ready
+from tests.zero_gpu_platform import DeviceApi, running_space
 
 
 @pytest.fixture(scope="module")
@@ -25,29 +21,14 @@ def device_api():
 @pytest.fixture(scope="module")
 def space(device_api, tmp_path_factory):
     log = tmp_path_factory.mktemp("space") / "log"
-    with device_api.serve() as address, log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "tests/zero_gpu_platform.py", "--model", "nano", "--port", "0"]
-            + ["--kernels", "reference"],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **space_variables(address), "PYTHONUNBUFFERED": "1"},
-        )
-        yield process, log
-        process.kill()
-        process.wait()
+    with running_space(device_api, log) as (process, address):
+        wait_until_ready(address)
+        yield process, address, log
 
 
 @pytest.fixture(scope="module")
 def address(space):
-    process, log = space
-    while "http://127.0.0.1:" not in (text := log.read_text().partition("Falcon Mamba is at ")[2]):
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.05)
-    address = text.split()[0]
-    wait_until_ready(address)
-    return address
+    return space[1]
 
 
 @pytest.fixture
@@ -96,8 +77,8 @@ def test_the_api_is_off_and_says_what_to_use(address, device_api):
     assert len(device_api.asked) == num_before
 
 
-def test_it_ends_within_seconds_with_a_process_that_waits_for_turns(space, address):
-    process, log = space
+def test_it_ends_within_seconds_with_a_process_that_waits_for_turns(space):
+    process, _, log = space
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=15) == 130
     assert "Traceback" not in log.read_text()

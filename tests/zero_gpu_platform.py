@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,6 +73,28 @@ def space_variables(device_api: str) -> dict[str, str]:
         "SPACES_ZERO_DEVICE_API_URL": device_api,
         "GRADIO_SERVER_NAME": "127.0.0.1",
     }
+
+
+@contextmanager
+def running_space(
+    device_api: DeviceApi, log: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The app as on ZeroGPU, and its address, once it has printed that to `log`."""
+    with device_api.serve() as address, log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--model", "nano", "--port", "0", "--kernels", "reference"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **space_variables(address), "PYTHONUNBUFFERED": "1"},
+        )
+        try:
+            while not (found := re.search(r"is at (http://\S+)\n", log.read_text())):
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+            yield process, found[1]
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _replace_the_hardware() -> None:
