@@ -31,6 +31,10 @@ ON_ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
 # to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")
+# oneDNN keeps what it compiled for the last 1,024 shapes, and the tokens of a step are always of a
+# new one: 0.3 MB each, hundreds in all. The layers of one step need few; that is no slower.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # the same in torch's layer above it
 # Read when the hub's client is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
