@@ -82,6 +82,35 @@
     if (event.key === "Escape") visible("button#stop, button#document-stop")?.click();
   });
 
+  // A screen reader is told a reply once, at its end: as a live region the conversation would be read
+  // anew with every word that is added, and all of it after a reload.
+  const OVER = ["finished", "stopped", "failed"];
+  const announcer = document.createElement("div");
+  Object.assign(announcer, { id: "announcer", className: "unseen", role: "status" });
+  let phaseBefore = null;
+
+  function announce() {
+    if (!OVER.includes(phaseBefore)) return; // the next reply has begun
+    const messages = document.querySelectorAll("#transcript [data-testid=bot]");
+    announcer.textContent = asTyped(messages[messages.length - 1]?.innerText.trim() ?? "");
+  }
+
+  function listenForEnds() {
+    document.querySelector("#transcript [role=log]")?.setAttribute("aria-live", "off");
+    const phase = document.querySelector(".status-line")?.dataset.phase;
+    if (phase === phaseBefore) return;
+    if (OVER.includes(phase)) setTimeout(announce, 300); // the conversation is drawn a little later
+    else announcer.textContent = "";
+    phaseBefore = phase;
+  }
+
+  new MutationObserver(listenForEnds).observe(document.documentElement, {
+    childList: true, subtree: true,
+  });
+  const addAnnouncer = () => document.body.append(announcer);
+  if (document.body) addAnnouncer();
+  else document.addEventListener("DOMContentLoaded", addAnnouncer);
+
   // A reload keeps what stood in the text fields; the tab remembers it, nobody else.
   const DRAFTS_KEY = "falcon-mamba-drafts";
   const textOf = (selector) => document.querySelector(`${selector} textarea`)?.value ?? "";

@@ -80,12 +80,38 @@ async def test_text_has_contrast_in_both_themes(browser, url, scheme):
     await context.close()
 
 
-async def test_the_status_line_and_the_conversation_are_live_regions(page):
+# Notes what a screen reader would say of the page: every change of a live region.
+HEAR_JS = """() => {
+  window.heard = [];
+  new MutationObserver((changes) => {
+    for (const { target } of changes) {
+      const element = target.nodeType === Node.TEXT_NODE ? target.parentElement : target;
+      const region = element?.closest("[aria-live], [role=status], [role=alert], [role=log]");
+      if (region && region.getAttribute("aria-live") !== "off") heard.push(region.innerText.trim());
+    }
+  }).observe(document.body, { childList: true, characterData: true, subtree: true });
+}"""
+
+
+async def test_the_status_line_is_a_live_region(page):
     await talk(page)
     status = page.locator("#status [role=status]")
     assert await status.get_attribute("aria-live") == "polite"
     assert "Done" in await status.inner_text()
-    assert await page.locator("#transcript [role=log]").get_attribute("aria-live") == "polite"
+
+
+async def test_a_screen_reader_is_told_a_reply_once_and_nothing_again_after_a_reload(page, url):
+    """As a live region the whole conversation was said anew with every word, and after a reload."""
+    await talk(page)
+    await page.evaluate(HEAR_JS)
+    await send(page, "SLOW " + "word " * 12)
+    await page.wait_for_function("heard.some((words) => words.startsWith('You said: SLOW'))")
+    told = await page.evaluate("heard.filter((words) => words.includes('You said'))")
+    assert told == ["You said: SLOW " + "word " * 11 + "word"]
+    await page.add_init_script(f"addEventListener('DOMContentLoaded', {HEAR_JS})")
+    await open_page(page, url)
+    await page.wait_for_selector("#transcript [data-testid=bot]")
+    assert await page.evaluate("heard.filter((words) => words.includes('You said'))") == []
 
 
 async def test_messages_and_the_whole_conversation_can_be_copied(page):

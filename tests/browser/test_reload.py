@@ -190,6 +190,31 @@ async def test_a_page_that_the_server_has_forgotten_opens_again_with_everything(
             await context.close()
 
 
+async def test_a_server_killed_in_mid_reply_gives_the_message_back_from_the_next_one(browser):
+    services = [EchoService(), EchoService()]
+    context = await browser.new_context(viewport=LAPTOP)
+    page = await context.new_page()
+    with serve_page(services[0]) as url:
+        async with wire_to(url) as wire:
+            await open_page(page, wire.url)
+            await send(page, "hello")
+            await wait_for_status(page, "Done")
+            await send(page, STORY)
+            await page.get_by_text("You said: SLOW word").wait_for()
+            with serve_page(services[1]) as other_url:
+                wire.connect_to(other_url)
+                await page.wait_for_function(
+                    "text => document.querySelector('#composer textarea')?.value === text",
+                    arg=STORY,
+                )
+                await page.wait_for_function(SHOWS, arg=["hello", "You said: hello"])
+                assert len(await transcript(page)) == 2
+                await page.locator("#composer textarea").press("Enter")
+                await wait_for_status(page, "Done")
+                assert (await transcript(page))[-1] == REPLY
+            await context.close()
+
+
 async def test_a_reload_in_mid_continuation_keeps_the_text(browser):
     service = EchoService(has_chat_template=False)
     with serve_page(service) as url:
