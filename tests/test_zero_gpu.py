@@ -18,8 +18,13 @@ from falcon_mamba_app.engine.state_pool import State
 from falcon_mamba_app.errors import NotSupported, Overloaded, SettingsError
 from falcon_mamba_app.protocol import SamplingParams, TextDelta
 from falcon_mamba_app.service import lent_worker
-from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot
-from falcon_mamba_app.service.lent_worker import loan_s, seconds_of_work
+from falcon_mamba_app.service.lent_turn import PackedSnapshot
+from falcon_mamba_app.service.lent_worker import (
+    FIRST_PREPARATION_S,
+    PREPARATION_S,
+    loan_s,
+    plan_turn,
+)
 from falcon_mamba_app.service.loader import Loader
 from falcon_mamba_app.service.local import LocalService
 from falcon_mamba_app.service.zero_gpu import ZeroGpuService
@@ -178,12 +183,29 @@ async def test_a_reply_that_was_stopped_gives_the_gpu_back_at_once(service, gpu)
     assert gpu.num_forks == 1
 
 
-async def test_a_turn_ends_before_its_loan_does(service, monkeypatch):
-    monkeypatch.setattr(lent_worker, "seconds_of_work", lambda seq, num_read: 0.1)
+@pytest.mark.parametrize("look_ahead", [False, True])
+async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahead):
+    """On a GPU a step is in flight when the time is up; its token counts."""
+    build = Loader.build_engine
+
+    def build_engine(loader, model, **options):
+        engine = build(loader, model, **options)
+        engine._look_ahead = look_ahead
+        return engine
+
+    monkeypatch.setattr(Loader, "build_engine", build_engine)
+    monkeypatch.setattr(lent_worker, "MAX_LOAN_S", lent_worker.FIRST_PREPARATION_S + 0.1)
+    service = ZeroGpuService(*settings(tiny, max_running=1), lend=gpu.lend)
+    await service.start()
     sampling = replace(LONG.sampling, max_new_tokens=4_000)
-    events = await events_of(service, replace(LONG, sampling=sampling))
+    events = await events_of(service, replace(LONG, sampling=sampling, session_id="s"))
     assert events[-1].reason == "length"
     assert 0 < events[-1].completion_tokens < 4_000
+    turns = ("LONG SLOW", text_of(events), "go on")
+    again = replace(chat(*turns, session_id="s"), sampling=replace(GREEDY, max_new_tokens=1))
+    reused = (await events_of(service, again))[-1].reused_tokens
+    await service.close()
+    assert reused >= events[-1].completion_tokens
 
 
 async def test_others_wait_in_line_and_are_told_their_place(service):
@@ -228,20 +250,30 @@ def sequence(num_prompt_tokens: int, max_new_tokens: int) -> Sequence:
     return Sequence(seq_id=1, prompt_token_ids=prompt, sampling=sampling, seed=0)
 
 
+def after(num_tokens: int) -> Snapshot:
+    """A snapshot that has read so many tokens."""
+    return Snapshot(bytes(4 * num_tokens), State(torch.zeros(1), torch.zeros(1)))
+
+
 def test_the_loan_is_for_the_work_there_is():
     short, long = sequence(30, 100), sequence(30_000, 1_000)
-    seconds = [loan_s(LentTurn(seq, None, seconds_of_work(seq, 0))) for seq in (short, long)]
-    read_before = loan_s(LentTurn(long, None, seconds_of_work(long, 29_990)))
-    assert seconds[0] < 20 < read_before < seconds[1]
-    greedy = sequence(100_000, 4_096)
-    largest = loan_s(LentTurn(greedy, None, seconds_of_work(greedy, 0)))
-    # What is charged is half as much again; without an account a visitor has 120 s a day.
-    assert largest * 1.5 <= 120
+    assert loan_s(plan_turn(short, None)) < 20
+    assert 20 < loan_s(plan_turn(long, after(29_990))) < loan_s(plan_turn(long, None))
+    first = loan_s(plan_turn(short, None, preparation_s=FIRST_PREPARATION_S))
+    assert first > FIRST_PREPARATION_S
+
+
+@pytest.mark.parametrize("preparation_s", [PREPARATION_S, FIRST_PREPARATION_S])
+def test_no_loan_is_larger_than_a_visitor_without_an_account_has(preparation_s):
+    turn = plan_turn(sequence(100_000, 4_096), None, preparation_s=preparation_s)
+    assert loan_s(turn) * 1.5 <= 120  # half as much again is charged
 
 
 def test_what_crosses_can_be_pickled():
-    turn = LentTurn(sequence(5, 5), None, 1.0)
-    assert pickle.loads(pickle.dumps(turn)).seq.prompt_token_ids == list(range(5))
+    turn = plan_turn(sequence(5, 5), after(3))
+    crossed = pickle.loads(pickle.dumps(turn))
+    assert crossed.seq.prompt_token_ids == list(range(5))
+    assert crossed.snapshot == turn.snapshot
 
 
 async def test_the_engine_is_built_only_where_the_gpu_is(tiny, gpu, tmp_path, monkeypatch):

@@ -60,11 +60,14 @@ class PackedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LentTurn:
-    """What the process is asked: one sequence, its best snapshot, and how long it may take."""
+    """What the process is asked: one sequence, its best snapshot, and how long it may take, from
+    its first step and before that.
+    """
 
     seq: Sequence
     snapshot: PackedSnapshot | None
     max_seconds: float
+    preparation_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,9 @@ class TurnRunner:
             events = engine.step()
             if engine.has_work and time.monotonic() > deadline_s:
                 engine.abort(seq.seq_id)
-                events.append(Ended(seq.seq_id, "length"))
+                # A step that was in flight has one more token to tell.
+                in_flight = engine.step() if engine.has_work else []
+                events += [*in_flight, Ended(seq.seq_id, "length")]
             if engine.has_work:
                 yield _report(engine, events)
         # The text first: a state takes a while to cross.

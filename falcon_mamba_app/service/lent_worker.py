@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from falcon_mamba_app.engine.engine import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.snapshot_store import SnapshotStore
+from falcon_mamba_app.engine.snapshot_store import Snapshot, SnapshotStore
 from falcon_mamba_app.engine.worker import EngineStats
 from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, Report
 
@@ -31,22 +31,27 @@ RunTurn = Callable[[LentTurn], Generator[Report, None, None]]
 # What half an RTX PRO 6000 does with the 7B in bfloat16, guessed low: a turn that ends early is
 # charged for what it took, one that takes longer is ended.
 READ_TOKENS_PER_S, WRITE_TOKENS_PER_S = 3_000, 40
-# From the loan to the first step: 15 GB to the GPU, the kernels, the graph of a decode step.
-PREPARATION_S = 12
+# From the loan to the first step: 15 GB to the GPU and the graph of a decode step; in the server's
+# first turn the kernels are compiled as well, and stay on disk.
+PREPARATION_S, FIRST_PREPARATION_S = 12, 45
 # Half as much again is charged, and a visitor without an account has 120 s a day.
 MAX_LOAN_S = 75
 
 
-def seconds_of_work(seq: Sequence, num_read_tokens: int) -> float:
-    """How long reading what is new and writing the reply may take, within what can be lent."""
+def plan_turn(
+    seq: Sequence, snapshot: Snapshot | None, *, preparation_s: float = PREPARATION_S
+) -> LentTurn:
+    """The turn, with time to read what is new and to write the reply, within what can be lent."""
+    num_read_tokens = 0 if snapshot is None else snapshot.num_tokens
     num_new_tokens = len(seq.prompt_token_ids) - num_read_tokens
     work_s = num_new_tokens / READ_TOKENS_PER_S + seq.sampling.max_new_tokens / WRITE_TOKENS_PER_S
-    return min(1 + work_s, MAX_LOAN_S - PREPARATION_S)
+    packed = None if snapshot is None else PackedSnapshot.of(snapshot)
+    return LentTurn(seq, packed, min(1 + work_s, MAX_LOAN_S - preparation_s), preparation_s)
 
 
 def loan_s(turn: LentTurn) -> int:
     """The seconds of GPU to ask for."""
-    return math.ceil(PREPARATION_S + turn.max_seconds)
+    return math.ceil(turn.preparation_s + turn.max_seconds)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +100,7 @@ class LentWorker:
         self._changed = threading.Condition(threading.RLock())
         self._is_stopping = False
         self._num_running = 0
+        self._has_compiled = False  # the kernels, in a turn of any process
         self._memory: tuple[int | None, int | None] = (None, None)
 
     @property
@@ -172,7 +178,7 @@ class LentWorker:
             try:
                 entry.context.run(self._run, run_turn, entry)
             except Exception as error:
-                logger.warning("a turn failed: %s", type(error).__name__)
+                logger.warning("a turn failed: %s", getattr(error, "title", type(error).__name__))
                 self._on_events([Failed(entry.seq.seq_id, sentence_for(error))])
             with self._changed:
                 del self._states.entries[entry.seq.seq_id]
@@ -196,6 +202,7 @@ class LentWorker:
                 if entry.is_given_up:
                     return
                 self._take_in(entry.seq, report)
+                self._has_compiled = True
 
     def _turn(self, seq: Sequence) -> LentTurn:
         with self._changed:
@@ -203,9 +210,8 @@ class LentWorker:
             # A prompt that is scored is read in full: its scores are not in the snapshot.
             if seq.session_id is not None and seq.score_prompt is None:
                 snapshot = self._states.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
-        num_read_tokens = 0 if snapshot is None else snapshot.num_tokens
-        packed = None if snapshot is None else PackedSnapshot.of(snapshot)
-        return LentTurn(seq, packed, seconds_of_work(seq, num_read_tokens))
+        preparation_s = PREPARATION_S if self._has_compiled else FIRST_PREPARATION_S
+        return plan_turn(seq, snapshot, preparation_s=preparation_s)
 
     def _take_in(self, seq: Sequence, report: Report) -> None:
         """The state before the events: who hears of the end may at once ask for the next turn."""
