@@ -201,6 +201,7 @@ async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahe
     events = await events_of(service, replace(LONG, sampling=sampling, session_id="s"))
     assert events[-1].reason == "length"
     assert 0 < events[-1].completion_tokens < 4_000
+    assert service.stats().completion_tokens_total == events[-1].completion_tokens
     turns = ("LONG SLOW", text_of(events), "go on")
     again = replace(chat(*turns, session_id="s"), sampling=replace(GREEDY, max_new_tokens=1))
     reused = (await events_of(service, again))[-1].reused_tokens
