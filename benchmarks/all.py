@@ -26,6 +26,7 @@ OPTIONS: dict[str, list[str]] = {
     "serving": [],
     "decode": ["--peers"],
     "prefill": ["--lengths", "8192", "32768", "--peers"],
+    "quantization": [],
     "snapshots": [],
 }
 OWN_PROCESS = {"serving"}

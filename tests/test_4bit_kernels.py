@@ -13,7 +13,7 @@ import torch
 from bitsandbytes import functional
 from torch import Tensor
 
-from falcon_mamba_app.ops import bitsandbytes_4bit, triton_4bit
+from falcon_mamba_app.ops import bitsandbytes_4bit, numba_kernels, triton_4bit
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from falcon_mamba_app.ops.weight_4bit import Weight4bit, dequantize
@@ -73,6 +73,21 @@ def library_matrix(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
 def test_our_torch_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_double, dtype):
     weight = make_weight(num_outputs, num_inputs, kind, is_double=is_double, device=DEVICE)
     assert torch.equal(dequantize(weight, dtype), library_matrix(weight, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kind", "is_double"), FORMS)
+@pytest.mark.parametrize(("num_outputs", "num_inputs"), [*SLICES, (1024, 32), (3, 20)])
+def test_the_cpu_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_double, dtype):
+    weight = make_weight(num_outputs, num_inputs, kind, is_double=is_double)
+    assert torch.equal(numba_kernels.dequantize(weight, dtype), dequantize(weight, dtype))
+
+
+def test_a_large_matrix_is_dequantised_by_several_threads_alike(monkeypatch):
+    weight = make_weight(512, 512)
+    monkeypatch.setattr(numba_kernels, "MIN_WEIGHTS_PER_THREAD", 65_536)
+    matrix = numba_kernels.dequantize(weight, torch.bfloat16)
+    assert torch.equal(matrix, dequantize(weight, torch.bfloat16))
 
 
 @pytest.mark.parametrize("num_inputs", [16, 20, 32, 48, 80, 96])

@@ -49,6 +49,15 @@ def test_prompts_are_measured_beside_transformers():
     assert len(table) == 7
 
 
+def test_what_4_bits_cost_is_measured_on_a_conversation():
+    found, table = run("quantization")
+    full, *packed = found["rows"]
+    assert full["weights"] == "none" and len(packed) == 4
+    assert all(0 < row["mean_kl"] < row["worst_kl"] for row in packed)
+    assert all(row["bytes"] < full["bytes"] for row in packed)
+    assert len(table) == 2 + len(found["rows"])
+
+
 def test_contexts_of_all_lengths_are_measured_alike():
     found, table = run("context", "--lengths", "200", "2000", "--steps", "5", "--turns", "2")
     short, long = found["rows"]

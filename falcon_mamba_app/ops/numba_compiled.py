@@ -290,6 +290,20 @@ def _advance(x, dt, A, B, C, D, z, dt_bias, state, y, low, high, d, n, kind, buf
 
 
 @compiled(OPTIONS)
+def dequantize_4bit(packed, absmax, code, blocksize, scratch, y, kind, low, high):
+    """Blocks low … high of `weight_4bit.dequantize`, 16 bits at a time; scratch holds 16 values."""
+    words, magnitudes = pointer(packed, BFLOAT16), pointer(absmax, FLOAT32)
+    codes, table, values = pointer(code, FLOAT32), pointer(scratch, kind), pointer(y, kind)
+    for block in range(low, high):
+        for i in range(16):
+            table[i] = _store(codes[i] * magnitudes[block], kind)
+        for i in range(block * blocksize // 4, (block + 1) * blocksize // 4):
+            word = words[i]
+            values[4 * i], values[4 * i + 1] = table[word >> 4 & 15], table[word & 15]
+            values[4 * i + 2], values[4 * i + 3] = table[word >> 12], table[word >> 8 & 15]
+
+
+@compiled(OPTIONS)
 def _span(query_starts, seq):
     """First token and end of a sequence; where query_starts is address 0, each has one token."""
     starts = pointer(query_starts, INT64)

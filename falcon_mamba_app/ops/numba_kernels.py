@@ -21,8 +21,9 @@ from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops import numba_compiled as kernels
-from falcon_mamba_app.ops.bitsandbytes_4bit import dequantize
 from falcon_mamba_app.ops.numba_sample import sample
+from falcon_mamba_app.ops.weight_4bit import Weight4bit, block_absmax
+from falcon_mamba_app.ops.weight_4bit import dequantize as portable_dequantize
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,27 @@ def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         num_outputs, y.data_ptr(), KINDS[x.dtype],
     )  # fmt: skip
     _split(run, num_outputs, weight.numel() // MIN_WEIGHTS_PER_THREAD)
+    return y
+
+
+def dequantize(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
+    """`weight_4bit.dequantize`. The library's own starts as many threads as there are cores for
+    each matrix: with one core taken by somebody else a step takes twenty times as long.
+    """
+    num_blocks = weight.packed.numel() * 2 // weight.blocksize
+    if num_blocks * weight.blocksize != weight.shape[0] * weight.shape[1]:
+        return portable_dequantize(weight, dtype)
+    y, absmax = torch.empty(weight.shape, dtype=dtype), block_absmax(weight)
+    _check(weight.packed, absmax, weight.code)
+
+    def run(low: int, high: int) -> None:
+        scratch = torch.empty(16, dtype=dtype)
+        kernels.dequantize_4bit(
+            weight.packed.data_ptr(), absmax.data_ptr(), weight.code.data_ptr(), weight.blocksize,
+            scratch.data_ptr(), y.data_ptr(), KINDS[dtype], low, high,
+        )  # fmt: skip
+
+    _split(run, num_blocks, y.numel() // MIN_WEIGHTS_PER_THREAD)
     return y
 
 
