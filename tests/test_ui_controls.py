@@ -5,12 +5,14 @@ import pytest
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
 from falcon_mamba_app.ui.controls import (
+    CONTROL_NAMES,
     PRESETS,
     ControlValues,
     default_values,
     restored_values,
     sampling_params,
     slider_defaults,
+    values_of,
     with_preset,
 )
 
@@ -76,3 +78,13 @@ def test_unsound_saved_settings_fall_back_to_the_model_s_defaults(saved):
 def test_sound_saved_settings_come_back_within_the_model_s_limit():
     values = restored_values({"temperature": 1.5, "max_new_tokens": 9_999, "top_p": 7}, MODEL)
     assert (values.temperature, values.max_new_tokens, values.top_p) == (1.5, 256, 0.9)
+
+
+def test_a_text_that_nobody_has_touched_is_empty():
+    """A message sent in a page's first moments was refused: its fields still hold None."""
+    given = tuple(
+        None if name in ("system_prompt", "stop", "seed") else getattr(ControlValues(), name)
+        for name in CONTROL_NAMES
+    )
+    assert sampling_params(values_of(given)) == sampling_params(ControlValues())
+    assert values_of(given).system_prompt == ""

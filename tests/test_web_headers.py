@@ -70,7 +70,7 @@ async def test_html_is_compressed_for_who_can_read_it():
 
 
 async def test_a_space_may_be_framed_by_the_hub_and_others_by_whom_they_name():
-    async def ancestors(is_space: bool, *named: str) -> list[str]:
+    async def told(is_space: bool, *named: str) -> dict[str, list[str]]:
         from falcon_mamba_app.api.routes import create_api
         from tests.echo_service import EchoService
 
@@ -78,13 +78,19 @@ async def test_a_space_may_be_framed_by_the_hub_and_others_by_whom_they_name():
         server = ServerSettings(frame_ancestors=named)
         protect(app, server, LimitSettings(), is_space=is_space)
         async with in_process(app) as client:
-            return policy(await client.get("/health"))["frame-ancestors"]
+            return policy(await client.get("/health"))
+
+    async def ancestors(is_space: bool, *named: str) -> list[str]:
+        return (await told(is_space, *named))["frame-ancestors"]
 
     hub = ["https://huggingface.co", "https://*.hf.space"]
     assert await ancestors(False) == ["'self'"]
     assert await ancestors(True) == ["'self'", *hub]
     assert await ancestors(False, OTHER) == ["'self'", OTHER]
     assert await ancestors(True, OTHER) == ["'self'", OTHER]
+    assert (await told(False))["connect-src"] == ["'self'"]
+    assert (await told(True))["connect-src"] == ["'self'", "https://huggingface.co"]
+    assert (await told(True))["script-src"] == (await told(False))["script-src"]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
+from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
 from falcon_mamba_app.ui.browser_copy import saved_conversation
 from falcon_mamba_app.ui.controls import ControlValues, sampling_params
@@ -28,13 +28,10 @@ def chat_request(
 ) -> GenerationRequest:
     """The request that answers the last of `messages`. Raises InvalidRequest."""
     check_length(messages[-1].content, max_chars)
-    if not isinstance(values.system_prompt, str):
-        raise InvalidRequest("The system prompt is no text", param="system_prompt")
+    sampling = sampling_params(values)
     prompt = values.system_prompt.strip()
     system = [Message("system", prompt)] if prompt else []
-    return GenerationRequest(
-        prompt=(*system, *messages), sampling=sampling_params(values), session_id=session.id
-    )
+    return GenerationRequest(prompt=(*system, *messages), sampling=sampling, session_id=session.id)
 
 
 class Answerer:

@@ -146,8 +146,13 @@ class Controls:
 
 
 def values_of(given: tuple[Any, ...]) -> ControlValues:
-    """The values as the components send them, in the order of `Controls.listed`."""
-    return ControlValues(**dict(zip(CONTROL_NAMES, given, strict=True)))
+    """The values as the components send them, in the order of `Controls.listed`.
+
+    A page that has just opened sends None for a field that nobody has touched.
+    """
+    values = dict(zip(CONTROL_NAMES, given, strict=True))
+    texts = {name: values[name] or "" for name in ("system_prompt", "stop")}
+    return ControlValues(**{**values, **texts})
 
 
 def updates_for(values: ControlValues, model: ModelInfo | None) -> list[Any]:

@@ -12,7 +12,8 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,12 +25,20 @@ INLINE_SCRIPT = re.compile(
 GRADIO_CONFIG = re.compile(rb"window\.gradio_config = (\{.*?\});?\s*</script>", re.DOTALL)
 # A Space shows its page in a frame of the hub, and on an address of its own.
 SPACE_ANCESTORS = ("https://huggingface.co", "https://*.hf.space")
+# What Gradio's header of a Space asks for: whose Space it is, and its fonts.
+SPACE_SOURCES = {
+    "connect-src": "https://huggingface.co",
+    "img-src": "https://huggingface.co https://cdn-avatars.huggingface.co",
+    "style-src": "https://fonts.googleapis.com",
+    "font-src": "https://fonts.gstatic.com",
+}
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+NO_SOURCES: Mapping[str, str] = MappingProxyType({})
 GZIP_LEVEL = 5  # 115 kB in 2 ms to 22 kB
 
 # What is the same for everybody, and named by its contents.
@@ -39,9 +48,17 @@ CACHEABLE = ("/assets/", "/static/", "/svelte/", "/theme.css", "/favicon.ico")
 class SecurityHeaders:
     """Adds the headers to every answer. HTML is held back until its scripts are known."""
 
-    def __init__(self, app: ASGIApp, *, frame_ancestors: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        frame_ancestors: Iterable[str] = (),
+        sources: Mapping[str, str] = NO_SOURCES,
+    ) -> None:
+        """`sources` are other hosts that a directive of the policy allows beside this one."""
         self._app = app
         self._ancestors = " ".join(("'self'", *frame_ancestors))
+        self._sources = sources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,21 +111,23 @@ class SecurityHeaders:
             f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
             for script in scripts
         ]
-        return "; ".join(
-            (
-                "default-src 'self'",
-                " ".join(("script-src 'self' 'unsafe-eval'", *hashes)),
-                "style-src 'self' 'unsafe-inline'",
-                "img-src 'self' data: blob:",
-                "media-src 'self' data: blob:",
-                "font-src 'self' data:",
-                "worker-src 'self' blob:",
-                "object-src 'none'",
-                "base-uri 'self'",
-                "form-action 'self'",
-                f"frame-ancestors {self._ancestors}",
-            )
-        )
+        policy = {
+            "default-src": "'self'",
+            "script-src": " ".join(("'self' 'unsafe-eval'", *hashes)),
+            "style-src": "'self' 'unsafe-inline'",
+            "connect-src": "'self'",
+            "img-src": "'self' data: blob:",
+            "media-src": "'self' data: blob:",
+            "font-src": "'self' data:",
+            "worker-src": "'self' blob:",
+            "object-src": "'none'",
+            "base-uri": "'self'",
+            "form-action": "'self'",
+            "frame-ancestors": self._ancestors,
+        }
+        for directive, others in self._sources.items():
+            policy[directive] += f" {others}"
+        return "; ".join(f"{directive} {sources}" for directive, sources in policy.items())
 
 
 def inline_scripts(html: bytes) -> list[bytes]:

@@ -17,7 +17,7 @@ from falcon_mamba_app.web.connections import Connections, allow_files_for, limit
 from falcon_mamba_app.web.cross_site import SameSiteOnly
 from falcon_mamba_app.web.failures import Failures, is_news
 from falcon_mamba_app.web.flood import VisitorLimits
-from falcon_mamba_app.web.headers import SPACE_ANCESTORS, SecurityHeaders
+from falcon_mamba_app.web.headers import SPACE_ANCESTORS, SPACE_SOURCES, SecurityHeaders
 from falcon_mamba_app.web.login import Credentials, Login
 from falcon_mamba_app.web.surface import Surface
 
@@ -59,7 +59,8 @@ def protect(
     )
     ancestors = server.frame_ancestors or (SPACE_ANCESTORS if is_space else ())
     app.add_middleware(Failures)
-    app.add_middleware(SecurityHeaders, frame_ancestors=ancestors)
+    sources = SPACE_SOURCES if is_space else {}
+    app.add_middleware(SecurityHeaders, frame_ancestors=ancestors, sources=sources)
 
 
 def listening(
