@@ -82,7 +82,7 @@ class Layer:
         self.x, self.z = normal(t, 2 * d).chunk(2, dim=-1)
         self.mixed, self.projected = normal(1, t, s.h), normal(1, t, s.r + 2 * n)
         self.B, self.C = normal(t, 2 * n).split([n, n], dim=-1)
-        self.delta = normal(t, d)
+        self.delta, self.dt_weight = normal(t, d), normal(d, s.r)
         self.conv_weight, self.conv_bias = normal(s.k, d), normal(d)
         self.A = -torch.arange(1.0, n + 1, device=device)[:, None].repeat(1, d)
         self.D, self.dt_bias = (normal(d, dtype=torch.float32) for _ in range(2))
@@ -100,7 +100,17 @@ def works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
         layers = [Layer(shapes, b, b + 1, device) for _ in range(shapes.layers)]
         yield from norm_works(ops, shapes, layers, f"{b} rows", b)
         yield from step_works(ops, shapes, layers, b, device)
+        yield from sample_works(ops, shapes, b, device)
     yield from linear_works(ops, shapes, device)
+
+
+def sample_works(ops: Ops, shapes: Shapes, b: int, device: torch.device) -> Iterator[Work]:
+    """Tokens from logits as flat as random weights make them, and from some that know better."""
+    params = torch.tensor([[0.7, 0.0, 0.9, 0.0, 0.5]] * b, device=device)
+    for kind, spread in [("flat", 1.0), ("peaked", 4.0)]:
+        rows = [torch.randn(b, shapes.v, device=device) * spread for _ in range(4)]
+        calls = [partial(ops.sample, logits, params) for logits in rows]
+        yield Work(f"sample, {kind}", f"{b} rows", b * shapes.v * 4, 0, calls)
 
 
 def linear_works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
@@ -174,8 +184,17 @@ def step_works(
 
     num_bytes = ((2 + 2 * (k - 1)) * b + k + 1) * d * size
     yield Work("conv_step", f"{b} rows", num_bytes, 0, [conv(v) for v in layers])
+
+    def projected(v: Layer) -> Callable[[], Tensor]:
+        x, sizes = v.x.contiguous(), [shapes.r, n, n]
+        weights = v.dt_weight, v.A, v.D, v.z, v.dt_bias, v.ssm_states, slots
+        return lambda: ops.projected_scan_step(x, v.projected, sizes, 1e-6, *weights)
+
     num_bytes = (4 * d + 2 * n) * b * size + (2 * b + 1) * n * d * 4 + 2 * d * 4
     yield Work("scan_step", f"{b} rows", num_bytes, b * d * n, [scan(v) for v in layers])
+    num_bytes += d * shapes.r * size
+    shape = f"{b} rows"
+    yield Work("projected_scan_step", shape, num_bytes, b * d * n, [projected(v) for v in layers])
 
 
 def measure(work: Work, best: roofline.Roofline, device: torch.device) -> Row:

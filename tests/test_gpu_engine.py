@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
 import torch
 
-from falcon_mamba_app.engine.engine import Admitted
+from benchmarks.models import random_7b
+from falcon_mamba_app.engine.engine import Admitted, Failed
+from falcon_mamba_app.engine.model_runner import ModelRunner
+from falcon_mamba_app.engine.state_pool import StatePool
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import (
@@ -119,3 +123,102 @@ def test_seeded_sampling_with_penalties_is_that_of_the_cpu(on_cpu, on_gpu):
     prompt = random_prompt(10)
     expected = generate(make_engine(on_cpu), prompt, **options)
     assert generate(make_engine(on_gpu), prompt, **options) == expected
+
+
+@pytest.mark.parametrize("length", [2, 63, 64, 65, 130, 200])
+def test_a_prompt_read_beside_running_rows_changes_nobody_s_answer(on_cpu, on_gpu, length):
+    """One pass holds the rows and a piece of the prompt, padded to the shape that was captured."""
+    first, second = random_prompt(9, seed=1), random_prompt(length, seed=length)
+    engine = make_engine(on_gpu, max_prefill_tokens=100, max_mixed_prefill_tokens=70)
+    running = make_sequence(first, max_new_tokens=40)
+    engine.add(running)
+    for _ in range(5):
+        engine.step()
+    read = make_sequence(second, max_new_tokens=10)
+    engine.add(read)
+    finish(engine)
+    expected = generate(make_engine(on_cpu), first, max_new_tokens=40)
+    assert running.output_token_ids == expected
+    assert read.output_token_ids == generate(make_engine(on_cpu), second, max_new_tokens=10)
+
+
+def test_penalties_and_scores_of_one_row_change_no_other_row(on_cpu, on_gpu):
+    """A graph has chosen all tokens when somebody looks at penalties; they are chosen anew then."""
+    prompts = [random_prompt(7, seed=i) for i in range(3)]
+    wishes = [
+        {"temperature": 0.8, "seed": 3},
+        {"repetition_penalty": 1.5, "logprobs": 2},
+        {"presence_penalty": 0.9, "temperature": 0.7, "top_p": 0.8, "seed": 9},
+    ]
+    engine = make_engine(on_gpu)
+    seqs = [
+        make_sequence(p, max_new_tokens=15, **wish) for p, wish in zip(prompts, wishes, strict=True)
+    ]
+    for seq in seqs:
+        engine.add(seq)
+    finish(engine)
+    for seq, prompt, wish in zip(seqs, prompts, wishes, strict=True):
+        alone = generate(make_engine(on_cpu), prompt, max_new_tokens=15, **wish)
+        assert seq.output_token_ids == alone
+
+
+def test_starting_an_engine_touches_the_scratch_slot_alone(on_gpu):
+    pool = StatePool(on_gpu.config, max_running=3, device=on_gpu.device, dtype=on_gpu.dtype)
+    for states in (pool.conv_states, pool.ssm_states):
+        states.normal_()
+    before = pool.conv_states.clone(), pool.ssm_states.clone()
+    runner = ModelRunner(on_gpu, pool, eos_token_ids=frozenset(range(on_gpu.config.vocab_size)))
+    torch.cuda.synchronize()
+    assert torch.equal(pool.conv_states[:, 1:], before[0][:, 1:])
+    assert torch.equal(pool.ssm_states[:, 1:], before[1][:, 1:])
+    assert runner._carried[1].tolist() == [0, 1, 2, 3]
+
+
+def test_after_the_start_nothing_is_compiled_any_more(on_gpu, monkeypatch):
+    """Whatever the number of rows, the length of a prompt, and the mix of both."""
+    import triton
+
+    engine = make_engine(on_gpu, max_prefill_tokens=700)
+    compiled = []
+
+    def note(*args, **kwargs):
+        compiled.append(kwargs.get("repr", args))
+
+    monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", note)
+    lengths = [1, 2, 3, 4, 6, 10, 18, 34, 50, 66, 100, 130, 258, 300, 514, 650, 900]
+    for length in lengths:
+        generate(engine, random_prompt(length), max_new_tokens=3, temperature=0.9, top_p=0.9)
+    seqs = [make_sequence(random_prompt(n), max_new_tokens=9) for n in lengths]
+    for seq in seqs:
+        engine.add(seq)
+        engine.step()
+    finish(engine)
+    assert compiled == []
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_properties(0).total_memory < 23e9,
+    reason="needs a GPU of 24 GB or more",
+)
+def test_a_card_of_24_gb_holds_7b_in_bf16_with_eight_sessions():
+    """A long prompt is read while seven rows decode, in what such a card leaves beside its own."""
+    total_bytes = torch.cuda.get_device_properties(0).total_memory
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.set_per_process_memory_fraction(23e9 / total_bytes)
+    try:
+        model = random_7b(TRITON, torch.device("cuda"), torch.bfloat16)
+        engine = make_engine(
+            model, max_running=8, max_prefill_tokens=2_048, max_mixed_prefill_tokens=256
+        )
+        short = [make_sequence(random_prompt(40, seed=i), max_new_tokens=60) for i in range(7)]
+        long = make_sequence(random_prompt(12_000), max_new_tokens=5, session_id="long")
+        for seq in (*short, long):
+            engine.add(seq)
+        events = finish(engine)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert not [event for event in events if isinstance(event, Failed)]
+    assert [len(seq.output_token_ids) for seq in (*short, long)] == [60] * 7 + [5]
+    print(f"peak {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from falcon_mamba_app.errors import CheckpointError
+from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.model import loading
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.model.loading import (
@@ -223,6 +223,19 @@ def test_auto_precision_is_bf16_only_where_the_cpu_multiplies_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert choose_dtype("auto", CPU) == torch.bfloat16
     assert choose_dtype("float32", CPU) == torch.float32
+
+
+@pytest.mark.parametrize("capability,expected", [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_a_gpu_gets_bf16_from_ampere_on_and_fp16_before(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    cuda = torch.device("cuda")
+    assert choose_dtype("auto", cuda) == expected
+    assert choose_dtype("float32", cuda) == torch.float32
+    if expected == torch.bfloat16:
+        assert choose_dtype("bfloat16", cuda) == torch.bfloat16
+    else:
+        with pytest.raises(SettingsError, match="has 7.5: use float16"):
+            choose_dtype("bfloat16", cuda)
 
 
 def defaults_of(folder: Path):

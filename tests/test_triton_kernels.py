@@ -145,6 +145,17 @@ def test_a_prefill_kernel_is_its_reference(prefill, lengths):
     assert_twins_agree(make_case(lengths), prefill)
 
 
+@pytest.mark.parametrize("prefill", [conv_prefill, scan_prefill])
+def test_sequences_without_tokens_and_tokens_without_a_sequence_disturb_nobody(prefill):
+    """A captured pass is padded with both."""
+    padded = make_case([5, 0, 3, 0, 0, 4], slots=[4, 2, 1, 0, 0, 0])
+    ends = torch.tensor([0, 5, 5, 8, 8, 8, 8], device=DEVICE)
+    assert_twins_agree(replace(padded, query_starts=ends), lambda *of: prefill(*of)[:8])
+    alone = replace(padded.tokens(5, 8), slots=padded.slots[2:3])
+    y = prefill(TRITON, replace(padded, query_starts=ends).with_states_of_its_own())
+    torch.testing.assert_close(y[5:8], prefill(REFERENCE, alone), **EXACT)
+
+
 @pytest.mark.parametrize("step", [conv_step, scan_step])
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_a_step_kernel_is_its_reference(step, rows):
@@ -319,6 +330,31 @@ def test_the_norm_of_three_groups_is_its_reference(num_addends, sizes):
     inputs = addends, sizes, 1e-6, torch.float32
     ours, theirs = TRITON.split_rms_norm(*inputs), REFERENCE.split_rms_norm(*inputs)
     torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+def projected_step(ops, case, dt_weight, addends):
+    """One kernel for one row, three for more; `addends` stand for what x_proj gives."""
+    sizes, eps = [dt_weight.shape[1], *2 * [case.A.shape[0]]], 1e-6
+    rest = case.A, case.D, case.z, case.dt_bias, case.ssm_states, case.slots
+    return ops.projected_scan_step(case.x, addends, sizes, eps, dt_weight, *rest)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("d,n,r", [(20, 16, 4), (7, 6, 8), (33, 16, 256)])
+def test_the_step_from_x_proj_to_the_gate_is_its_reference(rows, d, n, r):
+    case = make_case([1] * rows, d=d, n=n)
+    weight = torch.randn(d, r, device=DEVICE) / r**0.5
+    addends = torch.randn(1, rows, r + 2 * n, device=DEVICE)
+    assert_twins_agree(case, lambda ops, c: projected_step(ops, c, weight, addends))
+
+
+@pytest.mark.parametrize("rank", [6, 8])
+def test_the_step_rounds_where_its_parts_would(rank):
+    case = make_case([1], d=40, dtype=HALF)
+    weight = (torch.randn(40, rank, device=DEVICE) / rank**0.5).to(HALF)
+    addends = torch.randn(1, 1, rank + 32, device=DEVICE)
+    run = lambda ops, c: projected_step(ops, c, weight, addends)  # noqa: E731
+    assert_twins_agree(case, run, ROUNDED, {"atol": 1e-3, "rtol": 1e-2})
 
 
 SIZE_7B = {"d": 8192, "n": 16, "k": 4}

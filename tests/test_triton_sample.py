@@ -30,14 +30,49 @@ def random_params(rng):
     )
 
 
-@pytest.mark.parametrize("vocab_size", [5, 300, 1_000])
-def test_the_kernel_draws_what_the_rule_says(vocab_size):
+# 2,049 is one token past a part; 20,000 leave the last of 16 places for parts empty.
+@pytest.mark.parametrize("vocab_size", [5, 300, 2_049, 20_000])
+@pytest.mark.parametrize(
+    "spread", [0.5, 3.0, 12.0, 40.0]
+)  # from all tokens alike to a few that matter
+def test_the_kernel_draws_what_the_rule_says(vocab_size, spread):
     rng, generator = random.Random(vocab_size), torch.Generator().manual_seed(vocab_size)
-    logits = 3 * torch.randn(24, vocab_size, generator=generator)
-    rows = [random_params(rng) for _ in range(24)]
-    ours, expected = both(logits, rows, [uniform(i, 0) for i in range(24)])
+    num_rows = 24 if vocab_size < 1_000 or DEVICE.type == "cuda" else 6
+    logits = spread * torch.randn(num_rows, vocab_size, generator=generator)
+    rows = [random_params(rng) for _ in range(num_rows)]
+    ours, expected = both(logits, rows, [uniform(i, 0) for i in range(num_rows)])
     # A number that falls on a border between two tokens may round to either side.
     assert sum(a != b for a, b in zip(ours, expected, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("top_k", [1, 2_047, 2_048, 2_049, 4_500])
+def test_an_edge_is_found_wherever_the_parts_of_the_vocabulary_meet(top_k):
+    """Weights fall by 2⁻²⁰ from token to token, all in one cell; the last that is kept is drawn."""
+    logits = -torch.arange(5_000.0).unsqueeze(0) * 2**-20
+    rows = [SamplingParams(top_k=top_k)]
+    ours, expected = both(logits, rows, [1 - 2**-24])
+    assert ours == expected == [top_k - 1]
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.999])
+def test_a_tail_of_tiny_weights_is_searched_too(top_p):
+    logits = torch.full((1, 5_000), -30.0)
+    logits[0, 4_321] = 0.0
+    rows = [SamplingParams(top_p=top_p, top_k=3_000)]
+    assert both(logits, rows, [0.7]) == ([4_321], [4_321])
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN", "ignore:invalid value")  # of the interpreter's numpy
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_no_numbers_disturb_no_other_row(bad):
+    logits = torch.randn(3, 3_000, generator=torch.Generator().manual_seed(1))
+    rows = [SamplingParams(top_p=0.9, top_k=100)] * 3
+    expected = sample(logits, pack_params(rows, [0.3, 0.5, 0.7])).tolist()
+    logits[1] = bad
+    params = pack_params(rows, [0.3, 0.5, 0.7])
+    ours = sample_rows(logits.to(DEVICE), params.to(DEVICE)).cpu().tolist()
+    assert [ours[0], ours[2]] == [expected[0], expected[2]]
+    assert 0 <= ours[1] < 4_096  # the runner clamps it to the vocabulary
 
 
 def test_ties_at_the_edge_stay():

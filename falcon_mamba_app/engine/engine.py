@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from falcon_mamba_app.engine.model_runner import DecodeStep, ModelRunner, SampledToken
-from falcon_mamba_app.engine.scheduler import PrefillChunk, Scheduler
+from falcon_mamba_app.engine.scheduler import Plan, PrefillChunk, Scheduler
 from falcon_mamba_app.engine.scoring import ScoredToken
 from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.engine.snapshot_store import Snapshot, SnapshotStore
@@ -152,8 +152,18 @@ class Engine:
         """Advance every running sequence once; returns what became known, in order."""
         events, self._late_events = self._late_events, []
         events += self._admit()
-        plan = self._scheduler.plan()
+        launched, known = self._run(self._scheduler.plan())
+        events += known
+        if self._look_ahead:
+            launched, self._in_flight = self._in_flight, launched
+        return events + self._settle(launched)
+
+    def _run(self, plan: Plan) -> tuple[DecodeStep | None, list[EngineEvent]]:
+        """Launch what is planned, in one pass where there is a graph for all of it, else in two."""
+        if plan.decode and plan.prefill and self._runner.has_graph(plan.decode, plan.prefill):
+            return self._decode_and_prefill(plan.decode, plan.prefill)
         launched: DecodeStep | None = None
+        events: list[EngineEvent] = []
         if plan.decode:
             try:
                 launched = self._decode(plan.decode)
@@ -161,9 +171,7 @@ class Engine:
                 events += [self._fail(seq, error) for seq in plan.decode]
         if plan.prefill:
             events += self._prefill(plan.prefill)
-        if self._look_ahead:
-            launched, self._in_flight = self._in_flight, launched
-        return events + self._settle(launched)
+        return launched, events
 
     def _admit(self) -> list[EngineEvent]:
         """Give free slots to those who wait longest, with the best state we have for them."""
@@ -199,9 +207,18 @@ class Engine:
 
     def _decode(self, rows: list[Sequence]) -> DecodeStep:
         launched = self._runner.decode(rows)
-        for seq in rows:
-            seq.num_in_flight += 1
+        _count_in_flight(rows)
         return launched
+
+    def _decode_and_prefill(
+        self, rows: list[Sequence], chunks: list[PrefillChunk]
+    ) -> tuple[DecodeStep | None, list[EngineEvent]]:
+        try:
+            launched, scores = self._runner.decode_and_prefill(rows, chunks)
+        except torch.OutOfMemoryError as error:
+            return None, [self._fail(seq, error) for seq in [*rows, *(c.seq for c in chunks)]]
+        _count_in_flight(rows)
+        return launched, self._after_chunks(chunks, scores)
 
     def _settle(self, launched: DecodeStep | None) -> list[EngineEvent]:
         """Take in the tokens of a decode step that was launched, now or a step ago."""
@@ -234,6 +251,11 @@ class Engine:
             scores = self._runner.prefill(chunks)
         except torch.OutOfMemoryError as error:
             return [self._fail(chunk.seq, error) for chunk in chunks]
+        return self._after_chunks(chunks, scores)
+
+    def _after_chunks(
+        self, chunks: list[PrefillChunk], scores: dict[int, list[ScoredToken]]
+    ) -> list[EngineEvent]:
         events: list[EngineEvent] = []
         for chunk in chunks:
             seq = chunk.seq
@@ -282,3 +304,8 @@ class Engine:
             self.snapshots.put(seq.session_id, token_ids, self.pool.save(seq.slot))
         except torch.OutOfMemoryError:
             logger.warning("no memory for a snapshot of %d tokens", seq.num_computed_tokens)
+
+
+def _count_in_flight(rows: list[Sequence]) -> None:
+    for seq in rows:
+        seq.num_in_flight += 1

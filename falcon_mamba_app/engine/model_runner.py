@@ -7,30 +7,35 @@ and knows which rows have ended. This module does not decide who runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import time
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.engine.decode_graphs import DecodeGraphs
-from falcon_mamba_app.engine.sampler import (
-    TokenCounts,
-    needs_counts,
-    pack_params,
-    penalize,
-    uniform,
-)
+from falcon_mamba_app.engine.graphs import Graphs, shapes_for, smallest_shape
+from falcon_mamba_app.engine.sampler import TokenCounts, needs_counts, penalize
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.scoring import ScoredToken, ScoredTokens, score_rows
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.state_pool import SCRATCH_SLOT, StatePool
+from falcon_mamba_app.engine.state_pool import StatePool
+from falcon_mamba_app.engine.step_tensors import (
+    Shape,
+    StepTensors,
+    pack,
+    padding,
+    starts_of,
+    unpack,
+)
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-from falcon_mamba_app.protocol import SamplingParams
+
+logger = logging.getLogger(__name__)
 
 # Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
 SCORE_TILE = 128
-# In place of a token that only the device knows so far.
-ON_DEVICE = -1
+# Kernels are compiled for tiles of 1, 2, 4, … tokens: one more than a tile takes the next.
+WARM_UP_TOKENS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +79,27 @@ class ModelRunner:
         # slot, or in the scratch slot once that token has ended the reply.
         carried = [[0] * pool.num_slots, list(range(pool.num_slots))]
         self._carried = torch.tensor(carried, device=model.device)
-        on_gpu = model.device.type == "cuda"
-        self._graphs = DecodeGraphs(model, pool) if on_gpu else None
+        self._graphs: Graphs | None = None
         self._warm_up()
+        if model.device.type == "cuda":
+            self._graphs = self._capture()
+
+    def _capture(self) -> Graphs | None:
+        def run(inputs: Tensor, shape: Shape) -> StepTensors:
+            step = self._advance(inputs, shape)
+            return step if step.logits is None else self._choose(step)
+
+        shapes = shapes_for(self._model.ops, self._pool.num_slots - 1)
+        return Graphs(run, shapes, self._model.device) if shapes else None
+
+    def has_graph(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> bool:
+        """Whether the rows and the chunks can share a pass."""
+        return self._graphs is not None and self._shape(rows, chunks) is not None
+
+    @torch.inference_mode()
+    def decode(self, rows: list[Sequence]) -> DecodeStep:
+        """Launch one step: feed each row its next token and sample the one after it."""
+        return self._settle_rows(rows, self._launch(rows, []))
 
     @torch.inference_mode()
     def prefill(self, chunks: list[PrefillChunk]) -> dict[int, list[ScoredToken]]:
@@ -86,80 +109,100 @@ class ModelRunner:
             By seq_id, for sequences that score their prompt: the scores of tokens start+1 … end,
             each predicted by the token before it.
         """
-        token_ids: list[int] = []
-        query_starts = [0]
-        for chunk in chunks:
-            token_ids += chunk.seq.prompt_token_ids[chunk.start : chunk.end]
-            query_starts.append(len(token_ids))
-        slots = [chunk.seq.slot for chunk in chunks]
-        packed = self._to_device(torch.tensor([*token_ids, *slots, *query_starts]))
-        batch = Batch(*packed.split([len(token_ids), len(slots), len(query_starts)]))
-        hidden = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
+        return self._score_prompts(chunks, self._launch([], chunks).hidden)
+
+    @torch.inference_mode()
+    def decode_and_prefill(
+        self, rows: list[Sequence], chunks: list[PrefillChunk]
+    ) -> tuple[DecodeStep, dict[int, list[ScoredToken]]]:
+        """Both in one pass, which reads the weights once; there must be a graph for it."""
+        step = self._launch(rows, chunks)
+        num_rows = step.rows.given.shape[1]
+        return self._settle_rows(rows, step), self._score_prompts(chunks, step.hidden[num_rows:])
+
+    def _launch(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> StepTensors:
+        """Advance the rows and read the chunks. A graph does so for padding too, and has chosen the
+        rows' tokens as if nobody had penalties.
+        """
+        shape = self._shape(rows, chunks)
+        if self._graphs is not None and shape is not None:
+            return self._graphs.replay(pack(rows, chunks, shape).pin_memory(), shape)
+        shape = Shape(len(rows), starts_of(chunks)[-1], len(chunks))
+        return self._advance(self._to_device(pack(rows, chunks, shape)), shape)
+
+    def _shape(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> Shape | None:
+        if self._graphs is None:
+            return None
+        num_tokens = starts_of(chunks)[-1]
+        return smallest_shape(self._graphs.shapes, len(rows), num_tokens, len(chunks))
+
+    def _advance(self, inputs: Tensor, shape: Shape) -> StepTensors:
+        """One pass over `inputs`, as `pack` makes them, on the device."""
+        rows, prompts = unpack(inputs, shape)
+        if not shape.num_rows:
+            return StepTensors(self._hidden(prompts), rows)
+        token_ids, live_slots = self._model.ops.feed(rows.given, self._carried)
+        batch = Batch(token_ids, live_slots)
+        hidden = self._hidden(prompts.behind_rows(batch) if shape.num_tokens else batch)
+        logits = self._model.logits(hidden[: shape.num_rows], is_step=True)
+        return StepTensors(hidden, rows, live_slots, logits)
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        hidden: Tensor = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
+        return hidden
+
+    def _choose(self, step: StepTensors) -> StepTensors:
+        """Sample each row's token and hand it to the next step. Asked twice, it hands on anew."""
+        ops, rows = self._model.ops, step.rows
+        sampled = ops.sample(step.logits, rows.params)
+        sampled = ops.hand_on(sampled, rows.given, step.live_slots, self._is_eos, self._carried)
+        return replace(step, sampled=sampled)
+
+    def _settle_rows(self, rows: list[Sequence], step: StepTensors) -> DecodeStep:
+        """Apply what only some requests ask for, and send the tokens to the host."""
+        assert step.logits is not None, f"{len(rows)} rows without logits"
+        logits = step.logits[: len(rows)]
+        scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
+        has_penalties = any(needs_counts(seq.sampling) for seq in rows)
+        self._penalize(logits, rows)
+        if step.sampled is None or has_penalties:
+            step = self._choose(step)
+        assert step.sampled is not None, f"{len(rows)} rows without tokens"
+        sampled = step.sampled[: len(rows)]
+        self._count(sampled, rows)
+        return self._fetch(rows, sampled, scores)
+
+    def _score_prompts(
+        self, chunks: list[PrefillChunk], hidden: Tensor
+    ) -> dict[int, list[ScoredToken]]:
         return {
             chunk.seq.seq_id: self._score_prompt(
                 chunk, hidden[start : start + chunk.end - chunk.start]
             )
-            for chunk, start in zip(chunks, query_starts, strict=False)
+            for chunk, start in zip(chunks, starts_of(chunks), strict=False)
             if chunk.seq.score_prompt is not None
         }
-
-    @torch.inference_mode()
-    def decode(self, rows: list[Sequence]) -> DecodeStep:
-        """Launch one step: feed each row its next token and sample the one after it."""
-        given, slots_after_eos = self._inputs(rows)
-        token_ids, slots = given
-        # A reply that ended before the host knew of it must not move its state any more.
-        token_ids, live_slots = torch.where(
-            token_ids == ON_DEVICE, self._carried[:, slots], given
-        ).unbind()
-        logits = self._logits(token_ids, live_slots)
-        scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
-        self._penalize(logits, rows)
-        numbers = [uniform(seq.seed, seq.num_launched_tokens) for seq in rows]
-        params = self._to_device(pack_params([seq.sampling for seq in rows], numbers))
-        sampled = self._model.ops.sample(logits, params)
-        # Logits that are no numbers must not lead outside the vocabulary.
-        sampled.clamp_(0, self._model.config.vocab_size - 1)
-        live_slots = torch.where(self._is_eos[sampled], slots_after_eos, live_slots)
-        self._carried[:, slots] = torch.stack([sampled, live_slots])
-        self._count(sampled, rows)
-        return self._fetch(rows, sampled, scores)
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """Have everything that compiles at first use compiled, on the scratch slot, before anybody
         waits for it.
         """
-        num_tokens = 17
-        packed = torch.tensor([*range(num_tokens), SCRATCH_SLOT, 0, num_tokens])
-        batch = Batch(*self._to_device(packed).split([num_tokens, 1, 2]))
-        hidden = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
-        logits = self._model.logits(hidden[-1:], is_step=True)
-        params = pack_params([SamplingParams(top_k=5, top_p=0.9)], [0.5])
-        self._model.ops.sample(logits, self._to_device(params))
+        started_s = time.perf_counter()
+        for num_tokens in WARM_UP_TOKENS:
+            shape = Shape(0, num_tokens, 1)
+            inputs = padding(shape)
+            inputs[-1] = num_tokens  # where the one sequence ends
+            hidden = self._advance(self._to_device(inputs), shape).hidden
+            self._model.logits(hidden[-1:], is_step=False)
+        shape = Shape(1)
+        self._choose(self._advance(self._to_device(padding(shape)), shape))
+        seconds = time.perf_counter() - started_s
+        logger.info("warmed up in %.1f s, compilation included", seconds)
 
     def drop(self, seq: Sequence) -> None:
         """Forget what is kept beside the sequence's state."""
         self._counts.pop(seq.seq_id, None)
-
-    def _inputs(self, rows: list[Sequence]) -> tuple[Tensor, Tensor]:
-        """(2, b): the token to feed or ON_DEVICE, and the slot; (b,): where the row goes on once
-        it has sampled an end-of-sequence.
-        """
-        values = [
-            [ON_DEVICE if seq.next_token_id is None else seq.next_token_id for seq in rows],
-            [seq.slot for seq in rows],
-            [seq.slot if seq.sampling.ignore_eos else SCRATCH_SLOT for seq in rows],
-        ]
-        packed = self._to_device(torch.tensor(values))
-        return packed[:2], packed[2]
-
-    def _logits(self, token_ids: Tensor, slots: Tensor) -> Tensor:
-        """(b, v) fp32; the states of the slots are advanced by their token."""
-        if self._graphs is not None:
-            return self._graphs.logits(token_ids, slots)
-        hidden = self._model(Batch(token_ids, slots), self._pool.conv_states, self._pool.ssm_states)
-        return self._model.logits(hidden, is_step=True)
 
     def _penalize(self, logits: Tensor, rows: list[Sequence]) -> None:
         for i, seq in enumerate(rows):

@@ -61,9 +61,7 @@ def penalize(logits: Tensor, params: SamplingParams, counts: TokenCounts) -> Non
 
 
 def pack_params(rows: list[SamplingParams], uniforms: list[float]) -> Tensor:
-    """The rows' parameters as `Ops.sample` takes them, (b, 5) fp32 in host memory: one small copy
-    to the device carries them all.
-    """
+    """The rows' parameters as `Ops.sample` takes them, (b, 5) fp32 in host memory."""
     values = [
         (row.temperature, min(row.top_k, MAX_TOP_K), row.top_p, row.min_p, number)
         for row, number in zip(rows, uniforms, strict=True)

@@ -25,6 +25,7 @@ class Batch:
 
     token_ids: (t,) int64.  slots: (q,) int64.
     query_starts: (q+1,) int64, where each sequence's tokens begin; None when each has exactly one.
+    Tokens behind the last sequence are padding: what comes of them means nothing.
     """
 
     token_ids: Tensor
@@ -35,6 +36,18 @@ class Batch:
     def is_step(self) -> bool:
         """Whether each sequence has exactly one token."""
         return self.query_starts is None
+
+    def behind_rows(self, rows: Batch) -> Batch:
+        """These prompts behind a step's rows, which become sequences of one token each."""
+        assert self.query_starts is not None and rows.is_step
+        num_rows = len(rows.slots)
+        return Batch(
+            torch.cat([rows.token_ids, self.token_ids]),
+            torch.cat([rows.slots, self.slots]),
+            torch.cat(
+                [torch.arange(num_rows, device=rows.slots.device), self.query_starts + num_rows]
+            ),
+        )
 
 
 class RMSNorm(nn.Module):
@@ -53,6 +66,12 @@ class RMSNorm(nn.Module):
 
 class Mixer(nn.Module):
     """The selective state-space block: gate, short convolution, scan, projection."""
+
+    # Derived by `prepare`.
+    A: Tensor
+    D32: Tensor
+    dt_bias: Tensor
+    conv_weight: Tensor
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -81,11 +100,29 @@ class Mixer(nn.Module):
         is_step = batch.is_step
         x, z = self.in_proj(x, is_step=is_step).chunk(2, dim=-1)
         x = self._conv(x, conv_states, batch)
+        if is_step and self._can_step_from_projection:
+            y = self._step_from_projection(x, z, ssm_states, batch.slots)
+            return self.out_proj.addends(y, is_step=True)
         dt, B, C = self._project(x, is_step=is_step)
         # dt_proj's bias is added in the scan, in fp32.
         dt = self.dt_proj.without_bias(dt, is_step=is_step)
         y = self._scan(x, dt, B, C, z, ssm_states, batch)
         return self.out_proj.addends(y, is_step=is_step)
+
+    @property
+    def _can_step_from_projection(self) -> bool:
+        return self._eps is not None and isinstance(self.dt_proj.weight, Tensor)
+
+    def _step_from_projection(
+        self, x: Tensor, z: Tensor, ssm_states: Tensor, slots: Tensor
+    ) -> Tensor:
+        """One token of each row, from behind the convolution to the gate, (b, d)."""
+        assert self._eps is not None
+        addends = self.x_proj.addends(x, is_step=True)
+        weights = self.dt_proj.weight, self.A, self.D32, z, self.dt_bias
+        return self._ops.projected_scan_step(
+            x, addends, self._sizes, self._eps, *weights, ssm_states, slots
+        )
 
     def _project(self, x: Tensor, *, is_step: bool) -> tuple[Tensor, ...]:
         """(t, d) → dt (t, r), B and C (t, n)."""

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from falcon_mamba_app.errors import CheckpointError, InvalidRequest
+from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
 from falcon_mamba_app.model import hub
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.linear import weights_bytes
@@ -46,6 +46,7 @@ DTYPES = {
 FP32_PARAMETERS = frozenset({"A_log", "D"})
 # What a chat answers with where its checkpoint says nothing: varied, and rarely astray.
 CHAT_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9)
+OLDEST_CAPABILITY_WITH_BF16 = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,23 @@ class GenerationDefaults:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The --dtype setting for this device; "auto" is bfloat16 where the hardware multiplies it."""
+    """The --dtype setting for this device; "auto" is bfloat16 where the hardware multiplies it.
+
+    Raises SettingsError for bfloat16 on a GPU that does not.
+    """
+    if device.type == "cuda":
+        # torch.cuda.is_bf16_supported() counts cards that only emulate it.
+        capability = torch.cuda.get_device_capability(device)
+        has_bf16 = capability >= OLDEST_CAPABILITY_WITH_BF16
+        if dtype == "bfloat16" and not has_bf16:
+            raise SettingsError(
+                f"--dtype bfloat16 needs an Ampere GPU (compute capability 8.0) or newer; this one"
+                f" has {capability[0]}.{capability[1]}: use float16"
+            )
+        if dtype == "auto":
+            return torch.bfloat16 if has_bf16 else torch.float16
     if dtype != "auto":
         return DTYPES[dtype]
-    if device.type == "cuda":
-        multiplies_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if multiplies_bf16 else torch.float16
     return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from falcon_mamba_app.ops.carry import feed, hand_on
 from falcon_mamba_app.ops.sampling import sample
 from falcon_mamba_app.ops.weight_4bit import Weight4bit, dequantize
 
@@ -34,6 +35,7 @@ class Ops:
     scan_step(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots)
     sample(logits, params), stated in `sampling.py`
     dequantize(weight, dtype), stated in `weight_4bit.py`
+    feed(given, carried), hand_on(sampled, given, live_slots, is_eos, carried), in `carry.py`
 
     The methods are composed of these; an implementation may do better by overriding them.
     """
@@ -48,6 +50,14 @@ class Ops:
     linear_step: Callable[..., Tensor] | None = None  # of a decode step; None: as any other
     sample: Callable[..., Tensor] = sample
     dequantize: Callable[..., Tensor] = dequantize
+    feed: Callable[..., Tensor] = feed
+    hand_on: Callable[..., Tensor] = hand_on
+    # Whether a step, and the reading of prompts, never wait for the device. Only then can they be
+    # captured in a CUDA graph.
+    can_capture_steps: bool = False
+    can_capture_prompts: bool = False
+    # Whether `projected_scan_step` may stand in for scan_step.
+    fuses_scan_step: bool = True
 
     def linear_for(self, *, is_step: bool) -> Callable[..., Tensor]:
         """The product for the rows of a decode step, or for tokens of prompts."""
@@ -91,6 +101,27 @@ class Ops:
         """The sum of addends (a, t, m) as three groups of columns, each normalised by itself."""
         groups = total(addends).split(sizes, dim=-1)
         return tuple(self.rms_norm(group, None, eps, out_dtype) for group in groups)
+
+    def projected_scan_step(
+        self,
+        x: Tensor,
+        addends: Tensor,
+        sizes: list[int],
+        eps: float,
+        dt_weight: Tensor,
+        A: Tensor,
+        D: Tensor,
+        z: Tensor,
+        dt_bias: Tensor,
+        ssm_states: Tensor,
+        slots: Tensor,
+    ) -> Tensor:
+        """scan_step of what x_proj gave, addends (a, b, r + 2·n): dt, B and C are normalised, and
+        dt multiplied by dt_weight (d, r).
+        """
+        dt, B, C = self.split_rms_norm(addends, sizes, eps, x.dtype)
+        dt = self.linear_for(is_step=True)(dt, dt_weight, None)
+        return self.scan_step(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots)
 
 
 def total(addends: Tensor) -> Tensor:

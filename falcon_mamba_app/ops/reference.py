@@ -48,19 +48,17 @@ def conv_prefill(
     Args:
         x: (t, d).  weight: (k, d).  bias: (d,) or None.
         conv_states: (s, k−1, d); rows in `slots` end as the last k−1 inputs of their sequence.
-        slots: (q,) int64, distinct.
-        query_starts: (q+1,) int64; sequence i owns tokens query_starts[i] to query_starts[i+1], at
-            least one.
+        slots: (q,) int64, distinct except for 0, the scratch slot.
+        query_starts: (q+1,) int64; sequence i owns tokens query_starts[i] to query_starts[i+1].
 
     Returns:
-        (t, d) in x's dtype.
+        (t, d) in x's dtype; of tokens that no sequence owns, anything.
     """
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     starts = query_starts.tolist()
-    outputs = [
-        _conv_sequence(x[start:end], weight, bias, conv_states[slot])
-        for slot, start, end in zip(slots.tolist(), starts[:-1], starts[1:], strict=True)
-    ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    for slot, start, end in zip(slots.tolist(), starts[:-1], starts[1:], strict=True):
+        y[start:end] = _conv_sequence(x[start:end], weight, bias, conv_states[slot])
+    return y
 
 
 def _conv_sequence(x: Tensor, weight: Tensor, bias: Tensor | None, conv_state: Tensor) -> Tensor:
@@ -121,11 +119,11 @@ def scan_prefill(
         A: (n, d) fp32, negative.  D, dt_bias: (d,) fp32.
         B, C: (t, n), already normalised.
         ssm_states: (s, n, d) fp32; rows in `slots` go from before the first token to after the
-        last. slots: (q,) int64, distinct. query_starts: (q+1,) int64; sequence i owns tokens
-        query_starts[i] to query_starts[i+1].
+        last. slots: (q,) int64, distinct except for 0, the scratch slot. query_starts: (q+1,)
+        int64; sequence i owns tokens query_starts[i] to query_starts[i+1].
 
     Returns:
-        (t, d) in x's dtype.
+        (t, d) in x's dtype; of tokens that no sequence owns, anything.
     """
     y = torch.empty_like(x)
     starts = query_starts.tolist()

@@ -14,7 +14,7 @@ from torch import Tensor
 from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
 
 PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 32, 128, 8
-STEP_CHANNELS, STEP_WARPS = 128, 1
+STEP_CHANNELS, STEP_WARPS = 256, 1
 
 
 def conv_prefill(
@@ -59,8 +59,8 @@ def conv_step(
     (b, d), k = x.shape, weight.shape[0]
     y = torch.empty((b, d), dtype=x.dtype, device=x.device)
     _conv_step_kernel[(triton.cdiv(d, STEP_CHANNELS), b)](
-        x, weight, bias, y, conv_states, slots, x.stride(0), d, k, STEP_CHANNELS,
-        num_warps=STEP_WARPS, **OVERLAPPED,
+        x, weight, bias, y, conv_states, slots, x.stride(0), d, k,
+        triton.next_power_of_2(k - 1), STEP_CHANNELS, num_warps=STEP_WARPS, **OVERLAPPED,
     )  # fmt: skip
     return y
 
@@ -140,29 +140,31 @@ def _conv_step_kernel(
     x_stride,
     d: tl.constexpr,
     k: tl.constexpr,
+    WINDOW: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
     start_next()
     row = tl.program_id(1).to(tl.int64)
     channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    places = tl.arange(0, WINDOW)
     mask = channels < d
+    cells, has_cell = (
+        places[:, None] * d + channels[None, :],
+        (places < k - 1)[:, None] & mask[None, :],
+    )
+    weights = tl.load(weight_ptr + cells, mask=has_cell, other=0.0).to(tl.float32)
+    last = tl.load(weight_ptr + (k - 1) * d + channels, mask=mask, other=0.0).to(tl.float32)
     wait_for_inputs()
-    window_ptrs = conv_states_ptr + tl.load(slots_ptr + row) * (k - 1) * d + channels
+    window_ptr = conv_states_ptr + tl.load(slots_ptr + row) * (k - 1) * d
+    window = tl.load(window_ptr + cells, mask=has_cell, other=0.0)
     x = tl.load(x_ptr + row * x_stride + channels, mask=mask, other=0.0)
-    weight = tl.load(weight_ptr + (k - 1) * d + channels, mask=mask, other=0.0).to(tl.float32)
-    y = weight * x.to(tl.float32)
+    y = last * x.to(tl.float32) + tl.sum(weights * window.to(tl.float32), axis=0)
     if bias_ptr is not None:
         y += tl.load(bias_ptr + channels, mask=mask, other=0.0).to(tl.float32)
-    for j in tl.static_range(k - 1):
-        weight = tl.load(weight_ptr + j * d + channels, mask=mask, other=0.0).to(tl.float32)
-        old = tl.load(window_ptrs + j * d, mask=mask, other=0.0)
-        y += weight * old.to(tl.float32)
-        if j > 0:
-            # The place before was read one turn ago, by this program and by no other.
-            tl.debug_barrier()
-            tl.store(window_ptrs + (j - 1) * d, old, mask=mask)
+    # All of the window has been read, by this program and by no other.
     tl.debug_barrier()
-    tl.store(window_ptrs + (k - 2) * d, x, mask=mask)
+    tl.store(window_ptr + cells - d, window, mask=has_cell & (places > 0)[:, None])
+    tl.store(window_ptr + (k - 2) * d + channels, x, mask=mask)
     tl.store(y_ptr + row * d + channels, _silu(y), mask=mask)
 
 

@@ -9,11 +9,13 @@ are those with which `benchmarks/kernels.py` was fastest on an H100.
 from __future__ import annotations
 
 from falcon_mamba_app.ops import Ops, triton_4bit
+from falcon_mamba_app.ops.triton_carry import feed, hand_on
 from falcon_mamba_app.ops.triton_conv import conv_prefill, conv_step
 from falcon_mamba_app.ops.triton_linear import linear, linear_addends
 from falcon_mamba_app.ops.triton_norm import add_rms_norm, rms_norm, split_rms_norm
 from falcon_mamba_app.ops.triton_sample import sample_rows
 from falcon_mamba_app.ops.triton_scan import scan_prefill, scan_step
+from falcon_mamba_app.ops.triton_step import projected_scan_step
 
 
 class _FusedOps(Ops):
@@ -24,6 +26,7 @@ class _FusedOps(Ops):
     linear_4bit_addends = staticmethod(triton_4bit.linear_addends)
     add_rms_norm = staticmethod(add_rms_norm)
     split_rms_norm = staticmethod(split_rms_norm)
+    projected_scan_step = projected_scan_step
 
 
 TRITON = _FusedOps(
@@ -36,4 +39,8 @@ TRITON = _FusedOps(
     scan_prefill=scan_prefill,
     scan_step=scan_step,
     sample=sample_rows,
+    feed=feed,
+    hand_on=hand_on,
+    can_capture_steps=True,
+    can_capture_prompts=True,
 )

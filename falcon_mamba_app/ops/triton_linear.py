@@ -12,7 +12,7 @@ different orders, and may part in the last bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.triton_card import card
 from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
 
 MAX_ROWS = 64
@@ -50,7 +51,8 @@ def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     fits = bias is None and num_rows <= MAX_ROWS and num_inputs % 256 == 0 and num_outputs % 8 == 0
     # fp32 goes through the matrix units as tf32, which keeps 10 bits.
-    return fits and (num_rows == 1 or x.dtype != torch.float32)
+    has_units = card().can_multiply_tiles and x.dtype != torch.float32
+    return fits and (num_rows == 1 or has_units)
 
 
 def _product(x: Tensor, weight: Tensor, *, num_addends: int, out_dtype: torch.dtype) -> Tensor:
@@ -64,10 +66,17 @@ def _product(x: Tensor, weight: Tensor, *, num_addends: int, out_dtype: torch.dt
             x, weight, y, num_inputs, outputs, inputs, num_warps=num_warps, **OVERLAPPED
         )
         return y
-    tile = _tile(num_outputs, num_inputs)
+    rows = max(16, triton.next_power_of_2(num_rows))
+    tile = fitting(
+        _tile(num_outputs, num_inputs, num_rows),
+        rows=rows,
+        length=num_inputs // num_addends,
+        value_bytes=x.element_size(),
+        shared_bytes=card().shared_bytes,
+    )
     _rows_times_matrix_kernel[(triton.cdiv(num_outputs, tile.outputs), num_addends)](
         x, weight, y, num_rows, x.stride(0), num_outputs, num_inputs, num_addends,
-        max(16, triton.next_power_of_2(num_rows)), tile.outputs, tile.inputs, tile.stages,
+        rows, tile.outputs, tile.inputs, tile.stages,
         num_warps=tile.warps, **OVERLAPPED,
     )  # fmt: skip
     return y
@@ -80,7 +89,9 @@ def _row_tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
         return 8, power_of_two, 1
     # x_proj has 288 outputs: two to a program would leave most multiprocessors with one program.
     if num_outputs < 1024:
-        return 1, min(power_of_two, 8192), 8
+        return 1, min(power_of_two, 8192), 16
+    if num_inputs >= 8192:
+        return 2, min(power_of_two, 4096), 8
     return 2, min(power_of_two, 2048), 4
 
 
@@ -92,15 +103,33 @@ class Tile:
     warps: int
 
 
-def _tile(num_outputs: int, num_inputs: int) -> Tile:
+def _tile(num_outputs: int, num_inputs: int, num_rows: int) -> Tile:
     """The fastest of about ten a shape with 8, 32 and 64 rows on an H100."""
     if num_inputs < 1024:
-        return Tile(outputs=64, inputs=256, stages=2, warps=4)
+        return Tile(outputs=128, inputs=256, stages=2, warps=8)
     if num_outputs >= 16384:
         return Tile(outputs=128, inputs=128, stages=3, warps=8)
     if num_outputs >= 1024:
         return Tile(outputs=64, inputs=128, stages=5, warps=4)
+    # x_proj: the inputs of more rows leave less room for the weights'.
+    if num_rows > 32:
+        return Tile(outputs=64, inputs=128, stages=4, warps=4)
     return Tile(outputs=64, inputs=256, stages=2, warps=4)
+
+
+def fitting(tile: Tile, *, rows: int, length: int, value_bytes: int, shared_bytes: int) -> Tile:
+    """The tile with what a card's shared memory leaves of its stages, or of its inputs where fewer
+    than three stages would be left. `length`: inputs that a program works through.
+    """
+    bytes_of_stage = (tile.outputs + rows) * tile.inputs * value_bytes
+    num_stages = shared_bytes // bytes_of_stage - 1  # the first tile, read ahead, has its own place
+    is_loop = tile.inputs < length
+    if num_stages >= min(tile.stages, 3) or (not is_loop and num_stages >= 0):
+        return replace(tile, stages=min(tile.stages, max(num_stages, 1)))
+    half = replace(tile, inputs=tile.inputs // 2, stages=2 * tile.stages)
+    return fitting(
+        half, rows=rows, length=length, value_bytes=value_bytes, shared_bytes=shared_bytes
+    )
 
 
 def _num_addends(num_outputs: int, num_inputs: int) -> int:
@@ -160,13 +189,17 @@ def _rows_times_matrix_kernel(
     weight_rows = tl.minimum(outputs, num_outputs - 1).to(tl.int64)
     weight_ptrs = weight_ptr + weight_rows[:, None] * num_inputs + inputs[None, :]
     x_ptrs = x_ptr + rows[None, :] * x_stride + inputs[:, None]
+    # Each tile of outputs begins at inputs of its own, or all would ask for the same ones at once.
+    first = tl.program_id(0) % (length // INPUTS) * INPUTS
     # The first weights are on their way while the kernel ahead ends.
-    weight = tl.load(weight_ptrs, eviction_policy="evict_first")
+    weight = tl.load(weight_ptrs + first, eviction_policy="evict_first")
     wait_for_inputs()
-    total = tl.dot(weight, tl.load(x_ptrs, mask=has_row[None, :], other=0.0))
+    total = tl.dot(weight, tl.load(x_ptrs + first, mask=has_row[None, :], other=0.0))
     for start in tl.range(INPUTS, length, INPUTS, num_stages=STAGES):
-        weight = tl.load(weight_ptrs + start, eviction_policy="evict_first")
-        x = tl.load(x_ptrs + start, mask=has_row[None, :], other=0.0)
+        place = first + start
+        place = tl.where(place < length, place, place - length)
+        weight = tl.load(weight_ptrs + place, eviction_policy="evict_first")
+        x = tl.load(x_ptrs + place, mask=has_row[None, :], other=0.0)
         total = tl.dot(weight, x, total)
     cells = (addend * num_rows + rows)[None, :].to(tl.int64) * num_outputs + outputs[:, None]
     tl.store(y_ptr + cells, total, mask=has_row[None, :] & has_output[:, None])

@@ -13,7 +13,9 @@ import torch
 import triton
 import triton.language as tl
 
-CAN_OVERLAP = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
+from falcon_mamba_app.ops.triton_card import card
+
+CAN_OVERLAP = torch.cuda.is_available() and card().can_overlap
 
 if CAN_OVERLAP:
     from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait

@@ -1,8 +1,9 @@
-"""The choice of the next token as one Triton kernel: a row's logits in, its token out.
+"""The choice of the next token as Triton kernels: rows of logits in, a token for each out.
 
-`sampling.py` states the rule in plain torch. There a sort finds where top_k and top_p cut, and
-somebody must look whether a partial sort was enough; here the cut is found by halving the interval
-of possible bit patterns, so nothing waits for the device and nothing is sorted.
+`sampling.py` states the rule in plain torch, where a sort finds how far down top_k and top_p reach.
+Here `triton_edge.py` finds it by counting, so nothing waits for the host, and a step's sampling can
+be captured in its graph. One program for every PART of the vocabulary shares a row: a program with
+the whole of it in registers would take ten times longer.
 """
 
 from __future__ import annotations
@@ -12,62 +13,151 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Probabilities relative to the best one are in [0, 1]: as integers, below the bits of 1.0 plus one.
-ONE_BITS = tl.constexpr(0x3F800000)
-HALVINGS = tl.constexpr(31)
+from falcon_mamba_app.ops.triton_edge import (
+    CELLS,
+    MIN_P,
+    TEMPERATURE,
+    UNIFORM,
+    cells_kernel,
+    edge_kernel,
+    weights_of,
+)
+from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
+
+# Tokens of one program: 32 programs share a row of 65,024.
+PART, WARPS = 2048, 4
 
 
 def sample_rows(logits: Tensor, params: Tensor) -> Tensor:
     """`sampling.sample` on the device, without a sync."""
+    assert logits.stride(1) == 1 and params.stride(1) == 1, (logits.stride(), params.stride())
     num_rows, vocab_size = logits.shape
-    tokens = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
-    block = triton.next_power_of_2(vocab_size)
-    _sample_kernel[(num_rows,)](
-        logits, logits.stride(0), params, tokens, vocab_size, block,
-        num_warps=min(32, max(4, block // 2048)),
-    )  # fmt: skip
+    num_parts = triton.cdiv(vocab_size, PART)
+
+    def scratch(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.empty((num_rows, *shape), dtype=dtype, device=logits.device)
+
+    tokens = scratch(dtype=torch.int64)
+    maxima = scratch(num_parts, dtype=torch.float32)
+    places = scratch(num_parts)  # of the maxima
+    counts = scratch(num_parts, CELLS.value)
+    masses = scratch(num_parts, CELLS.value, dtype=torch.float32)
+    found = scratch(vocab_size)  # the bits of the weights in the cell that is searched
+    edges = scratch()  # bits of the smallest weight that is kept
+    totals = scratch(dtype=torch.float32)  # of the weights that top_k keeps
+    arrivals = scratch(3)  # programs that have done their part of a row
+    row = (logits, logits.stride(0), params, params.stride(0), maxima, vocab_size)
+    launch = {"num_warps": WARPS, **OVERLAPPED}
+    sizes = (PART, triton.next_power_of_2(num_parts))
+    grid = (num_parts, num_rows)
+    _maxima_kernel[grid](*row[:2], maxima, places, edges, arrivals, vocab_size, PART, **launch)
+    cells_kernel[grid](*row, counts, masses, *sizes, **launch)
+    searched = (counts, masses, found, edges, totals, arrivals)
+    edge_kernel[grid](*row, *searched, True, *sizes, **launch)
+    edge_kernel[grid](*row, *searched, False, *sizes, **launch)
+    # What the parts keep takes the place of what no kernel reads any more.
+    _draw_kernel[grid](*row, places, edges, masses, arrivals, tokens, *sizes, **launch)
     return tokens
 
 
 @triton.jit
-def _sample_kernel(logits_ptr, stride, params_ptr, tokens_ptr, vocab_size, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
-    columns = tl.arange(0, BLOCK)
+def _maxima_kernel(
+    logits_ptr,
+    stride,
+    maxima_ptr,
+    places_ptr,
+    edges_ptr,
+    arrivals_ptr,
+    vocab_size,
+    PART: tl.constexpr,
+):
+    """The largest logit of each part and its first place; nothing is searched yet."""
+    start_next()
+    part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    columns = part * PART + tl.arange(0, PART)
+    wait_for_inputs()
     is_token = columns < vocab_size
-    address = logits_ptr + row.to(tl.int64) * stride + columns
-    logits = tl.load(address, mask=is_token, other=-float("inf"))
+    logits = tl.load(logits_ptr + row * stride + columns, mask=is_token, other=-float("inf"))
     best = tl.max(logits, axis=0)
-    temperature = tl.load(params_ptr + row * 5)
-    if temperature == 0.0:
-        tl.store(tokens_ptr + row, tl.min(tl.where(logits == best, columns, BLOCK), axis=0))
-    else:
-        top_k = tl.load(params_ptr + row * 5 + 1)
-        top_p = tl.load(params_ptr + row * 5 + 2)
-        min_p = tl.load(params_ptr + row * 5 + 3)
-        uniform = tl.load(params_ptr + row * 5 + 4)
-        weights = tl.where(is_token, tl.exp((logits - best) / temperature), 0.0)
-        if top_k > 0:
-            weights = _keep_heaviest(weights, is_token.to(tl.float32), top_k)
-        if top_p < 1.0:
-            weights = _keep_heaviest(weights, weights, top_p * tl.sum(weights, axis=0))
-        weights = tl.where(weights >= min_p, weights, 0.0)
-        cumulative = tl.cumsum(weights, axis=0)
-        target = uniform * tl.sum(weights, axis=0)
-        drawn = tl.sum((cumulative <= target).to(tl.int32), axis=0)
-        # Rounding can push the target to the total; the last token with any weight is then meant.
-        last = tl.max(tl.where(weights > 0.0, columns, 0), axis=0)
-        tl.store(tokens_ptr + row, tl.minimum(drawn, last))
+    place = row * tl.num_programs(0) + part
+    tl.store(maxima_ptr + place, best)
+    tl.store(places_ptr + place, tl.min(tl.where(logits == best, columns, vocab_size), axis=0))
+    if part == 0:
+        tl.store(edges_ptr + row, 0)
+        for i in tl.static_range(3):
+            tl.store(arrivals_ptr + row * 3 + i, 0)
 
 
 @triton.jit
-def _keep_heaviest(weights, counted, needed):
-    """Zero the weights below the largest edge above which `counted` still adds up to `needed`."""
-    bits = weights.to(tl.int32, bitcast=True)  # ordered as the weights are: none is negative
-    low = 0
-    high = ONE_BITS + 1
-    for _ in range(HALVINGS):
-        middle = (low + high) // 2
-        is_enough = tl.sum(tl.where(bits >= middle, counted, 0.0), axis=0) >= needed
-        low = tl.where(is_enough, middle, low)
-        high = tl.where(is_enough, high, middle)
-    return tl.where(bits >= low, weights, 0.0)
+def _draw_kernel(
+    logits_ptr,
+    stride,
+    params_ptr,
+    params_stride,
+    maxima_ptr,
+    vocab_size,
+    places_ptr,
+    edges_ptr,
+    kept_ptr,
+    arrivals_ptr,
+    tokens_ptr,
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """The token at which the running sum of the weights that are kept passes uniform × total."""
+    start_next()
+    part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    num_parts = tl.num_programs(0)
+    params_ptr += row * params_stride
+    logits_ptr += row * stride
+    parts = tl.arange(0, PARTS)
+    is_part, of_parts = parts < num_parts, row * num_parts + parts
+    wait_for_inputs()
+    temperature, min_p = tl.load(params_ptr + TEMPERATURE), tl.load(params_ptr + MIN_P)
+    if temperature == 0.0:
+        maxima = tl.load(maxima_ptr + of_parts, mask=is_part, other=-float("inf"))
+        places = tl.load(places_ptr + of_parts, mask=is_part, other=vocab_size)
+        is_best = maxima == tl.max(maxima, axis=0)
+        tl.store(tokens_ptr + row, tl.min(tl.where(is_best, places, vocab_size), axis=0))
+    else:
+        edge = tl.load(edges_ptr + row)
+        weights = _kept(
+            logits_ptr, part, temperature, maxima_ptr, row, vocab_size, edge, min_p, PART, PARTS
+        )
+        kept_ptr += row * num_parts * CELLS
+        tl.store(kept_ptr + part, tl.sum(weights, axis=0))
+        tl.debug_barrier()
+        if tl.atomic_add(arrivals_ptr + row * 3 + 2, 1) == num_parts - 1:
+            kept = tl.load(kept_ptr + parts, mask=is_part, other=0.0)
+            target = tl.load(params_ptr + UNIFORM) * tl.sum(kept, axis=0)
+            drawn = tl.sum((tl.cumsum(kept, axis=0) <= target).to(tl.int32), axis=0)
+            # Rounding can push the target to the total; the last with any weight is then meant.
+            drawn = tl.minimum(drawn, tl.max(tl.where(kept > 0.0, parts, 0), axis=0))
+            before = tl.sum(tl.where(parts < drawn, kept, 0.0), axis=0)
+            weights = _kept(
+                logits_ptr, drawn, temperature, maxima_ptr, row, vocab_size, edge, min_p,
+                PART, PARTS,
+            )  # fmt: skip
+            sums = before + tl.cumsum(weights, axis=0)
+            place = tl.sum((sums <= target).to(tl.int32), axis=0)
+            last = tl.max(tl.where(weights > 0.0, tl.arange(0, PART), 0), axis=0)
+            tl.store(tokens_ptr + row, drawn * PART + tl.minimum(place, last))
+
+
+@triton.jit
+def _kept(
+    logits_ptr,
+    part,
+    temperature,
+    maxima_ptr,
+    row,
+    vocab_size,
+    edge,
+    min_p,
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """The weights of a part's tokens, zero for those that are not kept."""
+    weights, _ = weights_of(logits_ptr, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS)
+    is_kept = (weights.to(tl.int32, bitcast=True) >= edge) & (weights >= min_p)
+    return tl.where(is_kept, weights, 0.0)

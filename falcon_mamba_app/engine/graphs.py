@@ -1,0 +1,155 @@
+"""Passes of the model captured as CUDA graphs for a set of shapes, and replayed.
+
+A pass is some hundreds of launches: the host needs 20 ms for them, the device 5 for one token of
+the 7B model. A graph is one launch. It holds everything: what a row reads, the model, the choice of
+its token, and handing that token to the next step. Capture touches the scratch slot alone, never a
+live state.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from falcon_mamba_app.engine.step_tensors import Shape, StepTensors, padding
+from falcon_mamba_app.ops import Ops
+
+logger = logging.getLogger(__name__)
+
+# Prompt tokens of one pass. Of 1,024 and more the device has longer to do than the host.
+PROMPT_TOKENS = (64, 128, 256, 512)
+MIXED_PROMPT_TOKENS = (64, 128, 256)
+MIXED_ROWS = (8, 32)
+# Prompts that share a pass. The programs of those that are absent return at once.
+MAX_PIECES = 8
+
+
+class Graphs:
+    """A graph for each of `shapes`; `run` is a pass over inputs that `step_tensors.pack` made."""
+
+    def __init__(
+        self,
+        run: Callable[[Tensor, Shape], StepTensors],
+        shapes: list[Shape],
+        device: torch.device,
+    ) -> None:
+        self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor, StepTensors]] = {}
+        with _no_garbage_collection():
+            self._capture_all(run, shapes, device)
+
+    @property
+    def shapes(self) -> list[Shape]:
+        return list(self._graphs)
+
+    def replay(self, inputs: Tensor, shape: Shape) -> StepTensors:
+        """Run a pass over `inputs`, in pinned host memory. Any later pass overwrites its result."""
+        graph, buffer, step = self._graphs[shape]
+        buffer.copy_(inputs, non_blocking=True)
+        graph.replay()
+        return step
+
+    @torch.inference_mode()
+    def _capture_all(
+        self,
+        run: Callable[[Tensor, Shape], StepTensors],
+        shapes: list[Shape],
+        device: torch.device,
+    ) -> None:
+        # Largest first: later captures then fit in the memory that the first one reserved.
+        shapes = sorted(shapes, key=lambda s: s.num_rows + s.num_tokens, reverse=True)
+        buffers = {shape: padding(shape).to(device) for shape in shapes}
+        started_s = time.perf_counter()
+        for shape in shapes:  # compiles, which a capture must not
+            run(buffers[shape], shape)
+        torch.cuda.synchronize()
+        compiled_s = time.perf_counter()
+        free_before, _ = torch.cuda.mem_get_info()
+        memory = torch.cuda.graph_pool_handle()
+        for shape in shapes:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=memory):
+                step = run(buffers[shape], shape)
+            self._graphs[shape] = graph, buffers[shape], step
+        torch.cuda.synchronize()
+        free_after, _ = torch.cuda.mem_get_info()
+        logger.info(
+            "ran %d shapes of a pass (up to %d rows, %d prompt tokens) in %.1f s, compilation"
+            " included; captured them in %.1f s, %.2f GiB",
+            len(shapes),
+            max(shape.num_rows for shape in shapes),
+            max(shape.num_tokens for shape in shapes),
+            compiled_s - started_s,
+            time.perf_counter() - compiled_s,
+            (free_before - free_after) / 2**30,
+        )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A graph that is freed while another is captured spoils the capture. So what has become
+    garbage, an engine before this one, goes first, and nothing goes in between.
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def shapes_for(ops: Ops, max_rows: int) -> list[Shape]:
+    """What is captured for an engine of so many rows, as far as the operations let it."""
+    return [
+        shape
+        for shape in wanted_shapes(max_rows)
+        if (ops.can_capture_steps or not shape.num_rows)
+        and (ops.can_capture_prompts or not shape.num_tokens)
+    ]
+
+
+def wanted_shapes(max_rows: int) -> list[Shape]:
+    """What is worth a graph for an engine of so many rows."""
+    decode = [Shape(rows) for rows in ladder(max_rows)]
+    prefill = [Shape(0, tokens, MAX_PIECES) for tokens in PROMPT_TOKENS]
+    if max_rows == 1:  # nobody decodes while a prompt is read
+        return decode + prefill
+    mixed_rows = {min(rows, max_rows) for rows in (*MIXED_ROWS, max_rows)}
+    mixed = [
+        Shape(rows, tokens, MAX_PIECES)
+        for rows in sorted(mixed_rows)
+        for tokens in MIXED_PROMPT_TOKENS
+    ]
+    return decode + prefill + mixed
+
+
+def smallest_shape(
+    shapes: list[Shape], num_rows: int, num_tokens: int, num_pieces: int
+) -> Shape | None:
+    """The one that holds so much with the least padding, or None if none does.
+
+    Rows alone and prompts alone have shapes of their own.
+    """
+    fitting = [
+        shape
+        for shape in shapes
+        if shape.num_rows >= num_rows
+        and shape.num_tokens >= num_tokens
+        and shape.num_pieces >= num_pieces
+        and bool(shape.num_rows) == bool(num_rows)
+        and bool(shape.num_tokens) == bool(num_tokens)
+    ]
+    return min(fitting, key=lambda shape: shape.num_rows + shape.num_tokens, default=None)
+
+
+def ladder(max_rows: int) -> list[int]:
+    """1, 2, 4, 8 rows and multiples of 8 after that; the last holds `max_rows`."""
+    sizes = [size for size in (1, 2, 4) if size < max_rows]
+    return [*sizes, *range(8, max_rows, 8), max_rows] if max_rows > 4 else [*sizes, max_rows]

@@ -1,0 +1,117 @@
+"""What goes into a pass of the model as one tensor, and what comes out of it.
+
+One copy carries everything from the host: of rows that decode, the token, the slots and the
+sampling parameters; of prompts, the tokens, the slots and where each begins. Whole numbers among
+them are exact in fp32 up to 2²⁴.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from falcon_mamba_app.engine.sampler import pack_params, uniform
+from falcon_mamba_app.engine.scheduler import PrefillChunk
+from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.state_pool import SCRATCH_SLOT
+from falcon_mamba_app.model.falcon_mamba import Batch
+from falcon_mamba_app.ops.carry import ON_DEVICE
+
+NUM_GIVEN, NUM_PARAMS = 3, 5  # of a row, as `Ops.feed` and `Ops.sample` take them
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Rows that decode, and prompt tokens of `num_pieces` sequences, in one pass.
+
+    What it holds beyond those there are is padding: rows in the scratch slot, tokens that belong to
+    no sequence, and sequences of no tokens.
+    """
+
+    num_rows: int
+    num_tokens: int = 0
+    num_pieces: int = 0
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the parts of the inputs, in their order."""
+        given, params = NUM_GIVEN * self.num_rows, NUM_PARAMS * self.num_rows
+        num_starts = self.num_pieces + 1 if self.num_pieces else 0
+        return [given, params, self.num_tokens, self.num_pieces, num_starts]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that decode: given (3, b) and params (b, 5), both fp32."""
+
+    given: Tensor
+    params: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StepTensors:
+    """What a pass leaves on the device.
+
+    hidden: (b + t, h) after the final norm, the rows first.  live_slots, sampled: (b,) int64.
+    logits: (b, v) fp32 of the rows. Without rows all three are None; `sampled` also as long as
+    nothing has been drawn from the logits.
+    """
+
+    hidden: Tensor
+    rows: Rows
+    live_slots: Tensor | None = None
+    logits: Tensor | None = None
+    sampled: Tensor | None = None
+
+
+def padding(shape: Shape) -> Tensor:
+    """Inputs of nothing but padding: greedy rows in the scratch slot, sequences without tokens."""
+    assert SCRATCH_SLOT == 0, f"padding rows need {SCRATCH_SLOT=} to be 0"
+    return torch.zeros(sum(shape.sizes))
+
+
+def pack(rows: list[Sequence], chunks: list[PrefillChunk], shape: Shape) -> Tensor:
+    """The inputs of a pass over rows and chunks, fp32 in host memory."""
+    inputs = padding(shape)
+    parts = inputs.split(shape.sizes)
+    if rows:
+        decoding = _rows(parts)
+        decoding.given[:, : len(rows)] = torch.tensor(
+            [_given(seq) for seq in rows], dtype=torch.float32
+        ).T
+        numbers = [uniform(seq.seed, seq.num_launched_tokens) for seq in rows]
+        decoding.params[: len(rows)] = pack_params([seq.sampling for seq in rows], numbers)
+    if chunks:
+        _, _, token_ids, slots, starts = parts
+        read = [i for c in chunks for i in c.seq.prompt_token_ids[c.start : c.end]]
+        token_ids[: len(read)] = torch.tensor(read, dtype=torch.float32)
+        slots[: len(chunks)] = torch.tensor([float(chunk.seq.slot or 0) for chunk in chunks])
+        ends = torch.tensor([float(end) for end in starts_of(chunks)[1:]])
+        starts[1 : len(ends) + 1], starts[len(ends) + 1 :] = ends, float(len(read))
+    return inputs
+
+
+def unpack(inputs: Tensor, shape: Shape) -> tuple[Rows, Batch]:
+    """The rows that decode, and the prompts, of inputs on any device."""
+    parts = inputs.split(shape.sizes)
+    return _rows(parts), Batch(*(part.long() for part in parts[2:]))
+
+
+def starts_of(chunks: list[PrefillChunk]) -> list[int]:
+    """Where each chunk begins among the prompt tokens of a pass, and where the last one ends."""
+    return list(accumulate((chunk.end - chunk.start for chunk in chunks), initial=0))
+
+
+def _rows(parts: tuple[Tensor, ...]) -> Rows:
+    given, params = parts[:2]
+    return Rows(given.view(NUM_GIVEN, -1), params.view(-1, NUM_PARAMS))
+
+
+def _given(seq: Sequence) -> tuple[int, int, int]:
+    """The token to feed or ON_DEVICE; the slot; where the row goes on after an end-of-sequence."""
+    assert seq.slot is not None, f"{seq.seq_id=} has no slot"
+    token_id = ON_DEVICE if seq.next_token_id is None else seq.next_token_id
+    return token_id, seq.slot, seq.slot if seq.sampling.ignore_eos else SCRATCH_SLOT

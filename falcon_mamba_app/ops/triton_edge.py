@@ -1,0 +1,205 @@
+"""How far down top_k and top_p reach into a row of logits, found without sorting it.
+
+A row is shared by one program for every PART of the vocabulary; they count how many tokens and how
+much weight lie in each of CELLS intervals of weight, and only the interval that holds an edge is
+searched, by the last of the row's programs to get there.
+
+A token's weight is its probability over the best one's, in [0, 1]. Its bits, read as an integer,
+are ordered as the weights are, so a search of at most 30 bits ends at the exact edge.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from falcon_mamba_app.ops.triton_overlap import start_next, wait_for_inputs
+
+ONE_BITS = tl.constexpr(0x3F800000)  # of the weight 1.0
+# The first cells are half an octave of weight each, those after NARROW_CELLS four octaves, and the
+# last is all below 2⁻⁴⁰: a few dozen tokens that are likely leave the rest far behind.
+CELLS, NARROW_CELLS = tl.constexpr(32), tl.constexpr(24)
+NARROW_BITS, WIDE_BITS = tl.constexpr(22), tl.constexpr(25)
+# Parameters of a row, as `sampling.sample` has them.
+TEMPERATURE, TOP_K, TOP_P, MIN_P, UNIFORM = (tl.constexpr(i) for i in range(5))
+
+
+@triton.jit
+def cells_kernel(
+    logits_ptr,
+    stride,
+    params_ptr,
+    params_stride,
+    maxima_ptr,
+    vocab_size,
+    counts_ptr,
+    masses_ptr,
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """How many tokens of each part, and how much weight, lie in each cell."""
+    start_next()
+    part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    params_ptr += row * params_stride
+    wait_for_inputs()
+    temperature = tl.load(params_ptr + TEMPERATURE)
+    is_asked = (tl.load(params_ptr + TOP_K) > 0.0) | (tl.load(params_ptr + TOP_P) < 1.0)
+    if is_asked & (temperature > 0.0):
+        weights, is_token = weights_of(
+            logits_ptr + row * stride, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS
+        )
+        cells = _cells(weights)
+        all_cells = tl.arange(0, CELLS)
+        is_inside = cells[None, :] == all_cells[:, None]
+        masses = tl.sum(tl.where(is_inside, weights[None, :], 0.0), axis=1)
+        counts = tl.histogram(tl.where(is_token, cells, CELLS), 2 * CELLS)
+        place = (row * tl.num_programs(0) + part) * CELLS
+        tl.store(masses_ptr + place + all_cells, masses)
+        bins = tl.arange(0, 2 * CELLS)
+        tl.store(counts_ptr + place + bins, counts, mask=bins < CELLS)
+
+
+@triton.jit
+def edge_kernel(
+    logits_ptr,
+    stride,
+    params_ptr,
+    params_stride,
+    maxima_ptr,
+    vocab_size,
+    counts_ptr,
+    masses_ptr,
+    found_ptr,
+    edges_ptr,
+    totals_ptr,
+    arrivals_ptr,
+    IS_TOP_K: tl.constexpr,
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """The largest edge above which top_k tokens, or top_p of the weight they have, are left."""
+    start_next()
+    part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    num_parts = tl.num_programs(0)
+    params_ptr += row * params_stride
+    wait_for_inputs()
+    temperature = tl.load(params_ptr + TEMPERATURE)
+    top_k, top_p = tl.load(params_ptr + TOP_K), tl.load(params_ptr + TOP_P)
+    is_asked = top_k > 0.0 if IS_TOP_K else top_p < 1.0
+    if is_asked & (temperature > 0.0):
+        cells, parts = tl.arange(0, CELLS), tl.arange(0, PARTS)
+        places = (row * num_parts + parts)[:, None] * CELLS + cells[None, :]
+        is_part = (parts < num_parts)[:, None]
+        counts = tl.load(counts_ptr + places, mask=is_part, other=0)
+        masses = tl.sum(tl.load(masses_ptr + places, mask=is_part, other=0.0), axis=0)
+        if IS_TOP_K:
+            needed = top_k
+            contents = tl.sum(counts, axis=0).to(tl.float32)
+        else:
+            total = tl.sum(masses, axis=0)
+            if top_k > 0.0:
+                total = tl.load(totals_ptr + row)
+            needed = top_p * total
+            contents = masses
+        cell = tl.sum((tl.cumsum(contents, axis=0) < needed).to(tl.int32), axis=0)
+        cell = tl.minimum(cell, CELLS - 1)
+        above = tl.sum(tl.where(cells < cell, contents, 0.0), axis=0)
+
+        inside = tl.sum(tl.where(cells[None, :] == cell, counts, 0), axis=1)  # of each part
+        before = tl.sum(tl.where(parts < part, inside, 0), axis=0)
+        weights, is_token = weights_of(
+            logits_ptr + row * stride, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS
+        )
+        is_found = is_token & (_cells(weights) == cell)
+        found_ptr += row * vocab_size
+        places = before + tl.cumsum(is_found.to(tl.int32), axis=0) - 1
+        tl.store(found_ptr + places, weights.to(tl.int32, bitcast=True), mask=is_found)
+        tl.debug_barrier()
+        arrivals = tl.atomic_add(arrivals_ptr + row * 3 + (0 if IS_TOP_K else 1), 1)
+        if arrivals == num_parts - 1:
+            num_found = tl.sum(inside, axis=0)
+            edge = _search(found_ptr, num_found, cell, needed - above, IS_TOP_K, PART)
+            tl.store(edges_ptr + row, edge)
+            if IS_TOP_K:
+                total = tl.sum(tl.where(cells < cell, masses, 0.0), axis=0)
+                for start in tl.range(0, num_found, PART):
+                    bits = _found(found_ptr, start, num_found, PART)
+                    weights = bits.to(tl.float32, bitcast=True)
+                    total += tl.sum(tl.where(bits >= edge, weights, 0.0), axis=0)
+                tl.store(totals_ptr + row, total)
+
+
+@triton.jit
+def _search(found_ptr, num_found, cell, needed, IS_TOP_K: tl.constexpr, PART: tl.constexpr):
+    """The largest edge in the cell at which the tokens above it still make `needed`."""
+    low = tl.where(cell == CELLS - 1, 0, ONE_BITS - _depth(cell + 1) + 1)
+    high = ONE_BITS - _depth(cell) + 1
+    # Three edges at a time settle two bits. A lane adds up its own tokens, all lanes once a turn.
+    while high - low > 1:
+        step = (high - low + 3) // 4
+        first = tl.zeros((PART,), tl.float32)
+        second, third = first, first
+        for start in tl.range(0, num_found, PART):
+            bits = _found(found_ptr, start, num_found, PART)
+            weights = bits.to(tl.float32, bitcast=True)
+            counted = (bits >= 0).to(tl.float32) if IS_TOP_K else weights
+            first += tl.where(bits >= low + step, counted, 0.0)
+            second += tl.where(bits >= low + 2 * step, counted, 0.0)
+            third += tl.where(bits >= low + 3 * step, counted, 0.0)
+        # At `low` there is enough; an edge past the interval is past what is left to find.
+        num_enough = _is_enough(first, needed, low + step, high)
+        num_enough += _is_enough(second, needed, low + 2 * step, high)
+        num_enough += _is_enough(third, needed, low + 3 * step, high)
+        low += num_enough * step
+        high = tl.minimum(high, low + step)
+    return low
+
+
+@triton.jit
+def _is_enough(sums, needed, edge, high):
+    return ((tl.sum(sums, axis=0) >= needed) & (edge < high)).to(tl.int32)
+
+
+@triton.jit
+def weights_of(
+    logits_ptr,
+    part,
+    temperature,
+    maxima_ptr,
+    row,
+    vocab_size,
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """The weights of a part's tokens, and which of its places are tokens."""
+    parts = tl.arange(0, PARTS)
+    num_parts = tl.num_programs(0)
+    maxima_ptr += row * num_parts
+    best = tl.max(tl.load(maxima_ptr + parts, mask=parts < num_parts, other=-float("inf")), axis=0)
+    columns = part * PART + tl.arange(0, PART)
+    is_token = columns < vocab_size
+    logits = tl.load(logits_ptr + columns, mask=is_token, other=-float("inf"))
+    return tl.where(is_token, tl.exp((logits - best) / temperature), 0.0), is_token
+
+
+@triton.jit
+def _cells(weights):
+    """Each weight's cell, the heaviest first."""
+    depth = ONE_BITS - weights.to(tl.int32, bitcast=True)
+    narrow = depth >> NARROW_BITS
+    wide = NARROW_CELLS + ((depth - (NARROW_CELLS << NARROW_BITS)) >> WIDE_BITS)
+    return tl.minimum(tl.maximum(tl.where(narrow < NARROW_CELLS, narrow, wide), 0), CELLS - 1)
+
+
+@triton.jit
+def _depth(cell):
+    """How far below the bits of 1.0 the cell begins."""
+    wide = (NARROW_CELLS << NARROW_BITS) + ((cell - NARROW_CELLS) << WIDE_BITS)
+    return tl.where(cell < NARROW_CELLS, cell << NARROW_BITS, wide)
+
+
+@triton.jit
+def _found(found_ptr, start, num_found, PART: tl.constexpr):
+    """Bits of PART of the found weights; −1, below every edge, past the last."""
+    places = start + tl.arange(0, PART)
+    return tl.load(found_ptr + places, mask=places < num_found, other=-1)
