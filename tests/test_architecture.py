@@ -35,7 +35,20 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),
-    "ops": ({"errors", "ops"}, {"torch", "triton", "numba", "llvmlite", "numpy", "bitsandbytes"}),
+    "ops": (
+        {"errors", "ops"},
+        {
+            "torch",
+            "triton",
+            "numba",
+            "llvmlite",
+            "numpy",
+            "bitsandbytes",
+            "mamba_ssm",
+            "causal_conv1d",
+            "selective_scan_cuda",
+        },
+    ),
     "model": (
         {*VOCABULARY, "settings", "model", "ops"},
         {"torch", "transformers", "huggingface_hub", "httpx"},

@@ -51,11 +51,11 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
         )
     if model.device == "cpu" and model.dtype == "float16":
         raise SettingsError("--dtype float16 needs a GPU; on the CPU use float32 or bfloat16")
-    if model.device == "cpu" and model.kernels == "triton":
+    if model.device == "cpu" and model.kernels in ("triton", "library"):
         raise SettingsError(
             f"--kernels {model.kernels} needs a GPU; on the CPU use auto, numba or reference"
         )
     if model.device == "cuda" and model.kernels == "numba":
         raise SettingsError(
-            "--kernels numba runs on the CPU; on a GPU use auto, triton or reference"
+            "--kernels numba runs on the CPU; on a GPU use auto, triton, library or reference"
         )

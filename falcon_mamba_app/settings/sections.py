@@ -56,8 +56,9 @@ class ModelSettings:
     )
     kernels: str = option(
         "auto",
-        "implementation of the recurrence: numba on the CPU, triton on a GPU, reference on both",
-        choices=("auto", "reference", "numba", "triton"),
+        "implementation of the recurrence: numba on the CPU; triton or library (mamba-ssm and"
+        " causal-conv1d) on a GPU; reference on both",
+        choices=("auto", "reference", "numba", "triton", "library"),
     )
 
 
