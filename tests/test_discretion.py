@@ -160,6 +160,15 @@ async def test_a_route_that_fails_answers_plainly(caplog):
     assert WORD not in _ours(caplog)
 
 
+def test_the_hubs_client_sends_no_telemetry():
+    code = (
+        "import app; from huggingface_hub import constants;"
+        " raise SystemExit(not constants.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    unset = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=unset, check=True)
+
+
 def test_a_traceback_is_printed_without_the_message():
     try:
         try:
