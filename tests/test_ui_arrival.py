@@ -151,7 +151,7 @@ async def test_a_reply_that_nobody_watched_is_said_to_be_cut(sessions, arrival, 
     turn.stop()
     await settled(lambda: turn.is_over)
     [update] = await come(arrival, session.id)
-    assert "cut off while no page was open" in update.status
+    assert "Cut off while you were away" in update.status
     assert shown(update)[1].startswith("word")
 
 

@@ -44,7 +44,7 @@ IDLE_STATUS = {
     "failed": "The model is not available",
 }
 MIN_SWEEP_INTERVAL_S = 1.0
-CUT = "The last reply was cut off while no page was open: Retry writes it again"
+CUT = "Cut off while you were away: use Retry"
 
 LOGO = (
     '<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
