@@ -10,6 +10,8 @@ from gradio_client import Client
 
 from tests.test_app import start, wait_until_ready
 
+pytestmark = pytest.mark.slow  # each start imports torch, transformers and bitsandbytes
+
 QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 GREEDY = {"temperature": 0, "max_tokens": 24}
 

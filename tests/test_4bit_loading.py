@@ -207,6 +207,7 @@ print(peak - before, weights_bytes(model))
 """
 
 
+@pytest.mark.slow
 def test_the_host_never_holds_the_unquantised_model(tmp_path):
     """At the peak there is less than what is made of the files, one of them, and 100 MB."""
     sizes = {"hidden_size": 1024, "num_hidden_layers": 32, "time_step_rank": 64, "expand": 2}
