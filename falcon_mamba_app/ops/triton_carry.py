@@ -18,9 +18,7 @@ def feed(given: Tensor, carried: Tensor) -> Tensor:
     assert given.is_contiguous() and carried.is_contiguous(), (given.stride(), carried.stride())
     num_rows, num_slots = given.shape[1], carried.shape[1]
     fed = torch.empty((2, num_rows), dtype=torch.int64, device=given.device)
-    _feed_kernel[(1,)](
-        given, carried, fed, num_rows, num_slots, triton.next_power_of_2(num_rows), **OVERLAPPED
-    )
+    _feed_kernel[(1,)](given, carried, fed, num_rows, num_slots, _tile(num_rows), **OVERLAPPED)
     return fed
 
 
@@ -33,9 +31,14 @@ def hand_on(
     tokens = torch.empty_like(sampled)
     _hand_on_kernel[(1,)](
         sampled, given, live_slots, is_eos, carried, tokens, num_rows, num_slots, len(is_eos),
-        triton.next_power_of_2(num_rows), **OVERLAPPED,
+        _tile(num_rows), **OVERLAPPED,
     )  # fmt: skip
     return tokens
+
+
+def _tile(num_rows: int) -> int:
+    """The same for all up to 64 rows: a kernel less to compile for each size of a step."""
+    return max(64, triton.next_power_of_2(num_rows))
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_slots"])

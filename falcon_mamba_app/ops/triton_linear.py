@@ -83,13 +83,15 @@ def _product(x: Tensor, weight: Tensor, *, num_addends: int, out_dtype: torch.dt
 
 
 def _row_tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
-    """Outputs and inputs of one program's tile, and its warps; measured on an H100."""
+    """Outputs and inputs of one program's tile, and its warps; measured on an H100, where it stands
+    in a decode step: with 16 warps x_proj is faster by itself and 0.5 µs slower there.
+    """
     power_of_two = num_inputs & -num_inputs  # the largest that divides
     if num_inputs < 1024:
         return 8, power_of_two, 1
     # x_proj has 288 outputs: two to a program would leave most multiprocessors with one program.
     if num_outputs < 1024:
-        return 1, min(power_of_two, 8192), 16
+        return 1, min(power_of_two, 8192), 8
     if num_inputs >= 8192:
         return 2, min(power_of_two, 4096), 8
     return 2, min(power_of_two, 2048), 4

@@ -24,7 +24,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtyp
     x = x.reshape(-1, x.shape[-1])
     assert x.stride(1) == 1, x.stride()
     num_rows, m = x.shape
-    rows, columns, num_warps = _tile(num_rows, m)
+    rows, columns, num_warps = _tile(m)
     _rms_norm_kernel[(triton.cdiv(num_rows, rows),)](
         x, weight, y, num_rows, x.stride(0), eps, m, rows, columns,
         num_warps=num_warps, **OVERLAPPED,
@@ -55,7 +55,7 @@ def split_rms_norm(
     assert addends.is_contiguous(), addends.stride()
     (num_addends, num_rows, m), (first, second, _) = addends.shape, sizes
     y = torch.empty((num_rows, m), dtype=out_dtype, device=addends.device)
-    rows, columns, num_warps = _tile(num_rows, m)
+    rows, columns, num_warps = _tile(m)
     _split_rms_norm_kernel[(triton.cdiv(num_rows, rows),)](
         addends, y, num_rows, eps, first, first + second, num_addends, m, rows, columns,
         num_warps=num_warps, **OVERLAPPED,
@@ -63,10 +63,12 @@ def split_rms_norm(
     return y.split(sizes, dim=-1)
 
 
-def _tile(num_rows: int, m: int) -> tuple[int, int, int]:
-    """Rows and columns of one program, and its warps."""
+def _tile(m: int) -> tuple[int, int, int]:
+    """Rows and columns of one program, and its warps; the same for any number of rows, so that
+    there is one kernel to compile.
+    """
     columns = triton.next_power_of_2(m)
-    rows = min(triton.next_power_of_2(num_rows), max(1, NORM_VALUES // columns))
+    rows = max(1, NORM_VALUES // columns)
     return rows, columns, min(8, max(1, rows * columns // VALUES_OF_A_WARP))
 
 

@@ -25,7 +25,9 @@ from falcon_mamba_app.ops.triton_edge import (
 from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
 
 # Tokens of one program: 32 programs share a row of 65,024.
-PART, WARPS = 2048, 4
+PART = 2048
+# Up to here a step leaves the card idle while one program thinks: more warps share it.
+FEW_ROWS = 8
 
 
 def sample_rows(logits: Tensor, params: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ def sample_rows(logits: Tensor, params: Tensor) -> Tensor:
     totals = scratch(dtype=torch.float32)  # of the weights that top_k keeps
     arrivals = scratch(3)  # programs that have done their part of a row
     row = (logits, logits.stride(0), params, params.stride(0), maxima, vocab_size)
-    launch = {"num_warps": WARPS, **OVERLAPPED}
+    launch = {"num_warps": 8 if num_rows <= FEW_ROWS else 4, **OVERLAPPED}
     sizes = (PART, triton.next_power_of_2(num_parts))
     grid = (num_parts, num_rows)
     _maxima_kernel[grid](*row[:2], maxima, places, edges, arrivals, vocab_size, PART, **launch)

@@ -15,7 +15,7 @@ from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
 from falcon_mamba_app.ops.triton_scan import silu, softplus
 
-CHANNELS, WARPS = 16, 4
+CHANNELS, WARPS = 16, 8
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
