@@ -53,6 +53,8 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        gc.unfreeze()  # at exit libraries report what was not collected
     return 0
 
 
@@ -153,6 +155,7 @@ async def _run(
             # objects, stopped every reply for 0.3 s now and then.
             gc.collect()
             gc.freeze()
+            gc.collect()  # or the next time would be due for a quarter of all these objects
             logger.info("ready to answer")
         await serving
     finally:
