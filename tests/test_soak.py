@@ -14,5 +14,5 @@ def test_a_crowd_leaves_nothing_behind_and_the_app_ends_cleanly():
     assert found["is_kept"], table
     assert found["errors"] == found["snapshots_left"] == found["sequences_running_left"] == 0
     assert found["tokens"] > 0
-    assert any(name.startswith("page: ") for name in found)
-    assert any(name.startswith("api: ") for name in found)
+    assert any(name.startswith("page:_") for name in found)
+    assert any(name.startswith("api:_") for name in found)
