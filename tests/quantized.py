@@ -46,15 +46,17 @@ def config_of(kind: str, *, is_double: bool, compute: str = "float32") -> BitsAn
     )
 
 
-def of_transformers(folder: Path, **options: Any) -> nn.Module:
-    """transformers' own model over bitsandbytes' modules, on the CPU.
+def of_transformers(
+    folder: Path, *, device: torch.device | str = "cpu", **options: Any
+) -> nn.Module:
+    """transformers' own model over bitsandbytes' modules, in fp32.
 
     Two of bitsandbytes' ways are kept out, on processors with AVX-512: with bf16 it repacks the
     matrices and computes in bf16, whatever was asked; and it mixes up the scales of a matrix whose
     rows are no whole blocks. There its portable code dequantises, as on all other processors.
     """
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, device_map={"": "cpu"}, **options
+        folder, dtype=torch.float32, device_map={"": device}, **options
     ).eval()
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit):

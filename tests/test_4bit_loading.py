@@ -40,35 +40,39 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     kernels: str = "reference",
+    device: torch.device = CPU,
 ) -> FalconMamba:
     checkpoint = located(folder)
     return load_model(
         checkpoint,
-        device=CPU,
+        device=device,
         dtype=dtype,
-        make_model=partial(FalconMamba, ops=select_ops(CPU, kernels)),
+        make_model=partial(FalconMamba, ops=select_ops(device, kernels)),
         quantization=quantization or checkpoint.quantization,
     )
 
 
 def logits_in_chunks(model: FalconMamba, sizes: list[int]) -> torch.Tensor:
     """The prompt's logits (t, v), its state carried from chunk to chunk; a 1 is a decode step."""
-    c = model.config
+    c, device = model.config, model.device
     conv_states = torch.zeros(c.num_layers, 2, c.d_conv - 1, c.d_inner, dtype=model.dtype)
     ssm_states = torch.zeros(c.num_layers, 2, c.d_state, c.d_inner)
+    conv_states, ssm_states = conv_states.to(device), ssm_states.to(device)
     parts = []
-    for chunk in torch.tensor(PROMPT).split(sizes):
-        starts = None if len(chunk) == 1 else torch.tensor([0, len(chunk)])
-        batch = Batch(chunk, torch.tensor([1]), starts)
+    for chunk in torch.tensor(PROMPT, device=device).split(sizes):
+        starts = None if len(chunk) == 1 else torch.tensor([0, len(chunk)], device=device)
+        batch = Batch(chunk, torch.tensor([1], device=device), starts)
         with torch.inference_mode():
             hidden = model(batch, conv_states, ssm_states)
             parts.append(model.logits(hidden, is_step=batch.is_step))
-    return torch.cat(parts)
+    return torch.cat(parts).cpu()
 
 
 def their_logits(folder: Path, **options) -> torch.Tensor:
+    theirs = of_transformers(folder, **options)
     with torch.inference_mode():
-        return of_transformers(folder, **options)(torch.tensor([PROMPT]), use_cache=False).logits[0]
+        prompt = torch.tensor([PROMPT], device=theirs.device)
+        return theirs(prompt, use_cache=False).logits[0].cpu()
 
 
 @pytest.mark.parametrize("family", ["falcon_mamba", "mamba"])
@@ -97,6 +101,21 @@ def test_the_bundled_model_in_4_bits_gives_the_logits_of_transformers(kernels):
     model = load("nano", Quantization("nf4", is_double=True), kernels=kernels)
     ours = logits_in_chunks(model, [20, 5, *[1] * 15])
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("kind", "is_double"), FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bundled_model_on_a_gpu_gives_the_logits_of_transformers(kind, is_double, dtype):
+    device = torch.device("cuda")
+    config = config_of(kind, is_double=is_double)
+    theirs = their_logits(ROOT / "assets" / "nano", device=device, quantization_config=config)
+    quantization = Quantization(kind, is_double)
+    model = load("nano", quantization, dtype=dtype, kernels="triton", device=device)
+    ours = logits_in_chunks(model, [20, 5, *[1] * 15])
+    error = (ours - theirs).abs().mean() / theirs.abs().mean()
+    assert error < (1e-3 if dtype == torch.float32 else 5e-2)
 
 
 def test_4_bits_are_not_the_unquantised_model():
