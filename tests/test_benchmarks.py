@@ -74,7 +74,7 @@ def test_snapshots_are_measured_out_and_back():
     assert found["state_bytes"] == 860_160
     assert all(found[f"{name}_ms"] > 0 for name in ("out", "back", "step_alone"))
     assert found["step_with_snapshots_ms"] > 0
-    assert len(table) == 9
+    assert len(table) == 10
 
 
 def test_the_service_is_measured_with_and_without_http():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from falcon_mamba_app.engine.state_pool import MAX_RESERVED_STATES
+from falcon_mamba_app.engine.state_pool import MAX_RESERVED_STATES, StatePool
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import generate, make_engine, ours, random_prompt
@@ -31,3 +31,31 @@ def test_snapshots_pin_no_memory_that_was_not_reserved_at_start():
         generate(engine, random_prompt(9), session_id=session, max_new_tokens=2)
     assert len(engine.snapshots) == MAX_RESERVED_STATES
     assert num_pinnings() == before
+
+
+def test_a_state_comes_back_the_same_from_the_device_and_from_the_host():
+    config = ours(make_model("falcon_mamba")).config
+    pool = StatePool(config, max_running=2, device=torch.device("cuda"), dtype=torch.float32)
+    source, target = pool.take(), pool.take()
+    pool.conv_states[:, source].normal_()
+    pool.ssm_states[:, source].normal_()
+    state = pool.save(source)
+    for is_kept in (True, False):
+        assert (state.on_device.parts is not None) == is_kept
+        pool.clear(target)
+        pool.restore(target, state)
+        assert torch.equal(pool.conv_states[:, target], pool.conv_states[:, source])
+        assert torch.equal(pool.ssm_states[:, target], pool.ssm_states[:, source])
+        others = [pool.save(source) for _ in range(2)]  # as many as are kept
+    assert all(other.on_device.parts is not None for other in others)
+
+
+def test_a_state_that_is_dropped_leaves_nothing_on_the_device():
+    config = ours(make_model("falcon_mamba")).config
+    pool = StatePool(config, max_running=2, device=torch.device("cuda"), dtype=torch.float32)
+    before = torch.cuda.memory_allocated()
+    state = pool.save(pool.take())
+    state.wait()
+    assert torch.cuda.memory_allocated() > before
+    del state
+    assert torch.cuda.memory_allocated() == before

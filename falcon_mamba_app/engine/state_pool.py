@@ -8,6 +8,8 @@ session or a token is.
 from __future__ import annotations
 
 import logging
+import weakref
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +21,15 @@ logger = logging.getLogger(__name__)
 
 # The default budget of the 7B: 0.8 s at start. What comes beyond pays when it first comes.
 MAX_RESERVED_STATES = 64
+MAX_KEPT_ON_DEVICE = 8  # of the saved states, no more than there are slots
 SCRATCH_SLOT = 0  # padding rows write it, nobody reads it
+
+
+class DeviceCopy:
+    """The same numbers on the device, for as long as there is room for them."""
+
+    def __init__(self, conv: Tensor, ssm: Tensor) -> None:
+        self.parts: tuple[Tensor, Tensor] | None = (conv, ssm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class State:
     conv: Tensor
     ssm: Tensor
     has_arrived: torch.cuda.Event | None = None
+    on_device: DeviceCopy | None = None
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +72,9 @@ class StatePool:
         self._free = list(range(num_slots - 1, SCRATCH_SLOT, -1))
         # Copies to the host run beside the next steps, on a stream of their own.
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # The newest saved states stay on the device too: a next turn then begins 0.8 ms sooner.
+        self._max_kept = min(max_running, MAX_KEPT_ON_DEVICE)
+        self._kept: deque[weakref.ref[DeviceCopy]] = deque()
 
     @property
     def num_slots(self) -> int:
@@ -89,6 +103,7 @@ class StatePool:
 
     def save(self, slot: int) -> State:
         """A copy of the slot's state as it is now, in host memory. Does not wait for the device."""
+        self._make_room_on_device()
         # Packed on the device first, 25 µs at 7B: the slot is free for the next step at once.
         conv, ssm = self.conv_states[:, slot].clone(), self.ssm_states[:, slot].clone()
         if self._copies is None:
@@ -100,7 +115,16 @@ class StatePool:
             has_arrived.record()
         for part in (conv, ssm):
             part.record_stream(self._copies)  # not to be reused before it has been read
-        return State(host_conv, host_ssm, has_arrived)
+        copy = DeviceCopy(conv, ssm)
+        self._kept.append(weakref.ref(copy))  # it goes with its State, at the latest
+        return State(host_conv, host_ssm, has_arrived, copy)
+
+    def _make_room_on_device(self) -> None:
+        """For one more copy; the oldest go."""
+        while len(self._kept) >= self._max_kept:
+            copy = self._kept.popleft()()
+            if copy is not None:
+                copy.parts = None
 
     def reserve_host(self, max_bytes: int) -> None:
         """Have host memory for so many bytes of states ready, so that no step waits for it; at most
@@ -120,6 +144,10 @@ class StatePool:
 
     def restore(self, slot: int, state: State) -> None:
         """Overwrite the slot with a saved state. Does not wait for the device."""
+        kept = None if state.on_device is None else state.on_device.parts
+        if kept is not None:
+            self.conv_states[:, slot], self.ssm_states[:, slot] = kept
+            return
         if state.has_arrived is not None:
             torch.cuda.current_stream().wait_event(state.has_arrived)
         for states, part in ((self.conv_states, state.conv), (self.ssm_states, state.ssm)):
