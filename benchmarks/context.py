@@ -1,6 +1,6 @@
 """What a long context costs: nothing. Speeds and memory against the number of tokens read.
 
-    python -m benchmarks.context [--lengths 1024 8192 131072 1048576] [--save NAME]
+    python -m benchmarks.context [--lengths 1024 8192 131072 1048576] [--weights nf4] [--save NAME]
 
 On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model. For each length
 one session through `Engine.step()`, sampling included: it reads a prompt, writes, and then gets
@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from benchmarks.decode import SAMPLING, engine_over
-from benchmarks.models import bundled_model, random_7b, resident_bytes
+from benchmarks.decode import SAMPLING, bytes_moved, engine_over
+from benchmarks.models import bundled_model, in_form, random_7b, resident_bytes
 from benchmarks.prefill import peak_bytes
 from benchmarks.report import Table, about, finish
 from benchmarks.roofline import measure
@@ -143,18 +143,21 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=lengths)
     parser.add_argument("--steps", type=int, default=100, help="decoded at each length")
     parser.add_argument("--turns", type=int, default=9, help="at each length")
+    parser.add_argument("--weights", default="none", choices=("none", "nf4", "fp4"))
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ops = select_ops(device, options.kernels)
     model = (random_7b if device.type == "cuda" else bundled_model)(ops, device, torch.bfloat16)
+    model = in_form(model, options.weights)
     gc.collect()
     of_others = (
         torch.cuda.memory_allocated() - resident_bytes(model) if device.type == "cuda" else 0
     )
     engine = engine_over(model, max_running=1)
-    measure_context(engine, 4_097, steps=5, turns=2)  # compiles and warms up
+    # Compiles and warms up; with as many turns, so that memory too has been asked for before.
+    measure_context(engine, 4_097, steps=5, turns=options.turns)
     table = Table("context", "read tok/s", "write tok/s", "turn ms", "÷ no history", "peak GB")
     rows = []
     for length in options.lengths:
@@ -171,12 +174,13 @@ def main() -> None:
         )
     # Last: its own memory would be a CPU process's peak.
     read = measure(device).read_bytes_per_s
-    limit = read / model.config.bytes_moved_per_step(1, model.dtype.itemsize)
+    limit = read / bytes_moved(model, 1)
     facts = about("context", device, ops) | {
         "reads": f"{read / 1e9:.0f} GB/s, at which one row decodes {limit:.0f} tok/s"
     }
     result = {
         "benchmark": "context",
+        "weights": options.weights,
         "read_bytes_per_s": read,
         "decode_limit_tokens_per_s": limit,
         "kv_bytes_per_token": model.config.kv_bytes_per_token(),

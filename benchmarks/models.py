@@ -1,7 +1,9 @@
 """Models to measure: the bundled one, or the real 7B shape with random weights that remember.
 
-Speed does not depend on the values of the weights; the decays are slow all the same (A from -1 to
--16, small time steps), so that states matter and a wrong one would show.
+Speed does not depend on the values of the weights. They are drawn as Mamba's own initialisation
+draws them (embeddings with a deviation of 0.1, out_proj divided by √layers): without it the layers
+amplify every rounding, transformers' and ours alike, tenfold over a trained model's. The decays are
+slow (A from -1 to -16, small time steps), so that states matter and a wrong one would show.
 """
 
 from __future__ import annotations
@@ -63,9 +65,11 @@ def random_7b(
             nn.init.ones_(weight)
         if name.endswith("conv1d.bias"):
             nn.init.zeros_(weight)
+    nn.init.normal_(model.backbone.embeddings.weight, std=0.1)
     steps = torch.logspace(-3, -1, config.d_inner, device=device)
     decays = torch.arange(1.0, config.d_state + 1, device=device).log()
     for layer in model.backbone.layers:
+        layer.mixer.out_proj.weight.data.div_(FALCON_MAMBA_7B.num_layers**0.5)
         layer.mixer.dt_proj.bias.data.copy_(steps + torch.log(-torch.expm1(-steps)))
         layer.mixer.A_log.data.copy_(decays.expand_as(layer.mixer.A_log))
     model.prepare()
