@@ -1,0 +1,170 @@
+"""Conversations in which the user tells something and asks for it later, up to thirty turns on.
+
+The wordings are put together from parts, so that hardly any repeats; between telling and asking
+come turns about other things. What was never told is asked for too: the answer is that it is
+not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from training.generator.grammar import Turn, for_you, say, table, uncapital
+from training.generator.words import value
+
+MAX_WORDS = 1_150  # of a conversation: below 2,048 tokens
+MAIN_KINDS = ("name", "pet", "colour", "place")
+ABOUT_THE_USER = ("know me", "remember me", "who i am")
+
+Distract = Callable[[Random], list[Turn]]
+
+
+@dataclass(slots=True)
+class Fact:
+    """Something the user may tell: of which kind, about what (a pet's sort, a relative), which."""
+
+    kind: str
+    key: str
+    value: str
+
+    @property
+    def slots(self) -> dict[str, str]:
+        return {"v": self.value, "k": self.key}
+
+
+def kinds() -> dict[str, Any]:
+    found: dict[str, Any] = table("memory")["kinds"]
+    return found
+
+
+def make_fact(rng: Random, kind: str) -> Fact:
+    wording = kinds()[kind]
+    key = value(rng, wording["key"]) if "key" in wording else ""
+    return Fact(kind, key, value(rng, wording["pool"]))
+
+
+def pick_facts(rng: Random, count: int) -> list[Fact]:
+    """Different facts, one of the four main kinds among them more often than not."""
+    names = list(kinds())
+    facts: list[Fact] = []
+    while len(facts) < count:
+        kind = rng.choice(MAIN_KINDS if rng.random() < 0.55 else names)
+        fact = make_fact(rng, kind)
+        if all((fact.kind, fact.key) != (other.kind, other.key) for other in facts):
+            facts.append(fact)
+    return facts
+
+
+def tell(rng: Random, fact: Fact) -> str:
+    thing = rng.choice(table("words")["owned_things"])
+    told = say(rng, kinds()[fact.kind]["tell"], thing=thing, **fact.slots)
+    return say(rng, table("memory")["wrap_tell"], t=told, c=rng.choice((",", ".", "!")))
+
+
+def ask(rng: Random, fact: Fact) -> str:
+    """A question for the fact: straight, by its name, or within another sentence."""
+    wording, texts, pick = kinds()[fact.kind], table("memory"), rng.random()
+    thing = rng.choice(table("words")["owned_things"])
+    if pick < 0.5:
+        question = say(rng, wording["ask"], thing=thing, **fact.slots)
+        return say(rng, texts["wrap_ask"], q=question, q0=uncapital(question))
+    if pick < 0.78:
+        return say(rng, texts["wrap_noun"], n=say(rng, wording["noun"], **fact.slots))
+    return say(rng, texts["wrap_embedded"], e=say(rng, wording["embedded"], **fact.slots))
+
+
+def acknowledge(rng: Random, fact: Fact) -> str:
+    """In every second case without the value: then nothing but what the user said tells it."""
+    if rng.random() < 0.55:
+        return say(rng, table("memory")["ack"])
+    return say(rng, kinds()[fact.kind]["greet"], **fact.slots)
+
+
+def answer(rng: Random, fact: Fact) -> str:
+    return say(rng, kinds()[fact.kind]["reply"], **fact.slots)
+
+
+def not_told(rng: Random, known: list[Fact]) -> Turn:
+    """A question for what was not told, often close to what was."""
+    while True:
+        fact = make_fact(rng, rng.choice(MAIN_KINDS if rng.random() < 0.6 else list(kinds())))
+        if all((fact.kind, fact.key) != (other.kind, other.key) for other in known):
+            break
+    noun = for_you(say(rng, kinds()[fact.kind]["noun"], **fact.slots))
+    return ask(rng, fact), say(rng, table("memory")["unknown"], n=noun)
+
+
+def untold(rng: Random) -> list[Turn]:
+    """The user asks for a fact of their own when nothing has been told."""
+    return [not_told(rng, [])]
+
+
+def telling(rng: Random, facts: list[Fact], distract: Distract) -> list[Turn]:
+    """The turns in which the facts are told: one each, two in one, or along with a question."""
+    turns: list[Turn] = []
+    left = list(facts)
+    while left:
+        fact = left.pop()
+        pick = rng.random()
+        if pick < 0.12 and left:
+            other = left.pop()
+            both = f"{tell(rng, fact)} {tell(rng, other)}"
+            turns.append((both, acknowledge(rng, rng.choice((fact, other)))))
+        elif pick < 0.22:
+            question, reply = distract(rng)[0]
+            turns.append((f"{tell(rng, fact)} {question}", reply))
+        else:
+            turns.append((tell(rng, fact), acknowledge(rng, fact)))
+    return turns
+
+
+def conversation(rng: Random, distract: Distract) -> list[Turn]:
+    """A whole one. Half of them are short, the others have up to thirty turns in between."""
+    facts = pick_facts(rng, rng.choice((1, 1, 2, 2, 3, 4, 5, 6)))
+    num_between = rng.choice((0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28))
+    turns = distract(rng) if rng.random() < 0.15 else []
+    turns += telling(rng, facts, distract)
+    known = list(facts)
+    for _ in range(num_between):
+        if num_words(turns) > MAX_WORDS:
+            break
+        turns += between(rng, known, distract)
+    for fact in rng.sample(known, len(known)):
+        turns.append((ask(rng, fact), answer(rng, fact)))
+    if rng.random() < 0.25:
+        turns.insert(rng.randrange(len(turns) + 1), not_told(rng, known))
+    return turns
+
+
+def between(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
+    """A turn about something else; in two of five cases a fact is asked for or told."""
+    pick = rng.random()
+    if pick < 0.28:
+        fact = rng.choice(known)
+        return [(ask(rng, fact), answer(rng, fact))]
+    if pick < 0.37 and len(known) < 9:
+        fact = make_fact(rng, rng.choice(list(kinds())))
+        if all((fact.kind, fact.key) != (other.kind, other.key) for other in known):
+            known.append(fact)
+            return [(tell(rng, fact), acknowledge(rng, fact))]
+    if pick < 0.40:
+        return [not_told(rng, known)]
+    while True:
+        turns = distract(rng)
+        if not any(concerns(fact, user) for user, _ in turns for fact in known):
+            return turns
+
+
+def concerns(fact: Fact, asked: str) -> bool:
+    """Whether a question about something else could be taken for one about the fact."""
+    text = asked.casefold()
+    if fact.kind == "name" and any(phrase in text for phrase in ABOUT_THE_USER):
+        return True
+    return bool(fact.key) and f"my {fact.key}" in text
+
+
+def num_words(turns: list[Turn]) -> int:
+    return sum(len(user.split()) + len(reply.split()) for user, reply in turns)

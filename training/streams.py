@@ -1,0 +1,150 @@
+"""Endless rows for the training: fresh conversations, made while they are needed, and token files.
+
+Everything is a function of the seed and of how many rows were taken, so a run that is resumed goes
+on with the rows it would have read anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import lzma
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from training.generator import conversations
+from training.rows import Encoder, Rows, Tokens, Weights, cut, documents, pack, render
+
+SHARD_CONVERSATIONS = 2_000  # made and packed at a time
+
+Row = tuple[Tokens, Weights]
+
+
+def make_shard(encoder: Encoder, seed: int, index: int, length: int) -> Rows:
+    """Shard `index` of the endless sequence that `seed` names, in a shuffled order of rows."""
+    made = conversations(f"{seed}/{index}", SHARD_CONVERSATIONS)
+    ids = encoder.encode([render(messages) for messages in made])
+    rows = pack(((each, encoder.conversation_weights(each)) for each in ids), length)
+    order = np.random.default_rng([seed, index]).permutation(len(rows))
+    return Rows(rows.tokens[order], rows.weights[order])
+
+
+class FreshConversations:
+    """Rows of generated conversations that nobody has read before.
+
+    `num_workers` processes make the shards in turn, so their order does not depend on their speed;
+    0 makes them here.
+    """
+
+    def __init__(
+        self, tokenizer_file: Path, *, seed: int, length: int, num_workers: int, shard: int = 0
+    ) -> None:
+        self._seed, self._length = seed, length
+        self._encoder = Encoder(tokenizer_file)
+        self.shard, self._first_shard, self._next = shard, shard, 0
+        self._rows: Rows | None = None
+        self._workers = [
+            _start_worker(tokenizer_file, seed, shard + i, num_workers, length)
+            for i in range(num_workers)
+        ]
+
+    def take(self) -> Row:
+        while self._rows is None or self._next == len(self._rows):
+            if self._rows is not None:
+                self.shard += 1
+            self._rows, self._next = self._load(self.shard), 0
+        self._next += 1
+        return self._rows.tokens[self._next - 1], self._rows.weights[self._next - 1]
+
+    def _load(self, index: int) -> Rows:
+        if not self._workers:
+            return make_shard(self._encoder, self._seed, index, self._length)
+        worker = self._workers[(index - self._first_shard) % len(self._workers)]
+        assert worker.stdout is not None
+        return Rows.read(worker.stdout, self._length)
+
+    def state(self) -> dict[str, int]:
+        return {"shard": self.shard, "next": self._next}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """For a stream that was made with `shard=state["shard"]`."""
+        assert self.shard == state["shard"], f"{self.shard=}, {state=}"
+        self._rows, self._next = self._load(self.shard), state["next"]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.communicate()
+
+
+def _start_worker(
+    tokenizer_file: Path, seed: int, first: int, step: int, length: int
+) -> subprocess.Popen[bytes]:
+    arguments = [str(each) for each in (tokenizer_file, seed, first, step, length)]
+    # A pipe holds its writer back, so each worker is one shard ahead and no more. One thread each:
+    # there are as many workers as cores.
+    environment = {**os.environ, "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "training.streams", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+
+
+def work(tokenizer_file: Path, seed: int, first: int, step: int, length: int) -> None:
+    """The worker: shards first, first + step, … to standard output, until nobody reads."""
+    encoder = Encoder(tokenizer_file)
+    with contextlib.suppress(BrokenPipeError):
+        for index in itertools.count(first, step):
+            make_shard(encoder, seed, index, length).write(sys.stdout.buffer)
+
+
+class FileRows:
+    """The rows of token files, again and again, shuffled anew each time."""
+
+    def __init__(self, rows: Rows, *, seed: int) -> None:
+        assert len(rows), "no rows"
+        self._rows, self._seed = rows, seed
+        self._epoch, self._order = -1, np.arange(0)
+        self.taken = 0
+
+    def take(self) -> Row:
+        epoch, i = divmod(self.taken, len(self._rows))
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._rows))
+        self.taken += 1
+        at = self._order[i]
+        return self._rows.tokens[at], self._rows.weights[at]
+
+
+def read_token_file(path: Path) -> Tokens:
+    """The ids of a .bin.xz file; each document ends with id 0."""
+    with lzma.open(path) as file:
+        return np.frombuffer(file.read(), dtype=np.uint16)
+
+
+def plain_rows(folder: Path, length: int, *, part: int, num_parts: int) -> Rows:
+    """Every `num_parts`-th row of the plain texts in `folder`."""
+    rows = [cut(read_token_file(path), length) for path in sorted(folder.glob("plain_*.bin.xz"))]
+    return _every([row for row in rows if len(row)], part, num_parts)
+
+
+def human_rows(folder: Path, encoder: Encoder, length: int, *, part: int, num_parts: int) -> Rows:
+    """Every `num_parts`-th row of the conversations that people wrote."""
+    packed = []
+    for path in sorted(folder.glob("chat_human*.bin.xz")):
+        texts = documents(read_token_file(path))
+        packed.append(pack(((t, encoder.conversation_weights(t)) for t in texts), length))
+    return _every(packed, part, num_parts)
+
+
+def _every(rows: list[Rows], part: int, num_parts: int) -> Rows:
+    tokens = np.concatenate([each.tokens for each in rows])[part::num_parts]
+    return Rows(tokens, np.concatenate([each.weights for each in rows])[part::num_parts])
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), *(int(each) for each in sys.argv[2:]))
