@@ -73,7 +73,7 @@ def _draw_reading(
     axes.set_title("reading, tokens/s", color=theme.ink)
     axes.set_ylim(0, 1.2 * max(speeds))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1_000:g} k" if value else "0")
-    _label(axes, f"this app: {speeds[-1]:,.0f}", 0.6 * speeds[-1], theme.ours)
+    _label(axes, f"this app: {speeds[-1]:,.0f}", 0.3 * speeds[-1], theme.ours)
 
 
 def _draw_memory(axes: Axes, contexts: list[int], result: dict[str, Any], theme: Theme) -> None:
