@@ -55,6 +55,27 @@ class State:
             self.has_arrived.synchronize()
 
 
+class NewestCopies:
+    """Keeps copies on the device of the states saved last; the oldest go to make room."""
+
+    def __init__(self, max_copies: int) -> None:
+        self._max_copies = max_copies
+        self._copies: deque[weakref.ref[DeviceCopy]] = deque()
+
+    def make_room(self) -> None:
+        """For one more; to be called before its memory is asked for."""
+        while len(self._copies) >= self._max_copies:
+            copy = self._copies.popleft()()
+            if copy is not None:
+                copy.parts = None
+
+    def keep(self, conv: Tensor, ssm: Tensor) -> DeviceCopy:
+        """For the State to hold: a copy goes with its State, at the latest."""
+        copy = DeviceCopy(conv, ssm)
+        self._copies.append(weakref.ref(copy))
+        return copy
+
+
 class StatePool:
     """The state tensors of all slots, the scratch slot among them."""
 
@@ -73,8 +94,7 @@ class StatePool:
         # Copies to the host run beside the next steps, on a stream of their own.
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         # The newest saved states stay on the device too: a next turn then begins 0.8 ms sooner.
-        self._max_kept = min(max_running, MAX_KEPT_ON_DEVICE)
-        self._kept: deque[weakref.ref[DeviceCopy]] = deque()
+        self._newest = NewestCopies(min(max_running, MAX_KEPT_ON_DEVICE))
 
     @property
     def num_slots(self) -> int:
@@ -103,7 +123,7 @@ class StatePool:
 
     def save(self, slot: int) -> State:
         """A copy of the slot's state as it is now, in host memory. Does not wait for the device."""
-        self._make_room_on_device()
+        self._newest.make_room()
         # Packed on the device first, 25 µs at 7B: the slot is free for the next step at once.
         conv, ssm = self.conv_states[:, slot].clone(), self.ssm_states[:, slot].clone()
         if self._copies is None:
@@ -115,16 +135,7 @@ class StatePool:
             has_arrived.record()
         for part in (conv, ssm):
             part.record_stream(self._copies)  # not to be reused before it has been read
-        copy = DeviceCopy(conv, ssm)
-        self._kept.append(weakref.ref(copy))  # it goes with its State, at the latest
-        return State(host_conv, host_ssm, has_arrived, copy)
-
-    def _make_room_on_device(self) -> None:
-        """For one more copy; the oldest go."""
-        while len(self._kept) >= self._max_kept:
-            copy = self._kept.popleft()()
-            if copy is not None:
-                copy.parts = None
+        return State(host_conv, host_ssm, has_arrived, self._newest.keep(conv, ssm))
 
     def reserve_host(self, max_bytes: int) -> None:
         """Have host memory for so many bytes of states ready, so that no step waits for it; at most
