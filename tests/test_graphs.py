@@ -9,7 +9,9 @@ import torch
 
 from falcon_mamba_app.engine.graphs import (
     MAX_PIECES,
+    NUM_TURNS,
     PROMPT_TOKENS,
+    PinnedInputs,
     ladder,
     shapes_for,
     smallest_shape,
@@ -97,3 +99,35 @@ def test_capturing_and_warming_up_touch_the_scratch_slot_alone():
     assert torch.equal(pool.ssm_states[:, 1:], before[1][:, 1:])
     assert torch.equal(runner._carried[:, 1:], carried[:, 1:])
     assert runner._carried[1, 0] == 0  # padding stays in the scratch slot even after an end
+
+
+def test_the_inputs_of_a_pass_wait_for_those_of_four_passes_before_and_pin_nothing(monkeypatch):
+    told, empty = [], torch.empty
+
+    class Event:
+        def __init__(self):
+            self.name = sum(what == "made" for what, _ in told)
+            told.append(("made", self.name))
+
+        def synchronize(self):
+            told.append(("waited", self.name))
+
+        def record(self):
+            told.append(("recorded", self.name))
+
+    def pinned(size, *, pin_memory):
+        told.append(("pinned", size))
+        return empty(size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", pinned)
+        patch.setattr(torch.cuda, "Event", Event)
+        inputs = PinnedInputs(3)
+    assert [what for what, _ in told] == ["pinned"] * NUM_TURNS + ["made"] * NUM_TURNS
+    told.clear()
+    device = torch.zeros(3)
+    for i in range(NUM_TURNS + 1):
+        inputs.send(torch.full((3,), float(i)), device)
+        assert device.tolist() == [i] * 3
+    turns = [*range(NUM_TURNS), 0]
+    assert told == [(what, turn) for turn in turns for what in ("waited", "recorded")]

@@ -13,6 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -26,8 +28,37 @@ logger = logging.getLogger(__name__)
 PROMPT_TOKENS = (64, 128, 256, 512)
 MIXED_PROMPT_TOKENS = (64, 128, 256)
 MIXED_ROWS = (8, 32)
+# Passes of one shape that the host can be ahead.
+NUM_TURNS = 4
 # Prompts that share a pass. The programs of those that are absent return at once.
 MAX_PIECES = 8
+
+
+class PinnedInputs:
+    """Pinned host memory for the inputs of a pass, taken once: a step that pins some waits for it.
+
+    Several buffers take turns, because the device may be passes behind the host.
+    """
+
+    def __init__(self, num_values: int) -> None:
+        buffers = [torch.empty(num_values, pin_memory=True) for _ in range(NUM_TURNS)]
+        self._turns = cycle([(buffer, torch.cuda.Event()) for buffer in buffers])
+
+    def send(self, inputs: Tensor, to: Tensor) -> None:
+        """Copy to the device, without waiting for it unless it is NUM_TURNS passes behind."""
+        buffer, has_left = next(self._turns)
+        has_left.synchronize()
+        buffer.copy_(inputs)
+        to.copy_(buffer, non_blocking=True)
+        has_left.record()
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    inputs: Tensor
+    host: PinnedInputs
+    step: StepTensors
 
 
 class Graphs:
@@ -39,7 +70,7 @@ class Graphs:
         shapes: list[Shape],
         device: torch.device,
     ) -> None:
-        self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor, StepTensors]] = {}
+        self._graphs: dict[Shape, _Captured] = {}
         with _no_garbage_collection():
             self._capture_all(run, shapes, device)
 
@@ -48,11 +79,11 @@ class Graphs:
         return list(self._graphs)
 
     def replay(self, inputs: Tensor, shape: Shape) -> StepTensors:
-        """Run a pass over `inputs`, in pinned host memory. Any later pass overwrites its result."""
-        graph, buffer, step = self._graphs[shape]
-        buffer.copy_(inputs, non_blocking=True)
-        graph.replay()
-        return step
+        """Run a pass over `inputs`, in host memory. Any later pass overwrites its result."""
+        captured = self._graphs[shape]
+        captured.host.send(inputs, captured.inputs)
+        captured.graph.replay()
+        return captured.step
 
     @torch.inference_mode()
     def _capture_all(
@@ -75,7 +106,8 @@ class Graphs:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=memory):
                 step = run(buffers[shape], shape)
-            self._graphs[shape] = graph, buffers[shape], step
+            host = PinnedInputs(len(buffers[shape]))
+            self._graphs[shape] = _Captured(graph, buffers[shape], host, step)
         torch.cuda.synchronize()
         free_after, _ = torch.cuda.mem_get_info()
         logger.info(

@@ -128,7 +128,7 @@ class ModelRunner:
         """
         shape = self._shape(rows, chunks)
         if self._graphs is not None and shape is not None:
-            return self._graphs.replay(pack(rows, chunks, shape).pin_memory(), shape)
+            return self._graphs.replay(pack(rows, chunks, shape), shape)
         shape = Shape(len(rows), starts_of(chunks)[-1], len(chunks))
         return self._advance(self._to_device(pack(rows, chunks, shape)), shape)
 
