@@ -169,6 +169,24 @@ async def test_passwords_cannot_be_tried_without_end():
         assert "try again in" in form.text
 
 
+async def test_passwords_that_come_all_at_once_are_counted_too():
+    """A request that began before the limit was reached had its password looked at after it."""
+    has_begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def late_form():
+        has_begun.set()
+        await may_go_on.wait()
+        yield b"username=ada&password=secret"
+
+    async with visiting("--auth", "ada:secret", "--wrong-keys-per-minute", "3") as client:
+        late = asyncio.create_task(client.post("/login", content=late_form()))
+        await has_begun.wait()
+        statuses = [(await signed_in(client, "ada", f"guess {n}")).status_code for n in range(4)]
+        may_go_on.set()
+        assert statuses == [401, 401, 401, 429]
+        assert (await late).status_code == 429
+
+
 async def test_api_keys_cannot_be_tried_without_end():
     async with visiting("--api-key", "the-key", "--wrong-keys-per-minute", "3") as client:
         for status in (401, 401, 401, 429):

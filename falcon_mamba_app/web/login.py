@@ -121,8 +121,8 @@ class Login:
             raise WrongMethod("here only GET and POST are allowed", {"Allow": "GET, POST"})
         visitor: Visitor = request.state.visitor
         try:
-            visitor.check_attempts()
             form = parse_qs((await read_body(request, max_bytes=MAX_FORM_BYTES)).decode("latin-1"))
+            visitor.check_attempts()  # no wait after it: many that come at once are counted too
             if not self._credentials.match(_first(form, "username"), _first(form, "password")):
                 visitor.count_wrong_key()
                 raise NotSignedIn("the user or the password is wrong")
