@@ -139,6 +139,30 @@ async def test_the_second_head_of_a_connection_has_a_deadline_too():
         reading.exception()
 
 
+async def test_the_rest_of_a_body_that_was_answered_has_a_deadline_too():
+    """Nobody reads it and nothing counts it: such a connection stayed open for ever."""
+    async with serving("--header-timeout-s", "1") as port, connection(port) as (reader, writer):
+        writer.write(b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert b"404 Not Found" in await reader.readuntil(b"\r\n")
+        started_s = time.monotonic()
+        reading = asyncio.create_task(reader.read())
+        while not reading.done():
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.1)
+            assert time.monotonic() - started_s < 5
+        reading.exception()
+
+
+async def test_a_connection_goes_on_after_a_body_that_was_answered_early():
+    async with serving("--header-timeout-s", "1") as port, connection(port) as (reader, writer):
+        writer.write(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        assert b"404 Not Found" in await reader.readuntil(b"\r\n")
+        await reader.readuntil(b"}")
+        writer.write(b"xx")
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"200 OK"), 5)
+
+
 async def test_a_long_reply_outlives_both_deadlines():
     body = {"messages": [{"role": "user", "content": "LONG SLOW"}], "stream": True}
     async with (

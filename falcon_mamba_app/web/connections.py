@@ -63,8 +63,9 @@ class Connections:
 def limited_protocol(
     connections: Connections, *, header_timeout_s: float, reader_timeout_s: float
 ) -> type[asyncio.Protocol]:
-    """uvicorn's protocol with a limit on connections, a deadline for each request's head, and one
-    for a reader to take more of its answer once the buffers are full.
+    """uvicorn's protocol with a limit on connections, and deadlines: for each request's head, with
+    what is left of an answered body before it, and for a reader to take more of its answer once the
+    buffers are full.
     """
 
     class LimitedProtocol(H11Protocol):
@@ -85,7 +86,8 @@ def limited_protocol(
             if self.transport.is_closing():
                 return
             super().data_received(data)
-            if self.conn.their_state is not h11.IDLE:
+            is_answered = self.conn.our_state is h11.DONE  # and the rest of its body still comes
+            if self.conn.their_state is not h11.IDLE and not is_answered:
                 self._expect_nothing()
             elif self._deadline is None:  # the next request of a connection kept alive
                 self._expect_head()
