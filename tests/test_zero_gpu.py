@@ -8,17 +8,19 @@ import pickle
 import resource
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from falcon_mamba_app.engine.engine import Ended
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.state_pool import State
 from falcon_mamba_app.errors import NotSupported, Overloaded, SettingsError
-from falcon_mamba_app.protocol import SamplingParams, TextDelta
-from falcon_mamba_app.service import lent_worker
-from falcon_mamba_app.service.lent_turn import PackedSnapshot
+from falcon_mamba_app.protocol import SamplingParams, TextDelta, Waiting
+from falcon_mamba_app.service import lent_turn, lent_worker
+from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, TurnRunner
 from falcon_mamba_app.service.lent_worker import (
     FIRST_PREPARATION_S,
     PREPARATION_S,
@@ -29,7 +31,8 @@ from falcon_mamba_app.service.loader import Loader
 from falcon_mamba_app.service.local import LocalService
 from falcon_mamba_app.service.zero_gpu import ZeroGpuService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
-from tests.checkpoints import make_tiny_checkpoint
+from tests.checkpoints import make_model, make_tiny_checkpoint
+from tests.engine_fixtures import make_engine, ours, random_prompt
 from tests.forked_gpu import ForkedGpu, Refused
 from tests.test_contract import GREEDY, LONG, chat, events_of, text_of, until
 
@@ -209,6 +212,24 @@ async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahe
     assert reused >= events[-1].completion_tokens
 
 
+def test_a_turn_whose_last_token_was_in_flight_when_its_time_was_up_ends_once(monkeypatch):
+    """It ended twice, and was told so before its state had come: the next turn read it again."""
+    clock = iter([0.0, 0.0, 10.0])  # the beginning, and after each of two steps
+    monkeypatch.setattr(lent_turn.time, "monotonic", lambda: next(clock, 10.0))
+    runner = TurnRunner(ours(make_model()), partial(make_engine, look_ahead=True))
+    seq = Sequence(
+        seq_id=1,
+        prompt_token_ids=random_prompt(5),
+        sampling=SamplingParams(max_new_tokens=1),
+        seed=0,
+        session_id="s",
+    )
+    reports = list(runner.run(LentTurn(seq, None, max_seconds=1.0, preparation_s=0.0)))
+    ends = [event for report in reports for event in report.events if isinstance(event, Ended)]
+    assert ends == reports[-1].events
+    assert reports[-1].snapshot is not None
+
+
 async def test_others_wait_in_line_and_are_told_their_place(service):
     first = service.generate(LONG)
     await anext(first)
@@ -218,6 +239,18 @@ async def test_others_wait_in_line_and_are_told_their_place(service):
     names = [type(event).__name__ for event in await waiting]
     assert names[0] == "Waiting"
     assert names[-1] == "Finished"
+
+
+async def test_who_waits_behind_somebody_that_leaves_the_line_is_told_the_new_place(service):
+    first = service.generate(LONG)
+    await anext(first)
+    leaving, staying = service.generate(chat("one")), service.generate(chat("two"))
+    assert await anext(leaving) == Waiting(1)
+    assert await anext(staying) == Waiting(2)
+    await leaving.aclose()
+    assert await asyncio.wait_for(anext(staying), 5) == Waiting(1)
+    await first.aclose()
+    await staying.aclose()
 
 
 async def test_the_api_is_told_that_it_is_off(tiny):

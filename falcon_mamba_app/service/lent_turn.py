@@ -113,9 +113,10 @@ class TurnRunner:
             events = engine.step()
             if engine.has_work and time.monotonic() > deadline_s:
                 engine.abort(seq.seq_id)
-                # A step that was in flight has one more token to tell.
-                in_flight = engine.step() if engine.has_work else []
-                events += [*in_flight, Ended(seq.seq_id, "length")]
+                # A step that was in flight has one more token to tell, perhaps the last.
+                events += engine.step() if engine.has_work else []
+                if not (events and isinstance(events[-1], Ended)):
+                    events.append(Ended(seq.seq_id, "length"))
             if engine.has_work:
                 yield _report(engine, events)
         # The text first: a state takes a while to cross.

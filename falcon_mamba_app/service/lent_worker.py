@@ -152,6 +152,7 @@ class LentWorker:
                 if entry in self._line:
                     self._line.remove(entry)
                     del self._states.entries[seq_id]
+                    self._tell_places()
 
     def call(self, function: Callable[[HostStates], Result]) -> Future[Result]:
         """Run `function` on the sessions' states; its result or error is in the future."""
