@@ -30,7 +30,7 @@ RUN if [ "$LIBRARIES" = 1 ]; then \
         pip install --no-cache-dir "ninja>=1.11" "packaging>=24" "setuptools>=77" "wheel>=0.45" \
         && MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE \
            pip install --no-cache-dir --no-build-isolation --no-deps \
-           "mamba-ssm>=2.2,<3" "causal-conv1d>=1.5,<2" "einops>=0.8,<1" \
+           "mamba-ssm>=2.2.4,<2.4" "causal-conv1d>=1.5,<2" "einops>=0.8,<1" \
         && python -c "import torch, causal_conv1d_cuda, selective_scan_cuda"; \
     fi
 
