@@ -98,6 +98,7 @@ def test_the_chart_says_its_figures_in_words_and_calls_the_cache_computed():
 
 def test_without_the_model_s_figures_there_is_no_chart():
     assert render_chart(replace(MODEL, kv_bytes_per_token=None), 10) == ""
+    assert render_chart(replace(MODEL, kv_bytes_per_token=0), 10) == ""
     assert render_chart(None, 10) == ""
 
 
