@@ -242,3 +242,9 @@ async def test_in_a_frame_on_https_the_cookie_may_be_a_third_partys():
     assert "HttpOnly" in plain and "SameSite=lax" in plain and "Secure" not in plain
     cookie = secure.headers["set-cookie"]
     assert "SameSite=none" in cookie and "Secure" in cookie and "Partitioned" in cookie
+
+
+def test_a_password_with_bytes_that_are_no_text_is_compared_and_no_error():
+    credentials = Credentials("ada:\udcffword", (), b"0" * 16)
+    assert credentials.match("ada", "\udcffword")
+    assert not credentials.match("ada", "?word")

@@ -76,6 +76,11 @@ class NewestCopies:
         return copy
 
 
+def num_kept_on_device(max_running: int) -> int:
+    """How many saved states have a copy on the device at most."""
+    return min(max_running, MAX_KEPT_ON_DEVICE)
+
+
 class StatePool:
     """The state tensors of all slots, the scratch slot among them."""
 
@@ -94,7 +99,7 @@ class StatePool:
         # Copies to the host run beside the next steps, on a stream of their own.
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         # The newest saved states stay on the device too: a next turn then begins 0.8 ms sooner.
-        self._newest = NewestCopies(min(max_running, MAX_KEPT_ON_DEVICE))
+        self._newest = NewestCopies(num_kept_on_device(max_running))
 
     @property
     def num_slots(self) -> int:

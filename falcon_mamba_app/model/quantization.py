@@ -88,12 +88,13 @@ class Demand:
     num_sessions: int
     prefill_tokens: int
     dtype_bytes: int
+    num_copies: int = 0  # of idle sessions' states, kept on the device
 
     def total_bytes(self, config: ModelConfig, quantization: Quantization | None) -> int:
-        """Weights, the states of all sessions and of the scratch slot, and a prompt's activations;
-        in 4 bits also the one matrix that is dequantised at a time.
+        """Weights, the states of all sessions, their copies and the scratch slot, and a prompt's
+        activations; in 4 bits also the one matrix that is dequantised at a time.
         """
-        states = (self.num_sessions + 1) * config.state_bytes(self.dtype_bytes)
+        states = (self.num_sessions + self.num_copies + 1) * config.state_bytes(self.dtype_bytes)
         width = config.d_inner * ACTIVATIONS_PER_CHANNEL * self.dtype_bytes
         dense = 2 * config.d_inner * config.hidden_size * self.dtype_bytes
         weights = weights_bytes(config, quantization, self.dtype_bytes)

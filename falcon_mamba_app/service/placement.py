@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from falcon_mamba_app.engine.state_pool import num_kept_on_device
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.loading import choose_dtype
 from falcon_mamba_app.model.quantization import Demand, Quantization, agree, what_fits
@@ -52,6 +53,7 @@ def _by_memory(checkpoint: Checkpoint, model: ModelSettings, limits: EngineSetti
         num_sessions=limits.max_running,
         prefill_tokens=limits.max_prefill_tokens,
         dtype_bytes=choose_dtype(model.dtype, device).itemsize,
+        num_copies=num_kept_on_device(limits.max_running),
     )
     free_bytes = _free_bytes()
     if free_bytes is None:

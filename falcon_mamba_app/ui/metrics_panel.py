@@ -126,7 +126,7 @@ def _render_tiles(figures: Figures) -> str:
 def render_chart(model: ModelInfo | None, context_tokens: int | None) -> str:
     """Memory over context length: our state, and computed, an attention model's KV cache."""
     if model is None or model.state_bytes is None or not model.kv_bytes_per_token:
-        return ""  # not known, or a single layer: half of it is no transformer block to compare with
+        return ""  # not known, or a single layer, which is no transformer block to compare with
     tokens = context_tokens or 0
     crossing = model.state_bytes / model.kv_bytes_per_token
     max_tokens = nice_ceiling(max(1.25 * tokens, 2 * crossing, 256))
