@@ -54,6 +54,15 @@ async def test_health_says_how_far_loading_has_come():
     assert "reading weights" in models.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models", "/v1/models/echo"])
+async def test_head_is_answered_as_get_without_the_body(service, path):
+    """Monitors that ask whether a server lives send HEAD."""
+    async with on_loopback(create_api(service)) as url, httpx.AsyncClient(base_url=url) as client:
+        whole, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"") == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
 async def test_health_is_good_when_ready_and_bad_after_a_failure(service, client):
     good = await client.get("/health")
     assert (good.status_code, good.json()["status"]) == (200, "ready")

@@ -20,6 +20,7 @@ LOCKS = [
 ]
 # Everything that answers without credentials, by name. Nothing here reveals or spends anything.
 OPEN = {
+    ("HEAD", "/health"),
     ("GET", "/health"),  # whether the server is up, for whoever restarts it
     ("GET", "/login"),
     ("HEAD", "/login"),

@@ -57,7 +57,7 @@ def create_api(
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
     def add(method: str, path: str, endpoint: Endpoint) -> None:
-        app.add_api_route(path, _guarded(endpoint, access), methods=[method])
+        app.add_api_route(path, _guarded(endpoint, access), methods=_with_head(method))
 
     add("POST", "/v1/chat/completions", generation.chat)
     add("POST", "/v1/completions", generation.completions)
@@ -67,11 +67,16 @@ def create_api(
     add("PUT", "/v1/sessions/{prompt_cache_key:path}/state", sessions.import_state)
     add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
     add("GET", "/metrics", info.metrics)
-    app.add_api_route("/health", info.health, methods=["GET"])
+    app.add_api_route("/health", info.health, methods=_with_head("GET"))
     # Last of /v1: without it a page mounted at "/" would answer in HTML.
     for path in ("/v1", "/v1/{rest:path}"):
         app.add_api_route(path, _guarded(_no_such_endpoint, access), methods=ALL_METHODS)
     return app
+
+
+def _with_head(method: str) -> list[str]:
+    """HEAD is GET without the body, which the web server leaves out; monitors ask for it."""
+    return ["GET", "HEAD"] if method == "GET" else [method]
 
 
 def _guarded(endpoint: Endpoint, access: Access) -> Endpoint:
