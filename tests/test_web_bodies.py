@@ -41,8 +41,10 @@ async def test_a_declared_length_over_the_limit_is_refused_unread(path):
     async with visiting("--max-body-bytes", "4KiB") as client:
         response = await client.post(path, content=b"x" * 5 * KIB, headers=JSON)
     assert response.status_code == 413
-    assert response.json()["error"]["message"] == "the body is too large; allowed are 4096 bytes"
-    assert response.json()["detail"]
+    sentence = "the body is too large; allowed are 4096 bytes"
+    body = response.json()
+    assert (body["error"]["message"] if path == CHAT else body["detail"]) == sentence
+    assert response.text.count(sentence) == 1
 
 
 @pytest.mark.parametrize("path", [CHAT, "/gradio_api/queue/join", "/gradio_api/run/chat", "/login"])
@@ -55,7 +57,7 @@ async def test_an_undeclared_length_is_counted_as_it_comes(path):
         headers = {**JSON, "Authorization": "Bearer a:b"}
         response = await client.post(path, content=parts(4_000), headers=headers)
     assert response.status_code == 413
-    assert "the body is too large" in response.json()["error"]["message"]
+    assert response.text.count("the body is too large") == 1
 
 
 async def test_what_is_too_much_never_reaches_the_application():
@@ -79,7 +81,7 @@ async def test_long_bodies_count_as_several_requests():
             response = await client.post(CHAT, content=b" " * 512 * KIB, headers=JSON)
             assert response.status_code == status, response.text
     assert response.headers["retry-after"]
-    assert "9 requests came" in response.json()["detail"]
+    assert "9 requests came" in response.json()["error"]["message"]
 
 
 async def test_a_state_has_a_limit_of_its_own():

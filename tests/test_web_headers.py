@@ -146,7 +146,7 @@ async def test_another_sites_page_may_not_act_here(site):
         for path in ("/v1/chat/completions", "/gradio_api/queue/join", "/gradio_api/cancel"):
             answer = await client.post(path, json={}, headers=headers)
             assert answer.status_code == 403, path
-            assert answer.json()["error"]["code"] == "cross_site_request"
+            assert "--cors-origins" in answer.text
         assert (await client.get("/", headers=headers)).status_code == 200  # a link may lead here
         own = {"Sec-Fetch-Site": "same-origin"}
         answer = await client.post("/v1/chat/completions", json={"messages": [USER]}, headers=own)

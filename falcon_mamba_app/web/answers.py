@@ -1,6 +1,6 @@
-"""A refusal that each kind of caller can read.
+"""A refusal in the words of the door it was asked at.
 
-OpenAI's clients read "error", Gradio's page shows "detail"; people get the sentence either way.
+OpenAI's clients read "error", at the API's paths; Gradio's page and clients show "detail".
 """
 
 from __future__ import annotations
@@ -11,11 +11,20 @@ from falcon_mamba_app.api.errors import error_body, error_headers
 from falcon_mamba_app.api.transport import json_response
 from falcon_mamba_app.errors import FalconMambaError
 
+API = "/v1"
+# Guarded as the API is, or by nothing: what tells a load balancer that the server lives.
+BESIDE_API = ("/metrics", "/health")
 
-def refusal(error: FalconMambaError) -> Response:
-    """The answer to a request that goes no further."""
+
+def is_api(path: str) -> bool:
+    """Whether the API answers there, and not the page."""
+    return path in (API, *BESIDE_API) or path.startswith(f"{API}/")
+
+
+def refusal(error: FalconMambaError, path: str) -> Response:
+    """The answer to a request for `path` that goes no further."""
     return json_response(
-        {**error_body(error), "detail": str(error)},
+        error_body(error) if is_api(path) else {"detail": str(error)},
         status=error.http_status,
         headers=error_headers(error),
     )

@@ -139,7 +139,7 @@ async def _refuse(error: FalconMambaError, scope: Scope, receive: Receive, send:
             message["more_body"] = True
         await send(message)
 
-    await refusal(error)(scope, receive, send_on)
+    await refusal(error, scope["path"])(scope, receive, send_on)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0 if isinstance(error, BodyTooSlow) else MAX_LINGER_S):
             while (await receive()).get("more_body"):

@@ -34,7 +34,7 @@ class SameSiteOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_foreign(scope):
             error = CrossSite("web pages of other sites may not send this; see --cors-origins")
-            await refusal(error)(scope, receive, send)
+            await refusal(error, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

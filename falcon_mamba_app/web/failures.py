@@ -49,7 +49,7 @@ class Failures:
                 raise BrokenAnswer from None  # a refusal that came too late for its status
             error = presentable(raised)
             if not has_begun:
-                await refusal(error)(scope, receive, send_on)
+                await refusal(error, scope["path"])(scope, receive, send_on)
             elif not is_complete:  # half an answer that ended well would pass for a whole one
                 raise BrokenAnswer from None
 

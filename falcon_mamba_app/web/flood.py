@@ -38,7 +38,7 @@ class VisitorLimits:
             with visitor.connection():
                 await self._app(scope, receive, send)
         except TooManyRequests as error:
-            await refusal(error)(scope, receive, send)
+            await refusal(error, scope["path"])(scope, receive, send)
 
     def _visitor(self, scope: Scope) -> Visitor:
         address = scope["client"][0] if scope.get("client") else ""

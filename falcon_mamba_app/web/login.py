@@ -24,14 +24,11 @@ from falcon_mamba_app.api.errors import HttpError, WrongMethod
 from falcon_mamba_app.api.transport import json_response, read_body
 from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
 from falcon_mamba_app.visitors import Visitor
-from falcon_mamba_app.web.answers import refusal
+from falcon_mamba_app.web.answers import is_api, refusal
 
 LOGIN_S = 7 * 24 * 3_600
 MAX_FORM_BYTES = 8_192
 PAGE = Template((Path(__file__).parents[2] / "assets" / "login.html").read_text("utf-8"))
-# What the API's own keys guard, and what tells a load balancer that the server lives.
-OTHER_DOORS = ("/metrics", "/health")
-API = "/v1"
 
 
 class NotSignedIn(HttpError):
@@ -88,14 +85,14 @@ class Login:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _has_another_door(scope["path"]):
+        if scope["type"] != "http" or is_api(scope["path"]):
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
         except FalconMambaError as error:
-            response = refusal(error)
+            response = refusal(error, scope["path"])
         await (response or self._app)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response | None:
@@ -127,7 +124,9 @@ class Login:
                 visitor.count_wrong_key()
                 raise NotSignedIn("the user or the password is wrong")
         except (NotSignedIn, TooManyRequests) as error:
-            return _form(target, error) if _wants_html(request) else refusal(error)
+            if _wants_html(request):
+                return _form(target, error)
+            return refusal(error, request.url.path)
         signed_in: Response = (
             RedirectResponse(target, 303)
             if _wants_html(request)
@@ -172,10 +171,6 @@ def _local(target: str) -> str:
     """`target` if it is a path on this server, else the page: no login ends on another site."""
     is_path = target.startswith("/") and target[1:2] not in ("/", "\\") and target.isprintable()
     return target if is_path else "/"
-
-
-def _has_another_door(path: str) -> bool:
-    return path in OTHER_DOORS or path == API or path.startswith(f"{API}/")
 
 
 def _wants_html(request: Request) -> bool:

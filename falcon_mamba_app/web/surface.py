@@ -41,7 +41,8 @@ class Surface:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not is_offered(scope["path"]):
-            await refusal(NotFound("there is no such page here"))(scope, receive, send)
+            error = NotFound("there is no such page here")
+            await refusal(error, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
