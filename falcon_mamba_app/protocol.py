@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
@@ -293,8 +294,10 @@ class GenerationService(Protocol):
         """
         ...
 
-    def forget(self, session_id: str) -> None:
-        """Drop the session's states and ids. Returns at once; an unknown session is no error."""
+    def forget(self, session_id: str) -> Future[bool]:
+        """Drop the session's states and ids. Returns at once and never raises: the future tells
+        whether there was such a session, or holds why it could not be dropped.
+        """
         ...
 
     def stats(self) -> ServiceStats:

@@ -200,7 +200,7 @@ class Visitor:
             width = self._room(usage, count)
             self._visitors.replies.take(self.name, count)
             if session_id is not None:
-                usage.sessions[session_id] = self._visitors.clock()
+                self._count_session(session_id)
             usage.replies += width
             try:
                 yield width
@@ -214,17 +214,32 @@ class Visitor:
         if not self._is_exempt:
             self._visitors.replies.take(self.name)
 
-    def use_session(self, session_id: str | None) -> None:
-        """The session is used now. Raises TooManyRequests for one more than allowed."""
-        if session_id is None or self._is_exempt:
+    @contextmanager
+    def session(self, session_id: str) -> Iterator[None]:
+        """Use the session; a new one counts only if that succeeds. Raises TooManyRequests for one
+        more than allowed.
+        """
+        if self._is_exempt:
+            yield
             return
+        is_new = session_id not in self._visitors.sessions(self.name)
         self._check_session(session_id)
-        self._visitors.usage(self.name).sessions[session_id] = self._visitors.clock()
+        self._count_session(session_id)
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                self.drop_session(session_id)
+            raise
+        self._count_session(session_id)  # it may have been dropped meanwhile
 
     def drop_session(self, session_id: str) -> None:
         """The session is gone."""
         self._visitors.usage(self.name).sessions.pop(session_id, None)
         self._visitors.tidy(self.name)
+
+    def _count_session(self, session_id: str) -> None:
+        self._visitors.usage(self.name).sessions[session_id] = self._visitors.clock()
 
     def _room(self, usage: _Usage, count: int) -> int:
         limit = self._visitors.limits.visitor_max_replies

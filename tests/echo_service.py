@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 
 from falcon_mamba_app.errors import EngineFailure, InvalidRequest, NotFound, NotReady, PromptTooLong
 from falcon_mamba_app.protocol import (
@@ -148,8 +149,10 @@ class EchoService:
         self.sessions[session_id] = int(data[5:])
         return self.sessions[session_id]
 
-    def forget(self, session_id: str) -> None:
-        self.sessions.pop(session_id, None)
+    def forget(self, session_id: str) -> Future[bool]:
+        was_known: Future[bool] = Future()
+        was_known.set_result(self.sessions.pop(session_id, None) is not None)
+        return was_known
 
     def stats(self) -> ServiceStats:
         return ServiceStats(

@@ -78,6 +78,7 @@ async def test_one_cache_key_under_two_api_keys_is_two_sessions(guarded):
     assert await talk(guarded, BERT) == 0
     assert await talk(guarded, ANNA) == 1
     assert (await guarded.delete("/v1/sessions/talk", headers=BERT)).status_code == 200
+    assert (await guarded.delete("/v1/sessions/talk", headers=BERT)).status_code == 404
     assert (await guarded.get(STATE, headers=ANNA)).status_code == 200
     assert (await guarded.get(STATE, headers=BERT)).status_code == 404
 
@@ -109,7 +110,16 @@ async def test_a_forgotten_session_has_no_state(client):
     await talk(client)
     assert (await client.delete("/v1/sessions/talk")).json()["deleted"]
     assert (await client.get(STATE)).status_code == 404
-    assert (await client.delete("/v1/sessions/talk")).status_code == 200
+
+
+async def test_a_session_that_is_not_there_cannot_be_deleted(client):
+    await talk(client)
+    await client.delete("/v1/sessions/talk")
+    for key in ("talk", "never-seen"):
+        response = await client.delete(f"/v1/sessions/{key}")
+        assert response.status_code == 404
+        assert response.json()["error"]["code"] == "not_found"
+        assert "no such session" in response.json()["error"]["message"]
 
 
 async def test_a_file_that_is_no_state_is_refused(client):

@@ -174,17 +174,16 @@ async def test_a_state_travels_and_is_forgotten(service):
     await events_of(service, chat("hello", session_id="s"))
     data = await service.export_state("s")
     assert await service.import_state("copy", data) > 0
-    service.forget("s")
-    service.forget("never seen")
-    await until_forgotten(service, "s")
+    assert await asyncio.wrap_future(service.forget("s"))
+    with pytest.raises(NotFound):
+        await service.export_state("s")
     assert await service.export_state("copy")
 
 
-async def until_forgotten(service: GenerationService, session_id: str) -> None:
-    with pytest.raises(NotFound):
-        async with asyncio.timeout(5):
-            while True:
-                await service.export_state(session_id)
+async def test_forgetting_tells_whether_there_was_such_a_session(service):
+    await events_of(service, chat("hello", session_id="s"))
+    outcomes = [await asyncio.wrap_future(service.forget(name)) for name in ("s", "s", "t")]
+    assert outcomes == [True, False, False]
 
 
 async def test_what_is_no_state_is_refused(service):

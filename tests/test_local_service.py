@@ -157,8 +157,8 @@ async def test_forgetting_a_session_drops_its_states_and_ids(service):
     service.forget("s")
     events = await collect(service, ask("My name is Tom.", session_id="s"))
     assert events[-1].reused_tokens == 0
-    service.forget("s")
-    service.forget("nobody")
+    assert await asyncio.wrap_future(service.forget("s"))
+    assert not await asyncio.wrap_future(service.forget("nobody"))
     await settled(lambda: service.stats().snapshots == 0)
     assert service._reply_log.num_tokens == 0
 
@@ -508,6 +508,17 @@ async def test_a_failing_engine_fails_open_streams_and_turns_the_service_down(se
     assert "restart" in service.stats().detail
     with pytest.raises(EngineFailure):
         await collect(service, ask("Hello"))
+
+
+async def test_a_closed_service_leaves_nobody_waiting_for_a_session(service):
+    """Who asked after the engine's thread had ended waited for ever."""
+    await collect(service, ask("My name is Tom.", session_id="s"))
+    await service.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(EngineFailure, match="stopped"):
+            await service.export_state("s")
+        with pytest.raises(EngineFailure, match="stopped"):
+            await asyncio.wrap_future(service.forget("s"))
 
 
 async def test_closing_the_service_ends_open_streams(service):

@@ -6,6 +6,7 @@ import inspect
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -56,9 +57,9 @@ class WatchfulService(EchoService):
         self._note("stats")
         return super().stats()
 
-    def forget(self, session_id: str) -> None:
+    def forget(self, session_id: str) -> Future[bool]:
         self._note("forget")
-        super().forget(session_id)
+        return super().forget(session_id)
 
 
 class Visitor:

@@ -93,21 +93,47 @@ def test_a_refused_reply_takes_nothing(clock):
     assert not visitors._usages
 
 
+def use(visitor, session):
+    with visitor.session(session):
+        pass
+
+
+def test_a_session_whose_use_fails_does_not_count(clock):
+    visitor = limited(clock, visitor_max_sessions=1).at(ADDRESS)
+    with pytest.raises(ValueError), visitor.session("a"):
+        raise ValueError
+    use(visitor, "b")
+    with pytest.raises(ValueError), visitor.session("b"):
+        raise ValueError
+    with pytest.raises(TooManyRequests):
+        use(visitor, "a")  # b was there before, and still is
+
+
+def test_of_two_uses_of_a_new_session_one_that_succeeds_counts(clock):
+    visitor = limited(clock, visitor_max_sessions=1).at(ADDRESS)
+    first = visitor.session("a")
+    first.__enter__()
+    with visitor.session("a"):
+        assert not first.__exit__(ValueError, ValueError(), None)
+    with pytest.raises(TooManyRequests):
+        use(visitor, "b")
+
+
 def test_sessions_count_until_an_hour_has_passed_or_they_are_gone(clock):
     visitor = limited(clock, visitor_max_sessions=2).at(ADDRESS)
     for session in "ab":
-        visitor.use_session(session)
+        use(visitor, session)
     with pytest.raises(TooManyRequests, match="you have 2 conversations"):
         visitor.replies("c").__enter__()
-    visitor.use_session("a")
+    use(visitor, "a")
     visitor.drop_session("b")
-    visitor.use_session("c")
+    use(visitor, "c")
     clock.now_s += SESSION_COUNTS_S - 1
-    visitor.use_session("a")
+    use(visitor, "a")
     clock.now_s += EXPIRY_INTERVAL_S
-    visitor.use_session("d")  # c has been silent for an hour
+    use(visitor, "d")  # c has been silent for an hour
     with pytest.raises(TooManyRequests):
-        visitor.use_session("c")
+        use(visitor, "c")
 
 
 def test_open_requests_are_limited_and_given_back(clock):

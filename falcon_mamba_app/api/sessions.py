@@ -5,12 +5,15 @@ A session is named as in generation, by its owner and the caller's `prompt_cache
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.generation import served_model
 from falcon_mamba_app.api.transport import json_response, read_body
+from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.visitors import Visitor
 
@@ -36,17 +39,20 @@ class Sessions:
         served_model(self._service, None)
         visitor: Visitor = request.state.visitor
         visitor.count_transfer()
-        data = await read_body(request, max_bytes=self._max_state_bytes)
         session_id = self._session_id(request)
-        visitor.use_session(session_id)
-        num_tokens = await self._service.import_state(session_id, data)
+        with visitor.session(session_id):
+            data = await read_body(request, max_bytes=self._max_state_bytes)
+            num_tokens = await self._service.import_state(session_id, data)
         return json_response({"object": "session.state", "num_tokens": num_tokens})
 
     async def forget(self, request: Request) -> Response:
         """DELETE /v1/sessions/{prompt_cache_key}."""
+        served_model(self._service, None)
         session_id = self._session_id(request)
-        self._service.forget(session_id)
+        was_known = await asyncio.wrap_future(self._service.forget(session_id))
         request.state.visitor.drop_session(session_id)
+        if not was_known:
+            raise NotFound("there is no such session here: it has read nothing, or was evicted")
         return json_response({"object": "session", "deleted": True})
 
     def _session_id(self, request: Request) -> str:

@@ -141,12 +141,15 @@ class Engine:
         if seq is not None and seq.status is not Status.FINISHED:
             self._finish(seq)
 
-    def forget(self, session_id: str) -> None:
-        """Drop the session's snapshots, and keep none of what it is reading or writing now."""
-        self.snapshots.forget(session_id)
-        for seq in self._sequences.values():
-            if seq.session_id == session_id:
-                seq.session_id = None
+    def forget(self, session_id: str) -> bool:
+        """Drop the session's snapshots, and keep none of what it is reading or writing now;
+        whether there was any of either.
+        """
+        had_snapshots = self.snapshots.forget(session_id)
+        at_work = [seq for seq in self._sequences.values() if seq.session_id == session_id]
+        for seq in at_work:
+            seq.session_id = None
+        return had_snapshots or bool(at_work)
 
     def step(self) -> list[EngineEvent]:
         """Advance every running sequence once; returns what became known, in order."""

@@ -90,10 +90,12 @@ class SnapshotStore:
                 return self._sessions[owner][key]
         return None
 
-    def forget(self, session_id: str) -> None:
-        """Drop all snapshots of the session."""
-        for key in list(self._sessions.get(session_id, {})):
+    def forget(self, session_id: str) -> bool:
+        """Drop all snapshots of the session; whether there were any."""
+        keys = list(self._sessions.get(session_id, {}))
+        for key in keys:
             self._remove(session_id, key)
+        return bool(keys)
 
     def _remove(self, session_id: str, key: bytes) -> None:
         snapshots = self._sessions.get(session_id, {})

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -45,7 +45,7 @@ class SessionStates(Protocol):
 
     @property
     def snapshots(self) -> SnapshotStore: ...
-    def forget(self, session_id: str) -> None: ...
+    def forget(self, session_id: str) -> bool: ...
 
 
 class Worker(Protocol):
@@ -58,6 +58,26 @@ class Worker(Protocol):
     def abort(self, seq_id: int) -> None: ...
     def call(self, function: Callable[[SessionStates], Result]) -> Future[Result]: ...
     def stop(self, *, timeout_s: float) -> bool: ...
+
+
+class _Question(Generic[Result]):
+    """A command whose result somebody waits for."""
+
+    def __init__(self, function: Callable[[Engine], Result]) -> None:
+        self._function = function
+        self.future: Future[Result] = Future()
+
+    def __call__(self, engine: Engine) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return  # whoever asked has given up
+        try:
+            self.future.set_result(self._function(engine))
+        except Exception as error:
+            self.future.set_exception(error)
+
+    def refuse(self) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(EngineFailure("the engine has stopped"))
 
 
 class EngineWorker:
@@ -80,6 +100,7 @@ class EngineWorker:
         self._ready: Future[None] = Future()
         # A daemon: a process that is told to end must not wait for a download or a long step.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._has_ended = False
         self.stats = EngineStats()
 
     def start(self) -> Future[None]:
@@ -96,19 +117,14 @@ class EngineWorker:
         self._inbox.put(lambda engine: engine.abort(seq_id))
 
     def call(self, function: Callable[[Engine], Result]) -> Future[Result]:
-        """Run `function` between two steps; its result or error arrives in the future."""
-        future: Future[Result] = Future()
-
-        def command(engine: Engine) -> None:
-            if not future.set_running_or_notify_cancel():
-                return  # whoever asked has given up
-            try:
-                future.set_result(function(engine))
-            except Exception as error:
-                future.set_exception(error)
-
-        self._inbox.put(command)
-        return future
+        """Run `function` between two steps; its result or error arrives in the future, which
+        raises EngineFailure once the thread has ended.
+        """
+        question = _Question(function)
+        self._inbox.put(question)
+        if self._has_ended:
+            self._refuse_all()
+        return question.future
 
     def stop(self, *, timeout_s: float) -> bool:
         """End the thread after the current step; whether it ended in time."""
@@ -119,6 +135,14 @@ class EngineWorker:
 
     def _run(self) -> None:
         self._ready.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+        try:
+            self._work()
+        finally:
+            # In this order: who asks from now on either sees the flag or is refused here.
+            self._has_ended = True
+            self._refuse_all()
+
+    def _work(self) -> None:
         try:
             engine = self._make_engine()
         except BaseException as error:
@@ -137,6 +161,14 @@ class EngineWorker:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             self._on_failure(EngineFailure(f"the engine failed ({reason}); restart the server"))
             self._serve_snapshots(engine)
+
+    def _refuse_all(self) -> None:
+        """Nobody is left to obey: whoever waits for an answer is told."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                command = self._inbox.get_nowait()
+                if isinstance(command, _Question):
+                    command.refuse()
 
     def _serve_snapshots(self, engine: Engine) -> None:
         """After a failure: no more steps, but what lies in host memory can still be fetched."""

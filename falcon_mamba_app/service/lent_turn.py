@@ -93,17 +93,21 @@ class TurnRunner:
 
     def run(self, turn: LentTurn) -> Generator[Report, None, None]:
         """The reports of the turn's steps. Closing it gives the turn up, and its state."""
+        # Once: where nothing is forked, the sequence may lose its session meanwhile.
+        session_id = turn.seq.session_id
         with self._is_free:
             self._engine = engine = self._engine or self._build_engine(self._model)
             try:
-                yield from self._steps(engine, turn)
+                yield from self._steps(engine, turn, session_id)
             finally:
                 engine.abort(turn.seq.seq_id)
-                if turn.seq.session_id is not None:
-                    engine.snapshots.forget(turn.seq.session_id)
+                if session_id is not None:
+                    engine.snapshots.forget(session_id)
 
-    def _steps(self, engine: Engine, turn: LentTurn) -> Generator[Report, None, None]:
-        seq, session_id = turn.seq, turn.seq.session_id
+    def _steps(
+        self, engine: Engine, turn: LentTurn, session_id: str | None
+    ) -> Generator[Report, None, None]:
+        seq = turn.seq
         deadline_s = time.monotonic() + turn.max_seconds
         if turn.snapshot is not None and session_id is not None:
             packed = turn.snapshot

@@ -70,12 +70,15 @@ class HostStates:
     snapshots: SnapshotStore
     entries: dict[int, _Entry] = field(default_factory=dict)
 
-    def forget(self, session_id: str) -> None:
-        """Drop the session's snapshots, and keep none of what it is reading or writing now."""
-        self.snapshots.forget(session_id)
-        for entry in self.entries.values():
-            if entry.seq.session_id == session_id:
-                entry.seq.session_id = None
+    def forget(self, session_id: str) -> bool:
+        """Drop the session's snapshots, and keep none of what it is reading or writing now;
+        whether there was any of either.
+        """
+        had_snapshots = self.snapshots.forget(session_id)
+        at_work = [e.seq for e in self.entries.values() if e.seq.session_id == session_id]
+        for seq in at_work:
+            seq.session_id = None
+        return had_snapshots or bool(at_work)
 
 
 class LentWorker:

@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from dataclasses import replace
 
 import torch
@@ -273,13 +274,12 @@ class LocalService:
         self._reply_log.restore(session_id, replies)
         return snapshot.num_tokens
 
-    def forget(self, session_id: str) -> None:
-        self._encoder.forget(session_id)
+    def forget(self, session_id: str) -> Future[bool]:
+        had_ids = self._encoder.forget(session_id)
         for stream in self._streams.values():
             if stream.request.session_id == session_id:
                 stream.is_forgotten = True
-        if self._status == "ready":
-            self._worker.call(lambda engine: engine.forget(session_id))
+        return self._worker.call(lambda engine: engine.forget(session_id) or had_ids)
 
     def stats(self) -> ServiceStats:
         engine, progress = self._worker.stats, self._loader.progress

@@ -8,11 +8,11 @@ else: no message and no log line holds it.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from concurrent.futures import Future
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -86,7 +86,7 @@ class RemoteService:
         self._detail = f"waiting for the server at {self._address}"
         self._backend: Backend | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._forgetting: set[concurrent.futures.Future[None]] = set()
+        self._forgetting: set[Future[bool]] = set()
         self._running = 0
         self._requests_total = 0
         self._completion_tokens_total = 0
@@ -187,22 +187,32 @@ class RemoteService:
             self._raise_for(response.status_code, response.content)
             return int(response.json()["num_tokens"])
 
-    def forget(self, session_id: str) -> None:
+    def forget(self, session_id: str) -> Future[bool]:
         """Ask a copy of this app to drop the session, without waiting. From any thread."""
-        if self._backend is None or not self._backend.has_sessions or self._loop is None:
-            return
-        if self._status != "ready":
-            return
-        asked = asyncio.run_coroutine_threadsafe(self._forget(session_id), self._loop)
+        try:
+            self._ready_backend()
+            path = self._session_path(session_id)
+        except FalconMambaError as error:
+            refused: Future[bool] = Future()
+            refused.set_exception(error)
+            return refused
+        assert self._loop is not None, "ready, and never started"
+        asked = asyncio.run_coroutine_threadsafe(self._forget(path), self._loop)
         self._forgetting.add(asked)
         asked.add_done_callback(self._forgetting.discard)
+        return asked
 
-    async def _forget(self, session_id: str) -> None:
+    async def _forget(self, path: str) -> bool:
         try:
             async with self._foreign_errors():
-                await self._client.delete(self._session_path(session_id))
+                response = await self._client.delete(path)
+                if response.status_code == httpx.codes.NOT_FOUND:
+                    return False
+                self._raise_for(response.status_code, response.content)
+                return True
         except FalconMambaError as error:
             logger.warning("a session could not be forgotten: %s", error)
+            raise
 
     def stats(self) -> ServiceStats:
         """Counts what went through here; the server's own load is not known."""
@@ -222,7 +232,9 @@ class RemoteService:
         self._status, self._detail = "failed", "the service is closed"
         if self._forgetting:
             waiting = [asyncio.wrap_future(asked) for asked in self._forgetting]
-            await asyncio.wait(waiting, timeout=CLOSE_PATIENCE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_PATIENCE_S):
+                    await asyncio.gather(*waiting, return_exceptions=True)
         await self._client.aclose()
 
     def _ready_backend(self) -> Backend:

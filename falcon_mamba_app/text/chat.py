@@ -79,10 +79,10 @@ class PromptEncoder:
         messages = [part for part in prompt if isinstance(part, Message)]
         return self.encode_messages(messages, session_id)
 
-    def forget(self, session_id: str) -> None:
-        """Drop what is kept of the session's ids; an unknown session is no error."""
-        self._reply_log.forget(session_id)
-        self._plain_prompts.forget(session_id)
+    def forget(self, session_id: str) -> bool:
+        """Drop what is kept of the session's ids; whether there was anything."""
+        had_replies = self._reply_log.forget(session_id)
+        return self._plain_prompts.forget(session_id) or had_replies
 
     def encode_text(self, text: str, session_id: str | None = None) -> list[int]:
         """A text to continue. Special tokens in it count, and the tokenizer adds its own beginning

@@ -57,10 +57,12 @@ class PlainPromptLog:
             known = [prompt for prompt in prompts if text.startswith(prompt.text)]
             return max(known, key=lambda prompt: len(prompt.text), default=None)
 
-    def forget(self, session_id: str) -> None:
-        """Drop the session's prompts; an unknown session is no error."""
+    def forget(self, session_id: str) -> bool:
+        """Drop the session's prompts; whether there were any."""
         with self._lock:
+            is_known = session_id in self._sessions
             self._drop(session_id)
+            return is_known
 
     def _drop(self, session_id: str) -> None:
         for prompt in self._sessions.pop(session_id, []):

@@ -76,10 +76,12 @@ class ReplyLog:
         self.forget(session_id)
         self._add(session_id, replies)
 
-    def forget(self, session_id: str) -> None:
-        """Drop the session's replies; an unknown session is no error."""
+    def forget(self, session_id: str) -> bool:
+        """Drop the session's replies; whether there were any."""
         with self._lock:
+            is_known = session_id in self._sessions
             self._drop(session_id)
+            return is_known
 
     def _add(self, session_id: str, replies: Sequence[tuple[bytes, array[int]]]) -> None:
         with self._lock:

@@ -115,7 +115,7 @@ class Sessions:
 
     def __init__(
         self,
-        forget: Callable[[str], None],
+        forget: Callable[[str], object],
         *,
         max_sessions: int = 2_000,
         grace_s: float = GRACE_S,
