@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import pickle
 import resource
@@ -19,10 +20,10 @@ from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.state_pool import State
 from falcon_mamba_app.errors import NotSupported, Overloaded, SettingsError
 from falcon_mamba_app.protocol import SamplingParams, TextDelta, Waiting
-from falcon_mamba_app.service import lent_turn, lent_worker
-from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, TurnRunner
+from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, StopSigns, TurnRunner
 from falcon_mamba_app.service.lent_worker import (
     FIRST_PREPARATION_S,
+    MAX_LOAN_S,
     PREPARATION_S,
     loan_s,
     plan_turn,
@@ -186,6 +187,73 @@ async def test_a_reply_that_was_stopped_gives_the_gpu_back_at_once(service, gpu)
     assert gpu.num_forks == 1
 
 
+async def stop_in_mid_reply(service, request) -> str:
+    """What had been written when the reply was stopped."""
+    text = ""
+    async with aclosing(service.generate(request)) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                text += event.text
+                if len(text) > 20:
+                    break
+    await until(lambda: service.stats().running == 0)
+    return text
+
+
+async def test_a_reply_that_was_stopped_leaves_the_state_that_has_read_its_prompt(service, gpu):
+    """The next turn read the whole conversation again, at the visitor's cost."""
+    question = "a long question " * 20
+    said = await stop_in_mid_reply(
+        service, replace(chat(question, session_id="s"), sampling=LONG.sampling)
+    )
+    again = (await events_of(service, chat(question, said, "go on", session_id="s")))[-1]
+    cold = (await events_of(service, chat(question, session_id="t")))[-1]
+    assert again.reused_tokens == cold.prompt_tokens - 1
+    assert gpu.num_forks == 1
+
+
+async def test_a_stopped_reply_is_followed_by_the_one_that_a_cold_start_gives(service):
+    said = await stop_in_mid_reply(
+        service, replace(chat("hello", session_id="s"), sampling=LONG.sampling)
+    )
+    warm = await events_of(service, chat("hello", said, "go on", session_id="s"))
+    cold = await events_of(service, chat("hello", said, "go on", session_id="t"))
+    assert warm[-1].reused_tokens > cold[-1].reused_tokens == 0
+    assert text_of(warm) == text_of(cold)
+
+
+async def test_a_session_forgotten_in_mid_reply_leaves_no_state(service):
+    async with aclosing(service.generate(replace(LONG, session_id="s"))) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                break
+        assert await asyncio.wrap_future(service.forget("s"))
+    await until(lambda: service.stats().running == 0)
+    assert service.stats().snapshots == 0
+
+
+async def test_a_lent_gpu_spends_no_time_on_memory_for_more_states_than_a_turn_has(
+    seven_b_state, monkeypatch
+):
+    """Every fork pinned memory for 64 states, 0.8 s of what was lent."""
+    build, engines = Loader.build_engine, []
+
+    def build_engine(loader, model, **options):
+        engines.append(build(loader, model, **options))
+        return engines[-1]
+
+    monkeypatch.setattr(Loader, "build_engine", build_engine)
+    service = ZeroGpuService(*settings(seven_b_state), lend=lambda turn: turn)
+    await service.start()
+    await events_of(service, chat("hello", session_id="s"))
+    stats = service.stats()
+    await service.close()
+    (engine,) = engines
+    assert stats.snapshots == 1
+    assert engine.snapshots.max_bytes < 3 * stats.model.state_bytes < stats.max_snapshot_bytes
+    assert engine.pool.num_slots == 2  # one turn's and the scratch slot
+
+
 @pytest.mark.parametrize("look_ahead", [False, True])
 async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahead):
     """On a GPU a step is in flight when the time is up; its token counts."""
@@ -197,13 +265,15 @@ async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahe
         return engine
 
     monkeypatch.setattr(Loader, "build_engine", build_engine)
-    monkeypatch.setattr(lent_worker, "MAX_LOAN_S", lent_worker.FIRST_PREPARATION_S + 0.1)
-    service = ZeroGpuService(*settings(tiny, max_running=1), lend=gpu.lend)
+    seconds = itertools.count()  # one passes with each look at the clock: a step takes a second
+    service = ZeroGpuService(
+        *settings(tiny, max_running=1), lend=gpu.lend, clock=lambda: float(next(seconds))
+    )
     await service.start()
     sampling = replace(LONG.sampling, max_new_tokens=4_000)
     events = await events_of(service, replace(LONG, sampling=sampling, session_id="s"))
     assert events[-1].reason == "length"
-    assert 0 < events[-1].completion_tokens < 4_000
+    assert events[-1].completion_tokens == MAX_LOAN_S - FIRST_PREPARATION_S
     assert service.stats().completion_tokens_total == events[-1].completion_tokens
     turns = ("LONG SLOW", text_of(events), "go on")
     again = replace(chat(*turns, session_id="s"), sampling=replace(GREEDY, max_new_tokens=1))
@@ -212,11 +282,13 @@ async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahe
     assert reused >= events[-1].completion_tokens
 
 
-def test_a_turn_whose_last_token_was_in_flight_when_its_time_was_up_ends_once(monkeypatch):
+def test_a_turn_whose_last_token_was_in_flight_when_its_time_was_up_ends_once():
     """It ended twice, and was told so before its state had come: the next turn read it again."""
     clock = iter([0.0, 0.0, 10.0])  # the beginning, and after each of two steps
-    monkeypatch.setattr(lent_turn.time, "monotonic", lambda: next(clock, 10.0))
-    runner = TurnRunner(ours(make_model()), partial(make_engine, look_ahead=True))
+    build_engine = partial(make_engine, look_ahead=True)
+    runner = TurnRunner(
+        ours(make_model()), build_engine, StopSigns(1), clock=lambda: next(clock, 10.0)
+    )
     seq = Sequence(
         seq_id=1,
         prompt_token_ids=random_prompt(5),

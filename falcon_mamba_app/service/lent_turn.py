@@ -7,19 +7,24 @@ tensors would cross as file descriptors, which stay open for as long as anybody 
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from falcon_mamba_app.engine.engine import Ended, Engine, EngineEvent
+from falcon_mamba_app.engine.packing import ID_BYTES
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.state_pool import State
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.settings import EngineSettings
+
+STATES_OF_A_TURN = 2  # where its prompt ends, and where its reply does
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +66,56 @@ class PackedSnapshot:
 @dataclass(frozen=True, slots=True)
 class LentTurn:
     """What the process is asked: one sequence, its best snapshot, and how long it may take, from
-    its first step and before that.
+    its first step and before that. `number` is its stop sign's.
     """
 
     seq: Sequence
     snapshot: PackedSnapshot | None
     max_seconds: float
     preparation_s: float
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the process tells after a step. The last one has the state, if the session keeps it."""
+    """What the process tells after a step. The last one has the state, if the session keeps it:
+    at the reply's end, or where the prompt ends if the turn was stopped.
+    """
 
     events: list[EngineEvent]
     gpu_memory_bytes: int | None
     peak_gpu_memory_bytes: int | None
     snapshot: PackedSnapshot | None = None
+
+
+def limits_of_a_turn(limits: EngineSettings, state_bytes: int) -> EngineSettings:
+    """Room for one sequence and the states that it leaves: more would be pinned in the time that
+    is lent, 14 ms for each state of the 7B.
+    """
+    ids_bytes = ID_BYTES * (limits.max_prompt_tokens + limits.max_new_tokens)
+    needed = STATES_OF_A_TURN * (state_bytes + ids_bytes)
+    return replace(limits, max_running=1, snapshot_bytes=min(limits.snapshot_bytes, needed))
+
+
+class StopSigns:
+    """Says to turns in other processes that they are to end: a byte for each turn at a time, in
+    memory that is shared with every fork made after it.
+
+    Closing a turn's generator would end it too, but then nothing more can come back, no state
+    either.
+    """
+
+    def __init__(self, num_turns: int) -> None:
+        self._signs = mmap.mmap(-1, num_turns)
+
+    def show(self, number: int) -> None:
+        self._signs[number] = 1
+
+    def take_down(self, number: int) -> None:
+        self._signs[number] = 0
+
+    def is_shown(self, number: int) -> bool:
+        return self._signs[number] == 1
 
 
 class TurnRunner:
@@ -86,8 +124,16 @@ class TurnRunner:
     It is made before the fork and holds the model in host memory; the GPU is there only after it.
     """
 
-    def __init__(self, model: FalconMamba, build_engine: Callable[[FalconMamba], Engine]) -> None:
+    def __init__(
+        self,
+        model: FalconMamba,
+        build_engine: Callable[[FalconMamba], Engine],
+        signs: StopSigns,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._model, self._build_engine = model, build_engine
+        self._signs, self._clock = signs, clock
         self._engine: Engine | None = None
         self._is_free = threading.Lock()  # where nothing is forked, turns share this object
 
@@ -107,15 +153,16 @@ class TurnRunner:
     def _steps(
         self, engine: Engine, turn: LentTurn, session_id: str | None
     ) -> Generator[Report, None, None]:
-        seq = turn.seq
-        deadline_s = time.monotonic() + turn.max_seconds
+        seq, is_stopped = turn.seq, False
+        deadline_s = self._clock() + turn.max_seconds
         if turn.snapshot is not None and session_id is not None:
             packed = turn.snapshot
             engine.snapshots.put(session_id, packed.packed_token_ids, packed.unpacked())
         engine.add(seq)
         while engine.has_work:
             events = engine.step()
-            if engine.has_work and time.monotonic() > deadline_s:
+            is_stopped = self._signs.is_shown(turn.number)
+            if engine.has_work and (is_stopped or self._clock() > deadline_s):
                 engine.abort(seq.seq_id)
                 # A step that was in flight has one more token to tell, perhaps the last.
                 events += engine.step() if engine.has_work else []
@@ -125,9 +172,22 @@ class TurnRunner:
                 yield _report(engine, events)
         # The text first: a state takes a while to cross.
         yield _report(engine, events[:-1])
-        newest = None if session_id is None else engine.snapshots.newest(session_id)
-        packed_state = None if newest is None else PackedSnapshot.of(newest)
-        yield _report(engine, events[-1:], packed_state)
+        snapshot = None
+        if session_id is not None:
+            snapshot = _snapshot_to_keep(engine, seq, session_id, is_stopped=is_stopped)
+        yield _report(engine, events[-1:], snapshot)
+
+
+def _snapshot_to_keep(
+    engine: Engine, seq: Sequence, session_id: str, *, is_stopped: bool
+) -> PackedSnapshot | None:
+    snapshots = engine.snapshots
+    if is_stopped:
+        # Who stopped it may have seen fewer tokens than the newest state has read.
+        snapshot = snapshots.longest_prefix(session_id, seq.packed_prompt)
+    else:
+        snapshot = snapshots.newest(session_id)
+    return None if snapshot is None else PackedSnapshot.of(snapshot)
 
 
 def _report(

@@ -21,7 +21,7 @@ from falcon_mamba_app.engine.engine import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.snapshot_store import Snapshot, SnapshotStore
 from falcon_mamba_app.engine.worker import EngineStats
-from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, Report
+from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, Report, StopSigns
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +39,19 @@ MAX_LOAN_S = 75
 
 
 def plan_turn(
-    seq: Sequence, snapshot: Snapshot | None, *, preparation_s: float = PREPARATION_S
+    seq: Sequence,
+    snapshot: Snapshot | None,
+    *,
+    preparation_s: float = PREPARATION_S,
+    number: int = 0,
 ) -> LentTurn:
     """The turn, with time to read what is new and to write the reply, within what can be lent."""
     num_read_tokens = 0 if snapshot is None else snapshot.num_tokens
     num_new_tokens = len(seq.prompt_token_ids) - num_read_tokens
     work_s = num_new_tokens / READ_TOKENS_PER_S + seq.sampling.max_new_tokens / WRITE_TOKENS_PER_S
     packed = None if snapshot is None else PackedSnapshot.of(snapshot)
-    return LentTurn(seq, packed, min(1 + work_s, MAX_LOAN_S - preparation_s), preparation_s)
+    max_seconds = min(1 + work_s, MAX_LOAN_S - preparation_s)
+    return LentTurn(seq, packed, max_seconds, preparation_s, number)
 
 
 def loan_s(turn: LentTurn) -> int:
@@ -91,12 +96,15 @@ class LentWorker:
     def __init__(
         self,
         prepare: Callable[[], RunTurn],
+        signs: StopSigns,
         *,
         max_running: int,
         max_snapshot_bytes: int,
         on_events: Callable[[list[EngineEvent]], None],
     ) -> None:
+        """`signs` has one for each of the `max_running` turns at a time."""
         self._prepare, self._on_events = prepare, on_events
+        self._signs = signs
         self._max_running = max_running
         self._states = HostStates(SnapshotStore(max_bytes=max_snapshot_bytes))
         self._line: deque[_Entry] = deque()
@@ -129,8 +137,8 @@ class LentWorker:
             except BaseException as error:
                 ready.set_exception(error)
                 return
-            for _ in range(self._max_running):
-                threading.Thread(target=self._serve, args=(run_turn,), daemon=True).start()
+            for number in range(self._max_running):
+                threading.Thread(target=self._serve, args=(run_turn, number), daemon=True).start()
             ready.set_result(None)
 
         threading.Thread(target=begin, name="loader", daemon=True).start()
@@ -177,10 +185,10 @@ class LentWorker:
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._num_running == 0, timeout_s)
 
-    def _serve(self, run_turn: RunTurn) -> None:
+    def _serve(self, run_turn: RunTurn, number: int) -> None:
         while (entry := self._next()) is not None:
             try:
-                entry.context.run(self._run, run_turn, entry)
+                entry.context.run(self._run, run_turn, entry, number)
             except Exception as error:
                 logger.warning("a turn failed: %s", getattr(error, "title", type(error).__name__))
                 self._on_events([Failed(entry.seq.seq_id, sentence_for(error))])
@@ -200,22 +208,25 @@ class LentWorker:
             self._tell_places()
             return entry
 
-    def _run(self, run_turn: RunTurn, entry: _Entry) -> None:
-        with closing(run_turn(self._turn(entry.seq))) as reports:
+    def _run(self, run_turn: RunTurn, entry: _Entry, number: int) -> None:
+        self._signs.take_down(number)
+        with closing(run_turn(self._turn(entry.seq, number))) as reports:
             for report in reports:
                 if entry.is_given_up:
-                    return
+                    if self._is_stopping or entry.seq.session_id is None:
+                        return
+                    self._signs.show(number)  # and wait for the state
                 self._take_in(entry.seq, report)
                 self._has_compiled = True
 
-    def _turn(self, seq: Sequence) -> LentTurn:
+    def _turn(self, seq: Sequence, number: int) -> LentTurn:
         with self._changed:
             snapshot = None
             # A prompt that is scored is read in full: its scores are not in the snapshot.
             if seq.session_id is not None and seq.score_prompt is None:
                 snapshot = self._states.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
         preparation_s = PREPARATION_S if self._has_compiled else FIRST_PREPARATION_S
-        return plan_turn(seq, snapshot, preparation_s=preparation_s)
+        return plan_turn(seq, snapshot, preparation_s=preparation_s, number=number)
 
     def _take_in(self, seq: Sequence, report: Report) -> None:
         """The state before the events: who hears of the end may at once ask for the next turn."""

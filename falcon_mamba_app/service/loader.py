@@ -64,7 +64,7 @@ class Loader:
         """Load the weights and build the engine. Raises CheckpointError."""
         if self._limits.threads is not None:
             torch.set_num_threads(self._limits.threads)  # counts for the calling thread alone
-        return self.build_engine(self._load(self._device))
+        return self.build_engine(self._load(self._device), limits=self._limits)
 
     def load_on_host(self) -> FalconMamba:
         """The model in host memory, whatever device it is for. Raises CheckpointError."""
@@ -85,18 +85,15 @@ class Loader:
         self.fingerprint = fingerprint(model)
         return model
 
-    def build_engine(self, model: FalconMamba, *, max_running: int | None = None) -> Engine:
-        """The engine over a model that was loaded here, which moves to the device if need be.
-
-        `max_running` None is what the settings say.
-        """
+    def build_engine(self, model: FalconMamba, *, limits: EngineSettings) -> Engine:
+        """The engine over a model that was loaded here, which moves to the device if need be."""
         engine = Engine(
             model.to(self._device),
             eos_token_ids=self._defaults.eos_token_ids,
-            max_running=max_running or self._limits.max_running,
-            max_prefill_tokens=self._limits.max_prefill_tokens,
-            max_mixed_prefill_tokens=self._limits.max_mixed_prefill_tokens,
-            max_snapshot_bytes=self._limits.snapshot_bytes,
+            max_running=limits.max_running,
+            max_prefill_tokens=limits.max_prefill_tokens,
+            max_mixed_prefill_tokens=limits.max_mixed_prefill_tokens,
+            max_snapshot_bytes=limits.snapshot_bytes,
         )
         logger.info(
             "%s runs in %s (%.2f GB) on %s with %s kernels",

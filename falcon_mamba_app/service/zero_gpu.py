@@ -7,6 +7,7 @@ undecorated. https://huggingface.co/docs/hub/spaces-zerogpu
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import replace
@@ -15,7 +16,13 @@ from types import SimpleNamespace
 
 from falcon_mamba_app.errors import NotSupported, SettingsError
 from falcon_mamba_app.protocol import GenerationEvent, GenerationRequest
-from falcon_mamba_app.service.lent_turn import LentTurn, Report, TurnRunner
+from falcon_mamba_app.service.lent_turn import (
+    LentTurn,
+    Report,
+    StopSigns,
+    TurnRunner,
+    limits_of_a_turn,
+)
 from falcon_mamba_app.service.lent_worker import LentWorker, RunTurn, loan_s
 from falcon_mamba_app.service.loader import Loader
 from falcon_mamba_app.service.local import LocalService
@@ -41,13 +48,16 @@ class ZeroGpuService(LocalService):
         lend: Lend,
         report_start: Callable[[], None] = lambda: None,
         is_visitor: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`lend` makes the generator run where a GPU is; `report_start` tells the platform that
-        all is loaded; `is_visitor` is asked in the context of a request.
+        all is loaded; `is_visitor` is asked in the context of a request; `clock` tells turns when
+        their time is up.
 
         Raises as LocalService, and SettingsError for a quantised model.
         """
         self._lend, self._report_start, self._is_visitor = lend, report_start, is_visitor
+        self._clock = clock
         max_running = min(engine.max_running or MAX_AT_A_TIME, MAX_AT_A_TIME)
         super().__init__(model, replace(engine, max_running=max_running))
         quantization = self._loader.model_info.quantization
@@ -58,9 +68,13 @@ class ZeroGpuService(LocalService):
             )
 
     def _make_worker(self, loader: Loader) -> LentWorker:
+        signs = StopSigns(self._limits.max_running)
+        state_bytes = self._checkpoint.config.state_bytes(loader.dtype.itemsize)
+        limits = limits_of_a_turn(self._limits, state_bytes)
+        build_engine = partial(loader.build_engine, limits=limits)
+
         def prepare() -> RunTurn:
-            build_engine = partial(loader.build_engine, max_running=1)
-            runner = TurnRunner(loader.load_on_host(), build_engine)
+            runner = TurnRunner(loader.load_on_host(), build_engine, signs, clock=self._clock)
 
             def turn(asked: LentTurn) -> Generator[Report, None, None]:
                 yield from runner.run(asked)
@@ -71,6 +85,7 @@ class ZeroGpuService(LocalService):
 
         return LentWorker(
             prepare,
+            signs,
             max_running=self._limits.max_running,
             max_snapshot_bytes=self._limits.snapshot_bytes,
             on_events=self._post,
