@@ -29,17 +29,7 @@ SHAPES_7B = [(16_384, 4096), (288, 8192), (8192, 256), (4096, 8192)]
 # Slices of the model's matrices, all their inputs wide; then sizes that fill no tile.
 SLICES = [(8, 4096), (2, 8192), (64, 256), (66, 512), (40, 192), (100, 64)]
 SHAPES = [*SLICES, *(pytest.param(*shape, marks=gpu) for shape in SHAPES_7B)]
-
-
-@pytest.fixture(autouse=True)
-def poisoned_outputs(monkeypatch):
-    empty = torch.empty
-
-    def poisoned(*args, **kwargs):
-        tensor = empty(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned)
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 def rows(num_rows: int, num_inputs: int, dtype: torch.dtype) -> Tensor:

@@ -34,17 +34,7 @@ BOTH_DTYPES = pytest.mark.parametrize(
 )
 LENGTHS = [[1], [2], [3], [4], [5], [7], [33], [1, 1, 1], [5, 1, 7, 2], [17, 3]]
 SIZES = [(20, 16, 4), (16, 8, 2), (33, 16, 3), (600, 8, 4)]  # d, n, k; 600 takes three blocks
-
-
-@pytest.fixture(autouse=True)
-def poisoned_outputs(monkeypatch):
-    empty = torch.empty
-
-    def poisoned(*args, **kwargs):
-        tensor = empty(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned)
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 @dataclass(frozen=True)

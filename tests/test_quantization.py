@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from benchmarks.models import FALCON_MAMBA_7B
 from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.model import quantization as decisions
 from falcon_mamba_app.model.config import ModelConfig
@@ -18,17 +19,6 @@ from falcon_mamba_app.settings import EngineSettings, ModelSettings, load_settin
 from tests.checkpoints import make_tiny_checkpoint
 from tests.quantized import make_quantized_checkpoint
 
-SEVEN_B = ModelConfig(
-    family="falcon_mamba",
-    num_layers=64,
-    hidden_size=4096,
-    d_inner=8192,
-    d_state=16,
-    d_conv=4,
-    dt_rank=256,
-    vocab_size=65_024,
-    tie_word_embeddings=False,
-)
 STORED = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}
 
 
@@ -68,10 +58,10 @@ def refusal(error, **settings) -> str:
 
 def test_7b_takes_the_bytes_that_the_readme_promises():
     demand = Demand(num_sessions=1, prefill_tokens=2048, dtype_bytes=2, num_copies=1)
-    assert SEVEN_B.bytes_in_4bit(2, is_double=False) == pytest.approx(4.87e9, rel=0.01)
-    assert SEVEN_B.bytes_in_4bit(2, is_double=True) == pytest.approx(4.56e9, rel=0.01)
-    assert demand.total_bytes(SEVEN_B, Quantization("nf4")) < 6.0e9
-    assert demand.total_bytes(SEVEN_B, None) > 14.9e9
+    assert FALCON_MAMBA_7B.bytes_in_4bit(2, is_double=False) == pytest.approx(4.87e9, rel=0.01)
+    assert FALCON_MAMBA_7B.bytes_in_4bit(2, is_double=True) == pytest.approx(4.56e9, rel=0.01)
+    assert demand.total_bytes(FALCON_MAMBA_7B, Quantization("nf4")) < 6.0e9
+    assert demand.total_bytes(FALCON_MAMBA_7B, None) > 14.9e9
 
 
 @pytest.mark.parametrize(
@@ -79,16 +69,16 @@ def test_7b_takes_the_bytes_that_the_readme_promises():
 )
 def test_the_most_exact_form_that_leaves_room_for_32_sessions_is_taken(free_gb, kind):
     demand = Demand(num_sessions=32, prefill_tokens=2048, dtype_bytes=2, num_copies=8)
-    quantization, why = what_fits(SEVEN_B, demand, int(free_gb * 1e9))
+    quantization, why = what_fits(FALCON_MAMBA_7B, demand, int(free_gb * 1e9))
     assert (quantization.kind if quantization else None) == kind
     assert "with 32 sessions" in why and f"{free_gb:.1f} GB are free" in why
 
 
 def test_more_sessions_need_more_room():
     free = 8_000_000_000
-    assert what_fits(SEVEN_B, Demand(1, 2048, 2), free)[0] == Quantization("nf4")
+    assert what_fits(FALCON_MAMBA_7B, Demand(1, 2048, 2), free)[0] == Quantization("nf4")
     with pytest.raises(CheckpointError, match=r"with 128 sessions.*lower --max-running"):
-        what_fits(SEVEN_B, Demand(128, 2048, 2), free)
+        what_fits(FALCON_MAMBA_7B, Demand(128, 2048, 2), free)
 
 
 def test_auto_takes_4_bits_on_a_small_gpu_and_says_why(folder, gpu_with, caplog, monkeypatch):

@@ -29,17 +29,7 @@ ROUNDED = {"atol": 1e-2, "rtol": 1e-2}  # bf16 keeps 8 bits: two roundings may p
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA GPU")]
 LENGTHS = [[1], [2], [3], [4], [5], [7], [33], [1, 1, 1], [5, 1, 7, 2], [17, 3]]
-
-
-@pytest.fixture(autouse=True)
-def poisoned_outputs(monkeypatch):
-    empty = torch.empty
-
-    def poisoned(*args, **kwargs):
-        tensor = empty(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned)
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The truth is the same model over the reference operations, in fp32.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.models import FALCON_MAMBA_7B
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.ops import Ops
@@ -33,17 +35,7 @@ THIN = ModelConfig(
     dt_rank=4,
     vocab_size=50,
 )
-FOUR_LAYERS_OF_7B = ModelConfig(
-    family="falcon_mamba",
-    num_layers=4,
-    hidden_size=4096,
-    d_inner=8192,
-    d_state=16,
-    d_conv=4,
-    dt_rank=256,
-    vocab_size=65024,
-    tie_word_embeddings=False,
-)
+FOUR_LAYERS_OF_7B = replace(FALCON_MAMBA_7B, num_layers=4)
 
 
 def random_model(config: ModelConfig, ops: Ops, dtype: torch.dtype) -> FalconMamba:
