@@ -30,11 +30,11 @@ def make_weight(
     compute_dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Weight4bit:
-    """A random matrix as bitsandbytes quantises it on the CPU."""
-    generator = torch.Generator().manual_seed(num_outputs + num_inputs)
-    matrix = torch.randn(num_outputs, num_inputs, generator=generator) * num_inputs**-0.5
-    weight = quantize(matrix, kind=kind, is_double=is_double, compute_dtype=compute_dtype)
-    return weight.to(device)
+    """A random matrix as bitsandbytes quantises it on the device."""
+    generator = torch.Generator(device).manual_seed(num_outputs + num_inputs)
+    matrix = torch.randn(num_outputs, num_inputs, generator=generator, device=device)
+    matrix *= num_inputs**-0.5
+    return quantize(matrix, kind=kind, is_double=is_double, compute_dtype=compute_dtype)
 
 
 def config_of(kind: str, *, is_double: bool, compute: str = "float32") -> BitsAndBytesConfig:
@@ -91,10 +91,16 @@ def _portable_forward(module: Linear4bit, x: Tensor) -> Tensor:
     return F.linear(x.to(matrix.dtype), matrix, bias).to(x.dtype)
 
 
-def save_quantized(source: Path, folder: Path, config: BitsAndBytesConfig) -> Path:
+def save_quantized(
+    source: Path,
+    folder: Path,
+    config: BitsAndBytesConfig,
+    *,
+    device: torch.device | str = "cpu",
+) -> Path:
     """`source` quantised, as `save_pretrained` leaves it."""
     AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, device_map={"": "cpu"}, quantization_config=config
+        source, dtype=torch.float32, device_map={"": device}, quantization_config=config
     ).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder

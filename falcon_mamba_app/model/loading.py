@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
 from falcon_mamba_app.model import hub
 from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.host_memory import return_freed
 from falcon_mamba_app.model.linear import weights_bytes
 from falcon_mamba_app.model.loading_4bit import (
     quantize_while_reading,
@@ -233,6 +234,7 @@ def _progress_told_to(on_progress: OnProgress) -> Iterator[None]:
 
 def _told(bar: Any, *, total: int, on_progress: OnProgress) -> Iterator[Any]:
     for done, item in enumerate(bar):
+        return_freed()
         on_progress(done / max(total, 1), "reading weights")
         yield item
 

@@ -13,7 +13,7 @@ import triton.language as tl
 from falcon_mamba_app.ops.triton_overlap import start_next, wait_for_inputs
 
 # Shuffles exist on NVIDIA's cards alone; elsewhere the code values are looked up in memory.
-_CAN_SHUFFLE = tl.constexpr(torch.cuda.is_available() and torch.version.cuda is not None)
+_CAN_SHUFFLE = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
 
 
 @triton.jit

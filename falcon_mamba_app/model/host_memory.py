@@ -1,0 +1,28 @@
+"""The host's memory while weights are read: what was freed goes back to the system.
+
+glibc learns to take blocks of up to 32 MB from its heap instead of from the system. Reading and
+quantising makes and frees such blocks all the time, what is kept of each lands in the holes, and
+the next ones fit in none: a heap of 0.3 GB in use was seen to hold 1 GB.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+
+
+def return_freed() -> None:
+    """Hand every free page of the heap back; nothing where the C library cannot."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # musl, macOS and Windows have no such function
+        return None
+    return trim
