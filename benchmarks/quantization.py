@@ -2,10 +2,10 @@
 
     python -m benchmarks.quantization [--save NAME]
 
-The bundled model reads a conversation of the kind it was made for, on the CPU; on a GPU the 7B
-shape with random weights reads random tokens, which says how much the arithmetic loses but not how
-much a trained model's answers do. The reference is the same model unquantised, in bf16 on a GPU and
-fp32 on the CPU. KL(unquantised ‖ quantised) in nats a token; with real text also by how much the
+The bundled model reads a conversation of the kind it was made for; on a GPU the 7B shape with
+random weights also reads random tokens, which says how much the arithmetic loses but not how much a
+trained model's answers do. The reference is the same model unquantised, in bf16 on a GPU and fp32
+on the CPU. KL(unquantised ‖ quantised) in nats a token; with real text also by how much the
 text's own loss rises. Prints a table and one JSON line.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,33 +77,42 @@ def loss(logits: Tensor, token_ids: Tensor) -> float:
     return F.cross_entropy(logits[:-1], token_ids[1:]).item()
 
 
+def subjects(device: torch.device) -> Iterator[tuple[str, FalconMamba, Tensor]]:
+    """What is measured here: a name, a model, and what it reads."""
+    ops, is_gpu = select_ops(device, "auto"), device.type == "cuda"
+    dtype = torch.bfloat16 if is_gpu else torch.float32
+    yield "bundled, real text", bundled_model(ops, device, dtype), real_text()
+    if is_gpu:
+        model = random_7b(ops, device, dtype)
+        yield "7B, random", model, random_tokens(model, RANDOM_TOKENS)
+
+
+def add(table: Table, name: str, row: dict[str, Any]) -> None:
+    is_full, has_text = row["weights"] == "none", "text" in name
+    table.add(
+        name,
+        "unquantised" if is_full else row["weights"],
+        f"{row['bytes'] / 1e9:.3f}",
+        "" if is_full else f"{row['mean_kl']:.4f}",
+        "" if is_full else f"{row['worst_kl']:.3f}",
+        "" if is_full else f"{row['agreement']:.1%}",
+        f"{row['loss']:.4f}" if has_text else "",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ops, is_7b = select_ops(device, "auto"), device.type == "cuda"
-    model = (
-        random_7b(ops, device, torch.bfloat16)
-        if is_7b
-        else bundled_model(ops, device, torch.float32)
-    )
-    token_ids = random_tokens(model, RANDOM_TOKENS) if is_7b else real_text()
-    table = Table("weights", "GB", "mean KL, nats a token", "worst KL", "same first choice", "loss")
-    rows = measure(model, token_ids, forms(FORMS, device))
-    for row in rows:
-        is_full = row["weights"] == "none"
-        table.add(
-            "unquantised" if is_full else row["weights"],
-            f"{row['bytes'] / 1e9:.3f}",
-            "" if is_full else f"{row['mean_kl']:.4f}",
-            "" if is_full else f"{row['worst_kl']:.3f}",
-            "" if is_full else f"{row['agreement']:.1%}",
-            "" if is_7b else f"{row['loss']:.4f}",
-        )
-    what = "7B shape, random weights and tokens" if is_7b else "bundled model, real text"
-    facts = about("quantization", device, ops) | {"what": f"{what}, {len(token_ids)} tokens"}
-    result = {"benchmark": "quantization", "tokens": len(token_ids), "rows": rows}
+    heads = ("GB", "mean KL, nats a token", "worst KL", "same first choice", "loss")
+    table, rows = Table("model", "weights", *heads), []
+    for name, model, token_ids in subjects(device):
+        for row in measure(model, token_ids, forms(FORMS, device)):
+            add(table, name, row)
+            rows.append({"model": name, "tokens": len(token_ids), **row})
+    facts = about("quantization", device, select_ops(device, "auto"))
+    result = {"benchmark": "quantization", "rows": rows}
     finish("Quantisation", facts, table, result, options.save)
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from falcon_mamba_app.errors import CheckpointError
+from falcon_mamba_app.model import loading
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.model.linear import Linear4bit, weights_bytes
 from falcon_mamba_app.model.loading import load_model
@@ -229,43 +230,16 @@ def test_weights_that_are_not_what_the_config_says_are_refused(tmp_path):
     assert "is not in 4 bits, as config.json says" in refusal(mixed)
 
 
-PEAK = """
-import sys, threading
-from functools import partial
-import psutil, torch, bitsandbytes
-from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.model.loading import load_model
-from falcon_mamba_app.model.quantization import Quantization
-from falcon_mamba_app.model.registry import locate
-from falcon_mamba_app.ops.reference import REFERENCE
-from falcon_mamba_app.settings import ModelSettings
+def test_a_device_too_small_is_told_what_the_weights_take_in_4_bits(monkeypatch):
+    class TooLarge:
+        def from_pretrained(*args, **options):
+            raise torch.OutOfMemoryError("CUDA out of memory")
 
-peak, is_done = 0, threading.Event()
-
-def own_bytes():
-    memory = psutil.Process().memory_info()
-    return memory.rss - memory.shared  # without the files' own pages, which the system can drop
-
-def watch():
-    global peak
-    while not is_done.wait(0.002):
-        peak = max(peak, own_bytes())
-
-def load(name):
-    checkpoint = locate(ModelSettings(model=name), has_cuda=False)
-    return load_model(checkpoint, device=torch.device("cpu"), dtype=torch.bfloat16,
-        make_model=partial(FalconMamba, ops=REFERENCE), quantization=Quantization("nf4"))
-
-load("nano")  # imports what loading imports
-before = own_bytes()
-watcher = threading.Thread(target=watch)
-watcher.start()
-model = load(sys.argv[1])
-is_done.set()
-watcher.join()
-print(peak - before, weights_bytes(model))
-"""
+    monkeypatch.setattr(loading, "_class_that_keeps_fp32", lambda checkpoint: TooLarge)
+    with pytest.raises(CheckpointError, match=r"nano needs 0\.0 GB for its weights in nf4 and cpu"):
+        load("nano", Quantization("nf4"))
+    with pytest.raises(CheckpointError, match=r"nano needs 0\.1 GB for its weights in float32"):
+        load("nano")
 
 
 @pytest.mark.slow
@@ -275,10 +249,10 @@ def test_the_host_never_holds_the_unquantised_model(tmp_path):
     folder = make_tiny_checkpoint(
         tmp_path, dtype=torch.bfloat16, max_shard_size="90MB", vocab_size=2000, **sizes
     )
-    files = [path.stat().st_size for path in folder.glob("*.safetensors")]
-    command = [sys.executable, "-c", PEAK, str(folder)]
+    command = [sys.executable, "-m", "benchmarks.loading", str(folder), "--kernels", "reference"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    peak, made = (int(number) for number in run.stdout.split()[-2:])
-    limit = made + max(files) + 100_000_000
-    assert len(files) == 5 and limit < 0.8 * sum(files), (files, made)
+    found = json.loads(run.stdout.splitlines()[-1])
+    limit = found["held_bytes"] + found["largest_file_bytes"] + 100_000_000
+    assert limit < 0.8 * found["files_bytes"]
+    peak = found["host_peak_bytes"]
     assert peak < limit, f"{peak / 1e6:.0f} MB at the peak, {limit / 1e6:.0f} allowed"

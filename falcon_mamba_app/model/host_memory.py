@@ -8,18 +8,22 @@ the next ones fit in none: a heap of 0.3 GB in use was seen to hold 1 GB.
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable
 
 
-def return_freed() -> None:
-    """Hand every free page of the heap back; nothing where the C library cannot."""
+def returning_freed(on_progress: Callable[[float, str], None]) -> Callable[[float, str], None]:
+    """`on_progress` that also hands every free page of the heap back, where the C library can."""
     trim = _malloc_trim()
-    if trim is not None:
+    if trim is None:
+        return on_progress
+
+    def tell(share: float, what: str) -> None:
         trim(0)
+        on_progress(share, what)
+
+    return tell
 
 
-@functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
     try:
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
 from falcon_mamba_app.model import hub
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.host_memory import return_freed
+from falcon_mamba_app.model.host_memory import returning_freed
 from falcon_mamba_app.model.linear import weights_bytes
 from falcon_mamba_app.model.loading_4bit import (
     quantize_while_reading,
@@ -32,6 +32,7 @@ from falcon_mamba_app.model.loading_4bit import (
     take_over_4bit,
 )
 from falcon_mamba_app.model.quantization import Quantization
+from falcon_mamba_app.model.quantization import weights_bytes as needed_bytes
 from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.protocol import SamplingParams
 
@@ -141,12 +142,15 @@ def _read_weights(
 ) -> Any:
     """transformers' own module with every weight in place. Raises CheckpointError."""
     model_class = _class_that_keeps_fp32(checkpoint)
+    asked_of_library = quantize_while_reading(quantization, dtype)
+    if asked_of_library is not None:
+        on_progress = returning_freed(on_progress)
     try:
         with _progress_told_to(on_progress):
             model, report = model_class.from_pretrained(
                 checkpoint.folder,
                 dtype=dtype,
-                quantization_config=quantize_while_reading(quantization, dtype),
+                quantization_config=asked_of_library,
                 device_map={"": device},
                 use_safetensors=True,
                 local_files_only=True,
@@ -154,9 +158,10 @@ def _read_weights(
                 ignore_mismatched_sizes=True,  # reported below, in one line
             )
     except torch.OutOfMemoryError as error:
-        num_bytes = checkpoint.config.num_parameters() * dtype.itemsize
+        needed = needed_bytes(checkpoint.config, quantization, dtype.itemsize)
+        form = quantization.kind if quantization else _name(dtype)
         raise CheckpointError(
-            f"{checkpoint.id} needs {num_bytes / 1e9:.1f} GB for its weights in {_name(dtype)} and"
+            f"{checkpoint.id} needs {needed / 1e9:.1f} GB for its weights in {form} and"
             f" {device} has not that much free; free some, or choose a smaller --model"
         ) from error
     except Exception as error:  # safetensors, OSError, RuntimeError and more: all mean the files
@@ -234,7 +239,6 @@ def _progress_told_to(on_progress: OnProgress) -> Iterator[None]:
 
 def _told(bar: Any, *, total: int, on_progress: OnProgress) -> Iterator[Any]:
     for done, item in enumerate(bar):
-        return_freed()
         on_progress(done / max(total, 1), "reading weights")
         yield item
 
