@@ -9,7 +9,7 @@ import logging
 import sys
 from typing import Any
 
-from gradio import queueing, route_utils, routes
+from gradio import Error, queueing, route_utils, routes
 
 from falcon_mamba_app.errors import origin_of
 
@@ -22,6 +22,8 @@ class _Origins:
     def print_exc(self) -> None:
         error = sys.exc_info()[1]
         assert error is not None, "called without an exception"
+        if isinstance(error, Error):  # a sentence for the caller, as of a value out of range
+            return
         logger.error("an event failed: unexpected %s", origin_of(error))
 
 

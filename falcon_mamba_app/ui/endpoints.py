@@ -15,10 +15,11 @@ conversation lives as long as the Client does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import gradio as gr
 from gradio.events import api
@@ -38,6 +39,24 @@ from falcon_mamba_app.ui.writing import (
     update_interval_s,
 )
 
+Texts = AsyncGenerator[str, None]
+P = ParamSpec("P")
+
+
+def streams(endpoint: Callable[P, Texts]) -> Callable[P, Texts]:
+    """A function that yields an endpoint's texts; its errors reach the client as a sentence."""
+
+    @wraps(endpoint)
+    async def stream(*args: P.args, **kwargs: P.kwargs) -> Texts:
+        try:
+            async with aclosing(endpoint(*args, **kwargs)) as texts:
+                async for text in texts:
+                    yield text
+        except FalconMambaError as error:
+            raise gr.Error(sentence_for(error), print_exception=False) from error
+
+    return stream
+
 
 class Endpoints:
     """What `/chat`, `/complete` and `/clear` do."""
@@ -49,7 +68,8 @@ class Endpoints:
         self._sessions = sessions
         self._max_chars = max_message_chars
 
-    async def chat(
+    @streams
+    def chat(
         self,
         message: str,
         request: gr.Request,
@@ -58,27 +78,21 @@ class Endpoints:
         top_p: float | None = None,
         max_new_tokens: int | None = None,
         seed: int | None = None,
-    ) -> AsyncGenerator[str, None]:
+    ) -> Texts:
         """Answer a message in the client's own conversation; streams the reply as it grows.
 
         What is left out takes the model's own default.
         """
         session = self._session(request)
         values = self._values(system_prompt, temperature, top_p, max_new_tokens, seed)
+        if not _text("message", message).strip():
+            raise InvalidRequest("The message is empty", param="message")
         asked = [*session.messages, Message("user", message)]
-        with _told():
-            session.refuse_if_busy()
-            if not isinstance(message, str) or not message.strip():
-                raise InvalidRequest("The message is empty", param="message")
-            generation = chat_request(session, asked, values, max_chars=self._max_chars)
-            target = ChatTarget(session, asked)
-            async with aclosing(
-                self._write(page_of(request), session, generation, target)
-            ) as texts:
-                async for text in texts:
-                    yield text
+        generation = chat_request(session, asked, values, max_chars=self._max_chars)
+        return self._write(page_of(request), session, generation, ChatTarget(session, asked))
 
-    async def complete(
+    @streams
+    def complete(
         self,
         prompt: str,
         request: gr.Request,
@@ -86,30 +100,25 @@ class Endpoints:
         top_p: float | None = None,
         max_new_tokens: int | None = None,
         seed: int | None = None,
-    ) -> AsyncGenerator[str, None]:
+    ) -> Texts:
         """Continue a text; streams the continuation as it grows, without the prompt."""
         session = self._session(request)
         values = self._values("", temperature, top_p, max_new_tokens, seed)
-        with _told():
-            session.refuse_if_busy()
-            check_length(prompt, self._max_chars)
-            generation = GenerationRequest(
-                prompt=prompt, sampling=sampling_params(values), session_id=session.id
-            )
-            target = DocumentTarget(session, prompt)
-            async with aclosing(
-                self._write(page_of(request), session, generation, target)
-            ) as texts:
-                async for text in texts:
-                    yield text
+        check_length(_text("prompt", prompt), self._max_chars)
+        generation = GenerationRequest(
+            prompt=prompt, sampling=sampling_params(values), session_id=session.id
+        )
+        return self._write(page_of(request), session, generation, DocumentTarget(session, prompt))
 
     async def clear(self, request: gr.Request) -> None:
         """Forget the client's conversation and its state."""
         self._sessions.clear(page_of(request))
 
     def _session(self, request: gr.Request) -> Session:
+        """The client's session. Raises Busy."""
         session = self._sessions.of_page(page_of(request))
         self._sessions.claim(session, visitor_of(request))
+        session.refuse_if_busy()
         return session
 
     def _values(
@@ -132,7 +141,7 @@ class Endpoints:
 
     async def _write(
         self, page: str, session: Session, generation: GenerationRequest, target: Target
-    ) -> AsyncGenerator[str, None]:
+    ) -> Texts:
         """The text so far, each time it has grown. Raises Busy, or gr.Error with a sentence.
 
         A client that goes away does not come back for this reply, so that ends with the call.
@@ -153,13 +162,11 @@ class Endpoints:
             turn.stop()
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors within reach the client as a sentence."""
-    try:
-        yield
-    except FalconMambaError as error:
-        raise gr.Error(sentence_for(error), print_exception=False) from error
+def _text(name: str, value: Any) -> str:
+    """The value, which may be anything. Raises InvalidRequest."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"the {name} must be a text", param=name)
+    return value
 
 
 def add_endpoints(endpoints: Endpoints) -> None:

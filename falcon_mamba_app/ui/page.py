@@ -37,6 +37,7 @@ from falcon_mamba_app.ui.sessions import GRACE_S, Sessions
 from falcon_mamba_app.ui.theme import build_theme
 from falcon_mamba_app.ui.turn import ALONE_S
 from falcon_mamba_app.ui.updates import SKIP
+from falcon_mamba_app.ui.wrong_calls import refuse_wrong_calls
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -116,15 +117,21 @@ def mount_page(
         mcp_server=False,
         max_file_size="1mb",
     )
+    for mounted in _pages(app):
+        refuse_wrong_calls(mounted)
     return app
 
 
 def let_pages_go(app: FastAPI) -> None:
     """End the connections that open pages hold for as long as they are open."""
-    for route in app.routes:
-        pages = getattr(route, "app", None)
-        if isinstance(pages, App):
-            pages.stop_event.set()
+    for mounted in _pages(app):
+        mounted.stop_event.set()
+
+
+def _pages(app: FastAPI) -> list[App]:
+    """What Gradio has mounted in `app`."""
+    mounted = [getattr(route, "app", None) for route in app.routes]
+    return [page for page in mounted if isinstance(page, App)]
 
 
 def build_page(

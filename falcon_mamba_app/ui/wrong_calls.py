@@ -1,0 +1,52 @@
+"""Calls that Gradio takes for failures of its own: of no event of the page, or with too few values.
+
+It answers 500 to them, or 200 and an event without a word, and prints a traceback. Here they are
+the caller's: 404 or 422, with a sentence. tests/test_ui_wrong_calls.py fails where a new version
+has moved the parts that are replaced.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse
+from gradio import route_utils, routes
+
+NO_SUCH_EVENT = "this page has no such event or endpoint; /gradio_api/info lists the endpoints"
+
+_routes: Any = routes
+_get_fn, _client_utils = route_utils.get_fn, _routes.client_utils
+
+
+def refuse_wrong_calls(page: routes.App) -> None:
+    """From now on, by this page; values are counted for the whole process."""
+    for error in (KeyError, route_utils.FnIndexInferError):  # for what the caller named
+        page.add_exception_handler(error, _no_such_event)
+    route_utils.get_fn = _event_with_its_values
+    _routes.client_utils = SimpleNamespace(
+        **{**vars(_client_utils), "construct_args": _values_of_parameters}
+    )
+
+
+async def _no_such_event(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": NO_SUCH_EVENT}, 404)
+
+
+def _event_with_its_values(blocks: Any, api_name: str | None, body: Any) -> Any:
+    event = _get_fn(blocks, api_name, body)
+    # Named endpoints are looked up once more by their index, when their values are in order.
+    if body.fn_index is not None and len(body.data) < len(event.inputs):
+        raise HTTPException(
+            422,
+            f"data has {len(body.data)} of the {len(event.inputs)} values that this event takes",
+        )
+    return event
+
+
+def _values_of_parameters(*arguments: Any) -> Any:
+    try:
+        return _client_utils.construct_args(*arguments)
+    except TypeError as error:  # a sentence about the names of parameters
+        raise HTTPException(422, str(error).partition(" Please click")[0]) from None
