@@ -1,5 +1,7 @@
 """Coming back: a reload, a broken connection, another tab, another server."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 
 from tests.browser.conftest import (
@@ -166,53 +168,51 @@ async def test_a_connection_that_dies_in_silence_is_found_out(browser):
     await talk_over_a_wire(browser, swallow)
 
 
-async def test_a_page_that_the_server_has_forgotten_opens_again_with_everything(browser):
-    """The server was restarted, or the visitor was away for longer than it keeps sessions."""
-    services = [EchoService(), EchoService()]
-    context = await browser.new_context(viewport=LAPTOP)
-    page = await context.new_page()
-    with serve_page(services[0]) as url:
+@asynccontextmanager
+async def page_that_has_talked(browser):
+    """A page with one exchange, and the wire to its server."""
+    with serve_page(EchoService()) as url:
         async with wire_to(url) as wire:
+            context = await browser.new_context(viewport=LAPTOP)
+            page = await context.new_page()
             await open_page(page, wire.url)
             await send(page, "hello")
             await wait_for_status(page, "Done")
-            with serve_page(services[1]) as other_url:
-                wire.connect_to(other_url)
-                await send(page, "are you there?")
-                await wait_for_status(page, "Ready")
-                await wait_for_text(page)
-                assert await transcript(page) == ["hello", "You said: hello"]
-                composer = page.locator("#composer textarea")
-                assert await composer.input_value() == "are you there?"
-                await composer.press("Enter")
-                await wait_for_status(page, "Done")
-                assert len(services[1].requests[-1].prompt) == 3
+            yield page, wire
             await context.close()
+
+
+async def test_a_page_that_the_server_has_forgotten_opens_again_with_everything(browser):
+    """The server was restarted, or the visitor was away for longer than it keeps sessions."""
+    next_service = EchoService()
+    async with page_that_has_talked(browser) as (page, wire):
+        with serve_page(next_service) as other_url:
+            wire.connect_to(other_url)
+            await send(page, "are you there?")
+            await wait_for_status(page, "Ready")
+            await wait_for_text(page)
+            assert await transcript(page) == ["hello", "You said: hello"]
+            composer = page.locator("#composer textarea")
+            assert await composer.input_value() == "are you there?"
+            await composer.press("Enter")
+            await wait_for_status(page, "Done")
+            assert len(next_service.requests[-1].prompt) == 3
 
 
 async def test_a_server_killed_in_mid_reply_gives_the_message_back_from_the_next_one(browser):
-    services = [EchoService(), EchoService()]
-    context = await browser.new_context(viewport=LAPTOP)
-    page = await context.new_page()
-    with serve_page(services[0]) as url:
-        async with wire_to(url) as wire:
-            await open_page(page, wire.url)
-            await send(page, "hello")
+    async with page_that_has_talked(browser) as (page, wire):
+        await send(page, STORY)
+        await page.get_by_text("You said: SLOW word").wait_for()
+        with serve_page(EchoService()) as other_url:
+            wire.connect_to(other_url)
+            await page.wait_for_function(
+                "text => document.querySelector('#composer textarea')?.value === text", arg=STORY
+            )
+            await page.wait_for_function(SHOWS, arg=["hello", "You said: hello"])
+            assert len(await transcript(page)) == 2
+            await page.locator("#composer textarea").press("Enter")
             await wait_for_status(page, "Done")
-            await send(page, STORY)
-            await page.get_by_text("You said: SLOW word").wait_for()
-            with serve_page(services[1]) as other_url:
-                wire.connect_to(other_url)
-                await page.wait_for_function(
-                    "text => document.querySelector('#composer textarea')?.value === text",
-                    arg=STORY,
-                )
-                await page.wait_for_function(SHOWS, arg=["hello", "You said: hello"])
-                assert len(await transcript(page)) == 2
-                await page.locator("#composer textarea").press("Enter")
-                await wait_for_status(page, "Done")
-                assert (await transcript(page))[-1] == REPLY
-            await context.close()
+            assert (await transcript(page))[-1] == REPLY
 
 
 async def test_a_reload_in_mid_continuation_keeps_the_text(browser):
