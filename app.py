@@ -90,16 +90,9 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
         service,
         api_keys=server.api_key or ((server.auth,) if server.auth else ()),
         session_secret=server.session_secret,
-        max_body_bytes=limits.max_body_bytes,
-        max_state_bytes=limits.max_state_bytes,
+        limits=limits,
     )
-    mount_page(
-        app,
-        service,
-        max_message_chars=limits.max_message_chars,
-        max_page_events=limits.max_page_events,
-        keep_session_s=server.keep_session_s,
-    )
+    mount_page(app, service, limits=limits, keep_session_s=server.keep_session_s)
     protect(app, server, limits, is_space=IS_SPACE)
     return app
 

@@ -29,9 +29,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*VOCABULARY, "api.errors", "api.transport", "settings", "visitors", "web"},
         {"fastapi", "starlette", "uvicorn", "h11"},
     ),
-    "ui": ({*VOCABULARY, "metrics", "ui", "visitors"}, {"gradio", "fastapi", "starlette"}),
+    "ui": (
+        {*VOCABULARY, "metrics", "settings", "ui", "visitors"},
+        {"gradio", "fastapi", "starlette"},
+    ),
     "api": (
-        {*VOCABULARY, "metrics", "api", "visitors"},
+        {*VOCABULARY, "metrics", "settings", "api", "visitors"},
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),

@@ -195,12 +195,13 @@ def test_a_tensor_that_the_config_does_not_imply_is_refused(folder):
     assert "holds 1 weights that its config.json does not imply" in refusal(folder)
 
 
-def test_progress_is_told_up_to_the_end(source):
+def test_progress_is_told_up_to_the_end_and_nothing_is_printed(source, capfd):
     told: list[tuple[float, str]] = []
     load(located(source), on_progress=lambda share, what: told.append((share, what)))
     shares = [share for share, _ in told]
     assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 10
     assert {what for _, what in told} == {"reading weights", "weights loaded"}
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_a_hub_model_is_downloaded_with_progress_and_then_needs_no_hub(

@@ -7,6 +7,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from falcon_mamba_app.settings import LimitSettings
 from falcon_mamba_app.ui import endpoints
 from tests.echo_service import EchoService
 from tests.page_server import serve_page
@@ -19,7 +20,7 @@ def service():
 
 @pytest.fixture(scope="module")
 def url(service):
-    with serve_page(service, max_message_chars=1_000) as url:
+    with serve_page(service, limits=LimitSettings(max_message_chars=1_000)) as url:
         yield url
 
 

@@ -29,6 +29,7 @@ from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.api.transport import ReaderGone, json_response
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
+from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
 
 OWNER = "falcon-mamba-app"  # tells a copy of this app, which has sessions, from other servers
 CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
@@ -42,8 +43,7 @@ def create_api(
     *,
     api_keys: tuple[str, ...] = (),
     session_secret: str | None = None,
-    max_body_bytes: int = 32 * 2**20,
-    max_state_bytes: int = 64 * 2**20,
+    limits: LimitSettings = DEFAULT_LIMITS,
 ) -> FastAPI:
     """The application that serves the API.
 
@@ -51,8 +51,8 @@ def create_api(
     `session_secret`, a session's id is the same after a restart.
     """
     access = Access(api_keys, session_secret)
-    generation = Generation(service, access, max_body_bytes=max_body_bytes)
-    sessions = Sessions(service, access, max_state_bytes=max_state_bytes)
+    generation = Generation(service, access, max_body_bytes=limits.max_body_bytes)
+    sessions = Sessions(service, access, max_state_bytes=limits.max_state_bytes)
     info = _Information(service)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 

@@ -222,10 +222,10 @@ def _take_over(model: Any, source: nn.Module, checkpoint: Checkpoint, dtype: tor
 
 @contextmanager
 def _progress_told_to(on_progress: OnProgress) -> Iterator[None]:
-    """Tell `on_progress` what transformers' own progress bar shows."""
+    """Tell `on_progress` what transformers' own progress bar would show, and print no bar."""
 
     def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        bar = factory(*args, **kwargs)
+        bar = factory(*args, **{**kwargs, "disable": True})
         if not args:
             return bar
         return _told(bar, total=len(args[0]), on_progress=on_progress)

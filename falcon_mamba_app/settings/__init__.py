@@ -7,6 +7,7 @@ go together. Standard library only.
 from falcon_mamba_app.settings.parsing import parse_bytes
 from falcon_mamba_app.settings.reading import load_settings
 from falcon_mamba_app.settings.sections import (
+    DEFAULT_LIMITS,
     SECTIONS,
     EngineSettings,
     LimitSettings,
@@ -16,6 +17,7 @@ from falcon_mamba_app.settings.sections import (
 )
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "SECTIONS",
     "EngineSettings",
     "LimitSettings",

@@ -169,6 +169,7 @@ class LimitSettings:
     max_state_bytes: int = option(
         64 * 2**20, "longest body that brings a session's state", at_least=0, parse=parse_bytes
     )
+    # About as many tokens as a prompt may have by default.
     max_message_chars: int = option(500_000, "longest message on the page", at_least=1)
     max_page_events: int = option(1_000, "events of all pages that may wait", at_least=1)
     max_connections: int = option(2_000, "connections open at the same time", at_least=0)
@@ -195,6 +196,9 @@ class LimitSettings:
     wrong_keys_per_minute: int = option(
         10, "wrong passwords or API keys from one address, this machine's included", at_least=1
     )
+
+
+DEFAULT_LIMITS = LimitSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

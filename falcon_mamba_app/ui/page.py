@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from gradio.routes import App
 
 from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
 from falcon_mamba_app.ui.answering import Answerer
 from falcon_mamba_app.ui.arrival import Arrival
 from falcon_mamba_app.ui.controls import (
@@ -40,10 +41,6 @@ from falcon_mamba_app.ui.updates import SKIP
 from falcon_mamba_app.ui.wrong_calls import refuse_wrong_calls
 
 ASSETS = Path(__file__).parents[2] / "assets"
-
-# A message this long is about as many tokens as a server accepts by default (131,072).
-MAX_MESSAGE_CHARS = 500_000
-MAX_PAGE_EVENTS = 1_000
 
 # No telemetry; and no statistics of the queue, which Gradio would compute anew, over its last
 # 10,000 events, at the end of every single one.
@@ -83,23 +80,22 @@ def mount_page(
     app: FastAPI,
     service: GenerationService,
     *,
-    max_message_chars: int = MAX_MESSAGE_CHARS,
-    max_page_events: int = MAX_PAGE_EVENTS,
+    limits: LimitSettings = DEFAULT_LIMITS,
     keep_session_s: float = GRACE_S,
     alone_s: float = ALONE_S,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
-    `max_page_events` is how many events of all pages may wait for their turn to begin. What a page
-    that has gone leaves is kept for `keep_session_s`; a reply that it left in the middle ends after
-    `alone_s`. Who may see the page is not decided here.
+    What a page that has gone leaves is kept for `keep_session_s`; a reply that it left in the
+    middle ends after `alone_s`. Who may see the page is not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()
     sessions = Sessions(service.forget, grace_s=keep_session_s)
     alone_s = min(alone_s, keep_session_s)
-    page = build_page(service, sessions, max_message_chars=max_message_chars, alone_s=alone_s)
-    page.queue(default_concurrency_limit=None, max_size=max_page_events, api_open=False)
+    page = build_page(service, sessions, limits=limits, alone_s=alone_s)
+    # `max_size` is of events that wait for their turn to begin.
+    page.queue(default_concurrency_limit=None, max_size=limits.max_page_events, api_open=False)
     keep_readers(page)
     gr.mount_gradio_app(
         app,
@@ -138,21 +134,22 @@ def build_page(
     service: GenerationService,
     sessions: Sessions,
     *,
-    max_message_chars: int = MAX_MESSAGE_CHARS,
+    limits: LimitSettings = DEFAULT_LIMITS,
     alone_s: float = ALONE_S,
 ) -> gr.Blocks:
     """The page's Blocks, with every event wired."""
     examples = json.loads((ASSETS / "examples.json").read_text())
+    max_chars = limits.max_message_chars
     page = gr.Blocks(
         title="Falcon Mamba", analytics_enabled=False, fill_width=True, fill_height=True
     )
     with page:
         # First: names are given in order, and "clear" shall be the endpoint's, not a button's.
-        add_endpoints(Endpoints(service, sessions, max_message_chars=max_message_chars))
+        add_endpoints(Endpoints(service, sessions, max_message_chars=max_chars))
         components = draw(service.stats(), examples)
         memory = PageMemory(page)
         answerer = Answerer(
-            service, max_chars=max_message_chars, alone_s=alone_s, is_behind=memory.is_behind
+            service, max_chars=max_chars, alone_s=alone_s, is_behind=memory.is_behind
         )
         _wire_chat(components, ChatHandlers(service, sessions, answerer))
         _wire_document(components, DocumentHandlers(service, sessions, answerer))
