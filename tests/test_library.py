@@ -103,7 +103,7 @@ def test_reading_prompts_is_not_captured_since_it_waits_for_the_device(library):
     capturable = replace(REFERENCE, can_capture_steps=True, can_capture_prompts=True)
     library = library_ops(capturable)
     assert library.can_capture_steps and not library.can_capture_prompts
-    assert library.name == "library" and not library.fuses_scan_step
+    assert library.name == "library" and not library.fuses_steps
 
 
 @pytest.mark.parametrize("missing", ["causal_conv1d", "selective_scan_cuda"])

@@ -347,6 +347,40 @@ def test_the_step_rounds_where_its_parts_would(rank):
     assert_twins_agree(case, run, ROUNDED, {"atol": 1e-3, "rtol": 1e-2})
 
 
+def projected_conv(case, num_inputs, *, has_bias=False):
+    """in_proj, the convolution of its first half, and its second half as it is."""
+    x, weight = random_product(2 * case.A.shape[1], num_inputs, HALF, rows=len(case.slots))
+    bias = torch.randn(len(weight), device=DEVICE).to(HALF) if has_bias else None
+
+    def run(ops, case):
+        conv = case.conv_weight, case.conv_bias, case.conv_states
+        inputs = x, weight, bias, *conv, case.slots
+        return torch.cat(ops.projected_conv_step(*inputs), 1)
+
+    return run
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33, 64, 65])
+@pytest.mark.parametrize("d,inputs,k", [(128, 256, 4), (256, 512, 3), (128, 768, 2), (136, 256, 4)])
+def test_the_convolution_behind_in_proj_is_its_reference(rows, d, inputs, k):
+    case = make_case([1] * rows, d=d, k=k, dtype=HALF)
+    assert_twins_agree(case, projected_conv(case, inputs), ROUNDED, ROUNDED)
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("k", [4, 5])
+def test_in_proj_with_a_bias_and_a_window_too_wide_go_in_two_parts(rows, k):
+    case = replace(make_case([1] * rows, d=128, k=k, dtype=HALF), conv_bias=None)
+    run = projected_conv(case, 256, has_bias=k == 4)
+    assert_twins_agree(case, run, ROUNDED, ROUNDED)
+
+
+def test_padding_rows_behind_in_proj_disturb_nobody():
+    case = make_case([1] * 40, slots=[0, 3, 0, 1, *[0] * 36], d=128, dtype=HALF)
+    run = projected_conv(case, 256)
+    assert_twins_agree(case, lambda ops, c: run(ops, c)[[1, 3]], ROUNDED, ROUNDED)
+
+
 SIZE_7B = {"d": 8192, "n": 16, "k": 4}
 
 
@@ -364,6 +398,12 @@ def test_a_prefill_kernel_is_its_reference_at_7b_shapes(run, lengths, dtype):
 def test_a_step_kernel_is_its_reference_at_7b_shapes(run, rows, dtype):
     tolerance = EXACT if dtype == torch.float32 else ROUNDED
     assert_twins_agree(make_case([1] * rows, dtype=dtype, **SIZE_7B), run, tolerance)
+
+
+@pytest.mark.parametrize("rows", [pytest.param(rows, marks=gpu) for rows in (1, 2, 8, 33, 64)])
+def test_the_convolution_behind_in_proj_is_its_reference_at_7b_shapes(rows):
+    case = make_case([1] * rows, dtype=HALF, **SIZE_7B)
+    assert_twins_agree(case, projected_conv(case, 4096), ROUNDED, ROUNDED)
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,7 @@ class Mixer(nn.Module):
         (s, n, d) are advanced.
         """
         is_step = batch.is_step
-        x, z = self.in_proj(x, is_step=is_step).chunk(2, dim=-1)
-        x = self._conv(x, conv_states, batch)
+        x, z = self._convolved(x, conv_states, batch)
         if is_step and self._can_step_from_projection:
             y = self._step_from_projection(x, z, ssm_states, batch.slots)
             return self.out_proj.addends(y, is_step=True)
@@ -131,11 +130,18 @@ class Mixer(nn.Module):
         addends = self.x_proj.addends(x, is_step=is_step)
         return self._ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
 
-    def _conv(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
-        inputs = (x, self.conv_weight, self.conv1d.bias, conv_states, batch.slots)
+    def _convolved(self, x: Tensor, conv_states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(t, h) → x after the convolution and z, both (t, d)."""
+        weight, bias = self.conv_weight, self.conv1d.bias
+        if batch.is_step and isinstance(self.in_proj.weight, Tensor):
+            in_proj = self.in_proj.weight, self.in_proj.bias
+            states = conv_states, batch.slots
+            return self._ops.projected_conv_step(x, *in_proj, weight, bias, *states)
+        x, z = self.in_proj(x, is_step=batch.is_step).chunk(2, dim=-1)
         if batch.is_step:
-            return self._ops.conv_step(*inputs)
-        return self._ops.conv_prefill(*inputs, batch.query_starts)
+            return self._ops.conv_step(x, weight, bias, conv_states, batch.slots), z
+        starts = batch.query_starts
+        return self._ops.conv_prefill(x, weight, bias, conv_states, batch.slots, starts), z
 
     def _scan(
         self,
@@ -211,7 +217,7 @@ class FalconMamba(nn.Module):
 
         Args:
             conv_states: (l, s, k−1, d) in the weights' dtype.
-            ssm_states: (l, s, n, d) fp32.
+            ssm_states: (l, s, n, d) fp32. Of fewer layers than there are, the first ones run alone.
 
         Returns:
             (t, h) after the final norm; feed it to `logits` where needed.
@@ -220,7 +226,8 @@ class FalconMamba(nn.Module):
         if self.config.residual_in_fp32:
             hidden = hidden.float()
         addends = None
-        for layer, conv, ssm in zip(self.backbone.layers, conv_states, ssm_states, strict=True):
+        layers = self.backbone.layers[: len(conv_states)]
+        for layer, conv, ssm in zip(layers, conv_states, ssm_states, strict=True):
             hidden, addends = layer(hidden, addends, conv, ssm, batch)
         return self.backbone.norm_f(hidden, addends)[1]
 

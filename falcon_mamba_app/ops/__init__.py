@@ -56,8 +56,8 @@ class Ops:
     # captured in a CUDA graph.
     can_capture_steps: bool = False
     can_capture_prompts: bool = False
-    # Whether `projected_scan_step` may stand in for scan_step.
-    fuses_scan_step: bool = True
+    # Whether the two `projected_…_step` may stand in for conv_step and scan_step.
+    fuses_steps: bool = True
 
     def linear_for(self, *, is_step: bool) -> Callable[..., Tensor]:
         """The product for the rows of a decode step, or for tokens of prompts."""
@@ -101,6 +101,20 @@ class Ops:
         """The sum of addends (a, t, m) as three groups of columns, each normalised by itself."""
         groups = total(addends).split(sizes, dim=-1)
         return tuple(self.rms_norm(group, None, eps, out_dtype) for group in groups)
+
+    def projected_conv_step(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        conv_weight: Tensor,
+        conv_bias: Tensor | None,
+        conv_states: Tensor,
+        slots: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """conv_step of the first half of linear(x, weight, bias), and the second half as it is."""
+        x, z = self.linear_for(is_step=True)(x, weight, bias).chunk(2, dim=-1)
+        return self.conv_step(x, conv_weight, conv_bias, conv_states, slots), z
 
     def projected_scan_step(
         self,

@@ -49,7 +49,7 @@ def library_ops(base: Ops) -> Ops:
             "scan_prefill": theirs.scan_prefill,
             "scan_step": theirs.scan_step,
             "can_capture_prompts": False,
-            "fuses_scan_step": False,
+            "fuses_steps": False,
         }
     )
 

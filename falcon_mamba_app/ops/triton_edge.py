@@ -24,7 +24,7 @@ NARROW_BITS, WIDE_BITS = tl.constexpr(22), tl.constexpr(25)
 TEMPERATURE, TOP_K, TOP_P, MIN_P, UNIFORM = (tl.constexpr(i) for i in range(5))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["params_ptr"])
 def cells_kernel(
     logits_ptr,
     stride,
@@ -59,7 +59,7 @@ def cells_kernel(
         tl.store(counts_ptr + place + bins, counts, mask=bins < CELLS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["params_ptr"])
 def edge_kernel(
     logits_ptr,
     stride,

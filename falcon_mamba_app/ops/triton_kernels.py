@@ -11,6 +11,7 @@ from __future__ import annotations
 from falcon_mamba_app.ops import Ops, triton_4bit
 from falcon_mamba_app.ops.triton_carry import feed, hand_on
 from falcon_mamba_app.ops.triton_conv import conv_prefill, conv_step
+from falcon_mamba_app.ops.triton_in_proj import projected_conv_step
 from falcon_mamba_app.ops.triton_linear import linear, linear_addends
 from falcon_mamba_app.ops.triton_norm import add_rms_norm, rms_norm, split_rms_norm
 from falcon_mamba_app.ops.triton_sample import sample_rows
@@ -26,6 +27,7 @@ class _FusedOps(Ops):
     linear_4bit_addends = staticmethod(triton_4bit.linear_addends)
     add_rms_norm = staticmethod(add_rms_norm)
     split_rms_norm = staticmethod(split_rms_norm)
+    projected_conv_step = projected_conv_step
     projected_scan_step = projected_scan_step
 
 

@@ -28,7 +28,7 @@ MAX_ROWS = 64
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` of x (t, i) and weight (o, i); few rows take our kernels, more rows torch's."""
-    if not _is_ours(x, weight, bias):
+    if not is_ours(x, weight, bias):
         return F.linear(x, weight, bias)
     return _product(x, weight, num_addends=1, out_dtype=x.dtype)[0]
 
@@ -40,13 +40,13 @@ def linear_addends(
 
     Only the number of rows decides how, not whether they are a decode step's.
     """
-    if not _is_ours(x, weight, bias):
+    if not is_ours(x, weight, bias):
         return F.linear(x, weight, bias).unsqueeze(0)
     num_addends = 1 if len(x) == 1 else _num_addends(*weight.shape)
     return _product(x, weight, num_addends=num_addends, out_dtype=torch.float32)
 
 
-def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """No bias, and sizes of which every tile is full or cut at a whole output: 7B's are."""
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     fits = bias is None and num_rows <= MAX_ROWS and num_inputs % 256 == 0 and num_outputs % 8 == 0
@@ -61,19 +61,12 @@ def _product(x: Tensor, weight: Tensor, *, num_addends: int, out_dtype: torch.dt
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     y = torch.empty((num_addends, num_rows, num_outputs), dtype=out_dtype, device=x.device)
     if num_rows == 1:
-        outputs, inputs, num_warps = _row_tile(num_outputs, num_inputs)
+        outputs, inputs, num_warps = row_tile(num_outputs, num_inputs)
         _row_times_matrix_kernel[(num_outputs // outputs,)](
             x, weight, y, num_inputs, outputs, inputs, num_warps=num_warps, **OVERLAPPED
         )
         return y
-    rows = max(16, triton.next_power_of_2(num_rows))
-    tile = fitting(
-        _tile(num_outputs, num_inputs, num_rows),
-        rows=rows,
-        length=num_inputs // num_addends,
-        value_bytes=x.element_size(),
-        shared_bytes=card().shared_bytes,
-    )
+    rows, tile = rows_tile(x, weight, num_addends)
     _rows_times_matrix_kernel[(triton.cdiv(num_outputs, tile.outputs), num_addends)](
         x, weight, y, num_rows, x.stride(0), num_outputs, num_inputs, num_addends,
         rows, tile.outputs, tile.inputs, tile.stages,
@@ -82,7 +75,21 @@ def _product(x: Tensor, weight: Tensor, *, num_addends: int, out_dtype: torch.dt
     return y
 
 
-def _row_tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
+def rows_tile(x: Tensor, weight: Tensor, num_addends: int) -> tuple[int, Tile]:
+    """Rows that are computed, and what of the matrix one program works on at a time."""
+    (num_outputs, num_inputs), num_rows = weight.shape, len(x)
+    rows = max(16, triton.next_power_of_2(num_rows))
+    tile = fitting(
+        _tile(num_outputs, num_inputs, num_rows),
+        rows=rows,
+        length=num_inputs // num_addends,
+        value_bytes=x.element_size(),
+        shared_bytes=card().shared_bytes,
+    )
+    return rows, tile
+
+
+def row_tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
     """Outputs and inputs of one program's tile, and its warps; measured on an H100, where it stands
     in a decode step: with 16 warps x_proj is faster by itself and 0.5 µs slower there.
     """
@@ -153,16 +160,31 @@ def _row_times_matrix_kernel(
 ):
     start_next()
     outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    weight_ptrs, weight = first_of_row(weight_ptr, outputs, num_inputs, INPUTS)
+    wait_for_inputs()
+    tl.store(y_ptr + outputs, row_product(x_ptr, weight_ptrs, weight, num_inputs, INPUTS))
+
+
+@triton.jit
+def first_of_row(weight_ptr, outputs, num_inputs: tl.constexpr, INPUTS: tl.constexpr):
+    """The first weights of the outputs, on their way while the kernel ahead ends, and where they
+    lie.
+    """
     inputs = tl.arange(0, INPUTS)
     weight_ptrs = weight_ptr + outputs[:, None].to(tl.int64) * num_inputs + inputs[None, :]
     # Read once and never again before the next token: leave the cache to the states.
-    weight = tl.load(weight_ptrs, eviction_policy="evict_first").to(tl.float32)
-    wait_for_inputs()
+    return weight_ptrs, tl.load(weight_ptrs, eviction_policy="evict_first").to(tl.float32)
+
+
+@triton.jit
+def row_product(x_ptr, weight_ptrs, weight, num_inputs: tl.constexpr, INPUTS: tl.constexpr):
+    """(outputs,) fp32 of one row, from what `first_of_row` gave."""
+    inputs = tl.arange(0, INPUTS)
     total = weight * tl.load(x_ptr + inputs).to(tl.float32)[None, :]
     for start in tl.range(INPUTS, num_inputs, INPUTS, loop_unroll_factor=4):
         weight = tl.load(weight_ptrs + start, eviction_policy="evict_first").to(tl.float32)
         total += weight * tl.load(x_ptr + start + inputs).to(tl.float32)[None, :]
-    tl.store(y_ptr + outputs, tl.sum(total, axis=1))
+    return tl.sum(total, axis=1)
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -185,23 +207,62 @@ def _rows_times_matrix_kernel(
     addend = tl.program_id(1)
     length: tl.constexpr = num_inputs // NUM_ADDENDS
     outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
-    rows, inputs = tl.arange(0, ROWS), addend * length + tl.arange(0, INPUTS)
-    has_output, has_row = outputs < num_outputs, rows < num_rows
+    rows = tl.arange(0, ROWS)
+    weight_ptrs, weight, first = first_of_rows(
+        weight_ptr + addend * length, outputs, num_outputs, num_inputs, length, INPUTS
+    )
+    wait_for_inputs()
+    total = rows_product(
+        x_ptr + addend * length, x_stride, num_rows, weight_ptrs, weight, first,
+        length, ROWS, INPUTS, STAGES,
+    )  # fmt: skip
+    cells = (addend * num_rows + rows)[None, :].to(tl.int64) * num_outputs + outputs[:, None]
+    mask = (rows < num_rows)[None, :] & (outputs < num_outputs)[:, None]
+    tl.store(y_ptr + cells, total, mask=mask)
+
+
+@triton.jit
+def first_of_rows(
+    weight_ptr,
+    outputs,
+    num_outputs: tl.constexpr,
+    num_inputs: tl.constexpr,
+    length: tl.constexpr,
+    INPUTS: tl.constexpr,
+):
+    """The first weights of the outputs' products over `length` inputs, where those inputs' lie, and
+    the first input. They are on their way while the kernel ahead ends.
+    """
     # Past the last output the last one is read again: no mask in the way of wide copies.
-    weight_rows = tl.minimum(outputs, num_outputs - 1).to(tl.int64)
-    weight_ptrs = weight_ptr + weight_rows[:, None] * num_inputs + inputs[None, :]
-    x_ptrs = x_ptr + rows[None, :] * x_stride + inputs[:, None]
+    rows = weight_ptr + tl.minimum(outputs, num_outputs - 1).to(tl.int64) * num_inputs
+    weight_ptrs = rows[:, None] + tl.arange(0, INPUTS)[None, :]
     # Each tile of outputs begins at inputs of its own, or all would ask for the same ones at once.
     first = tl.program_id(0) % (length // INPUTS) * INPUTS
-    # The first weights are on their way while the kernel ahead ends.
-    weight = tl.load(weight_ptrs + first, eviction_policy="evict_first")
-    wait_for_inputs()
-    total = tl.dot(weight, tl.load(x_ptrs + first, mask=has_row[None, :], other=0.0))
+    return weight_ptrs, tl.load(weight_ptrs + first, eviction_policy="evict_first"), first
+
+
+@triton.jit
+def rows_product(
+    x_ptr,
+    x_stride,
+    num_rows,
+    weight_ptrs,
+    weight,
+    first,
+    length: tl.constexpr,
+    ROWS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """(outputs, ROWS) fp32, from what `first_of_rows` gave."""
+    rows = tl.arange(0, ROWS)
+    has_row = (rows < num_rows)[None, :]
+    x_ptrs = x_ptr + rows[None, :] * x_stride + tl.arange(0, INPUTS)[:, None]
+    total = tl.dot(weight, tl.load(x_ptrs + first, mask=has_row, other=0.0))
     for start in tl.range(INPUTS, length, INPUTS, num_stages=STAGES):
         place = first + start
         place = tl.where(place < length, place, place - length)
         weight = tl.load(weight_ptrs + place, eviction_policy="evict_first")
-        x = tl.load(x_ptrs + place, mask=has_row[None, :], other=0.0)
+        x = tl.load(x_ptrs + place, mask=has_row, other=0.0)
         total = tl.dot(weight, x, total)
-    cells = (addend * num_rows + rows)[None, :].to(tl.int64) * num_outputs + outputs[:, None]
-    tl.store(y_ptr + cells, total, mask=has_row[None, :] & has_output[:, None])
+    return total

@@ -90,7 +90,8 @@ def _maxima_kernel(
             tl.store(arrivals_ptr + row * 3 + i, 0)
 
 
-@triton.jit
+# Where a step's parameters lie depends on its number of rows; nothing is won by knowing it.
+@triton.jit(do_not_specialize_on_alignment=["params_ptr"])
 def _draw_kernel(
     logits_ptr,
     stride,

@@ -38,7 +38,7 @@ def projected_scan_step(
     rest = (A, D, z, dt_bias, ssm_states, slots)
     (n, d), rank = A.shape, dt_weight.shape[1]
     is_one_row = addends.shape[:2] == (1, 1) and rank == triton.next_power_of_2(rank)
-    if not (is_one_row and ops.fuses_scan_step):
+    if not (is_one_row and ops.fuses_steps):
         return Ops.projected_scan_step(ops, x, addends, sizes, eps, dt_weight, *rest)
     assert dt_weight.is_contiguous() and ssm_states.is_contiguous()
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
