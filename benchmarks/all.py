@@ -16,32 +16,49 @@ import subprocess
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 
 import torch
 
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A benchmark with its options; `name` is its result's."""
+
+    name: str
+    benchmark: str
+    options: tuple[str, ...] = ()
+    has_own_process: bool = False
+
+
 # In this order: what needs the most memory, or is the least to be missed, comes first.
-OPTIONS: dict[str, list[str]] = {
-    "accuracy": [],
-    "context": [],
-    "serving": [],
-    "decode": ["--peers"],
-    "prefill": ["--lengths", "8192", "32768", "--peers"],
-    "quantization": [],
-    "snapshots": [],
-}
-OWN_PROCESS = {"serving"}
+RUNS = (
+    Run("accuracy", "accuracy"),
+    Run("quantization", "quantization"),
+    Run("decode", "decode", ("--peers",)),
+    Run("context", "context"),
+    Run("serving", "serving", has_own_process=True),
+    Run("prefill", "prefill", ("--lengths", "8192", "32768", "--peers")),
+    Run(
+        "context-nf4",
+        "context",
+        ("--weights", "nf4", "--lengths", "1024", "131072", "1048576"),
+    ),
+    Run("snapshots", "snapshots"),
+    Run("kernels", "kernels"),
+)
 
 
-def run(name: str, suffix: str) -> bool:
+def run(it: Run, suffix: str) -> bool:
     """Whether the benchmark came to its end, with all of its bounds kept where it has any."""
-    arguments = [*OPTIONS[name], "--save", f"{name}-{suffix}"]
-    print(f"\n## {name}", flush=True)
-    if name in OWN_PROCESS:
-        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    arguments = [*it.options, "--save", f"{it.name}-{suffix}"]
+    print(f"\n## {it.name}", flush=True)
+    if it.has_own_process:
+        command = [sys.executable, "-m", f"benchmarks.{it.benchmark}", *arguments]
         return subprocess.run(command, check=False).returncode == 0
-    sys.argv = [name, *arguments]
+    sys.argv = [it.benchmark, *arguments]
     try:
-        return not importlib.import_module(f"benchmarks.{name}").main()
+        return not importlib.import_module(f"benchmarks.{it.benchmark}").main()
     except (Exception, SystemExit):
         traceback.print_exc()
         return False
@@ -54,14 +71,16 @@ def run(name: str, suffix: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suffix", required=True, help="of the results' names: the machine")
-    parser.add_argument("--only", nargs="+", choices=OPTIONS, default=list(OPTIONS))
+    names = [it.name for it in RUNS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     options = parser.parse_args()
     failed = []
-    for name in options.only:
+    by_name = {it.name: it for it in RUNS}
+    for it in (by_name[name] for name in options.only):
         started_s = time.perf_counter()
-        if not run(name, options.suffix):
-            failed.append(name)
-        print(f"{name} took {time.perf_counter() - started_s:.0f} s", flush=True)
+        if not run(it, options.suffix):
+            failed.append(it.name)
+        print(f"{it.name} took {time.perf_counter() - started_s:.0f} s", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -12,7 +12,6 @@ must not depend on the length.
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import statistics
 import time
@@ -21,8 +20,8 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from benchmarks.decode import SAMPLING, bytes_moved, engine_over
-from benchmarks.models import bundled_model, in_form, random_7b, resident_bytes
-from benchmarks.prefill import peak_bytes
+from benchmarks.models import bundled_model, in_form, random_7b
+from benchmarks.prefill import bytes_of_others, peak_bytes
 from benchmarks.report import Table, about, finish
 from benchmarks.roofline import measure
 from falcon_mamba_app.engine.engine import Engine, Sampled
@@ -151,10 +150,7 @@ def main() -> None:
     ops = select_ops(device, options.kernels)
     model = (random_7b if device.type == "cuda" else bundled_model)(ops, device, torch.bfloat16)
     model = in_form(model, options.weights)
-    gc.collect()
-    of_others = (
-        torch.cuda.memory_allocated() - resident_bytes(model) if device.type == "cuda" else 0
-    )
+    of_others = bytes_of_others(model)
     engine = engine_over(model, max_running=1)
     # Compiles and warms up; with as many turns, so that memory too has been asked for before.
     measure_context(engine, 4_097, steps=5, turns=options.turns)

@@ -179,7 +179,7 @@ def main() -> None:
             )
     result: dict[str, Any] = {"benchmark": "decode", "read_bytes_per_s": read, "rows": rows}
     if device.type == "cuda":
-        result["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+        result["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()
     if options.peers:
         batches = [num_rows for num_rows in PEER_BATCHES if num_rows in options.batch]
         result["peers"] = measure_peers(model, batches, rows)

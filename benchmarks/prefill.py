@@ -44,19 +44,29 @@ def read_prompt(engine: Engine, num_tokens: int) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Since the last call on a GPU; of the whole process elsewhere."""
+    """Since the last call on a GPU, all that torch had taken of it; of the whole process elsewhere.
+
+    What is allocated would leave out what a captured pass works in.
+    """
     if device.type != "cuda":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    peak = torch.cuda.max_memory_allocated()
+    peak = torch.cuda.max_memory_reserved()
     torch.cuda.reset_peak_memory_stats()
     return peak
 
 
+def bytes_of_others(model: FalconMamba) -> int:
+    """What torch holds of a GPU that is not the model's: to be taken off its peaks."""
+    gc.collect()
+    if model.device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved() - resident_bytes(model)
+
+
 def measure(model: FalconMamba, chunk: int, lengths: list[int]) -> Iterator[dict[str, Any]]:
     """Speed and peak for each length; on a GPU the peak is as if this model were alone there."""
-    gc.collect()
-    is_on_gpu = model.device.type == "cuda"
-    of_others = torch.cuda.memory_allocated() - resident_bytes(model) if is_on_gpu else 0
+    of_others = bytes_of_others(model)
     engine = engine_over(model, max_running=1, max_prefill_tokens=chunk)
     read_prompt(engine, chunk + 1)  # compiles and warms up
     peak_bytes(model.device)
