@@ -11,6 +11,7 @@ import torch
 from benchmarks.models import random_7b
 from falcon_mamba_app.engine.engine import Admitted, Failed
 from falcon_mamba_app.engine.model_runner import ModelRunner
+from falcon_mamba_app.engine.rehearsal import Rehearsal
 from falcon_mamba_app.engine.state_pool import StatePool
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model
@@ -222,3 +223,25 @@ def test_a_card_of_24_gb_holds_7b_in_bf16_with_eight_sessions():
     assert not [event for event in events if isinstance(event, Failed)]
     assert [len(seq.output_token_ids) for seq in (*short, long)] == [60] * 7 + [5]
     print(f"peak {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
+
+
+def test_after_a_rehearsal_the_engine_compiles_nothing(monkeypatch):
+    """Of shapes that no other test has compiled."""
+    import triton
+
+    model = ours(make_model("falcon_mamba", hidden_size=48, vocab_size=500).to("cuda"), TRITON)
+    rehearsal = Rehearsal(
+        model.config,
+        TRITON,
+        max_running=4,
+        max_snapshot_bytes=2**20,
+        device=model.device,
+        dtype=model.dtype,
+    )
+    rehearsal.wait()
+    compiled = []
+    monkeypatch.setattr(
+        triton.knobs.runtime, "jit_cache_hook", lambda *args, **kwargs: compiled.append(kwargs)
+    )
+    reply = generate(make_engine(model), random_prompt(70), max_new_tokens=5)
+    assert len(reply) == 5 and compiled == []

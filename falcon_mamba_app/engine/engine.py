@@ -17,7 +17,7 @@ from falcon_mamba_app.engine.scheduler import Plan, PrefillChunk, Scheduler
 from falcon_mamba_app.engine.scoring import ScoredToken
 from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.engine.snapshot_store import Snapshot, SnapshotStore
-from falcon_mamba_app.engine.state_pool import StatePool
+from falcon_mamba_app.engine.state_pool import StatePool, reserve_host
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
 
@@ -103,13 +103,15 @@ class Engine:
         self.pool = StatePool(
             model.config, max_running=max_running, device=model.device, dtype=model.dtype
         )
-        self.pool.reserve_host(max_snapshot_bytes)
         self._scheduler = Scheduler(
             max_running=max_running,
             max_prefill_tokens=max_prefill_tokens,
             max_mixed_prefill_tokens=max_mixed_prefill_tokens,
         )
         self._runner = ModelRunner(model, self.pool, eos_token_ids=eos_token_ids)
+        # Last: what the graphs pin for themselves must not come out of it.
+        if model.device.type == "cuda":
+            reserve_host(model.config, model.dtype, max_snapshot_bytes)
         self._eos_token_ids = eos_token_ids
         self._sequences: dict[int, Sequence] = {}
 

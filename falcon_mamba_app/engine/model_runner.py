@@ -36,8 +36,13 @@ logger = logging.getLogger(__name__)
 
 # Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
 SCORE_TILE = 128
-# Kernels are compiled for 1 row, for up to 16, 32 and 64, and for more tokens than that.
-WARM_UP_ROWS, WARM_UP_TOKENS = (1, 9, 17, 33), (2, 17, 33, 65)
+# Kernels are compiled for 1 row, for up to 16, 32 and 64, and for more tokens than that. In each of
+# the two stages some runs go one after the other in each of several threads, so that hardly any
+# kernel is compiled twice at the same time.
+WARM_UP_STAGES = (
+    ((Shape(9), Shape(0, 2, 1)), (Shape(1),), (Shape(0, 65, 1),)),
+    ((Shape(17), Shape(0, 17, 1)), (Shape(33), Shape(0, 33, 1))),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,14 @@ class ModelRunner:
     """Runs the model over the slots of a StatePool."""
 
     def __init__(
-        self, model: FalconMamba, pool: StatePool, *, eos_token_ids: frozenset[int]
+        self,
+        model: FalconMamba,
+        pool: StatePool,
+        *,
+        eos_token_ids: frozenset[int],
+        captures: bool = True,
     ) -> None:
+        """On a GPU it captures its passes, unless it is there to have them compiled alone."""
         self._model, self._pool = model, pool
         self._counts: dict[int, TokenCounts] = {}  # by seq_id, for sequences with penalties
         is_eos = [token_id in eos_token_ids for token_id in range(model.config.vocab_size)]
@@ -82,17 +93,16 @@ class ModelRunner:
         carried = [[0] * pool.num_slots, list(range(pool.num_slots))]
         self._carried = torch.tensor(carried, device=model.device)
         self._graphs: Graphs | None = None
-        self._warm_up()
-        if model.device.type == "cuda":
-            self._graphs = self._capture()
+        is_on_gpu = model.device.type == "cuda"
+        shapes = shapes_for(model.ops, pool.num_slots - 1) if is_on_gpu else []
+        self._warm_up(shapes)
+        if shapes and captures:
+            self._graphs = Graphs(self._pass, shapes, model.device)
 
-    def _capture(self) -> Graphs | None:
-        def run(inputs: Tensor, shape: Shape) -> StepTensors:
-            step = self._advance(inputs, shape)
-            return step if step.logits is None else self._choose(step)
-
-        shapes = shapes_for(self._model.ops, self._pool.num_slots - 1)
-        return Graphs(run, shapes, self._model.device) if shapes else None
+    def _pass(self, inputs: Tensor, shape: Shape, num_layers: int | None = None) -> StepTensors:
+        """All that is captured of a pass; of `num_layers` alone in a warm-up."""
+        step = self._advance(inputs, shape, num_layers)
+        return step if step.logits is None else self._choose(step)
 
     def has_graph(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> bool:
         """Whether the rows and the chunks can share a pass."""
@@ -138,19 +148,21 @@ class ModelRunner:
         num_tokens = starts_of(chunks)[-1]
         return smallest_shape(self._graphs.shapes, len(rows), num_tokens, len(chunks))
 
-    def _advance(self, inputs: Tensor, shape: Shape) -> StepTensors:
+    def _advance(self, inputs: Tensor, shape: Shape, num_layers: int | None = None) -> StepTensors:
         """One pass over `inputs`, as `pack` makes them, on the device."""
         rows, prompts = unpack(inputs, shape)
         if not shape.num_rows:
-            return StepTensors(self._hidden(prompts), rows)
+            return StepTensors(self._hidden(prompts, num_layers), rows)
         token_ids, live_slots = self._model.ops.feed(rows.given, self._carried)
         batch = Batch(token_ids, live_slots)
-        hidden = self._hidden(prompts.behind_rows(batch) if shape.num_tokens else batch)
+        batch = prompts.behind_rows(batch) if shape.num_tokens else batch
+        hidden = self._hidden(batch, num_layers)
         logits = self._model.logits(hidden[: shape.num_rows], is_step=True)
         return StepTensors(hidden, rows, live_slots, logits)
 
-    def _hidden(self, batch: Batch) -> Tensor:
-        hidden: Tensor = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
+    def _hidden(self, batch: Batch, num_layers: int | None) -> Tensor:
+        conv_states = self._pool.conv_states[:num_layers]
+        hidden: Tensor = self._model(batch, conv_states, self._pool.ssm_states[:num_layers])
         return hidden
 
     def _choose(self, step: StepTensors) -> StepTensors:
@@ -185,38 +197,49 @@ class ModelRunner:
             if chunk.seq.score_prompt is not None
         }
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, captured: list[Shape]) -> None:
         """Have everything that compiles at first use compiled, on the scratch slot, before anybody
-        waits for it.
-
-        On a GPU by several threads, 10 s instead of 16: compilers let go of the interpreter.
+        waits for it. One layer is enough: the others run the same kernels.
         """
         started_s = time.perf_counter()
-        shapes = [Shape(0, num_tokens, 1) for num_tokens in WARM_UP_TOKENS]
-        shapes += [Shape(rows) for rows in WARM_UP_ROWS if rows < self._pool.num_slots]
         if self._model.device.type == "cuda":
             # Alone first: what a compiler loads for itself is loaded once.
             self._model.ops.feed(
                 torch.zeros(NUM_GIVEN, 1, device=self._model.device), self._carried
             )
-            with ThreadPoolExecutor(len(shapes)) as threads:
-                list(threads.map(self._warm_up_shape, shapes))
-        else:
-            for shape in shapes:
-                self._warm_up_shape(shape)
+        for stage in WARM_UP_STAGES:
+            self._warm_up_together(stage)
+        for shape in captured:
+            self._run_padding(shape)
         seconds = time.perf_counter() - started_s
         logger.info("warmed up in %.1f s, compilation included", seconds)
+
+    def _warm_up_together(self, stage: tuple[tuple[Shape, ...], ...]) -> None:
+        """On a GPU by several threads: compilers let go of the interpreter."""
+        if self._model.device.type == "cpu":
+            for shapes in stage:
+                self._warm_up_one_by_one(shapes)
+            return
+        with ThreadPoolExecutor(len(stage)) as threads:
+            list(threads.map(self._warm_up_one_by_one, stage))
+
+    def _warm_up_one_by_one(self, shapes: tuple[Shape, ...]) -> None:
+        for shape in shapes:
+            if shape.num_rows < self._pool.num_slots:
+                self._warm_up_shape(shape)
 
     @torch.inference_mode()
     def _warm_up_shape(self, shape: Shape) -> None:
         inputs = padding(shape)
         if shape.num_tokens:
             inputs[-1] = shape.num_tokens  # where the one sequence ends
-        step = self._advance(self._to_device(inputs), shape)
-        if shape.num_rows:
-            self._choose(step)
-        else:
+        step = self._pass(self._to_device(inputs), shape, 1)
+        if not shape.num_rows:
             self._model.logits(step.hidden[-1:], is_step=False)
+
+    @torch.inference_mode()
+    def _run_padding(self, shape: Shape) -> None:
+        self._pass(self._to_device(padding(shape)), shape, 1)
 
     def drop(self, seq: Sequence) -> None:
         """Forget what is kept beside the sequence's state."""

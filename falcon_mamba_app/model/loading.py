@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
@@ -175,6 +175,9 @@ def _read_weights(
 
 def _class_that_keeps_fp32(checkpoint: Checkpoint) -> Any:
     """transformers' class for the checkpoint, told to leave A_log and D in fp32."""
+    # Not above: to import all that models need takes seconds, in which the GPU is made ready.
+    from transformers import AutoModelForCausalLM
+
     classes: Any = AutoModelForCausalLM._model_mapping  # by the type of the configuration
     base = classes[type(_transformers_config(checkpoint))]
     return type(base.__name__, (base,), {"_keep_in_fp32_modules_strict": set(FP32_PARAMETERS)})
@@ -245,6 +248,8 @@ def _told(bar: Any, *, total: int, on_progress: OnProgress) -> Iterator[Any]:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer, a transformers fast one. Raises CheckpointError."""
+    from transformers import AutoTokenizer  # as above
+
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception for a damaged file

@@ -11,17 +11,27 @@ from dataclasses import dataclass, replace
 import torch
 
 from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.rehearsal import Rehearsal
 from falcon_mamba_app.engine.snapshot_file import fingerprint
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.model.loading import GenerationDefaults, choose_dtype, load_model
+from falcon_mamba_app.model.loading import (
+    GenerationDefaults,
+    choose_dtype,
+    load_generation_defaults,
+    load_model,
+    load_tokenizer,
+)
+from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
 from falcon_mamba_app.service.placement import Placement
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.text.chat import PromptEncoder
+from falcon_mamba_app.text.reply_log import ReplyLog
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +44,61 @@ class Progress:
     what: str
 
 
+def read_tokenizer(
+    checkpoint: Checkpoint, reply_log: ReplyLog
+) -> tuple[PromptEncoder, GenerationDefaults]:
+    """The checkpoint's texts and defaults. A reply also ends where the template closes a turn.
+
+    Raises CheckpointError.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    defaults = load_generation_defaults(checkpoint, tokenizer)
+    encoder = PromptEncoder(
+        tokenizer,
+        model_id=checkpoint.id,
+        vocab_size=checkpoint.config.vocab_size,
+        eos_token_ids=defaults.eos_token_ids,
+        reply_log=reply_log,
+    )
+    if encoder.end_of_turn_id is not None:
+        end_ids = defaults.eos_token_ids | {encoder.end_of_turn_id}
+        defaults = replace(defaults, eos_token_ids=end_ids)
+    return encoder, defaults
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What computes, in which precision and with which kernels."""
+
+    device: torch.device
+    dtype: torch.dtype
+    ops: Ops
+
+    @classmethod
+    def choose(cls, model: ModelSettings, *, has_cuda: bool) -> Hardware:
+        """Raises SettingsError for a device or kernels that are not to be had here."""
+        if model.device == "cuda" and not has_cuda:
+            raise SettingsError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
+        device = torch.device("cuda" if has_cuda else "cpu")
+        dtype = choose_dtype(model.dtype, device)
+        if dtype == torch.float16 and not has_cuda:
+            raise SettingsError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
+        return cls(device, dtype, select_ops(device, model.kernels))
+
+    def rehearse(self, placement: Placement, limits: EngineSettings) -> Rehearsal | None:
+        """On a GPU, what can be made ready before the weights are there."""
+        if self.device.type != "cuda" or placement.quantization is not None:
+            return None
+        return Rehearsal(
+            placement.checkpoint.config,
+            self.ops,
+            max_running=limits.max_running,
+            max_snapshot_bytes=limits.snapshot_bytes,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+
 class Loader:
     """Builds the engine that the settings describe."""
 
@@ -41,21 +106,15 @@ class Loader:
         self,
         placement: Placement,
         defaults: GenerationDefaults,
-        model: ModelSettings,
+        hardware: Hardware,
         limits: EngineSettings,
         *,
-        has_cuda: bool,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
-        """Raises SettingsError for a device or kernels that are not to be had here."""
-        if model.device == "cuda" and not has_cuda:
-            raise SettingsError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
+        """A rehearsal that has begun ends before the engine is built."""
         self._checkpoint, self._quantization = placement.checkpoint, placement.quantization
-        self._defaults, self._limits = defaults, limits
-        self._device = torch.device("cuda" if has_cuda else "cpu")
-        self.dtype = choose_dtype(model.dtype, self._device)
-        if self.dtype == torch.float16 and not has_cuda:
-            raise SettingsError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
-        self._ops = select_ops(self._device, model.kernels)
+        self._defaults, self._limits, self._rehearsal = defaults, limits, rehearsal
+        self._device, self.dtype, self._ops = hardware.device, hardware.dtype, hardware.ops
         self.progress = Progress(0.0, "starting")
         self.fingerprint = ""  # of the weights, once they are loaded
         self.model_info = self._describe()
@@ -64,7 +123,12 @@ class Loader:
         """Load the weights and build the engine. Raises CheckpointError."""
         if self._limits.threads is not None:
             torch.set_num_threads(self._limits.threads)  # counts for the calling thread alone
-        return self.build_engine(self._load(self._device), limits=self._limits)
+        try:
+            model = self._load(self._device)
+        finally:
+            if self._rehearsal is not None:
+                self._rehearsal.wait()
+        return self.build_engine(model, limits=self._limits)
 
     def load_on_host(self) -> FalconMamba:
         """The model in host memory, whatever device it is for. Raises CheckpointError."""

@@ -14,16 +14,17 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
-from dataclasses import replace
 
 import torch
 
 from falcon_mamba_app.engine import snapshot_file
 from falcon_mamba_app.engine.engine import EngineEvent
+from falcon_mamba_app.engine.rehearsal import Rehearsal
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.worker import EngineWorker, SessionStates, Worker
 from falcon_mamba_app.errors import (
+    CheckpointError,
     EngineFailure,
     FalconMambaError,
     InvalidRequest,
@@ -33,7 +34,6 @@ from falcon_mamba_app.errors import (
     Overloaded,
     PromptTooLong,
 )
-from falcon_mamba_app.model.loading import load_generation_defaults, load_tokenizer
 from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.protocol import (
     GenerationEvent,
@@ -42,11 +42,10 @@ from falcon_mamba_app.protocol import (
     ServiceStatus,
 )
 from falcon_mamba_app.service.figures import Counters, process_memory
-from falcon_mamba_app.service.loader import Loader
-from falcon_mamba_app.service.placement import place
+from falcon_mamba_app.service.loader import Hardware, Loader, read_tokenizer
+from falcon_mamba_app.service.placement import Placement, place
 from falcon_mamba_app.service.stream import Stream
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
-from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
 
 logger = logging.getLogger(__name__)
@@ -65,27 +64,17 @@ class LocalService:
         self._limits = engine = engine.on(has_gpu=has_cuda)
         placement = place(model, engine, has_cuda=has_cuda)
         self._checkpoint: Checkpoint = placement.checkpoint
-        tokenizer = load_tokenizer(self._checkpoint)
-        self._defaults = load_generation_defaults(self._checkpoint, tokenizer)
+        hardware = Hardware.choose(model, has_cuda=has_cuda)
+        # Before the tokenizer: to import what reads it takes seconds.
+        rehearsal = self._rehearse(hardware, placement)
         self._reply_log = ReplyLog()
-        self._encoder = PromptEncoder(
-            tokenizer,
-            model_id=self._checkpoint.id,
-            vocab_size=self._checkpoint.config.vocab_size,
-            eos_token_ids=self._defaults.eos_token_ids,
-            reply_log=self._reply_log,
-        )
-        end_of_turn = self._encoder.end_of_turn_id
-        end_ids = self._defaults.eos_token_ids | (
-            {end_of_turn} if end_of_turn is not None else set()
-        )
-        self._loader = Loader(
-            placement,
-            replace(self._defaults, eos_token_ids=end_ids),
-            model,
-            engine,
-            has_cuda=has_cuda,
-        )
+        try:
+            self._encoder, defaults = read_tokenizer(self._checkpoint, self._reply_log)
+        except CheckpointError:
+            if rehearsal is not None:
+                rehearsal.wait()  # a process cannot end well while it compiles
+            raise
+        self._loader = Loader(placement, defaults, hardware, engine, rehearsal=rehearsal)
         self._worker = self._make_worker(self._loader)
         self._status: ServiceStatus = "loading"
         self._failure: FalconMambaError | None = None
@@ -93,6 +82,9 @@ class LocalService:
         self._streams: dict[int, Stream] = {}
         self._seq_ids = itertools.count(1)
         self._counters = Counters()
+
+    def _rehearse(self, hardware: Hardware, placement: Placement) -> Rehearsal | None:
+        return hardware.rehearse(placement, self._limits)
 
     def _make_worker(self, loader: Loader) -> Worker:
         return EngineWorker(loader.make_engine, on_events=self._post, on_failure=self._post_failure)

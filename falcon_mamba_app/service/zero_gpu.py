@@ -24,8 +24,9 @@ from falcon_mamba_app.service.lent_turn import (
     limits_of_a_turn,
 )
 from falcon_mamba_app.service.lent_worker import LentWorker, RunTurn, loan_s
-from falcon_mamba_app.service.loader import Loader
+from falcon_mamba_app.service.loader import Hardware, Loader
 from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.placement import Placement
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 
 Lend = Callable[[RunTurn], RunTurn]
@@ -66,6 +67,9 @@ class ZeroGpuService(LocalService):
                 f"this model is quantised ({quantization}); ZeroGPU lends 48 GB and runs it as it"
                 " is, so leave --quantization out, or choose the --model it was made from"
             )
+
+    def _rehearse(self, hardware: Hardware, placement: Placement) -> None:
+        """The GPU is not here yet."""
 
     def _make_worker(self, loader: Loader) -> LentWorker:
         signs = StopSigns(self._limits.max_running)
