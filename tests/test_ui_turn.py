@@ -241,11 +241,14 @@ def test_a_finished_reply_shows_the_service_s_own_times():
     assert (reply.ttft_s, reply.tokens_per_s) == (0.25, 5.0)
 
 
-def test_a_reply_too_short_for_a_speed_of_its_last_second_shows_its_own():
-    reply = reply_after(TextDelta("a", 1))
+def test_a_reply_that_is_over_has_no_speed_now():
+    reply = Reply(meter=ReplyMeter(started_s=0.0))
+    for num_tokens in (1, 11):
+        reply.apply(TextDelta("a", num_tokens), now_s=float(num_tokens))
+    assert reply.tokens_per_s_now == 1.0
+    reply.apply(finished(11, decode_s=2.0), now_s=12.0)
     assert reply.tokens_per_s_now is None
-    reply = reply_after(TextDelta("a", 1), finished(11, decode_s=2.0))
-    assert reply.tokens_per_s_now == 5.0
+    assert reply.tokens_per_s == 5.0
 
 
 def test_while_reading_the_context_is_what_has_been_read():

@@ -14,7 +14,7 @@ from falcon_mamba_app.protocol import ModelInfo, ServiceStats
 from falcon_mamba_app.ui.reply import Reply
 
 UNKNOWN = "–"
-CHART_WIDTH, CHART_HEIGHT = 320, 150
+CHART_WIDTH, CHART_HEIGHT = 320, 126
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 24  # margins for the axes' labels
 
 
@@ -243,8 +243,8 @@ def _render_note(figures: Figures) -> str:
             f"{trained:,} tokens the model was trained on. Memory stays constant; recall fades.</p>"
         )
     return (
-        '<p class="note">Constant memory is not perfect recall: the model was trained on contexts '
-        f"of {trained:,} tokens, and old details fade.</p>"
+        '<p class="note">Constant memory is not perfect recall: old details fade. Trained on '
+        f"contexts of {trained:,} tokens.</p>"
     )
 
 

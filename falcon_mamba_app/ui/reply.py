@@ -60,9 +60,8 @@ class Reply:
 
     @property
     def tokens_per_s_now(self) -> float | None:
-        """Over the last second; of the whole reply once it is over, or too young for a window."""
-        now = None if self.is_over else self.meter.tokens_per_s_now
-        return self.tokens_per_s if now is None else now
+        """Over the last second; None once the reply is over."""
+        return None if self.is_over else self.meter.tokens_per_s_now
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -144,3 +144,14 @@ async def test_on_a_phone_what_is_touched_is_large_enough(browser, url):
 async def test_the_layout_fits_a_laptop_with_the_settings_open(page):
     await unfold(page)
     assert await page.evaluate("document.documentElement.scrollWidth") <= LAPTOP["width"]
+
+
+async def test_on_a_laptop_the_whole_side_is_seen_without_scrolling(page):
+    """Its figures ended in the middle of a line, cut off by the window's end."""
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    side = await page.evaluate(
+        "() => { const side = document.querySelector('#side');"
+        " return {seen: side.clientHeight, whole: side.scrollHeight}; }"
+    )
+    assert side["whole"] <= side["seen"]
