@@ -23,9 +23,10 @@ from falcon_mamba_app.ops import Ops, total
 class Batch:
     """Packed tokens and the sequences they belong to, on the model's device.
 
-    token_ids: (t,) int64.  slots: (q,) int64.
-    query_starts: (q+1,) int64, where each sequence's tokens begin; None when each has exactly one.
-    Tokens behind the last sequence are padding: what comes of them means nothing.
+    token_ids: (b + t,) int64.  slots: (b + q,) int64.
+    The first b sequences, rows of a decode step, have one token each. Behind them are q prompts.
+    query_starts: (q+1,) int64, where each prompt's tokens begin, the first at 0; None without any.
+    Tokens behind the last prompt are padding: what comes of them means nothing.
     """
 
     token_ids: Tensor
@@ -34,20 +35,33 @@ class Batch:
 
     @property
     def is_step(self) -> bool:
-        """Whether each sequence has exactly one token."""
+        """Whether there are rows alone."""
         return self.query_starts is None
 
+    @property
+    def num_rows(self) -> int:
+        num_prompts = 0 if self.query_starts is None else len(self.query_starts) - 1
+        return len(self.slots) - num_prompts
+
+    def parts(self) -> list[tuple[slice, Tensor, Tensor | None]]:
+        """The rows, and the prompts, if there are any: their tokens, slots and query_starts."""
+        b = self.num_rows
+        parts: list[tuple[slice, Tensor, Tensor | None]] = []
+        if b:
+            parts.append((slice(b), self.slots[:b], None))
+        if self.query_starts is not None:
+            parts.append((slice(b, None), self.slots[b:], self.query_starts))
+        return parts
+
     def behind_rows(self, rows: Batch) -> Batch:
-        """These prompts behind a step's rows, which become sequences of one token each."""
+        """These prompts behind a step's rows."""
         assert self.query_starts is not None and rows.is_step
-        num_rows = len(rows.slots)
-        return Batch(
-            torch.cat([rows.token_ids, self.token_ids]),
-            torch.cat([rows.slots, self.slots]),
-            torch.cat(
-                [torch.arange(num_rows, device=rows.slots.device), self.query_starts + num_rows]
-            ),
-        )
+        token_ids = torch.cat([rows.token_ids, self.token_ids])
+        return Batch(token_ids, torch.cat([rows.slots, self.slots]), self.query_starts)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class RMSNorm(nn.Module):
@@ -138,10 +152,15 @@ class Mixer(nn.Module):
             states = conv_states, batch.slots
             return self._ops.projected_conv_step(x, *in_proj, weight, bias, *states)
         x, z = self.in_proj(x, is_step=batch.is_step).chunk(2, dim=-1)
-        if batch.is_step:
-            return self._ops.conv_step(x, weight, bias, conv_states, batch.slots), z
-        starts = batch.query_starts
-        return self._ops.conv_prefill(x, weight, bias, conv_states, batch.slots, starts), z
+        convolved = []
+        for part, slots, starts in batch.parts():
+            inputs = x[part], weight, bias, conv_states, slots
+            convolved.append(
+                self._ops.conv_step(*inputs)
+                if starts is None
+                else self._ops.conv_prefill(*inputs, starts)
+            )
+        return _joined(convolved), z
 
     def _scan(
         self,
@@ -153,10 +172,16 @@ class Mixer(nn.Module):
         ssm_states: Tensor,
         batch: Batch,
     ) -> Tensor:
-        inputs = (x, dt, self.A, B, C, self.D32, z, self.dt_bias, ssm_states, batch.slots)
-        if batch.is_step:
-            return self._ops.scan_step(*inputs)
-        return self._ops.scan_prefill(*inputs, batch.query_starts)
+        scanned = []
+        for part, slots, starts in batch.parts():
+            weights = (self.A, B[part], C[part], self.D32, z[part], self.dt_bias)
+            inputs = (x[part], dt[part], *weights, ssm_states, slots)
+            scanned.append(
+                self._ops.scan_step(*inputs)
+                if starts is None
+                else self._ops.scan_prefill(*inputs, starts)
+            )
+        return _joined(scanned)
 
 
 class Block(nn.Module):

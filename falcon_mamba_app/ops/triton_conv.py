@@ -65,7 +65,8 @@ def conv_step(
     return y
 
 
-@triton.jit
+# Behind an odd number of rows the slots lie unaligned; nothing is won by knowing it.
+@triton.jit(do_not_specialize_on_alignment=["slots_ptr"])
 def _conv_prefill_kernel(
     x_ptr,
     weight_ptr,

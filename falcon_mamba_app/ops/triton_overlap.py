@@ -37,3 +37,19 @@ def wait_for_inputs():
     """Return when all kernels ahead have ended and what they wrote can be read."""
     if _CAN_OVERLAP:
         gdc_wait()
+
+
+@triton.jit
+def read_ahead(pointers, num_bytes: tl.constexpr):
+    """Have `num_bytes`, a multiple of 16, from each pointer on brought into the cache, without
+    waiting for them. A hint: nothing depends on it.
+    """
+    if _CAN_OVERLAP:
+        tl.inline_asm_elementwise(
+            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0;",
+            "=r,l,r",
+            [pointers.to(tl.int64), tl.full(pointers.shape, num_bytes, tl.int32)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )

@@ -118,7 +118,7 @@ def _check(*tensors: Tensor) -> None:
     assert ssm_states.is_contiguous(), ssm_states.stride()
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots_ptr"])  # as in _conv_prefill_kernel
 def _scan_prefill_kernel(
     x_ptr,
     dt_ptr,
