@@ -42,11 +42,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 def main() -> int:
     """Run until told to stop; returns the exit status."""
-    # As process 1 of a container it would otherwise not hear SIGTERM before the server listens.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A shell's background job starts with SIGINT ignored and would end with status 0.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        # As process 1 of a container it would otherwise not hear SIGTERM before the server listens.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A shell's background job starts with SIGINT ignored and would end with status 0.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         settings = load_settings(sys.argv[1:], os.environ)
         set_up_logging(settings.server.log_level)
         asyncio.run(serve(settings))

@@ -121,10 +121,21 @@ def test_sigterm_is_heard_before_the_server_listens():
     assert process.wait(timeout=10) == 130
 
 
-def test_a_port_that_is_taken_ends_the_app(app):
-    _, address = app
+def test_a_signal_that_comes_at_once_ends_it_as_later_ones_do(monkeypatch):
+    """It was not caught for a moment after it was first listened for."""
+    import app as composition
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(composition.signal, "signal", interrupted)
+    assert composition.main() == 130
+
+
+def refusal(*options: str) -> str:
+    """The one line with which the app refuses to start."""
     finished = subprocess.run(
-        [sys.executable, "app.py", "--model", "nano", "--port", address.rpartition(":")[2]],
+        [sys.executable, "app.py", "--model", "nano", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -132,7 +143,12 @@ def test_a_port_that_is_taken_ends_the_app(app):
     )
     assert finished.returncode == 2
     assert finished.stderr.count("\n") == 1
-    assert "choose another with --port" in finished.stderr
+    return finished.stderr
+
+
+def test_a_port_that_is_taken_ends_the_app(app):
+    _, address = app
+    assert "choose another with --port" in refusal("--port", address.rpartition(":")[2])
 
 
 async def test_answers_leave_at_once():
@@ -157,16 +173,7 @@ async def test_answers_leave_at_once():
 
 
 def test_a_model_that_cannot_be_had_ends_the_app_with_one_line(tmp_path):
-    finished = subprocess.run(
-        [sys.executable, "app.py", "--model", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=MAX_START_S,
-    )
-    assert finished.returncode == 2
-    assert finished.stderr.count("\n") == 1
-    assert "is no checkpoint" in finished.stderr
+    assert "is no checkpoint" in refusal("--model", str(tmp_path))
 
 
 @pytest.mark.parametrize("options", [("--host", "0.0.0.0"), ("--share",)])
