@@ -1,6 +1,7 @@
 """Compile every kernel that 7B needs for a card that is not there, and print what each takes.
 
-    python -m tests.compile_for_card 90 232448
+    python -m tests.compile_for_card 90 232448 none
+    python -m tests.compile_for_card 90 232448 "nf4 double"
 
 The model runs on tensors without memory, and each launch is compiled for compute capability 9.0
 and 232,448 bytes of shared memory instead: so what is compiled is what that card would be asked to
@@ -68,7 +69,7 @@ def record_launches() -> dict[str, object]:
     return compiled
 
 
-def run_model(dtype: torch.dtype) -> None:
+def run_model(dtype: torch.dtype, form: str) -> None:
     """One layer of 7B: decode steps, prompts, and both in one pass."""
     from benchmarks.models import FALCON_MAMBA_7B
     from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
@@ -77,6 +78,8 @@ def run_model(dtype: torch.dtype) -> None:
     config = replace(FALCON_MAMBA_7B, num_layers=1)
     with META:
         model = FalconMamba(config, TRITON).to(dtype)
+        if form != "none":
+            put_in_4bit(model, dtype, is_double=form.endswith("double"))
         model.prepare()
         conv = torch.empty(1, 65, config.d_conv - 1, config.d_inner, dtype=dtype)
         ssm = torch.empty(1, 65, config.d_state, config.d_inner)
@@ -90,6 +93,29 @@ def run_model(dtype: torch.dtype) -> None:
     for pieces, tokens in PROMPTS:
         batch = Batch(integers(tokens), integers(pieces), integers(pieces + 1))
         model.logits(model(batch, conv, ssm)[-1:], is_step=False)
+
+
+def put_in_4bit(model: torch.nn.Module, dtype: torch.dtype, *, is_double: bool) -> None:
+    """As `quantize_` does, without numbers."""
+    from falcon_mamba_app.model.linear import Linear
+    from falcon_mamba_app.ops.weight_4bit import NESTED_BLOCK, NestedAbsmax, Weight4bit
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Linear) and ".mixer." in name:
+            shape = tuple(module.weight.shape)
+            blocks = shape[0] * shape[1] // 64
+            scales = torch.empty(256), torch.empty(blocks // NESTED_BLOCK), torch.empty(())
+            weight = Weight4bit(
+                packed=torch.empty(blocks * 32, dtype=torch.uint8),
+                absmax=torch.empty(blocks, dtype=torch.uint8 if is_double else torch.float32),
+                code=torch.empty(16),
+                shape=shape,
+                blocksize=64,
+                kind="nf4",
+                compute_dtype=dtype,
+                nested=NestedAbsmax(*scales) if is_double else None,
+            )
+            model.set_submodule(name, module.in_4bit(weight, module.bias))
 
 
 def integers(*shape: int) -> torch.Tensor:
@@ -116,11 +142,11 @@ def takes(kernel) -> dict[str, int]:
 
 
 def main() -> None:
-    capability, shared_bytes = map(int, sys.argv[1:])
+    capability, shared_bytes = map(int, sys.argv[1:3])
     pretend_to_have(capability, shared_bytes)
     compiled = record_launches()
     with torch.inference_mode():
-        run_model(torch.bfloat16 if capability >= 80 else torch.float16)
+        run_model(torch.bfloat16 if capability >= 80 else torch.float16, sys.argv[3])
     print(json.dumps({name: takes(kernel) for name, kernel in compiled.items()}))
 
 

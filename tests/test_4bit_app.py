@@ -37,7 +37,7 @@ def test_it_answers_over_the_api_at_once_and_in_a_stream(app):
     assert text == whole["content"] != ""
 
 
-def test_the_models_and_the_panel_say_what_is_loaded(app):
+def test_the_api_says_what_is_loaded(app):
     kind, address = app
     (model,) = httpx.get(f"{address}/v1/models").json()["data"]
     details = model["falcon_mamba"]

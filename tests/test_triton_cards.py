@@ -37,14 +37,19 @@ EVERYWHERE = {
 }
 WITH_MATRIX_UNITS = {"_in_proj_rows_kernel", "_rows_times_matrix_kernel"}
 
+FOR_4_BITS = {"dequantize_kernel", "row_kernel", "rows_kernel"}
+BYTES_OF_PAIRS = 32_768  # of one row's table, which the compiler's figure leaves out
 
-def compiled_for(capability: int, **environment: str) -> dict[str, dict[str, int]]:
+
+def compiled_for(
+    capability: int, form: str = "none", **environment: str
+) -> dict[str, dict[str, int]]:
     """What each kernel takes of the card, by name; compiled in a process of its own."""
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     finished = subprocess.run(
         [
             sys.executable,
-            *("-m", "tests.compile_for_card", str(capability), str(SHARED_BYTES[capability])),
+            *("-m", "tests.compile_for_card", str(capability), str(SHARED_BYTES[capability]), form),
         ],
         cwd=ROOT,
         env=inherited | environment,
@@ -73,6 +78,21 @@ def test_every_kernel_compiles_for_the_card_and_fits_it(capability):
         assert takes["shared_bytes"] <= shared_bytes, name
         assert takes["threads"] * takes["registers"] <= REGISTERS_OF_A_BLOCK, name
         # Numbers that find no register go through memory: a few may, a tile may not.
+        assert takes["stack_bytes"] <= MAX_STACK_BYTES, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("capability", SHARED_BYTES)
+def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(capability):
+    kernels = compiled_for(capability, "nf4 double")
+    ours = {name: takes for name, takes in kernels.items() if name.split()[0] in FOR_4_BITS}
+    tiles = {"rows_kernel"} if capability >= 80 else set()
+    assert {name.split()[0] for name in ours} == {"dequantize_kernel", "row_kernel"} | tiles
+    for name, takes in ours.items():
+        shared_bytes = takes["shared_bytes"] + (BYTES_OF_PAIRS if name.startswith("row_") else 0)
+        assert shared_bytes <= SHARED_BYTES[capability], name
+        assert takes["threads"] * takes["registers"] <= REGISTERS_OF_A_BLOCK, name
         assert takes["stack_bytes"] <= MAX_STACK_BYTES, name
 
 

@@ -54,6 +54,19 @@ def test_known_figures_carry_their_units():
     assert "7.27B" in render_panel(figures)
 
 
+def test_the_panel_says_what_is_loaded_and_in_how_many_bytes():
+    model = replace(
+        MODEL,
+        dtype="bfloat16",
+        quantization="nf4, double quantisation",
+        weights_bytes=4_560_000_000,
+    )
+    shown = render_panel(Figures(stats=replace(STATS, model=model)))
+    facts = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", shown))
+    assert facts["Precision"] == "bfloat16, nf4, double quantisation"
+    assert facts["Weights"] == "4.56 GB"
+
+
 def test_the_peak_is_never_below_what_is_used_now():
     stats = replace(STATS, process_memory_bytes=657_000_000, peak_process_memory_bytes=656_000_000)
     assert tiles(render_panel(Figures(stats=stats)))["Peak memory"] == "657 MB"

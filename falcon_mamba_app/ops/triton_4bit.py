@@ -1,11 +1,12 @@
 """Products with matrices in bitsandbytes' 4-bit storage, read as it lies.
 
 A card multiplies far more than it reads, so what 4 bits save in reading must not be spent again on
-decoding them. Each lane of a warp holds one of the 16 code values, and a shuffle, which takes the
-low bits of its index and ignores the rest, looks eight numbers of a word up with a shift each and
-no mask. One row is summed in fp32 with the unrounded code values. A few rows go through the matrix
-units, each weight rounded once, as `dequantize_4bit` rounds it. Many rows, and what these kernels
-do not serve, multiply one dequantised matrix, which is gone before the next is made.
+decoding them. One row sums in fp32, and in bf16 looks the two numbers of a byte up at once. For the
+rest each lane of a warp holds one of the 16 code values, and a shuffle, which takes the low bits of
+its index and ignores the others, looks eight numbers of a word up with a shift each and no mask. A
+few rows go through the matrix units, each weight rounded once, as `dequantize_4bit` rounds it. Many
+rows, and what these kernels do not serve, multiply one dequantised matrix, which is gone before the
+next is made.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops.bitsandbytes_4bit import dequantize as library_dequantize
 from falcon_mamba_app.ops.triton_4bit_kernels import dequantize_kernel, row_kernel, rows_kernel
+from falcon_mamba_app.ops.triton_card import card
 from falcon_mamba_app.ops.triton_overlap import OVERLAPPED
 from falcon_mamba_app.ops.weight_4bit import Weight4bit
 
@@ -70,7 +72,8 @@ def _dense_product(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor
 def _is_ours(x: Tensor, weight: Weight4bit) -> bool:
     """Few rows, of sizes that make whole tiles, and precisions that the kernels keep."""
     fits = weight.blocksize == BLOCK and weight.shape[1] % BLOCK == 0 and len(x) <= MAX_ROWS
-    return fits and (_takes_one_row(x, weight) or x.dtype in HALVES)
+    has_units = x.dtype in HALVES and card().can_multiply_tiles
+    return fits and (_takes_one_row(x, weight) or has_units)
 
 
 def _takes_one_row(x: Tensor, weight: Weight4bit) -> bool:
@@ -86,12 +89,7 @@ def _product(x: Tensor, weight: Weight4bit, *, num_addends: int, out_dtype: torc
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     y = torch.empty((num_addends, num_rows, num_outputs), dtype=out_dtype, device=x.device)
     if _takes_one_row(x, weight):
-        one = _row_tile(num_outputs, num_inputs)
-        rounds = 1 if num_outputs % (one.outputs * one.rounds) else one.rounds
-        row_kernel[(num_outputs // (one.outputs * rounds),)](
-            x, *_storage(weight), y, num_inputs, one.outputs, rounds,
-            num_warps=one.warps, **OVERLAPPED,
-        )  # fmt: skip
+        _launch_row(x, weight, y)
         return y
     tile = _tile(num_outputs, num_inputs, num_addends, num_rows)
     rows_kernel[(triton.cdiv(num_outputs, tile.outputs), num_addends)](
@@ -100,6 +98,16 @@ def _product(x: Tensor, weight: Weight4bit, *, num_addends: int, out_dtype: torc
         weight.compute_dtype == torch.float32, num_warps=tile.warps, **OVERLAPPED,
     )  # fmt: skip
     return y
+
+
+def _launch_row(x: Tensor, weight: Weight4bit, y: Tensor) -> None:
+    num_outputs, num_inputs = weight.shape
+    tile = _row_tile(num_outputs, num_inputs)
+    rounds = 1 if num_outputs % (tile.outputs * tile.rounds) else tile.rounds
+    row_kernel[(num_outputs // (tile.outputs * rounds),)](
+        x, *_storage(weight), y, num_inputs, tile.outputs, rounds, tile.group,
+        weight.compute_dtype != torch.bfloat16, num_warps=tile.warps, **OVERLAPPED,
+    )  # fmt: skip
 
 
 def _storage(weight: Weight4bit) -> tuple[Tensor | None, ...]:
@@ -115,18 +123,21 @@ class RowTile:
     outputs: int  # at a time, while the next are on their way
     rounds: int
     warps: int
+    group: int  # words that are scaled together; 8 are a block
 
 
 def _row_tile(num_outputs: int, num_inputs: int) -> RowTile:
-    """The fastest of about eight a shape on an H100. A lane of each row has 32 numbers, or 8 of a
+    """The fastest of about ten a shape on an H100. A lane of each row has 32 numbers, or 8 of a
     short one.
     """
     if num_inputs < 1024:
-        return RowTile(outputs=64, rounds=1, warps=4)
+        return RowTile(outputs=64, rounds=1, warps=4, group=8)
     warps = num_inputs // 1024
     if num_outputs < 1024:
-        return RowTile(outputs=2, rounds=1, warps=2 * warps)
-    return RowTile(outputs=8, rounds=4 if num_outputs >= 16_384 else 2, warps=warps)
+        return RowTile(outputs=2, rounds=1, warps=2 * warps, group=2)
+    if num_outputs >= 16_384:
+        return RowTile(outputs=4, rounds=8, warps=warps, group=4)
+    return RowTile(outputs=4, rounds=4, warps=warps, group=8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import triton.language as tl
 
 from falcon_mamba_app.ops.triton_overlap import start_next, wait_for_inputs
 
-# Shuffles exist on NVIDIA's cards alone; elsewhere the code values are looked up in memory.
-_CAN_SHUFFLE = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
+# PTX is for NVIDIA's cards alone; elsewhere the code values are looked up in memory.
+_HAS_PTX = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
 
 
 @triton.jit
@@ -29,20 +29,24 @@ def row_kernel(
     num_inputs: tl.constexpr,
     OUTPUTS: tl.constexpr,
     ROUNDS: tl.constexpr,
+    GROUP: tl.constexpr,
+    IS_EXACT: tl.constexpr,
 ):
     """ROUNDS times OUTPUTS rows of the matrix, whose inputs are spread over the program's lanes: a
-    lane keeps its part of x in registers, and sums 8 products of a word, then 8 words of a block.
+    lane keeps its part of x in registers, and sums 8 products of a word, then GROUP words, which
+    are a block or a part of one.
     """
     start_next()
     BLOCKS: tl.constexpr = num_inputs // 64
     WORDS: tl.constexpr = num_inputs // 8
+    GROUPS: tl.constexpr = WORDS // GROUP
     outputs = tl.program_id(0).to(tl.int64) * (OUTPUTS * ROUNDS) + tl.arange(0, OUTPUTS)
     packed_ptrs = packed_ptr + outputs[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
-    blocks = outputs[:, None] * BLOCKS + tl.arange(0, BLOCKS)[None, :]
-    table = _table(code_ptr, packed_ptrs)
+    blocks = outputs[:, None] * BLOCKS + (tl.arange(0, GROUPS) // (8 // GROUP))[None, :]
     # The first weights are on their way while the kernel ahead ends.
     next_words = tl.load(packed_ptrs, eviction_policy="evict_first")
     next_absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
+    table = _table(code_ptr, packed_ptrs) if IS_EXACT else _pairs_table(code_ptr)
     wait_for_inputs()
     x = tl.load(x_ptr + tl.arange(0, num_inputs)).to(tl.float32)
     even, odd = tl.split(x.reshape(WORDS, 2, 2, 2))
@@ -59,15 +63,18 @@ def row_kernel(
         next_absmax = _absmax(
             absmax_ptr, blocks + ahead * BLOCKS, nested_code_ptr, nested_scale_ptr, offset_ptr
         )
-        sums = _lookup(table, words, 4) * x0[None, :]
-        sums += _lookup(table, words, 0) * x1[None, :]
-        sums += _lookup(table, words, 12) * x2[None, :]
-        sums += _lookup(table, words, 8) * x3[None, :]
-        sums += _lookup(table, words, 20) * x4[None, :]
-        sums += _lookup(table, words, 16) * x5[None, :]
-        sums += _lookup(table, words, 28) * x6[None, :]
-        sums += _lookup(table, words, 24) * x7[None, :]
-        sums = tl.sum(sums.reshape(OUTPUTS, BLOCKS, 8), axis=2) * absmax
+        v0, v1 = _pair(table, words, 0, IS_EXACT)
+        sums = v0 * x0[None, :] + v1 * x1[None, :]
+        v2, v3 = _pair(table, words, 1, IS_EXACT)
+        sums += v2 * x2[None, :]
+        sums += v3 * x3[None, :]
+        v4, v5 = _pair(table, words, 2, IS_EXACT)
+        sums += v4 * x4[None, :]
+        sums += v5 * x5[None, :]
+        v6, v7 = _pair(table, words, 3, IS_EXACT)
+        sums += v6 * x6[None, :]
+        sums += v7 * x7[None, :]
+        sums = tl.sum(sums.reshape(OUTPUTS, GROUPS, GROUP), axis=2) * absmax
         tl.store(y_ptr + outputs + i * OUTPUTS, tl.sum(sums, axis=1))
 
 
@@ -175,7 +182,7 @@ def _table(code_ptr, like):
     """What `_lookup` looks up in: lane i's code value i % 16 in a tensor shaped as `like`, whose
     values are one register; or the code values' address.
     """
-    if _CAN_SHUFFLE:
+    if _HAS_PTX:
         code = tl.inline_asm_elementwise(
             """{
             .reg .u32 lane; .reg .u64 address;
@@ -198,7 +205,7 @@ def _table(code_ptr, like):
 @triton.jit
 def _lookup(table, words, SHIFT: tl.constexpr):
     """The code value of four bits of each word."""
-    if _CAN_SHUFFLE:
+    if _HAS_PTX:
         value = tl.inline_asm_elementwise(
             "shfl.sync.idx.b32 $0, $1, $2, 0x1f, 0xffffffff;",
             "=r,r,r",
@@ -210,3 +217,82 @@ def _lookup(table, words, SHIFT: tl.constexpr):
     else:
         value = tl.load(table + ((words >> SHIFT) & 15))
     return value
+
+
+@triton.jit
+def _pairs_table(code_ptr):
+    """What `_pair` looks a byte's two code values up in, in bf16: a word for each of 256 bytes, in
+    shared memory once for each lane, so that no two lanes ask the same bank.
+
+    The upper half of a word is the first value, rounded so that the whole word, read as fp32 with
+    the second value for its lowest bits, is as near to it as bf16 can be.
+    """
+    if _HAS_PTX:
+        table = tl.inline_asm_elementwise(
+            """
+            .shared .align 16 .b32 code_pairs[8192];
+            {
+            .reg .u32 i, threads, table, to, lane, first, second;
+            .reg .u64 from;
+            .reg .pred is_zero, is_left;
+            mov.u32 table, code_pairs;
+            mov.u32 i, %tid.x;
+            mov.u32 threads, %ntid.x;
+            FILL:
+            shr.u32 first, i, 7;
+            mad.wide.u32 from, first, 4, $1;
+            ld.global.nc.b32 first, [from];
+            bfe.u32 second, i, 3, 4;
+            mad.wide.u32 from, second, 4, $1;
+            ld.global.nc.b32 second, [from];
+            add.u32 second, second, 0x8000;
+            shr.u32 second, second, 16;
+            add.u32 to, first, first;
+            setp.eq.u32 is_zero, to, 0;
+            sub.u32 first, first, second;
+            add.u32 first, first, 0x8000;
+            and.b32 first, first, 0xffff0000;
+            selp.b32 first, 0, first, is_zero;
+            or.b32 first, first, second;
+            mad.lo.u32 to, i, 16, table;
+            st.shared.v4.b32 [to], {first, first, first, first};
+            add.u32 i, i, threads;
+            setp.lt.u32 is_left, i, 2048;
+            @is_left bra FILL;
+            bar.sync 0;
+            mov.u32 lane, %laneid;
+            mad.lo.u32 $0, lane, 4, table;
+            }
+            """,
+            "=r,l",
+            [code_ptr.to(tl.int64)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+    else:
+        table = code_ptr
+    return table
+
+
+@triton.jit
+def _pair(table, words, BYTE: tl.constexpr, IS_EXACT: tl.constexpr):
+    """The code values of a byte's two numbers, exact or as `_pairs_table` has them."""
+    if IS_EXACT or not _HAS_PTX:
+        first, second = _lookup(table, words, BYTE * 8 + 4), _lookup(table, words, BYTE * 8)
+    else:
+        first, second = tl.inline_asm_elementwise(
+            """{
+            .reg .u32 at;
+            prmt.b32 at, $2, 0, $3;
+            mad.lo.u32 at, at, 128, $4;
+            ld.shared.b32 $0, [at];
+            shl.b32 $1, $0, 16;
+            }""",
+            "=&r,=r,r,r,r",
+            [words, 0x4440 + BYTE, table],
+            dtype=(tl.float32, tl.float32),
+            is_pure=True,
+            pack=1,
+        )
+    return first, second
