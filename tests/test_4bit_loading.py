@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.model import loading
+from falcon_mamba_app.model import host_memory, loading
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.model.linear import Linear4bit, weights_bytes
 from falcon_mamba_app.model.loading import load_model
@@ -240,6 +240,14 @@ def test_a_device_too_small_is_told_what_the_weights_take_in_4_bits(monkeypatch)
         load("nano", Quantization("nf4"))
     with pytest.raises(CheckpointError, match=r"nano needs 0\.1 GB for its weights in float32"):
         load("nano")
+
+
+@pytest.mark.parametrize("trim", [None, lambda num_bytes: 1])
+def test_progress_is_told_whether_or_not_the_c_library_returns_memory(monkeypatch, trim):
+    told = []
+    monkeypatch.setattr(host_memory, "_malloc_trim", lambda: trim)
+    host_memory.returning_freed(lambda share, what: told.append((share, what)))(0.5, "reading")
+    assert told == [(0.5, "reading")]
 
 
 @pytest.mark.slow
