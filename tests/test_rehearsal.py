@@ -9,9 +9,12 @@ import torch
 
 from falcon_mamba_app.engine import rehearsal
 from falcon_mamba_app.engine.rehearsal import Rehearsal, empty_model
+from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.triton_kernels import TRITON
-from tests.checkpoints import make_model
+from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from tests.checkpoints import make_model, make_tokenizer
 from tests.engine_fixtures import ours
 
 CPU = torch.device("cpu")
@@ -56,3 +59,20 @@ def test_its_model_is_one_layer_of_the_shapes_of_the_real_one(config):
         k: v.shape for k, v in real.items()
     }
     assert model.lm_head.weight.shape == (config.vocab_size, config.hidden_size)
+
+
+def test_a_start_that_fails_at_the_tokenizer_waits_for_it_to_end(config, tmp_path):
+    """A process that ends while threads compile may end with a crash."""
+    make_model("falcon_mamba").save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    begun = []
+
+    class RehearsingService(LocalService):
+        def _rehearse(self, hardware, placement):
+            begun.append(rehearse(placement.checkpoint.config, hardware.ops))
+            return begun[0]
+
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        RehearsingService(ModelSettings(model=str(tmp_path), device="cpu"), EngineSettings())
+    assert len(begun) == 1 and not begun[0].is_running

@@ -49,6 +49,10 @@ class Rehearsal:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
     def wait(self) -> None:
         started_s = time.perf_counter()
         for thread in self._threads:
