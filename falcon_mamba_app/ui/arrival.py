@@ -210,7 +210,8 @@ def render_header(stats: ServiceStats) -> str:
         f'<header class="masthead" data-defaults="{defaults}">{LOGO}<div class="titles">'
         "<h1>Falcon Mamba</h1>"
         "<p>A state-space model: its whole memory is one fixed block.</p></div>"
-        f'<span class="chip" data-status="{stats.status}"><span class="dot"></span>{name}</span>'
+        f'<span class="chip" data-status="{stats.status}" title="{name}">'
+        f'<span class="dot"></span><span class="name">{name}</span></span>'
         f"{THEME_BUTTON}</header>{_bundled_note(model)}"
     )
 

@@ -1,7 +1,10 @@
 """What a newcomer does without meaning to: empty messages, emptied fields, HTML, a reload."""
 
+from dataclasses import replace
+
 import pytest
 
+from falcon_mamba_app.protocol import ServiceStats
 from tests.browser.conftest import (
     LAPTOP,
     PHONE,
@@ -11,10 +14,21 @@ from tests.browser.conftest import (
     transcript,
     wait_for_status,
 )
+from tests.echo_service import EchoService
+from tests.page_server import serve_page
 
 NAMES_JS = """() => [...document.querySelectorAll('#chat button, #side button')]
   .filter((button) => button.checkVisibility({ visibilityProperty: true }))
   .map((button) => button.getAttribute('aria-label') || button.innerText.trim())"""
+
+
+HEAD = ("h1", ".chip .name", "#theme-toggle")  # from left to right
+
+
+class LongName(EchoService):
+    def stats(self) -> ServiceStats:
+        stats = super().stats()
+        return replace(stats, model=replace(stats.model, id="falcon-mamba-7b-instruct"))
 
 
 async def unfold(page):
@@ -155,3 +169,18 @@ async def test_on_a_laptop_the_whole_side_is_seen_without_scrolling(page):
         " return {seen: side.clientHeight, whole: side.scrollHeight}; }"
     )
     assert side["whole"] <= side["seen"]
+
+
+async def test_a_long_model_name_takes_no_room_from_the_rest_of_the_head(browser):
+    """On a phone it was cut off in the middle of a letter, and the title took two lines."""
+    with serve_page(LongName()) as url:
+        context = await browser.new_context(viewport=PHONE, is_mobile=True)
+        page = await context.new_page()
+        await open_page(page, url)
+        boxes = [await page.locator(f".masthead {part}").bounding_box() for part in HEAD]
+        await context.close()
+    assert all(box["height"] < 45 for box in boxes)
+    assert boxes[-1]["width"] >= 36
+    ends = [box["x"] + box["width"] for box in boxes]
+    assert all(end <= box["x"] for end, box in zip(ends, boxes[1:], strict=False))
+    assert ends[-1] <= PHONE["width"]
