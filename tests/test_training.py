@@ -323,6 +323,15 @@ def test_parts_are_small_and_a_missing_export_is_said(exported, tmp_path, monkey
         join_parts(tmp_path / "nothing", tmp_path / "target")
 
 
+def test_a_run_may_start_with_the_weights_of_a_checkpoint(exported, data, tmp_path):
+    folder, model = exported
+    options = options_of(data, tmp_path / "out", "--start", str(folder), "--first-shard", "100")
+    started = train.Run(options, Ranks.join("cpu"))
+    assert started.mixture.state()["fresh"]["shard"] == 100
+    for name, weight in started.trainer.model.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_leaves_a_whole_export(data, tmp_path):
     """Rented machines end without asking: what was written before must load."""

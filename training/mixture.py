@@ -18,8 +18,8 @@ from training.streams import FileRows, FreshConversations, human_rows, plain_row
 
 # Shares of rows at points of the run: (progress, conversations made, written by people, plain).
 SHARES = (
-    (0.0, 0.80, 0.05, 0.15),
-    (0.3, 0.93, 0.03, 0.04),
+    (0.0, 0.74, 0.06, 0.20),
+    (0.3, 0.90, 0.04, 0.06),
     (1.0, 0.97, 0.02, 0.01),
 )
 
@@ -69,11 +69,12 @@ class Mixture:
         num_workers: int,
         rank: int = 0,
         num_ranks: int = 1,
+        first_shard: int = 0,
         state: dict[str, Any] | None = None,
     ) -> None:
         tokenizer_file = data / "tokenizer.json"
         encoder = Encoder(tokenizer_file)
-        shard = state["fresh"]["shard"] if state else 0
+        shard = state["fresh"]["shard"] if state else first_shard
         own_seed = seed * 1_000 + rank
         fresh = FreshConversations(
             tokenizer_file, seed=own_seed, length=length, num_workers=num_workers, shard=shard

@@ -38,6 +38,7 @@ TINY = ModelConfig(
     dt_rank=8,
     vocab_size=8192,
 )
+SLOWEST = 1 / 16
 PRESETS = {"nano": NANO, "tiny": TINY}
 
 
@@ -81,6 +82,15 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, age: Tensor) -> Tensor:
     return conv_silu(x, weight, bias, age)
 
 
+def log_decay_rates(num_states: int) -> Tensor:
+    """(n,): from SLOWEST to n, evenly in the logarithm. The slow ones carry what was told over a
+    thousand tokens from the first step on; 1, 2, … n, as in Mamba, would have to learn it.
+    """
+    if SLOWEST >= 1.0:
+        return torch.log(torch.arange(1.0, num_states + 1))
+    return torch.linspace(math.log(SLOWEST), math.log(num_states), num_states)
+
+
 class Mixer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -89,7 +99,7 @@ class Mixer(nn.Module):
         self.conv1d = nn.Conv1d(d, d, config.d_conv, groups=d)
         self.x_proj = nn.Linear(d, r + 2 * n, bias=False)
         self.dt_proj = nn.Linear(r, d)
-        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, n + 1)).repeat(d, 1))
+        self.A_log = nn.Parameter(log_decay_rates(n).repeat(d, 1))
         self.D = nn.Parameter(torch.ones(d))
         self.out_proj = nn.Linear(d, h, bias=False)
         self.sizes, self.eps = [r, n, n], config.mixer_norm_eps

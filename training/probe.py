@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from training import held_out
+from training.generator import conversations
 from training.mixture import Batch, to_batch
 from training.rows import END_OF_TEXT, PAD, Encoder, Rows, pack, render
 
@@ -49,23 +50,53 @@ class Probe:
     """Held-out questions of one distance; the weights mark the told word's tokens."""
 
     distance: int
-    batch: Batch
+    batches: list[Batch]
 
     def accuracy(self, forward: Forward, device: torch.device) -> float:
         """The share of questions in which every token of the word is the likeliest."""
-        inputs, targets = self.batch.inputs.to(device), self.batch.targets.to(device)
-        counts = self.batch.weights.to(device) > 0
-        is_right = (forward(inputs).argmax(-1) == targets) | ~counts
-        return is_right.all(1).float().mean().item()
+        right = []
+        for batch in (each.to(device) for each in self.batches):
+            is_right = (forward(batch.inputs).argmax(-1) == batch.targets) | (batch.weights == 0)
+            right.append(is_right.all(1).float().mean())
+        return torch.stack(right).mean().item()
 
 
-def recall_probes(encoder: Encoder, *, length: int, num_rows: int) -> list[Probe]:
+@dataclass(frozen=True, slots=True)
+class ToldProbe:
+    """Conversations as in training that nobody trains on; the weights mark what was told."""
+
+    batch: Batch
+
+    def accuracy(self, forward: Forward, device: torch.device) -> float:
+        """The share of tokens of told words that are the likeliest in their place."""
+        batch = self.batch.to(device)
+        counts = batch.weights > 1.0
+        is_right = (forward(batch.inputs).argmax(-1) == batch.targets) & counts
+        return (is_right.sum() / counts.sum()).item()
+
+
+def told_probe(encoder: Encoder, *, length: int, num_rows: int) -> ToldProbe:
+    made = conversations("held out", 50 * num_rows)
+    rows = pack(encoder.weighted(made), length)
+    return ToldProbe(_slice(rows, 0, num_rows))
+
+
+def recall_probes(
+    encoder: Encoder, *, length: int, num_rows: int, rows_at_once: int
+) -> list[Probe]:
     """One for each distance, a question in each of `num_rows` rows; none for rows too short."""
     if length < MIN_LENGTH:
         return []
     questions = held_out.recall_questions(-(-num_rows // len(held_out.KINDS)))
+    starts = range(0, max(1, num_rows - rows_at_once + 1), rows_at_once)
     return [
-        Probe(distance, _rows(_spread(questions, distance)[:num_rows], encoder, length))
+        Probe(
+            distance,
+            [
+                _rows(_spread(questions, distance)[i : i + rows_at_once], encoder, length)
+                for i in starts
+            ],
+        )
         for distance in held_out.DISTANCES
     ]
 

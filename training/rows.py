@@ -7,6 +7,7 @@ guessing; rows are filled with whole ones, and the little that stays open is pad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer
 
 END_OF_TEXT, TURN_START, TURN_END, PAD = 0, 1, 2, 3
 FULL, LISTENING = 10, 1  # tenths: replies and plain text, and what the user and the system say
+TOLD = 50  # what the user told, in a reply: a few tokens that all of remembering hangs on
 OPEN_ROWS = 32  # rows that are filled at the same time
 
 Tokens = NDArray[np.uint16]
@@ -59,10 +61,26 @@ def _read_exactly(file: BinaryIO, size: int) -> bytes:
     return data
 
 
+END_MARK = "<|endoftext|>"
+
+
 def render(messages: list[dict[str, str]]) -> str:
     """A conversation in the tokenizer's chat template, closed as a document."""
     turns = (f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
-    return "".join(turns) + "<|endoftext|>"
+    return "".join(turns) + END_MARK
+
+
+def told_spans(messages: list[dict[str, str]]) -> list[tuple[int, int]]:
+    """Where in the rendered text the replies repeat what the user told."""
+    spans, start = [], 0
+    for message in messages:
+        content_start = start + len(f"<|im_start|>{message['role']}\n")
+        for value in filter(None, message.get("told", "").split("\n")):
+            pattern = rf"(?<!\w){re.escape(value)}(?!\w)"
+            for found in re.finditer(pattern, message["content"], re.IGNORECASE):
+                spans.append((content_start + found.start(), content_start + found.end()))
+        start += len(render([message])) - len(END_MARK)
+    return spans
 
 
 class Encoder:
@@ -76,6 +94,20 @@ class Encoder:
     def encode(self, texts: list[str]) -> list[Tokens]:
         encodings = self._tokenizer.encode_batch_fast(texts)
         return [np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]
+
+    def weighted(self, conversations: list[list[dict[str, str]]]) -> list[tuple[Tokens, Weights]]:
+        """Conversations as ids and weights, TOLD where a reply repeats what the user told."""
+        encodings = self._tokenizer.encode_batch([render(messages) for messages in conversations])
+        weighted = []
+        for messages, encoding in zip(conversations, encodings, strict=True):
+            tokens = np.array(encoding.ids, dtype=np.uint16)
+            weights = self.conversation_weights(tokens)
+            if spans := told_spans(messages):
+                starts, ends = np.array(encoding.offsets).T
+                for start, end in spans:
+                    weights[(starts < end) & (ends > start)] = TOLD
+            weighted.append((tokens, weights))
+        return weighted
 
     def conversation_weights(self, tokens: Tokens, *, listening: int = LISTENING) -> Weights:
         """FULL for what the assistant says, its end of turn included; `listening` elsewhere."""

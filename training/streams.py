@@ -17,18 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from training.generator import conversations
-from training.rows import Encoder, Rows, Tokens, Weights, cut, documents, pack, render
+from training.rows import Encoder, Rows, Tokens, Weights, cut, documents, pack
 
 SHARD_CONVERSATIONS = 2_000  # made and packed at a time
+EASY_SHARDS = 100  # until conversations are as hard as they get
 
 Row = tuple[Tokens, Weights]
 
 
 def make_shard(encoder: Encoder, seed: int, index: int, length: int) -> Rows:
     """Shard `index` of the endless sequence that `seed` names, in a shuffled order of rows."""
-    made = conversations(f"{seed}/{index}", SHARD_CONVERSATIONS)
-    ids = encoder.encode([render(messages) for messages in made])
-    rows = pack(((each, encoder.conversation_weights(each)) for each in ids), length)
+    ease = max(0.0, 1.0 - index / EASY_SHARDS)
+    made = conversations(f"{seed}/{index}", SHARD_CONVERSATIONS, ease=ease)
+    rows = pack(encoder.weighted(made), length)
     order = np.random.default_rng([seed, index]).permutation(len(rows))
     return Rows(rows.tokens[order], rows.weights[order])
 

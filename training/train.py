@@ -1,7 +1,7 @@
 """Train the bundled model: `python -m training.train --device cuda --compile --out OUT`.
 
-On several GPUs: `torchrun --nproc-per-node=N -m training.train …`. The weights with the lowest
-held-out loss so far are in OUT at any time, in parts; `--resume` goes on from the last checkpoint.
+On several GPUs: `torchrun --nproc-per-node=N -m training.train …`. The newest
+weights are in OUT at any time, in parts; `--resume` goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from training.export import write_parts
 from training.mixture import Batch, Mixture
 from training.model import PRESETS
-from training.probe import recall_probes, reply_batches
+from training.probe import recall_probes, reply_batches, told_probe
 from training.ranks import Ranks
 from training.rows import Encoder
 from training.schedule import Clock, learning_rate
@@ -36,6 +38,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out"), help="for weights and log")
     parser.add_argument("--checkpoint", type=Path, help="file to write and, --resume, to read")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose weights to begin with")
+    parser.add_argument("--first-shard", type=int, default=0, help="100 and more are not easy")
     parser.add_argument("--preset", choices=PRESETS, default="nano")
     parser.add_argument("--minutes", type=float, default=30.0, help="of wall time for the steps")
     parser.add_argument("--steps", type=int, help="instead of --minutes")
@@ -44,6 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--held-out-rows", type=int, default=96)
     parser.add_argument("--evaluate-s", type=float, default=30.0, help="seconds between looks")
     parser.add_argument("--lr", type=float, default=PEAK_LEARNING_RATE)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--workers", type=int, default=2, help="that make conversations")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -76,22 +81,35 @@ class Run:
             num_workers=options.workers,
             rank=ranks.rank,
             num_ranks=ranks.count,
+            first_shard=options.first_shard,
             state=saved["mixtures"][ranks.rank] if saved else None,
         )
         self.trainer = Trainer(
-            PRESETS[options.preset], ranks, seed=options.seed, is_compiled=options.compile
+            PRESETS[options.preset],
+            ranks,
+            seed=options.seed,
+            is_compiled=options.compile,
+            optimizer=options.optimizer,
         )
         encoder = Encoder(options.data / "tokenizer.json")
         self.held_out = held_out_batches(options, encoder)
-        self.probes = recall_probes(encoder, length=options.length, num_rows=options.rows)
+        self.probes = recall_probes(
+            encoder,
+            length=options.length,
+            num_rows=options.held_out_rows,
+            rows_at_once=options.rows,
+        )
+        self.told = told_probe(encoder, length=options.length, num_rows=options.rows)
         self.clock = Clock(options.steps, options.minutes * 60)
-        self.step, self.best = 0, float("inf")
+        self.step = 0
         self._looked_s = time.monotonic()
         self._looked_step = 0
         if saved:
             self.trainer.restore(saved["trainer"])
-            self.step, self.best = saved["step"], saved["best"]
+            self.step = saved["step"]
             self.clock.spent_s = saved["elapsed_s"]
+        elif options.start:
+            self.trainer.start(load_file(options.start / "model.safetensors"))
         self._losses: list[torch.Tensor] = []
 
     def _saved(self) -> dict[str, Any] | None:
@@ -125,7 +143,7 @@ class Run:
         return self.ranks.agree(waited_s) > self.options.evaluate_s
 
     def look(self, progress: float) -> None:
-        """Measure on held-out conversations, log, export if it is the best, save a checkpoint."""
+        """Measure on held-out conversations, log, export, save a checkpoint."""
         losses = torch.stack(self._losses)
         trained = self._trained_line()
         held_out = self.trainer.held_out_loss(self.held_out) if self.held_out else float("nan")
@@ -135,6 +153,7 @@ class Run:
             )
             for probe in self.probes
         }
+        recalled["told"] = round(self.told.accuracy(self.trainer.model, self.ranks.device), 3)
         self._losses = []
         if self.ranks.is_first:
             self._report(
@@ -148,8 +167,7 @@ class Run:
                     **trained,
                 }
             )
-            if not held_out >= self.best:  # also without held-out conversations
-                self.best = held_out
+            if math.isfinite(held_out) or not self.held_out:
                 write_parts(
                     self.options.out, self.trainer.model.state_dict(), self.trainer.model.config
                 )
@@ -185,7 +203,6 @@ class Run:
                 "trainer": self.trainer.state(),
                 "mixtures": mixtures,
                 "step": self.step,
-                "best": self.best,
                 "elapsed_s": self.clock.elapsed_s,
             },
             partial,

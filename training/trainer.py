@@ -13,15 +13,25 @@ from torch import Tensor
 from falcon_mamba_app.model.config import ModelConfig
 from training.mixture import Batch
 from training.model import TrainingModel, reply_loss
+from training.muon import Muon
 from training.ranks import Ranks
 
 PEAK_LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.1
 MAX_GRADIENT_NORM = 1.0
+PRODUCTS = ("in_proj.weight", "x_proj.weight", "out_proj.weight")  # what Muon is for
 
 
 class Trainer:
-    def __init__(self, config: ModelConfig, ranks: Ranks, *, seed: int, is_compiled: bool) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        ranks: Ranks,
+        *,
+        seed: int,
+        is_compiled: bool,
+        optimizer: str = "muon",
+    ) -> None:
         torch.manual_seed(seed)  # the same weights on every rank
         on_gpu = ranks.device.type == "cuda"
         dtype = torch.bfloat16 if on_gpu else torch.float32
@@ -30,9 +40,7 @@ class Trainer:
         self.model.to(ranks.device)
         self._parameters = list(self.model.parameters())
         self._gradients = _shared_gradients(self._parameters)
-        self._optimizer = torch.optim.AdamW(
-            _groups(self.model), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, fused=on_gpu
-        )
+        self._optimizers = _optimizers(self.model, optimizer, is_fused=on_gpu)
 
     def step(self, batch: Batch, learning_rate: float) -> Tensor:
         """One update; returns the mean loss in nats for a token of weight 1, as a tensor."""
@@ -43,9 +51,10 @@ class Trainer:
         self.ranks.sum(self._gradients)
         self._gradients.div_(total[1])
         self._clip()
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
         return total[0] / total[1]
 
     def _clip(self) -> None:
@@ -69,12 +78,18 @@ class Trainer:
         loss, weight = torch.stack(sums).sum(0).tolist()
         return loss / weight
 
+    def start(self, weights: dict[str, Tensor]) -> None:
+        """Begin with an exported model's weights, and an optimiser that knows nothing yet."""
+        self.model.load_state_dict(weights)
+
     def state(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
+        return {"model": self.model.state_dict(), "optimizers": optimizers}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
 
 
 def _shared_gradients(parameters: list[torch.nn.Parameter]) -> Tensor:
@@ -88,12 +103,23 @@ def _shared_gradients(parameters: list[torch.nn.Parameter]) -> Tensor:
     return buffer
 
 
-def _groups(model: TrainingModel) -> list[dict[str, Any]]:
-    """Matrices decay; vectors and what the recurrence is made of do not."""
+def _optimizers(model: TrainingModel, name: str, *, is_fused: bool) -> list[torch.optim.Optimizer]:
+    """AdamW for all, or Muon for the layers' products. Matrices decay; vectors and what the
+    recurrence is made of do not.
+    """
     named = list(model.named_parameters())
-    decays = [p for name, p in named if p.dim() == 2 and not name.endswith("A_log")]
-    kept = [p for name, p in named if p.dim() != 2 or name.endswith("A_log")]
-    return [
+    products = [p for n, p in named if n.endswith(PRODUCTS) and name == "muon"]
+    ids = {id(p) for p in products}
+    rest = [(n, p) for n, p in named if id(p) not in ids]
+    decays = [p for n, p in rest if p.dim() == 2 and not n.endswith("A_log")]
+    kept = [p for n, p in rest if p.dim() != 2 or n.endswith("A_log")]
+    groups = [
         {"params": decays, "weight_decay": WEIGHT_DECAY},
         {"params": kept, "weight_decay": 0.0},
     ]
+    adamw = torch.optim.AdamW(
+        groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, fused=is_fused
+    )
+    if not products:
+        return [adamw]
+    return [adamw, Muon(products, lr=PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY)]

@@ -6,7 +6,7 @@ do, with small letters, missing full stops and slips of the finger.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -54,7 +54,8 @@ SKILLS: dict[Maker, float] = {
     language.follow_up: 2,
 }
 FOLDER = Path(__file__).parent
-MEMORY_SHARE = 0.22
+MEMORY_SHARE = 0.28
+EASY_MEMORY_SHARE = 0.7  # at the beginning of a training
 # Between two turns about something else: short ones, so that thirty fit into a row.
 DISTRACTIONS: dict[Maker, float] = {
     arithmetic.exercise: 20,
@@ -67,6 +68,8 @@ DISTRACTIONS: dict[Maker, float] = {
     texts.fun: 4,
     texts.listing: 3,
     texts.explain: 4,
+    texts.advice: 3,
+    language.sentence: 2,
     language.word: 3,
     language.reading: 4,
     knowledge.opposite: 2,
@@ -74,25 +77,41 @@ DISTRACTIONS: dict[Maker, float] = {
 MAX_TURNS = 10  # of a conversation that is not about memory
 
 
-def conversations(seed: str, count: int) -> list[list[Message]]:
-    """`count` conversations, as lists of messages; the same for the same seed."""
+def conversations(seed: str, count: int, *, ease: float = 0.0) -> list[list[Message]]:
+    """`count` conversations, as lists of messages; the same for the same seed and ease.
+
+    Where `ease` is more than 0, up to 1, more of them are about memory, and so many of these ask
+    soon after telling: copying is learnt from near before it is learnt from far.
+    """
     rng = Random(seed)
-    return [conversation(rng) for _ in range(count)]
+    return [conversation(rng, ease) for _ in range(count)]
 
 
-def conversation(rng: Random) -> list[Message]:
-    is_memory = rng.random() < MEMORY_SHARE
-    turns = memory.conversation(rng, distraction) if is_memory else _several(rng)
+def conversation(rng: Random, ease: float = 0.0) -> list[Message]:
+    """A reply that repeats what the user told has the values in "told", a line each."""
+    facts: list[memory.Fact] = []
+    if rng.random() < MEMORY_SHARE + ease * (EASY_MEMORY_SHARE - MEMORY_SHARE):
+        turns, facts = memory.conversation(rng, distraction, is_short=rng.random() < ease)
+    else:
+        turns = _several(rng)
+    values = [fact.value for fact in facts]
     messages = []
     if rng.random() < 0.12:
         messages.append({"role": "system", "content": rng.choice(table("talk")["systems"])})
     # "You asked: …" quotes the user word for word.
     is_quoted = any(reply.startswith("You asked") for _, reply in turns)
     for user, reply in turns:
-        asked = user if is_quoted else as_typed(rng, user)
+        asked = user if is_quoted else as_typed(rng, user, values)
         messages.append({"role": "user", "content": asked.strip()})
-        messages.append({"role": "assistant", "content": capital(reply.strip())})
+        messages.append(_reply(reply, values))
     return messages
+
+
+def _reply(reply: str, values: list[str]) -> Message:
+    message = {"role": "assistant", "content": capital(reply.strip())}
+    said = reply.casefold()
+    told = [value for value in values if value.casefold() in said]
+    return {**message, "told": "\n".join(told)} if told else message
 
 
 def distraction(rng: Random) -> list[Turn]:
@@ -124,8 +143,10 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def as_typed(rng: Random, text: str) -> str:
-    """The text as somebody in a hurry may type it."""
+def as_typed(rng: Random, text: str, exact: Sequence[str] = ()) -> str:
+    """The text as somebody in a hurry may type it; who is told a word of `exact` has to repeat
+    it, so there a slip of the finger would teach to misspell.
+    """
     pick = rng.random()
     names_are_safe = sum(letter.isupper() for letter in text[1:]) == 0
     if pick < 0.06 and names_are_safe:
@@ -139,7 +160,8 @@ def as_typed(rng: Random, text: str) -> str:
     if pick < 0.205 and text.startswith(COMMANDS) and text.endswith("."):
         return f"Can you {text[:1].lower()}{text[1:-1]}?"
     if pick < 0.22 and len(text) > 12 and text[1:].islower() and not any(c.isdigit() for c in text):
-        return _slip(rng, text)
+        is_exact = any(word.casefold() in text.casefold() for word in exact)
+        return text if is_exact else _slip(rng, text)
     return text
 
 

@@ -17,6 +17,12 @@ CAPITAL_QUESTIONS = (
     "If I visit the capital of {c}, which city do I see?", "I travel to {c}. What is the capital there?",
     "I know {c}, but what is its capital?", "My friend is from {c}. What is the capital of that country?",
     "In {c}, which city is the capital?", "Capital city, {c}?", "Find the capital of {c}.",
+    "[Name|Give|State|Say] {c}'s capital[ city|].", "Which [city|town|place] [is|counts as|acts as|has the role of] the capital [in|of|for] {c}?",
+    "[Which|What] city [rules|governs|leads|stands at the head of] {c}?", "{c} - [capital|capital city][?|]", "What [city|town] do [people in|they in|the maps of] {c} [call|mark as] the capital?",
+    "[Could|Can|Would|Will] you [name|give me|remind me of] the capital [city |]of {c}?", "For a [quiz|puzzle|game|test] I need {c}'s [main city|capital].",
+    "[I forgot|I cannot recall|I never learned] the capital of {c}. [Which is it|What is it|Help me]?", "The [king|president|parliament|minister] of {c} works in which [city|capital]?",
+    "[Country|A country]: {c}. [Capital|Its capital]?", "If {c} is the country, what is the capital?", "{c}, and [its|the] capital [is|would be|is called]?",
+    "Which capital [belongs to|goes with|has|fits] {c}?", "My [map|book|quiz] says {c}. [Capital|Which capital|What is the capital]?", "What is the most important city, the capital, of {c}?",
     "What would you write as the capital of {c}?", "Spell out the capital of {c}.",
 )  # fmt: skip
 CAPITAL_NOUNS = (
@@ -37,6 +43,11 @@ PLACE_QUESTIONS = (
     "Where do I find {c} on a map?", "If I fly to {c}, which continent do I land on?",
     "A friend moved to {c}. On which continent does she live now?", "In which region is {c}?",
     "What part of the earth is {c} in?", "Which continent has {c} in it?", "Where would you look for {c}?",
+    "[Name|Give|State|Say] {c}'s [continent|part of the world].", "[Which|What] [part of the world|continent|region of the earth|corner of the globe] [has|holds|contains|is home to] {c}?",
+    "[Could|Can|Would] you [name|tell me] the continent [of|for|with] {c}?", "{c} [can be found|is found|is located|is situated|sits|belongs] [where|on which continent|in what part of the world]?",
+    "I [look at|turn|spin] [a|the|my] [globe|world map]. Where [is|do I see|will I see] {c}?", "[I am going|I want to go|We travel|We fly] to {c}. [Which continent is that|What continent will that be|Where is that]?",
+    "[Is|Tell me, is] {c} in Europe, [in Asia,|in Africa,] or [somewhere else|where]?", "{c} - [continent|which continent|what continent|where is it][?|]", "[Country|A country]: {c}. [Continent|Its continent|Where]?",
+    "On a map of the world, where [is|would] {c}[ be|]?", "Which continent [do I think of with|goes with|do you name for] {c}?",
     "People in {c} live on which continent?", "The country {c} is part of which continent?",
 )  # fmt: skip
 PLACE_NOUNS = (

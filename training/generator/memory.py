@@ -7,16 +7,24 @@ not known.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any
 
-from training.generator.grammar import Turn, for_you, say, table, uncapital
+from training.generator.grammar import Turn, capital, for_you, say, table, uncapital, with_articles
 from training.generator.words import value
 
 MAX_WORDS = 1_150  # of a conversation: below 2,048 tokens
 MAIN_KINDS = ("name", "pet", "colour", "place")
+# Turns between what is told and the questions for it.
+GAPS = (0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28)
+SHORT_GAPS = (0, 0, 0, 0, 1, 2)
+BLURRED = 0.3  # of the wordings
+REWORDED = 0.2  # of the words that have a synonym
 ABOUT_THE_USER = ("know me", "remember me", "who i am")
 
 Distract = Callable[[Random], list[Turn]]
@@ -61,14 +69,64 @@ def pick_facts(rng: Random, count: int) -> list[Fact]:
 def tell(rng: Random, fact: Fact) -> str:
     thing = rng.choice(table("words")["owned_things"])
     told = say(rng, kinds()[fact.kind]["tell"], thing=thing, **fact.slots)
+    told = reworded(rng, told, fact)
+    if rng.random() < BLURRED:
+        told = blurred(rng, told, fact)
     return say(rng, table("memory")["wrap_tell"], t=told, c=rng.choice((",", ".", "!")))
 
 
-def ask(rng: Random, fact: Fact) -> str:
+def reworded(rng: Random, text: str, fact: Fact) -> str:
+    """The text with some of its words replaced by others of nearly the same meaning."""
+    synonyms, kept = table("memory")["synonyms"], _words_of(fact)
+
+    def other(found: re.Match[str]) -> str:
+        word = found[0]
+        instead = synonyms.get(word.casefold())
+        if instead is None or word.casefold() in kept or rng.random() > REWORDED:
+            return word
+        chosen = rng.choice(instead.split("|"))
+        return capital(chosen) if word[0].isupper() else chosen
+
+    return with_articles(re.sub(r"[A-Za-z]+", other, text))
+
+
+def _words_of(fact: Fact) -> set[str]:
+    return set(re.findall(r"\w+", f"{fact.value} {fact.key}".casefold()))
+
+
+def blurred(rng: Random, text: str, fact: Fact) -> str:
+    """The text with words that do not fit in place of some, as new wordings seem to a model that
+    has met few: what is left of it, and the fact itself, must be enough.
+    """
+    kept = _words_of(fact)
+    words: list[str] = []
+    for word in text.split(" "):
+        pick, is_kept = rng.random(), any(each in word.casefold() for each in kept)
+        if is_kept or pick > 0.20:
+            words.append(word)
+        elif pick < 0.13:
+            words.append(rng.choice(any_words()))
+        elif pick < 0.16:
+            words += [rng.choice(any_words()), word]
+    return capital(" ".join(words)) or text
+
+
+@cache
+def any_words() -> list[str]:
+    found = re.findall(r"[a-z]{3,}", json.dumps(table("glosses")))
+    return sorted(set(found))
+
+
+def ask(rng: Random, fact: Fact, *, may_blur: bool = False) -> str:
     """A question for the fact: straight, by its name, or within another sentence."""
+    question = reworded(rng, _clear_question(rng, fact), fact)
+    return blurred(rng, question, fact) if may_blur and rng.random() < BLURRED else question
+
+
+def _clear_question(rng: Random, fact: Fact) -> str:
     wording, texts, pick = kinds()[fact.kind], table("memory"), rng.random()
     thing = rng.choice(table("words")["owned_things"])
-    if pick < 0.5:
+    if pick < 0.5 or "noun" not in wording:
         question = say(rng, wording["ask"], thing=thing, **fact.slots)
         return say(rng, texts["wrap_ask"], q=question, q0=uncapital(question))
     if pick < 0.78:
@@ -93,8 +151,25 @@ def not_told(rng: Random, known: list[Fact]) -> Turn:
         fact = make_fact(rng, rng.choice(MAIN_KINDS if rng.random() < 0.6 else list(kinds())))
         if all((fact.kind, fact.key) != (other.kind, other.key) for other in known):
             break
-    noun = for_you(say(rng, kinds()[fact.kind]["noun"], **fact.slots))
-    return ask(rng, fact), say(rng, table("memory")["unknown"], n=noun)
+    texts = table("memory")
+    nouns = kinds()[fact.kind].get("noun")
+    if nouns is None:
+        return ask(rng, fact), say(rng, texts["unknown_thing"])
+    noun = for_you(say(rng, nouns, **fact.slots))
+    return ask(rng, fact), say(rng, texts["unknown"], n=noun)
+
+
+def mention(rng: Random, known: list[Fact]) -> Turn:
+    """The user speaks of somebody or something else, which must not be taken for their own."""
+    values = {fact.value.casefold() for fact in known}
+    while True:
+        said, reply = rng.choice(table("memory")["mentions"])
+        slots = {
+            "n": value(rng, "name"), "v": value(rng, "petname"), "k": value(rng, "pet"),
+            "p": value(rng, "place"), "c": value(rng, "colour"),
+        }  # fmt: skip
+        if not any(each in slot.casefold() for each in values for slot in slots.values()):
+            return say(rng, said, **slots), say(rng, reply, **slots)
 
 
 def untold(rng: Random) -> list[Turn]:
@@ -121,10 +196,14 @@ def telling(rng: Random, facts: list[Fact], distract: Distract) -> list[Turn]:
     return turns
 
 
-def conversation(rng: Random, distract: Distract) -> list[Turn]:
-    """A whole one. Half of them are short, the others have up to thirty turns in between."""
+def conversation(
+    rng: Random, distract: Distract, *, is_short: bool = False
+) -> tuple[list[Turn], list[Fact]]:
+    """A whole one, and what is told in it. Half of them are short, the others have up to thirty
+    turns in between; `is_short` ones have two at most.
+    """
     facts = pick_facts(rng, rng.choice((1, 1, 2, 2, 3, 4, 5, 6)))
-    num_between = rng.choice((0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28))
+    num_between = rng.choice(SHORT_GAPS if is_short else GAPS)
     turns = distract(rng) if rng.random() < 0.15 else []
     turns += telling(rng, facts, distract)
     known = list(facts)
@@ -133,10 +212,10 @@ def conversation(rng: Random, distract: Distract) -> list[Turn]:
             break
         turns += between(rng, known, distract)
     for fact in rng.sample(known, len(known)):
-        turns.append((ask(rng, fact), answer(rng, fact)))
+        turns.append((ask(rng, fact, may_blur=len(known) < 3), answer(rng, fact)))
     if rng.random() < 0.25:
         turns.insert(rng.randrange(len(turns) + 1), not_told(rng, known))
-    return turns
+    return turns, known
 
 
 def between(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
@@ -144,7 +223,7 @@ def between(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
     pick = rng.random()
     if pick < 0.28:
         fact = rng.choice(known)
-        return [(ask(rng, fact), answer(rng, fact))]
+        return [(ask(rng, fact, may_blur=len(known) < 3), answer(rng, fact))]
     if pick < 0.37 and len(known) < 9:
         fact = make_fact(rng, rng.choice(list(kinds())))
         if all((fact.kind, fact.key) != (other.kind, other.key) for other in known):
@@ -152,6 +231,8 @@ def between(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
             return [(tell(rng, fact), acknowledge(rng, fact))]
     if pick < 0.40:
         return [not_told(rng, known)]
+    if pick < 0.48:
+        return [mention(rng, known)]
     while True:
         turns = distract(rng)
         if not any(concerns(fact, user) for user, _ in turns for fact in known):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from training.generator.grammar import Turn, capital, say, table
+from training.generator.grammar import Turn, capital, choose_words, say, table
 from training.generator.words import invented
 
 SHE, HE = ("she", "her", "her"), ("he", "him", "his")
@@ -22,6 +22,11 @@ REQUESTS = (
     "[Write|Tell] me [a|a short] story {about}", "Tell me a story {about}", "Tell me a story {about}",
     "[Do you know|Have you got|Is there] a story {about}", "How about a story {about}",
     "[My children want|My daughter would like|We want] a story {about}", "[Story|Tale|A story|A tale], please: {topic}",
+    "[I would love|I feel like hearing|I am waiting for|We all want|Now I need|My son asks for] [a|a short|a little|a nice] [story|tale|fairy tale|bedtime story] {about}",
+    "[Invent|Make up|Think up|Come up with|Compose|Write down] [a|a short|some|a little|one] [story|tale|adventure|fairy tale] [about|for|around|on] {topic}", "[Amuse|Surprise|Delight|Cheer up] me with [a story|a tale|an adventure] {about}",
+    "[It is late|I am in bed|The children are tired|We are bored|It is raining outside]. [Tell us|Tell me|How about|Could we have] [a story|a tale|a short story] {about}", "[May|Can|Could] [I|we] [hear|get|have] [a story|a tale|something] {about}",
+    "[A story|A tale|An adventure|Something] {about}, [please|if you can|would you]", "[Let|Make] {topic} be the hero of [a story|your story|a tale]", "[Put|Use] {topic} in a [short |]story", "Once upon a time there was {topic}. Go on",
+    "What [story|tale] do you know {about}", "[Short|Funny|Happy|Sweet|Quick] story {about}", "[The hero|The main person] of your story is {topic}. Begin",
     "I am in the mood for a story {about}", "What happens to {topic}? Tell me a story", "Tell {about}, as a story",
 )  # fmt: skip
 ABOUT = "[about|about|about|about|of|with|that has|starring] {topic}"
@@ -145,7 +150,11 @@ def topics(story: Story) -> list[str]:
     if story.has("obj"):
         found += ["a {sp} and a {obj}", "a {obj}"]
     found += ["a {sp} in a {place}"] if story.has("place") else []
-    found += ["{name} the {sp}", "someone called {name}"]
+    found += ["{name} the {sp}", "someone called {name}", "two {sp}s", "three little {sp}s"]
+    found += [
+        "a {sp} who [is never tired|has a friend|wants to be happy|cannot wait|is new in town|laughs]"
+    ]
+    found += ["a {sp} and {his} friends", "a little {sp}", "the life of a {sp}", "one {adj} {sp}"]
     return [each.format(**s) for each in found]
 
 
@@ -154,7 +163,7 @@ def request(rng: Random, story: Story) -> str:
         return say(rng, BARE_REQUESTS)
     if rng.random() < 0.04:
         return f"Write a story that teaches this: {story.plot['moral']}."
-    topic = rng.choice(topics(story))
+    topic = choose_words(rng, rng.choice(topics(story)))
     about = say(rng, ABOUT, topic=topic)
     asked = say(rng, REQUESTS, about=about, topic=topic)
     is_question = asked.startswith(("Can", "Could", "Do", "Have", "Is", "How"))

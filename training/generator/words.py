@@ -85,7 +85,14 @@ def _word(rng: Random) -> str:
     return made.lower() if rng.random() < 0.5 else made
 
 
+def _portable(rng: Random) -> str:
+    """What somebody may have put somewhere: not the house."""
+    return str(rng.choice([each for each in table("words")["owned_things"] if each not in FIXED]))
+
+
+FIXED = ("house", "door", "bed", "sofa")
 MAKERS = {
+    "portable": _portable,
     "name": name,
     "petname": pet_name,
     "place": place,
@@ -103,6 +110,7 @@ POOLS = {
     "named_thing": "named_things",
     "owned_thing": "owned_things",
     "spot": "spots",
+    "spot_noun": "spot_nouns",
     "drink": "drinks",
     "day": "days",
     "event": "events",
