@@ -28,7 +28,7 @@ Maker = Callable[[Random], list[Turn]]
 
 # What a conversation begins with, and how often in a hundred.
 SKILLS: dict[Maker, float] = {
-    arithmetic.exercise: 10,
+    arithmetic.exercise: 12,
     geography.question: 11,
     knowledge.question: 6,
     knowledge.animal: 3.5,

@@ -7,16 +7,14 @@ not known.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from random import Random
 from typing import Any
 
 from training.generator.grammar import Turn, capital, for_you, say, table, uncapital, with_articles
-from training.generator.words import value
+from training.generator.words import any_words, value
 
 MAX_WORDS = 1_150  # of a conversation: below 2,048 tokens
 MAIN_KINDS = ("name", "pet", "colour", "place")
@@ -109,12 +107,6 @@ def blurred(rng: Random, text: str, fact: Fact) -> str:
         elif pick < 0.16:
             words += [rng.choice(any_words()), word]
     return capital(" ".join(words)) or text
-
-
-@cache
-def any_words() -> list[str]:
-    found = re.findall(r"[a-z]{3,}", json.dumps(table("glosses")))
-    return sorted(set(found))
 
 
 def ask(rng: Random, fact: Fact, *, may_blur: bool = False) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from functools import cache
 from random import Random
 
 from training.generator.grammar import capital, table
@@ -27,39 +30,60 @@ def invented(rng: Random) -> str:
     return capital(word + rng.choice(ENDINGS))
 
 
+@cache
+def any_words() -> list[str]:
+    """Some thousands of words without regard to what they mean."""
+    return sorted(set(re.findall(r"[a-z]{3,}", json.dumps(table("glosses")))))
+
+
+def unheard(rng: Random) -> str:
+    """A name made in one of several ways, so that no habit of spelling helps but to copy it."""
+    pick = rng.random()
+    if pick < 0.5:
+        return invented(rng)
+    first, second = rng.sample(any_words(), 2)
+    if pick < 0.75:
+        return capital(first[: rng.randrange(2, 6)] + second[-rng.randrange(2, 6) :])
+    if pick < 0.88:
+        return capital(first)
+    letters = [rng.choice("aeiouy" if i % 2 else "bcdfghjklmnpqrstvwxz") for i in range(8)]
+    start = rng.randrange(2)
+    return capital("".join(letters[start : start + rng.randrange(3, 8)]))
+
+
 def name(rng: Random) -> str:
-    """A person's: familiar in half of the cases, invented in the others; at times with a surname."""
+    """A person's: familiar in a third of the cases, else unheard; at times with a surname."""
     words = table("words")
     pick = rng.random()
-    first = rng.choice(words["girls"] + words["boys"]) if pick < 0.45 else invented(rng)
+    first = rng.choice(words["girls"] + words["boys"]) if pick < 0.35 else unheard(rng)
     if rng.random() < 0.06:
-        return f"{first} {rng.choice(words['surnames']) if pick < 0.3 else invented(rng)}"
+        return f"{first} {rng.choice(words['surnames']) if pick < 0.3 else unheard(rng)}"
     return first
 
 
 def pet_name(rng: Random) -> str:
     words = table("words")
     pick = rng.random()
-    if pick < 0.4:
+    if pick < 0.25:
         return str(rng.choice(words["pet_names"]))
-    if pick < 0.5:
+    if pick < 0.33:
         return str(rng.choice(words["girls"] + words["boys"]))
-    if pick < 0.62:
+    if pick < 0.42:
         return capital(str(rng.choice(words["foods"] + words["animals"])))
-    return invented(rng)
+    return unheard(rng)
 
 
 def place(rng: Random) -> str:
     """A town: a real one, one put together, or one invented."""
     words = table("words")
     pick = rng.random()
-    if pick < 0.45:
+    if pick < 0.33:
         return str(rng.choice(words["cities"]))
-    if pick < 0.75:
+    if pick < 0.65:
         town = rng.choice(words["place_starts"]) + rng.choice(words["place_ends"])
         prefix = rng.choice(("", "", "", "", "New ", "Port ", "San ", "Lake ", "Saint ", "Fort "))
         return prefix + town
-    return invented(rng)
+    return unheard(rng)
 
 
 def value(rng: Random, pool: str) -> str:
@@ -81,7 +105,7 @@ def _word(rng: Random) -> str:
     words = table("words")
     if rng.random() < 0.3:
         return str(rng.choice(words["animals"] + words["owned_things"]))
-    made = invented(rng)
+    made = unheard(rng)
     return made.lower() if rng.random() < 0.5 else made
 
 
