@@ -18,10 +18,10 @@ def rows():
 
 def test_the_text_is_long_enough_and_known_to_the_model(rows):
     assert len(real_text()) > 500
-    assert rows["none"]["loss"] < 4.5  # of 9.0 for a guess among 8,192 tokens
+    assert rows["none"]["loss"] < 3.5  # of 9.0 for a guess among 8,192 tokens
 
 
-@pytest.mark.parametrize(("form", "most"), [("nf4", 0.40), ("fp4", 0.70)])
+@pytest.mark.parametrize(("form", "most"), [("nf4", 0.12), ("fp4", 0.22)])
 def test_the_divergence_stays_below_its_bound(rows, form, most):
     """A model of 24.5 M parameters has little to spare; larger ones lose far less."""
     for name in (form, f"{form} double"):

@@ -76,6 +76,16 @@ def test_the_loss_of_what_the_model_says_itself_is_small(answerer):
     assert own_nats * 3 < strange_nats
 
 
+@pytest.mark.slow
+def test_the_bundled_model_recalls_what_it_was_told_and_admits_what_it_was_not(answerer):
+    """In a fifth of the questions what its card says of all."""
+    evaluation = evaluate.Evaluation(answerer)
+    recall = [f for f in evaluation.recall(5) if f.name.startswith("recall")]
+    assert len(recall) == 3
+    for figure in (*recall, evaluation.unknown()):
+        assert figure.value >= 80, figure
+
+
 def test_figures_stand_side_by_side():
     figure = evaluate.Figure("sums", 97.5, goal="≥ 95", count=231)
     loss = evaluate.Figure("loss", 0.25, "nats/byte", "< v0", 400)
