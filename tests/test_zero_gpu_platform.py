@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import httpx
 import pytest
@@ -66,6 +67,24 @@ def test_a_spent_quota_is_a_sentence_with_the_platforms_own_figures(visitor, dev
         visitor.predict("Hello!", api_name="/chat")
     device_api.is_spent = False
     assert visitor.predict("Hello!", api_name="/chat")
+
+
+def figure(address: str, name: str) -> float:
+    lines = httpx.get(f"{address}/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+def test_a_stop_leaves_the_state_that_has_read_the_prompt(visitor, address):
+    job = visitor.submit("Tell me of the sea. " * 20, max_new_tokens=400, api_name="/chat")
+    next(iter(job))
+    job.cancel()
+    deadline_s = time.monotonic() + 30
+    while figure(address, "falcon_mamba_sequences_running"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    reused = figure(address, "falcon_mamba_reused_tokens_total")
+    assert visitor.predict("Go on.", max_new_tokens=8, api_name="/chat")
+    assert figure(address, "falcon_mamba_reused_tokens_total") > reused + 100
 
 
 def test_the_api_is_off_and_says_what_to_use(address, device_api):
