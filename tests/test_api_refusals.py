@@ -322,6 +322,10 @@ async def test_an_unknown_path_and_a_wrong_method_are_answered_in_json(client):
     response = await client.get(CHAT)
     assert error_of(response, 405)["code"] == "method_not_allowed"
     assert response.headers["allow"] == "POST"
+    for path in ("/health", "/metrics"):
+        response = await client.post(path)
+        assert error_of(response, 405)["code"] == "method_not_allowed"
+        assert response.headers["allow"] == "GET, HEAD"
 
 
 async def test_paths_outside_v1_are_left_to_whoever_is_mounted_there(service):

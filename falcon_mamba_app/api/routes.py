@@ -68,8 +68,8 @@ def create_api(
     add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
     add("GET", "/metrics", info.metrics)
     app.add_api_route("/health", info.health, methods=_with_head("GET"))
-    # Last of /v1: without it a page mounted at "/" would answer in HTML.
-    for path in ("/v1", "/v1/{rest:path}"):
+    # Last: without it a page mounted at "/" would answer for what is not here.
+    for path in ("/v1", "/v1/{rest:path}", "/metrics", "/health"):
         app.add_api_route(path, _guarded(_no_such_endpoint, access), methods=ALL_METHODS)
     return app
 
