@@ -124,14 +124,6 @@ class ModelConfig:
         """
         return 2 * (self.num_layers // 2) * (self.hidden_size // 4) * KV_BYTES
 
-    def flops_per_token(self) -> int:
-        """Of the matrix products that read one token, logits not included: 13.46 G for the 7B."""
-        return 2 * self.num_layers * self._matrix_parameters_per_layer()
-
-    def flops_per_logits(self) -> int:
-        """Of one row of logits, added for each row that samples."""
-        return 2 * self._table_parameters()
-
     def bytes_read_per_step(self, dtype_bytes: int) -> int:
         """Weights that one decode step streams, whatever its rows: all but the embedding table,
         of which it gathers single rows. A tied table is the head, and is read.
