@@ -22,7 +22,7 @@ _ids = itertools.count(1)
 
 def ours(theirs: nn.Module, ops: Ops = REFERENCE) -> FalconMamba:
     """Our modules over the tensors of a transformers model."""
-    config = ModelConfig.from_transformers(theirs.config)
+    config = ModelConfig.from_json(theirs.config.to_dict())
     with torch.device("meta"):
         model = FalconMamba(config, ops)
     model.load_state_dict(theirs.state_dict(), assign=True)

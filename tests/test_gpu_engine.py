@@ -234,7 +234,6 @@ def test_after_a_rehearsal_the_engine_compiles_nothing(monkeypatch):
         model.config,
         TRITON,
         max_running=4,
-        max_snapshot_bytes=2**20,
         device=model.device,
         dtype=model.dtype,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from falcon_mamba_app.settings import ModelSettings
 from tests.checkpoints import make_model, make_tiny_checkpoint
 from tests.fake_hub import COMMIT, HUB_ID, FakeHub
 
+ROOT = Path(__file__).parents[1]
 FALCON_MAMBA_7B = {
     "architectures": ["FalconMambaForCausalLM"],
     "model_type": "falcon_mamba",
@@ -69,7 +72,7 @@ def edit_config(folder: Path, **changes: object) -> None:
 
 
 def config_of_7b() -> ModelConfig:
-    return ModelConfig.from_transformers(FalconMambaConfig.from_dict(FALCON_MAMBA_7B))
+    return ModelConfig.from_json(FALCON_MAMBA_7B)
 
 
 def test_the_published_7b_has_the_published_figures():
@@ -86,27 +89,81 @@ def test_the_published_7b_has_the_published_figures():
 
 def test_a_dt_rank_left_to_the_library_is_a_sixteenth_of_the_hidden_size():
     config = MambaConfig(hidden_size=64, time_step_rank="auto")
-    assert ModelConfig.from_transformers(config).dt_rank == 4
+    assert ModelConfig.from_json(config.to_dict()).dt_rank == 4
+
+
+@pytest.mark.parametrize("config_class", [FalconMambaConfig, MambaConfig])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"hidden_size": 100},
+        {"expand": 3},
+        {"expand": 16, "intermediate_size": 96},
+        {"time_step_rank": 7, "state_size": 8, "conv_kernel": 3},
+        {"use_bias": True, "use_conv_bias": False, "layer_norm_epsilon": 1e-3},
+        {"mixer_rms_eps": 1e-2, "tie_word_embeddings": False, "residual_in_fp32": False},
+        {name: value for name, value in FALCON_MAMBA_7B.items() if name != "model_type"},
+    ],
+    ids=str,
+)
+def test_a_config_is_read_as_transformers_reads_it(config_class, values):
+    """Its own reading states every value, those that config.json leaves out among them."""
+    theirs = config_class.from_dict(values).to_dict()
+    ours = ModelConfig.from_json({"model_type": config_class.model_type, **values})
+    assert ours == ModelConfig.from_json(theirs)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 0),
+        ("hidden_size", 64.0),
+        ("num_hidden_layers", True),
+        ("vocab_size", None),
+        ("time_step_rank", "many"),
+        ("expand", -2),
+        ("layer_norm_epsilon", "small"),
+        ("use_conv_bias", "yes"),
+    ],
+)
+def test_what_is_no_dimension_is_refused_by_name(folder, key, value):
+    edit_config(folder, **{key: value})
+    assert f"config.json is not valid: {key} is {value!r}; allowed are" in refusal(folder)
+
+
+def test_a_checkpoint_is_located_without_transformers():
+    """To import it takes seconds, in which a GPU can be made ready."""
+    code = (
+        "import sys\n"
+        "from falcon_mamba_app.service import local\n"
+        "from falcon_mamba_app.model.registry import locate\n"
+        "from falcon_mamba_app.settings import ModelSettings\n"
+        "locate(ModelSettings(model='nano'), has_cuda=False)\n"
+        "sys.exit('transformers' in sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert finished.returncode == 0
 
 
 def test_only_falcon_mamba_normalises_dt_b_and_c():
-    assert ModelConfig.from_transformers(MambaConfig()).mixer_norm_eps is None
-    assert ModelConfig.from_transformers(FalconMambaConfig()).mixer_norm_eps == 1e-6
+    assert ModelConfig.from_json(MambaConfig().to_dict()).mixer_norm_eps is None
+    assert ModelConfig.from_json(FalconMambaConfig().to_dict()).mixer_norm_eps == 1e-6
 
 
 @pytest.mark.parametrize("family", ["falcon_mamba", "mamba"])
 @pytest.mark.parametrize("overrides", [{}, {"tie_word_embeddings": False}, {"use_bias": True}])
 def test_parameters_are_counted_as_torch_counts_them(family, overrides):
     model = make_model(family, **overrides)
-    counted = ModelConfig.from_transformers(model.config).num_parameters()
+    counted = ModelConfig.from_json(model.config.to_dict()).num_parameters()
     assert counted == sum(weight.numel() for weight in model.parameters())
 
 
 def test_activations_and_families_that_the_kernels_lack_are_refused():
     with pytest.raises(CheckpointError, match="activation is 'gelu'"):
-        ModelConfig.from_transformers(FalconMambaConfig(hidden_act="gelu"))
+        ModelConfig.from_json(FalconMambaConfig(hidden_act="gelu").to_dict())
     with pytest.raises(CheckpointError, match="type is 'llama'"):
-        ModelConfig.from_transformers(LlamaConfig())
+        ModelConfig.from_json(LlamaConfig().to_dict())
 
 
 @pytest.mark.parametrize(

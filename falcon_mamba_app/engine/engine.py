@@ -109,7 +109,7 @@ class Engine:
             max_mixed_prefill_tokens=max_mixed_prefill_tokens,
         )
         self._runner = ModelRunner(model, self.pool, eos_token_ids=eos_token_ids)
-        # Last: what the graphs pin for themselves must not come out of it.
+        # Last: torch lets go of what is pinned and free when it captures a graph.
         if model.device.type == "cuda":
             reserve_host(model.config, model.dtype, max_snapshot_bytes)
         self._eos_token_ids = eos_token_ids

@@ -1,8 +1,7 @@
-"""What a GPU needs besides weights, made ready while the weights are read.
+"""The engine's passes on a model of one empty layer, while the weights of the real one are read.
 
-The engine's passes run on a model of one empty layer: all layers run the same kernels, so those are
-compiled and loaded by then. Host memory for snapshots is pinned. All this changes nothing but the
-time of the start: what is left out here, the engine does itself.
+All layers run the same kernels, so those are compiled and loaded by the time the weights are there.
+It changes nothing but that time: what it leaves out, the engine's own warm-up does.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import logging
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import nn
 
 from falcon_mamba_app.engine.model_runner import ModelRunner
-from falcon_mamba_app.engine.state_pool import StatePool, reserve_host
+from falcon_mamba_app.engine.state_pool import StatePool
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops import Ops
@@ -26,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rehearsal:
-    """Runs on threads of its own from the start; `wait` for their end before capturing graphs."""
+    """Runs on a thread of its own from the start; `wait` for its end before capturing graphs."""
 
     def __init__(
         self,
@@ -34,33 +32,26 @@ class Rehearsal:
         ops: Ops,
         *,
         max_running: int,
-        max_snapshot_bytes: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self._config, self._ops, self._max_running = replace(config, num_layers=1), ops, max_running
         self._device, self._dtype = device, dtype
-        reserve = partial(reserve_host, config, dtype, max_snapshot_bytes)
-        # Daemons: a process that is told to end must not wait for a compiler.
-        self._threads = [
-            threading.Thread(target=run, name="rehearsal", daemon=True)
-            for run in (self._run_passes, reserve)
-        ]
-        for thread in self._threads:
-            thread.start()
+        # A daemon: a process that is told to end must not wait for a compiler.
+        self._thread = threading.Thread(target=self._run, name="rehearsal", daemon=True)
+        self._thread.start()
 
     @property
     def is_running(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
+        return self._thread.is_alive()
 
     def wait(self) -> None:
         started_s = time.perf_counter()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
         torch.cuda.empty_cache()  # 0.8 GB of the 7B's shapes
         logger.info("waited %.1f s for the rehearsal", time.perf_counter() - started_s)
 
-    def _run_passes(self) -> None:
+    def _run(self) -> None:
         try:
             pool = StatePool(
                 self._config, max_running=self._max_running, device=self._device, dtype=self._dtype

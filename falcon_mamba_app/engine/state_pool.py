@@ -157,7 +157,7 @@ class StatePool:
 
 def reserve_host(config: ModelConfig, dtype: torch.dtype, max_bytes: int) -> None:
     """Have host memory for so many bytes of states ready, so that no step waits for it; at most for
-    MAX_RESERVED_STATES. Asked twice, it is there already.
+    MAX_RESERVED_STATES.
 
     Pinning memory that is new to the process takes 14 ms for a state of the 7B.
     """

@@ -9,6 +9,7 @@ shapes everywhere:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,36 +53,41 @@ class ModelConfig:
             )
 
     @classmethod
-    def from_transformers(cls, config: Any) -> ModelConfig:
-        """The dimensions of a transformers FalconMambaConfig or MambaConfig.
+    def from_json(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The dimensions that a config.json states, as transformers reads it: importing what
+        transformers reads it with takes seconds.
 
-        d_inner is `intermediate_size`, never `expand`: where config.json names the former,
-        transformers lets it rule, and the published 7B says expand 16 with an intermediate size of
-        twice the hidden size. Raises CheckpointError for another family or activation.
+        d_inner is `intermediate_size`, never `expand`, where config.json names the former: the
+        published 7B says expand 16 with an intermediate size of twice the hidden size. Raises
+        CheckpointError for another family or activation, and for what is no dimension.
         """
-        family = config.model_type
+        family: Any = values.get("model_type")
         if family not in FAMILIES.values():
             raise CheckpointError(
                 f"the model's type is {family!r}; this app runs Mamba-1 models: "
                 + ", ".join(FAMILIES.values())
             )
-        eps = getattr(config, "mixer_rms_eps", DEFAULT_MIXER_NORM_EPS)
+        hidden_size = _dimension(values, "hidden_size", 768)
+        expanded = int(_number(values, "expand", 2) * hidden_size)
+        rank = -(-hidden_size // 16)
+        is_auto = values.get("time_step_rank", "auto") == "auto"
+        eps = _number(values, "mixer_rms_eps", DEFAULT_MIXER_NORM_EPS)
         return cls(
             family=family,
-            num_layers=config.num_hidden_layers,
-            hidden_size=config.hidden_size,
-            d_inner=config.intermediate_size,
-            d_state=config.state_size,
-            d_conv=config.conv_kernel,
-            dt_rank=int(config.time_step_rank),
-            vocab_size=config.vocab_size,
-            norm_eps=config.layer_norm_epsilon,
+            num_layers=_dimension(values, "num_hidden_layers", 32),
+            hidden_size=hidden_size,
+            d_inner=_dimension(values, "intermediate_size", expanded),
+            d_state=_dimension(values, "state_size", 16),
+            d_conv=_dimension(values, "conv_kernel", 4),
+            dt_rank=rank if is_auto else _dimension(values, "time_step_rank", rank),
+            vocab_size=_dimension(values, "vocab_size", 50_280),
+            norm_eps=_number(values, "layer_norm_epsilon", 1e-5),
             mixer_norm_eps=eps if family == "falcon_mamba" else None,
-            use_bias=config.use_bias,
-            use_conv_bias=config.use_conv_bias,
-            residual_in_fp32=config.residual_in_fp32,
-            tie_word_embeddings=config.tie_word_embeddings,
-            hidden_act=config.hidden_act,
+            use_bias=_switch(values, "use_bias", False),
+            use_conv_bias=_switch(values, "use_conv_bias", True),
+            residual_in_fp32=_switch(values, "residual_in_fp32", True),
+            tie_word_embeddings=_switch(values, "tie_word_embeddings", True),
+            hidden_act=values.get("hidden_act", "silu"),
         )
 
     def num_parameters(self) -> int:
@@ -134,3 +140,25 @@ class ModelConfig:
     def bytes_moved_per_step(self, num_rows: int, dtype_bytes: int) -> int:
         """Memory traffic of a decode step: the weights once, and each row's state in and out."""
         return self.bytes_read_per_step(dtype_bytes) + 2 * num_rows * self.state_bytes(dtype_bytes)
+
+
+# The last argument is what transformers takes where config.json does not say.
+def _dimension(values: Mapping[str, Any], key: str, default: int) -> int:
+    value = values.get(key, default)
+    if type(value) is not int or value < 1:
+        raise CheckpointError(f"{key} is {value!r}; allowed are whole numbers from 1")
+    return value
+
+
+def _number(values: Mapping[str, Any], key: str, default: float) -> float:
+    value = values.get(key, default)
+    if type(value) not in (int, float) or value <= 0:
+        raise CheckpointError(f"{key} is {value!r}; allowed are numbers above 0")
+    return float(value)
+
+
+def _switch(values: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = values.get(key, default)
+    if not isinstance(value, bool):
+        raise CheckpointError(f"{key} is {value!r}; allowed are true and false")
+    return value

@@ -3,6 +3,8 @@
 transformers and accelerate read the files; our modules then take over the very same tensors, so
 that nothing is held twice. A file that is damaged, or a tensor that is missing or of another shape,
 is a CheckpointError: no weight is ever left as it was initialised. It knows no text and no engine.
+
+transformers is imported where it is needed: that takes seconds, in which a GPU can be made ready.
 """
 
 from __future__ import annotations
@@ -18,8 +20,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
-from transformers.utils import logging as transformers_logging
 
 from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
 from falcon_mamba_app.model import hub
@@ -175,7 +175,6 @@ def _read_weights(
 
 def _class_that_keeps_fp32(checkpoint: Checkpoint) -> Any:
     """transformers' class for the checkpoint, told to leave A_log and D in fp32."""
-    # Not above: to import all that models need takes seconds, in which the GPU is made ready.
     from transformers import AutoModelForCausalLM
 
     classes: Any = AutoModelForCausalLM._model_mapping  # by the type of the configuration
@@ -227,6 +226,8 @@ def _take_over(model: Any, source: nn.Module, checkpoint: Checkpoint, dtype: tor
 def _progress_told_to(on_progress: OnProgress) -> Iterator[None]:
     """Tell `on_progress` what transformers' own progress bar would show, and print no bar."""
 
+    from transformers.utils import logging as transformers_logging
+
     def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bar = factory(*args, **{**kwargs, "disable": True})
         if not args:
@@ -248,7 +249,7 @@ def _told(bar: Any, *, total: int, on_progress: OnProgress) -> Iterator[Any]:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer, a transformers fast one. Raises CheckpointError."""
-    from transformers import AutoTokenizer  # as above
+    from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
@@ -289,7 +290,14 @@ def _sampling(config: Mapping[str, Any]) -> SamplingParams:
 
 
 def _transformers_config(checkpoint: Checkpoint) -> Any:
-    return AutoConfig.from_pretrained(checkpoint.folder)
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(checkpoint.folder)
+    except Exception as error:  # transformers validates with exceptions of several trees
+        raise CheckpointError(
+            f"{checkpoint.id}: config.json is not valid: {_one_line(error)}"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

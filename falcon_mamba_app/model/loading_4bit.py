@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
 
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.quantization import Quantization
@@ -20,12 +19,12 @@ def refuse_without_library(checkpoint: Checkpoint, device: torch.device) -> None
         raise CheckpointError(f"{checkpoint.id}: {why}")
 
 
-def quantize_while_reading(
-    quantization: Quantization | None, dtype: torch.dtype
-) -> BitsAndBytesConfig | None:
-    """What transformers is asked for; a checkpoint in 4 bits says it itself."""
+def quantize_while_reading(quantization: Quantization | None, dtype: torch.dtype) -> Any:
+    """What transformers is asked for, or None; a checkpoint in 4 bits says it itself."""
     if quantization is None or quantization.is_stored:
         return None
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.kind,

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model import hub
 from falcon_mamba_app.model.config import FAMILIES, ModelConfig
@@ -163,10 +161,9 @@ def _read_config(folder: Path, name: str) -> tuple[ModelConfig, Quantization | N
     _refuse_foreign(raw, name)
     quantization = stored_quantization(raw.get("quantization_config"), name)
     try:
-        config = AutoConfig.from_pretrained(folder)
-    except Exception as error:  # transformers validates with exceptions of several trees
-        raise CheckpointError(f"{name}: config.json is not valid: {_one_line(error)}") from error
-    return ModelConfig.from_transformers(config), quantization
+        return ModelConfig.from_json(raw), quantization
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: config.json is not valid: {error}") from error
 
 
 def _refuse_foreign(raw: dict[str, Any], name: str) -> None:

@@ -93,7 +93,6 @@ class Hardware:
             placement.checkpoint.config,
             self.ops,
             max_running=limits.max_running,
-            max_snapshot_bytes=limits.snapshot_bytes,
             device=self.device,
             dtype=self.dtype,
         )
