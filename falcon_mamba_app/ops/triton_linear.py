@@ -1,8 +1,8 @@
 """A few rows times a weight matrix, at the speed the card reads the matrix.
 
 Decoding is little else: of 14.0 GB read for one token of the 7B model, 13.9 are weights. The
-library's products are made for many rows: with 1 … 64 they read the large matrices at 2.2 to 2.7
-TB/s of an H100's 3.0 and x_proj at 0.6, ours at 2.4 to 3.1 and at 0.8 to 1.8
+library's products are made for many rows: with 1 … 64 they read the large matrices at 2.1 to 2.7
+TB/s of an H100's 3.0 and x_proj at 0.6, ours at 2.4 to 3.1 and at 1.0 to 1.8
 (`benchmarks/results/kernels-h100.md`).
 
 How a product is cut depends on its shape alone, so a row's result depends on the others of its
