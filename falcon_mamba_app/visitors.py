@@ -69,12 +69,21 @@ class Rate:
 
 
 @dataclass(slots=True)
+class _Session:
+    """A session that counts: kept since a use of it succeeded, or for as long as one is open."""
+
+    at_s: float = 0.0  # when it was last used
+    is_kept: bool = False
+    num_open: int = 0
+
+
+@dataclass(slots=True)
 class _Usage:
     """What one visitor has open now."""
 
     replies: int = 0
     connections: int = 0
-    sessions: dict[str, float] = field(default_factory=dict)  # id → when it was last used
+    sessions: dict[str, _Session] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -108,8 +117,8 @@ class Visitors:
         if usage is not None and usage.is_over:
             del self._usages[name]
 
-    def sessions(self, name: str) -> dict[str, float]:
-        """The visitor's sessions that count."""
+    def sessions(self, name: str) -> dict[str, _Session]:
+        """The visitor's sessions that count, by their ids."""
         if self.clock() >= self._next_expiry_s:
             self._next_expiry_s = self.clock() + EXPIRY_INTERVAL_S
             self._expire()
@@ -118,7 +127,7 @@ class Visitors:
     def _expire(self) -> None:
         before_s = self.clock() - SESSION_COUNTS_S
         for name, usage in list(self._usages.items()):
-            usage.sessions = {id_: at_s for id_, at_s in usage.sessions.items() if at_s > before_s}
+            usage.sessions = {i: s for i, s in usage.sessions.items() if s.at_s > before_s}
             self.tidy(name)
 
 
@@ -200,7 +209,7 @@ class Visitor:
             width = self._room(usage, count)
             self._visitors.replies.take(self.name, count)
             if session_id is not None:
-                self._count_session(session_id)
+                self._count_session(session_id).is_kept = True
             usage.replies += width
             try:
                 yield width
@@ -222,24 +231,28 @@ class Visitor:
         if self._is_exempt:
             yield
             return
-        is_new = session_id not in self._visitors.sessions(self.name)
         self._check_session(session_id)
-        self._count_session(session_id)
+        session = self._count_session(session_id)
+        session.num_open += 1
         try:
             yield
-        except BaseException:
-            if is_new:
+            self._count_session(session_id).is_kept = True  # it may have been dropped meanwhile
+        finally:
+            session.num_open -= 1
+            is_current = self._visitors.sessions(self.name).get(session_id) is session
+            if is_current and not session.is_kept and not session.num_open:
                 self.drop_session(session_id)
-            raise
-        self._count_session(session_id)  # it may have been dropped meanwhile
 
     def drop_session(self, session_id: str) -> None:
         """The session is gone."""
         self._visitors.usage(self.name).sessions.pop(session_id, None)
         self._visitors.tidy(self.name)
 
-    def _count_session(self, session_id: str) -> None:
-        self._visitors.usage(self.name).sessions[session_id] = self._visitors.clock()
+    def _count_session(self, session_id: str) -> _Session:
+        sessions = self._visitors.usage(self.name).sessions
+        session = sessions.setdefault(session_id, _Session())
+        session.at_s = self._visitors.clock()
+        return session
 
     def _room(self, usage: _Usage, count: int) -> int:
         limit = self._visitors.limits.visitor_max_replies

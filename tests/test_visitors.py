@@ -109,12 +109,60 @@ def test_a_session_whose_use_fails_does_not_count(clock):
         use(visitor, "a")  # b was there before, and still is
 
 
-def test_of_two_uses_of_a_new_session_one_that_succeeds_counts(clock):
+def begin(visitor, session):
+    """A use of the session, and how it ends: well, or by raising."""
+    use = visitor.session(session)
+    use.__enter__()
+
+    def end(*, well):
+        error = None if well else ValueError()
+        assert not use.__exit__(error and ValueError, error, None)
+
+    return end
+
+
+@pytest.mark.parametrize("first_ends_first", [True, False])
+@pytest.mark.parametrize("first_is_well", [True, False])
+@pytest.mark.parametrize("second_is_well", [True, False])
+def test_a_new_session_in_two_uses_counts_if_one_succeeds_in_any_order(
+    clock, first_ends_first, first_is_well, second_is_well
+):
+    """The failure of the use that began the session dropped it although the other had stored it:
+    any number of sessions could be had so. The clock stands still here, so times tell nothing.
+    """
     visitor = limited(clock, visitor_max_sessions=1).at(ADDRESS)
-    first = visitor.session("a")
-    first.__enter__()
-    with visitor.session("a"):
-        assert not first.__exit__(ValueError, ValueError(), None)
+    ends = [(begin(visitor, "a"), first_is_well), (begin(visitor, "a"), second_is_well)]
+    for end, is_well in ends if first_ends_first else reversed(ends):
+        with pytest.raises(TooManyRequests):
+            use(visitor, "b")  # while one is open it counts
+        end(well=is_well)
+    if first_is_well or second_is_well:
+        with pytest.raises(TooManyRequests):
+            use(visitor, "b")
+    else:
+        use(visitor, "b")
+
+
+def test_a_session_dropped_while_in_use_counts_if_the_use_succeeds(clock):
+    visitor = limited(clock, visitor_max_sessions=1).at(ADDRESS)
+    for is_well in (False, True):
+        end = begin(visitor, "a")
+        visitor.drop_session("a")
+        end(well=is_well)
+        if is_well:
+            with pytest.raises(TooManyRequests):
+                use(visitor, "b")
+        else:
+            use(visitor, "b")
+            visitor.drop_session("b")
+
+
+def test_a_reply_in_a_session_keeps_it_whatever_becomes_of_another_use(clock):
+    visitor = limited(clock, visitor_max_sessions=1).at(ADDRESS)
+    end = begin(visitor, "a")
+    with visitor.replies("a"):
+        pass
+    end(well=False)
     with pytest.raises(TooManyRequests):
         use(visitor, "b")
 
