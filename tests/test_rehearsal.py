@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 
 import pytest
 import torch
 
 from falcon_mamba_app.engine.rehearsal import Rehearsal, empty_model
-from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.triton_kernels import TRITON
-from falcon_mamba_app.service.local import LocalService
-from falcon_mamba_app.settings import EngineSettings, ModelSettings
-from tests.checkpoints import make_model, make_tokenizer
+from tests.checkpoints import make_model
 from tests.engine_fixtures import ours
 
 CPU = torch.device("cpu")
@@ -40,12 +40,20 @@ def test_it_runs_every_operation_once_and_ends(config, ops):
     assert ran and {shape[1] for shape in ran} == {config.vocab_size}
 
 
-def test_where_its_model_has_no_room_the_start_goes_on_without_it(config, caplog):
-    def no_room(*_):
-        raise torch.OutOfMemoryError("no room")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("no room"), "OutOfMemoryError: no room"),
+        (RuntimeError("the kernel image is invalid\nat line 3"), "RuntimeError: the kernel image"),
+    ],
+)
+def test_where_it_fails_the_start_goes_on_without_it(config, caplog, error, said):
+    def fails(*_):
+        raise error
 
-    rehearse(config, replace(REFERENCE, rms_norm=no_room)).wait()
-    assert "no memory for the rehearsal" in caplog.text
+    rehearse(config, replace(REFERENCE, rms_norm=fails)).wait()
+    assert f"the rehearsal failed, so the start takes longer: {said}" in caplog.text
+    assert "at line 3" not in caplog.text
 
 
 def test_its_model_is_one_layer_of_the_shapes_of_the_real_one(config):
@@ -57,18 +65,23 @@ def test_its_model_is_one_layer_of_the_shapes_of_the_real_one(config):
     assert model.lm_head.weight.shape == (config.vocab_size, config.hidden_size)
 
 
-def test_a_start_that_fails_at_the_tokenizer_waits_for_it_to_end(config, tmp_path):
-    """A process that ends while threads compile may end with a crash."""
-    make_model("falcon_mamba").save_pretrained(tmp_path)
-    make_tokenizer().save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{")
-    begun = []
+def test_a_process_that_ends_meanwhile_waits_for_what_compiles():
+    """Or it would end with a crash."""
+    code = """
+        import sys, time
+        from dataclasses import replace
+        from tests.test_rehearsal import REFERENCE, make_model, ours, rehearse
 
-    class RehearsingService(LocalService):
-        def _rehearse(self, hardware, placement):
-            begun.append(rehearse(placement.checkpoint.config, hardware.ops))
-            return begun[0]
+        def compile_slowly(*args):
+            time.sleep(0.5)
+            print("compiled", flush=True)
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    with pytest.raises(CheckpointError, match="tokenizer"):
-        RehearsingService(ModelSettings(model=str(tmp_path), device="cpu"), EngineSettings())
-    assert len(begun) == 1 and not begun[0].is_running
+        config = ours(make_model("falcon_mamba")).config
+        rehearse(config, replace(REFERENCE, rms_norm=compile_slowly))
+        sys.exit(130)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "compiled\n", "")

@@ -37,13 +37,10 @@ class Rehearsal:
     ) -> None:
         self._config, self._ops, self._max_running = replace(config, num_layers=1), ops, max_running
         self._device, self._dtype = device, dtype
-        # A daemon: a process that is told to end must not wait for a compiler.
-        self._thread = threading.Thread(target=self._run, name="rehearsal", daemon=True)
+        # Not a daemon: a process may crash that ends while a thread compiles. When the process is
+        # told to end it waits for what compiles now, a few seconds; no pool takes more work then.
+        self._thread = threading.Thread(target=self._run, name="rehearsal")
         self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
 
     def wait(self) -> None:
         started_s = time.perf_counter()
@@ -58,8 +55,10 @@ class Rehearsal:
             )
             model = empty_model(self._config, self._ops, self._device, self._dtype)
             ModelRunner(model, pool, eos_token_ids=frozenset(), captures=False)
-        except torch.OutOfMemoryError:
-            logger.warning("no memory for the rehearsal; the start takes longer")
+        except Exception as error:
+            if threading.main_thread().is_alive():
+                why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                logger.warning("the rehearsal failed, so the start takes longer: %s", why)
 
 
 def empty_model(

@@ -86,7 +86,9 @@ class Hardware:
         return cls(device, dtype, select_ops(device, model.kernels))
 
     def rehearse(self, placement: Placement, limits: EngineSettings) -> Rehearsal | None:
-        """On a GPU, what can be made ready before the weights are there."""
+        """On a GPU, what can be made ready before the weights are there; in 4 bits nothing: an
+        empty layer has no matrices in bitsandbytes' storage to compile their products with.
+        """
         if self.device.type != "cuda" or placement.quantization is not None:
             return None
         return Rehearsal(

@@ -24,7 +24,6 @@ from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.snapshot_store import Snapshot
 from falcon_mamba_app.engine.worker import EngineWorker, SessionStates, Worker
 from falcon_mamba_app.errors import (
-    CheckpointError,
     EngineFailure,
     FalconMambaError,
     InvalidRequest,
@@ -68,12 +67,7 @@ class LocalService:
         # Before the tokenizer: to import what reads it takes seconds.
         rehearsal = self._rehearse(hardware, placement)
         self._reply_log = ReplyLog()
-        try:
-            self._encoder, defaults = read_tokenizer(self._checkpoint, self._reply_log)
-        except CheckpointError:
-            if rehearsal is not None:
-                rehearsal.wait()  # a process cannot end well while it compiles
-            raise
+        self._encoder, defaults = read_tokenizer(self._checkpoint, self._reply_log)
         self._loader = Loader(placement, defaults, hardware, engine, rehearsal=rehearsal)
         self._worker = self._make_worker(self._loader)
         self._status: ServiceStatus = "loading"
