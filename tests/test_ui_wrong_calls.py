@@ -6,9 +6,11 @@ import logging
 
 import httpx
 import pytest
+from gradio.routes import App
 
+from tests.api_fixtures import in_process
 from tests.test_ui_page import CONTROLS
-from tests.web_fixtures import Page, serving
+from tests.web_fixtures import Page, serving, whole_app
 
 NO_SUCH = "no such event"
 CASES = [
@@ -52,6 +54,26 @@ async def test_a_wrong_call_is_the_callers_and_not_the_servers(
     assert response.status_code == status, response.text
     assert words in response.json()["detail"]
     assert errors() == []
+
+
+@pytest.mark.parametrize("path", ["config", "gradio_api/call/v2/chat"])
+async def test_a_key_error_of_a_route_is_the_servers_and_is_logged(caplog, path):
+    """It was answered with "no such event", and nothing told of the bug."""
+    app = whole_app()
+    (page,) = [route.app for route in app.routes if isinstance(getattr(route, "app", None), App)]
+
+    def broken():
+        raise KeyError("a bug")
+
+    page.get_blocks = broken  # every route of Gradio's calls it
+    async with in_process(app) as client:
+        if "v2" in path:
+            answer = await client.post(f"/{path}", json={"message": "hello"})
+        else:
+            answer = await client.get(f"/{path}")
+    assert answer.status_code == 500
+    assert "unexpected KeyError" in caplog.text and "broken" in caplog.text
+    assert "a bug" not in answer.text
 
 
 @pytest.mark.parametrize(

@@ -21,21 +21,26 @@ _get_fn, _client_utils = route_utils.get_fn, _routes.client_utils
 
 
 def refuse_wrong_calls(page: routes.App) -> None:
-    """From now on, by this page; values are counted for the whole process."""
-    for error in (KeyError, route_utils.FnIndexInferError):  # for what the caller named
-        page.add_exception_handler(error, _no_such_event)
+    """From now on, by this page; what is replaced is so for the whole process."""
+    page.add_exception_handler(KeyError, _no_such_endpoint)
     route_utils.get_fn = _event_with_its_values
     _routes.client_utils = SimpleNamespace(
         **{**vars(_client_utils), "construct_args": _values_of_parameters}
     )
 
 
-async def _no_such_event(request: Request, error: Exception) -> JSONResponse:
+async def _no_such_endpoint(request: Request, error: Exception) -> JSONResponse:
+    """/call/v2/NAME looks the name up in a dictionary. Raises any other KeyError, a bug."""
+    if error.args != (f"/{request.path_params.get('api_name')}",):
+        raise error
     return JSONResponse({"detail": NO_SUCH_EVENT}, 404)
 
 
 def _event_with_its_values(blocks: Any, api_name: str | None, body: Any) -> Any:
-    event = _get_fn(blocks, api_name, body)
+    try:
+        event = _get_fn(blocks, api_name, body)
+    except (KeyError, route_utils.FnIndexInferError):
+        raise HTTPException(404, NO_SUCH_EVENT) from None
     # Named endpoints are looked up once more by their index, when their values are in order.
     if body.fn_index is not None and len(body.data) < len(event.inputs):
         raise HTTPException(
