@@ -74,6 +74,9 @@ async def test_any_of_the_keys_opens_and_health_needs_none(guarded):
         assert (await guarded.get("/v1/models", headers=headers)).status_code == 200
         assert (await guarded.get("/metrics", headers=headers)).status_code == 200
     assert (await guarded.get("/health")).status_code == 200
+    for headers in ({}, {"Authorization": "Bearer wrong"}, ANNA):
+        response = await guarded.post("/health", headers=headers)
+        assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
 
 
 async def test_one_cache_key_under_two_api_keys_is_two_sessions(guarded):

@@ -7,6 +7,7 @@ import base64
 
 import pytest
 
+from falcon_mamba_app.api.routes import ALL_METHODS
 from falcon_mamba_app.web.login import LOGIN_S, Credentials
 from falcon_mamba_app.web.surface import is_offered
 from tests.api_fixtures import USER
@@ -20,8 +21,8 @@ LOCKS = [
 ]
 # Everything that answers without credentials, by name. Nothing here reveals or spends anything.
 OPEN = {
-    ("HEAD", "/health"),
-    ("GET", "/health"),  # whether the server is up, for whoever restarts it
+    # Whether the server is up, for whoever restarts it; all but GET and HEAD are 405.
+    *((method, "/health") for method in ALL_METHODS),
     ("GET", "/login"),
     ("HEAD", "/login"),
     ("POST", "/login"),  # refuses, and counts, what is wrong

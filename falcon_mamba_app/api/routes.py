@@ -57,7 +57,8 @@ def create_api(
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
     def add(method: str, path: str, endpoint: Endpoint) -> None:
-        app.add_api_route(path, _guarded(endpoint, access), methods=_with_head(method))
+        guarded = _answered(_admitted(endpoint, access))
+        app.add_api_route(path, guarded, methods=_with_head(method))
 
     add("POST", "/v1/chat/completions", generation.chat)
     add("POST", "/v1/completions", generation.completions)
@@ -69,8 +70,10 @@ def create_api(
     add("GET", "/metrics", info.metrics)
     app.add_api_route("/health", info.health, methods=_with_head("GET"))
     # Last: without it a page mounted at "/" would answer for what is not here.
-    for path in ("/v1", "/v1/{rest:path}", "/metrics", "/health"):
-        app.add_api_route(path, _guarded(_no_such_endpoint, access), methods=ALL_METHODS)
+    guarded = _answered(_admitted(_no_such_endpoint, access))
+    for path in ("/v1", "/v1/{rest:path}", "/metrics"):
+        app.add_api_route(path, guarded, methods=ALL_METHODS)
+    app.add_api_route("/health", _answered(_no_such_endpoint), methods=ALL_METHODS)
     return app
 
 
@@ -79,12 +82,21 @@ def _with_head(method: str) -> list[str]:
     return ["GET", "HEAD"] if method == "GET" else [method]
 
 
-def _guarded(endpoint: Endpoint, access: Access) -> Endpoint:
-    """`endpoint` behind the API key, with its errors turned into OpenAI's answers."""
+def _admitted(endpoint: Endpoint, access: Access) -> Endpoint:
+    """`endpoint` behind the API key."""
 
-    async def guarded(request: Request) -> Response:
+    async def admitted(request: Request) -> Response:
+        access.admit(request)
+        return await endpoint(request)
+
+    return admitted
+
+
+def _answered(endpoint: Endpoint) -> Endpoint:
+    """`endpoint` with its errors turned into OpenAI's answers."""
+
+    async def answered(request: Request) -> Response:
         try:
-            access.admit(request)
             return await endpoint(request)
         except ReaderGone:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -94,7 +106,7 @@ def _guarded(endpoint: Endpoint, access: Access) -> Endpoint:
                 error_body(error), status=error.http_status, headers=error_headers(error)
             )
 
-    return guarded
+    return answered
 
 
 async def _no_such_endpoint(request: Request) -> Response:
