@@ -70,6 +70,16 @@ def test_chunked_prefill_equals_whole_prefill(model, chunk):
     assert_close(states.at(2), states.at(1), **TOLERANCE)
 
 
+@pytest.mark.parametrize(("num_conv", "num_ssm"), [(2, 2), (0, 0), (4, 4), (3, 2), (2, 3), (1, 3)])
+def test_states_of_another_number_of_layers_are_refused(model, num_conv, num_ssm):
+    """Those of fewer layers made a shorter model, which answered nonsense without a word."""
+    states = States(model.config)
+    four = torch.cat([states.conv, states.conv]), torch.cat([states.ssm, states.ssm])
+    states.conv, states.ssm = four[0][:num_conv], four[1][:num_ssm]
+    with pytest.raises((AssertionError, ValueError), match="layers|zip"):
+        prefill(model, states, 1, [5, 6])
+
+
 def test_token_by_token_equals_one_shot(model):
     prompt = random_prompt(LENGTH)
     states = States(model.config)

@@ -242,7 +242,7 @@ class FalconMamba(nn.Module):
 
         Args:
             conv_states: (l, s, k−1, d) in the weights' dtype.
-            ssm_states: (l, s, n, d) fp32. Of fewer layers than there are, the first ones run alone.
+            ssm_states: (l, s, n, d) fp32. Of one layer, the first one runs alone.
 
         Returns:
             (t, h) after the final norm; feed it to `logits` where needed.
@@ -251,8 +251,9 @@ class FalconMamba(nn.Module):
         if self.config.residual_in_fp32:
             hidden = hidden.float()
         addends = None
-        layers = self.backbone.layers[: len(conv_states)]
-        for layer, conv, ssm in zip(layers, conv_states, ssm_states, strict=True):
+        layers, num_states = self.backbone.layers, len(conv_states)
+        assert num_states in (1, len(layers)), f"{num_states} states for {len(layers)} layers"
+        for layer, conv, ssm in zip(layers[:num_states], conv_states, ssm_states, strict=True):
             hidden, addends = layer(hidden, addends, conv, ssm, batch)
         return self.backbone.norm_f(hidden, addends)[1]
 
