@@ -6,6 +6,7 @@ do, with small letters, missing full stops and slips of the finger.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -73,6 +74,7 @@ DISTRACTIONS: dict[Maker, float] = {
     language.word: 3,
     language.reading: 4,
     knowledge.opposite: 2,
+    stories.tell: 5,  # whose heroes have names, which are not the user's
 }
 MAX_TURNS = 10  # of a conversation that is not about memory
 
@@ -148,7 +150,7 @@ def as_typed(rng: Random, text: str, exact: Sequence[str] = ()) -> str:
     it, so there a slip of the finger would teach to misspell.
     """
     pick = rng.random()
-    names_are_safe = sum(letter.isupper() for letter in text[1:]) == 0
+    names_are_safe = not any(letter.isupper() for letter in re.sub(r"\bI\b", "", text[1:]))
     if pick < 0.06 and names_are_safe:
         return text.lower()
     if pick < 0.13 and text[-1:] in "?.!" and len(text) > 4:

@@ -16,8 +16,8 @@ from typing import Any
 from training.generator.grammar import Turn, capital, for_you, say, table, uncapital, with_articles
 from training.generator.words import any_words, value
 
-MAX_WORDS = 1_150  # of a conversation: below 2,048 tokens
-MAIN_KINDS = ("name", "pet", "colour", "place")
+MAX_WORDS = 1_000  # of a conversation: below 2,048 tokens
+MAIN_KINDS = ("name", "name", "pet", "colour", "place")
 # Turns between what is told and the questions for it.
 GAPS = (0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28)
 SHORT_GAPS = (0, 0, 0, 0, 1, 2)
@@ -169,6 +169,16 @@ def untold(rng: Random) -> list[Turn]:
     return [not_told(rng, [])]
 
 
+def in_one(rng: Random, sentences: list[str]) -> str:
+    """Several sentences one after another, or as one: "I am Bo, and my dog is called Rex"."""
+    if rng.random() < 0.4:
+        return " ".join(sentences)
+    first, *rest = [sentence.rstrip(".!") for sentence in sentences]
+    for other in rest:
+        first += rng.choice((" and ", ", and ", ", ", "; ", " but ")) + uncapital(other)
+    return first + rng.choice((".", ".", "!", ""))
+
+
 def telling(rng: Random, facts: list[Fact], distract: Distract) -> list[Turn]:
     """The turns in which the facts are told: one each, two in one, or along with a question."""
     turns: list[Turn] = []
@@ -176,11 +186,13 @@ def telling(rng: Random, facts: list[Fact], distract: Distract) -> list[Turn]:
     while left:
         fact = left.pop()
         pick = rng.random()
-        if pick < 0.12 and left:
-            other = left.pop()
-            both = f"{tell(rng, fact)} {tell(rng, other)}"
-            turns.append((both, acknowledge(rng, rng.choice((fact, other)))))
-        elif pick < 0.22:
+        if pick < 0.24 and left:
+            told = [fact, left.pop()]
+            if left and pick < 0.05:
+                told.append(left.pop())
+            sentence = in_one(rng, [tell(rng, each) for each in told])
+            turns.append((sentence, acknowledge(rng, rng.choice(told))))
+        elif pick < 0.33:
             question, reply = distract(rng)[0]
             turns.append((f"{tell(rng, fact)} {question}", reply))
         else:
@@ -225,15 +237,18 @@ def between(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
         return [not_told(rng, known)]
     if pick < 0.48:
         return [mention(rng, known)]
-    while True:
+    for _ in range(20):
         turns = distract(rng)
-        if not any(concerns(fact, user) for user, _ in turns for fact in known):
+        if not any(concerns(fact, said) for turn in turns for said in turn for fact in known):
             return turns
+    return [mention(rng, known)]
 
 
 def concerns(fact: Fact, asked: str) -> bool:
     """Whether a question about something else could be taken for one about the fact."""
     text = asked.casefold()
+    if fact.value[:1].isupper() and re.search(rf"\b{re.escape(fact.value)}\b", asked):
+        return True
     if fact.kind == "name" and any(phrase in text for phrase in ABOUT_THE_USER):
         return True
     return bool(fact.key) and f"my {fact.key}" in text

@@ -44,7 +44,7 @@ def unheard(rng: Random) -> str:
     first, second = rng.sample(any_words(), 2)
     if pick < 0.75:
         return capital(first[: rng.randrange(2, 6)] + second[-rng.randrange(2, 6) :])
-    if pick < 0.88:
+    if pick < 0.88 and len(first) > 4:
         return capital(first)
     letters = [rng.choice("aeiouy" if i % 2 else "bcdfghjklmnpqrstvwxz") for i in range(8)]
     start = rng.randrange(2)
