@@ -22,6 +22,8 @@ from training.held_out import (
     KINDS,
     Messages,
     Question,
+    after_story_questions,
+    assistant,
     fact_questions,
     recall_questions,
     story_questions,
@@ -114,6 +116,17 @@ class Evaluation:
             figures += [Figure(f"  {k}", percentage(f), count=len(f)) for k, f in cells.items()]
         return figures
 
+    def after_story(self) -> Figure:
+        """Whether the user's name outlives the names in a story that the model tells itself."""
+        asked = after_story_questions()
+        stories = self._answerer.replies([q.messages for q, _ in asked], max_new_tokens=400)
+        questions = [
+            Question(q.group, [*q.messages, assistant(story), then], q.expected)
+            for (q, then), story in zip(asked, stories, strict=True)
+        ]
+        share = percentage(good for _, _, good in self.answered(questions, is_right))
+        return Figure("recall of a name after a story", share, count=len(questions))
+
     def sums(self) -> Figure:
         rated = self.answered(sum_questions(), is_right)
         share = percentage(good for _, _, good in rated)
@@ -190,6 +203,7 @@ def evaluate(folder: Path, options: argparse.Namespace) -> list[Figure]:
     figures = [
         evaluation.loss(conversations),
         *evaluation.recall(options.per_cell),
+        evaluation.after_story(),
         evaluation.sums(),
         *evaluation.facts(table("countries")),
         *evaluation.stories(),
