@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from falcon_mamba_app.engine.engine import Ended, Engine, EngineEvent, Sampled
+from falcon_mamba_app.engine.engine import Admitted, Ended, Engine, EngineEvent, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
@@ -88,6 +90,90 @@ def tokens_of(events: list[EngineEvent], seq: Sequence) -> list[int]:
 
 def reasons_of(events: list[EngineEvent], seq: Sequence) -> list[str]:
     return [e.reason for e in events if isinstance(e, Ended) and e.seq_id == seq.seq_id]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asks for."""
+
+    prompt: list[int]
+    sampling: dict[str, Any]
+
+    def alone(self, model: FalconMamba) -> list[int]:
+        """The reply in an engine of its own."""
+        return generate(make_engine(model), self.prompt, **self.sampling)
+
+
+@dataclass
+class Crowd:
+    """Requests that join at random, leave, are cancelled and come again."""
+
+    engine: Engine
+    wishes: list[Wish]
+    rng: random.Random = field(default_factory=lambda: random.Random(7))
+    added: list[tuple[Wish, Sequence]] = field(default_factory=list)
+    cancelled: set[int] = field(default_factory=set)
+    resumed: set[int] = field(default_factory=set)
+    retried: set[int] = field(default_factory=set)
+    _open: dict[int, Sequence] = field(default_factory=dict)
+
+    def run(self, num_requests: int) -> None:
+        """Until so many have been added and all have come to an end."""
+        while len(self.added) < num_requests:
+            if self.rng.random() < 0.35:
+                self._add()
+            elif self._open and self.rng.random() < 0.1:
+                self._cancel()
+            self._see(self.engine.step())
+        self._see(finish(self.engine))
+        assert not self._open
+
+    def _add(self) -> None:
+        wish, session_id = self.rng.choice(self.wishes), self.rng.choice([None, "a", "b"])
+        is_retry = bool(self.added) and self.rng.random() < 0.2
+        if is_retry:
+            wish, session_id = self.added[-1][0], self.added[-1][1].session_id
+        seq = make_sequence(wish.prompt, session_id=session_id, **wish.sampling)
+        if is_retry:
+            self.retried.add(seq.seq_id)
+        self.engine.add(seq)
+        self.added.append((wish, seq))
+        self._open[seq.seq_id] = seq
+
+    def _cancel(self) -> None:
+        seq_id = self.rng.choice(list(self._open))
+        self.engine.abort(seq_id)
+        self.cancelled.add(seq_id)
+        del self._open[seq_id]
+
+    def _see(self, events: list[EngineEvent]) -> None:
+        for event in events:
+            if isinstance(event, Ended):
+                self._open.pop(event.seq_id, None)
+            if isinstance(event, Admitted) and event.num_reused_tokens:
+                self.resumed.add(event.seq_id)
+
+
+def assert_a_thousand_requests_answer_as_if_alone(engine: Engine, reference: FalconMamba) -> None:
+    """Greedy ones and seeded ones; of one that was cancelled the beginning. Slots are counted."""
+    rng = random.Random(7)
+    prompts = [random_prompt(rng.randint(1, 30), seed=i) for i in range(12)]
+    greedy = {"max_new_tokens": 6}
+    seeded = {"max_new_tokens": 4, "temperature": 0.9, "seed": 5}
+    narrow = {"max_new_tokens": 5, "temperature": 1.3, "top_p": 0.9, "top_k": 40, "seed": 6}
+    wishes = [Wish(prompt, options) for prompt in prompts for options in (greedy, seeded, narrow)]
+    expected = {id(wish): wish.alone(reference) for wish in wishes}
+    crowd = Crowd(engine, wishes)
+    crowd.run(1_000)
+    assert len(crowd.added) == 1_000
+    for wish, seq in crowd.added:
+        reply, alone = seq.output_token_ids, expected[id(wish)]
+        if seq.seq_id in crowd.cancelled:
+            assert reply == alone[: len(reply)]
+        else:
+            assert reply == alone, f"{wish=} {seq.session_id=}"
+    assert min(len(crowd.cancelled), len(crowd.resumed), len(crowd.retried)) > 80
+    assert engine.pool.num_free == 4
 
 
 class States:

@@ -13,6 +13,7 @@ from tests import engine_fixtures
 from tests.checkpoints import make_model
 from tests.engine_fixtures import (
     EOS,
+    assert_a_thousand_requests_answer_as_if_alone,
     finish,
     generate,
     make_sequence,
@@ -414,28 +415,8 @@ def test_logits_that_are_no_numbers_stay_within_the_vocabulary(make_engine):
 
 
 def test_a_thousand_random_joins_leaves_cancels_and_retries_change_no_answer(model, make_engine):
-    """Every request that ends is compared with the same request run alone; slots are counted."""
-    rng = random.Random(7)
     engine = make_engine(model, max_prefill_tokens=5, max_snapshot_bytes=40_000)
-    prompts = [random_prompt(rng.randint(1, 30), seed=i) for i in range(12)]
-    expected = {i: generate(make_engine(model), p, max_new_tokens=6) for i, p in enumerate(prompts)}
-    alive, checked = [], 0
-    for _ in range(1_000):
-        if rng.random() < 0.3:
-            i = rng.randrange(len(prompts))
-            session_id = rng.choice([None, "a", "b"])
-            seq = make_sequence(prompts[i], session_id=session_id, max_new_tokens=6)
-            engine.add(seq)
-            alive.append((i, seq))
-        elif alive and rng.random() < 0.1:
-            engine.abort(alive.pop(rng.randrange(len(alive)))[1].seq_id)
-        engine.step()
-    finish(engine)
-    for i, seq in alive:
-        assert seq.output_token_ids == expected[i]
-        checked += 1
-    assert checked > 100
-    assert engine.pool.num_free == 4
+    assert_a_thousand_requests_answer_as_if_alone(engine, model)
 
 
 def test_eos_is_not_in_the_state_but_is_fed_by_the_next_turn(model, make_engine):

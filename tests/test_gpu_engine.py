@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import random
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from falcon_mamba_app.engine.state_pool import StatePool
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import (
+    assert_a_thousand_requests_answer_as_if_alone,
     finish,
     generate,
     make_engine,
@@ -91,24 +91,8 @@ def test_a_reply_that_ends_by_itself_is_not_moved_by_the_step_launched_ahead(on_
 
 
 def test_a_thousand_random_joins_leaves_cancels_and_retries_change_no_answer(on_cpu, on_gpu):
-    rng = random.Random(7)
     engine = make_engine(on_gpu, max_prefill_tokens=5, max_snapshot_bytes=40_000)
-    prompts = [random_prompt(rng.randint(1, 30), seed=i) for i in range(12)]
-    expected = [generate(make_engine(on_cpu), p, max_new_tokens=6) for p in prompts]
-    alive = []
-    for _ in range(1_000):
-        if rng.random() < 0.3:
-            i = rng.randrange(len(prompts))
-            session_id = rng.choice([None, "a", "b"])
-            seq = make_sequence(prompts[i], session_id=session_id, max_new_tokens=6)
-            engine.add(seq)
-            alive.append((i, seq))
-        elif alive and rng.random() < 0.1:
-            engine.abort(alive.pop(rng.randrange(len(alive)))[1].seq_id)
-        engine.step()
-    finish(engine)
-    assert all(seq.output_token_ids == expected[i] for i, seq in alive)
-    assert engine.pool.num_free == 4
+    assert_a_thousand_requests_answer_as_if_alone(engine, on_cpu)
 
 
 def test_seeded_sampling_with_penalties_is_that_of_the_cpu(on_cpu, on_gpu):
