@@ -1,4 +1,4 @@
-/* What a page of components cannot do by itself: the theme switch, Escape, focus, copying, number
+/* What a page of components cannot do by itself: the theme switch, keys, focus, copying, number
    fields left empty, and coming back after a reload or a broken connection. */
 (() => {
   const STORAGE_KEY = "falcon-mamba-theme"; // "dark" or "light"; absent follows the system
@@ -80,6 +80,16 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") visible("button#stop, button#document-stop")?.click();
+  });
+
+  // A message that is edited is sent and given up by the keys that the composer knows.
+  document.addEventListener("keydown", (event) => {
+    if (!event.target.matches?.("#transcript textarea") || event.isComposing) return;
+    const isSent = event.key === "Enter" && !event.shiftKey;
+    const label = isSent ? "Submit" : event.key === "Escape" ? "Cancel" : null;
+    if (!label) return;
+    event.preventDefault();
+    visible(`#transcript [aria-label=${label}]`)?.click();
   });
 
   // A screen reader is told a reply once, at its end: as a live region the conversation would be read

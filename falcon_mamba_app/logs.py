@@ -35,6 +35,8 @@ def set_up_logging(level: str) -> None:
     logging.getLogger(OURS).setLevel(wanted)
     # Each request to the hub or another server, with its whole address.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # That its own product on the CPU could be faster with one more package; we have ours.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     sys.excepthook = _tell_origin
 
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -88,5 +88,13 @@ def join_parts(folder: Path, target: Path) -> Path:
     return path
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="of training.train: config.json and model.part?")
+    parser.add_argument("folder", type=Path, help="where config.json and model.safetensors go")
+    options = parser.parse_args()
+    join_parts(options.out, options.folder)
+
+
 if __name__ == "__main__":
-    join_parts(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

@@ -59,8 +59,10 @@ def _this_process() -> psutil.Process:
 
 def process_memory() -> dict[str, int]:
     """Resident bytes of this process, now and at most, as fields of ServiceStats."""
+    now_bytes = _this_process().memory_info().rss
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "process_memory_bytes": _this_process().memory_info().rss,
-        "peak_process_memory_bytes": peak_kib * 1024,
+        "process_memory_bytes": now_bytes,
+        # The system writes down the peak a little later than what it is the peak of.
+        "peak_process_memory_bytes": max(now_bytes, peak_kib * 1024),
     }

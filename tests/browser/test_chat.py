@@ -112,6 +112,26 @@ async def test_editing_a_message_answers_from_there(page):
     assert await transcript(page) == ["changed", "You said: changed"]
 
 
+async def test_an_edited_message_is_sent_and_given_up_by_key(page):
+    await send(page, "first")
+    await wait_for_status(page, "Done")
+    edit = page.locator("#transcript").get_by_label("Edit")
+    editor = page.locator("#transcript textarea")
+    await edit.click()
+    await editor.fill("never mind")
+    await editor.press("Escape")
+    await editor.wait_for(state="detached")
+    assert await transcript(page) == ["first", "You said: first"]
+    await edit.click()
+    await editor.fill("two")
+    await editor.press("Shift+Enter")
+    await editor.press_sequentially("lines")
+    await forget_status(page)
+    await editor.press("Enter")
+    await wait_for_status(page, "Done")
+    assert await transcript(page) == ["two\nlines", "You said: two lines"]  # as Markdown
+
+
 async def test_an_example_is_sent_with_one_click(page):
     await page.get_by_text("A poem about the sea").click()
     await wait_for_status(page, "Done")
