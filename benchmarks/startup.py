@@ -1,6 +1,6 @@
 """How long a newcomer waits: from `python app.py` to the page, to ready, to the first token.
 
-    python benchmarks/startup.py [--repeats 3]
+    python -m benchmarks.startup [--repeats 3]
 
 Prints a table and one JSON line. Exit status 1 when the slowest start takes more than 15 s to be
 ready, or the first reply more than 2 s after that.
@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,25 +25,39 @@ ROOT = Path(__file__).parents[1]
 MAX_READY_S, MAX_FIRST_REPLY_S = 15.0, 2.0
 
 
-def measure() -> dict[str, float]:
-    """One start of the app with the bundled model; seconds since the process was started."""
-    started_s = time.perf_counter()
+@contextmanager
+def starting(**environment: str) -> Iterator[str]:
+    """The app with the bundled model on a CPU, until the block is left; its address, from which
+    the page can be had. The model is still loading then.
+    """
     command = [sys.executable, "-u", "app.py", "--model", "nano", "--device", "cpu", "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    env = {**os.environ, **environment}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        address = next(line.split()[-1] for line in process.stdout if "http://" in line)
+        yield next(line.split()[-1] for line in process.stdout if "http://" in line)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_until_ready(address: str) -> None:
+    """Until requests are served."""
+    while httpx.get(f"{address}/health").status_code != 200:
+        time.sleep(0.02)
+
+
+def measure() -> dict[str, float]:
+    """One start of the app; seconds since the process was started."""
+    started_s = time.perf_counter()
+    with starting() as address:
         page_s = time.perf_counter() - started_s
-        while httpx.get(f"{address}/health").status_code != 200:
-            time.sleep(0.02)
+        wait_until_ready(address)
         ready_s = time.perf_counter() - started_s
         body = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50}
         reply = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
         reply.raise_for_status()
         first_reply_s = time.perf_counter() - started_s - ready_s
-    finally:
-        process.terminate()
-        process.wait()
     return {"page_s": page_s, "ready_s": ready_s, "first_reply_s": first_reply_s}
 
 

@@ -137,3 +137,11 @@ def test_the_plot_shows_what_the_result_says_in_both_themes(tmp_path):
     for text in ("this app: 187", "this app: 35,123", "this app: 14.90", "memory: 219", "1 M"):
         assert text in light and text in dark
     assert "#ffffff" in light and "#0d1117" in dark
+
+
+def test_the_memory_of_a_cpu_server_is_that_of_one_with_torch_and_the_bundled_model():
+    result, table = run("memory", "--turns", "1", "--prompt-tokens", "300")
+    first, later, *_, most = gigabytes = list(result["memory_gb"].values())
+    assert len(table) == 2 + len(gigabytes) == 8
+    assert 0.2 < later < first < 2.0  # compiling takes more
+    assert most >= max(gigabytes[1:])

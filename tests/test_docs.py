@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -35,3 +36,13 @@ def test_every_variable_that_is_named_is_a_setting(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"FALCON_MAMBA_([A-Z_]*[A-Z])", text):
         assert name in known, name
+
+
+def test_the_memory_of_a_cpu_server_is_what_was_measured():
+    """Each figure in the sentence that cites the result, in its order."""
+    text = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    sentence = re.search(r"The app with the bundled model takes (.*?)\(\[memory\]", text, re.DOTALL)
+    result = json.loads((ROOT / "benchmarks/results/memory-cpu.json").read_text(encoding="utf-8"))
+    first, later, turns, _, scored, most = result["memory_gb"].values()
+    expected = [f"{gb:.2f}" for gb in (later, first, turns, scored, most)]
+    assert sentence and re.findall(r"\b\d\.\d\d\b", sentence[1]) == expected
