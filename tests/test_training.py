@@ -273,6 +273,15 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(data, tmp_path):
         rest.trainer.model.parameters(), whole.trainer.model.parameters(), strict=True
     ):
         assert torch.equal(ours, theirs)
+    with pytest.raises(SystemExit, match="with --optimizer muon"):
+        resumed = ("--checkpoint", str(file), "--resume", "--optimizer", "adamw")
+        run(options_of(data, tmp_path / "part", "--steps", "6", *resumed))
+
+
+def test_a_run_is_resumed_from_a_file(capsys):
+    with pytest.raises(SystemExit):
+        train.parse(["--resume"])
+    assert "--resume needs --checkpoint FILE" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

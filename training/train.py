@@ -53,7 +53,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="fuse the element-wise passes")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.resume and options.checkpoint is None:
+        parser.error("--resume needs --checkpoint FILE: where the stopped run wrote its own")
+    return options
 
 
 def held_out_batches(options: argparse.Namespace, encoder: Encoder) -> list[Batch]:
@@ -116,6 +119,11 @@ class Run:
         if not self.options.resume:
             return None
         saved: dict[str, Any] = torch.load(self.options.checkpoint, map_location="cpu")
+        if saved["optimizer"] != self.options.optimizer:
+            raise SystemExit(
+                f"{self.options.checkpoint} was written with --optimizer {saved['optimizer']};"
+                " a run is resumed with its own"
+            )
         return saved
 
     def loop(self) -> None:
@@ -201,6 +209,7 @@ class Run:
         torch.save(
             {
                 "trainer": self.trainer.state(),
+                "optimizer": self.options.optimizer,
                 "mixtures": mixtures,
                 "step": self.step,
                 "elapsed_s": self.clock.elapsed_s,

