@@ -10,25 +10,22 @@ for visitors stays within --snapshot-bytes and is in the figures. Prints a table
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from typing import Any
 
 import httpx
 import torch
 
+from benchmarks.gauges import gauges
 from benchmarks.report import Table, about, finish
 from benchmarks.startup import starting, wait_until_ready
 from falcon_mamba_app.ops.select import select_ops
-
-GAUGE = r"^falcon_mamba_{}(?:\{{.*\}})? ([\d.e+-]+)$"
 
 
 def memory_gb(address: str, gauge: str = "process_memory_bytes") -> float:
     """Of the app's process, as it tells."""
     text = httpx.get(f"{address}/metrics").raise_for_status().text
-    (value,) = re.findall(GAUGE.format(gauge), text, re.MULTILINE)
-    return float(value) / 1e9
+    return gauges(text)[gauge] / 1e9
 
 
 def _ask(address: str, endpoint: str, **body: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ import httpx
 import psutil
 import torch
 
+from benchmarks.gauges import gauges
 from benchmarks.page_client import Tab, page_map
 from benchmarks.report import Table, about, finish
 from benchmarks.soak_visitors import ApiVisitor, PageVisitor, Tally, Visitor, visit
@@ -56,7 +57,6 @@ MIN_SLOPE_MINUTES = 5.0  # after warm-up: it goes up and down by 10 MiB within m
 MAX_NEW_DESCRIPTORS = 8
 MAX_NEW_THREADS = 4
 MAX_EXIT_S = 10.0
-GAUGE = re.compile(r"^falcon_mamba_(\w+)(?:\{.*\})? ([\d.e+-]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class App:
             self.usage.num_fds(),
             self.usage.num_threads(),
             answer_ms,
-            {name: float(value) for name, value in GAUGE.findall(text)},
+            gauges(text),
         )
 
 
