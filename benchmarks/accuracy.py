@@ -26,10 +26,10 @@ from torch import Tensor
 from benchmarks.models import FALCON_MAMBA_7B, bundled_model, forms, in_form, random_7b
 from benchmarks.peers import transformers_over
 from benchmarks.report import Table, about, finish
+from falcon_mamba_app.checkpoint.locate import BUNDLED_FOLDER, locate
+from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.engine.state_pool import StatePool
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-from falcon_mamba_app.model.loading import load_tokenizer
-from falcon_mamba_app.model.registry import BUNDLED_FOLDER, locate
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 

@@ -21,11 +21,11 @@ import psutil
 import torch
 
 from benchmarks.report import Table, about, finish
+from falcon_mamba_app.checkpoint.locate import locate
+from falcon_mamba_app.checkpoint.quantization import Quantization
+from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.model.loading import load_model
-from falcon_mamba_app.model.quantization import Quantization
-from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 

@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from falcon_mamba_app.checkpoint.locate import locate
+from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import quantize_, weights_bytes
-from falcon_mamba_app.model.loading import load_model
-from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.bitsandbytes_4bit import why_unusable
 from falcon_mamba_app.settings import ModelSettings

@@ -24,10 +24,10 @@ from torch import Tensor
 from benchmarks.accuracy import Reader, divergence
 from benchmarks.models import bundled_model, forms, in_form, random_7b
 from benchmarks.report import Table, about, finish
+from falcon_mamba_app.checkpoint.locate import locate
+from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.model.loading import load_tokenizer
-from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 

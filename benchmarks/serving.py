@@ -31,9 +31,9 @@ from benchmarks import readers
 from benchmarks.decode import add_sequences
 from benchmarks.readers import Reading
 from benchmarks.report import Table, about, finish
+from falcon_mamba_app.checkpoint.locate import locate
+from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.engine.engine import Engine, Sampled
-from falcon_mamba_app.model.loading import load_tokenizer
-from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import (
     Finished,

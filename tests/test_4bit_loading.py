@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from falcon_mamba_app.checkpoint import host_memory, weights
+from falcon_mamba_app.checkpoint.locate import Checkpoint, locate
+from falcon_mamba_app.checkpoint.quantization import Quantization
+from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.model import host_memory, loading
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.model.linear import Linear4bit, weights_bytes
-from falcon_mamba_app.model.loading import load_model
-from falcon_mamba_app.model.quantization import Quantization
-from falcon_mamba_app.model.registry import Checkpoint, locate
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 from tests.checkpoints import make_tiny_checkpoint
@@ -235,7 +235,7 @@ def test_a_device_too_small_is_told_what_the_weights_take_in_4_bits(monkeypatch)
         def from_pretrained(*args, **options):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loading, "_class_that_keeps_fp32", lambda checkpoint: TooLarge)
+    monkeypatch.setattr(weights, "_class_that_keeps_fp32", lambda checkpoint: TooLarge)
     with pytest.raises(CheckpointError, match=r"nano needs 0\.0 GB for its weights in nf4 and cpu"):
         load("nano", Quantization("nf4"))
     with pytest.raises(CheckpointError, match=r"nano needs 0\.1 GB for its weights in float32"):

@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from falcon_mamba_app.errors import CheckpointError, SettingsError
-from falcon_mamba_app.model import loading
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-from falcon_mamba_app.model.loading import (
+from falcon_mamba_app.checkpoint import weights
+from falcon_mamba_app.checkpoint.locate import Checkpoint, locate
+from falcon_mamba_app.checkpoint.weights import (
     choose_dtype,
     load_generation_defaults,
     load_model,
     load_tokenizer,
     weights_bytes,
 )
-from falcon_mamba_app.model.registry import Checkpoint, locate
+from falcon_mamba_app.errors import CheckpointError, SettingsError
+from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 from tests.checkpoints import make_tiny_checkpoint
@@ -134,13 +134,13 @@ def test_keys_that_older_configs_lack_take_the_published_values(folder):
 def test_our_modules_hold_the_very_tensors_that_were_read(tmp_path, monkeypatch, is_tied):
     make_tiny_checkpoint(tmp_path, tie_word_embeddings=is_tied)
     read: list[torch.nn.Module] = []
-    original = loading._read_weights
+    original = weights._read_weights
 
     def remember(*args, **kwargs):
         read.append(original(*args, **kwargs))
         return read[-1]
 
-    monkeypatch.setattr(loading, "_read_weights", remember)
+    monkeypatch.setattr(weights, "_read_weights", remember)
     ours = load(located(tmp_path)).state_dict()
     theirs = read[0].state_dict()
     for key, tensor in theirs.items():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from falcon_mamba_app.checkpoint.locate import locate
+from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-from falcon_mamba_app.model.loading import load_model
-from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops.numba_kernels import NUMBA
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.settings import ModelSettings

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from benchmarks.models import FALCON_MAMBA_7B
+from falcon_mamba_app.checkpoint import placement
+from falcon_mamba_app.checkpoint import quantization as decisions
+from falcon_mamba_app.checkpoint.placement import place
+from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, what_fits
 from falcon_mamba_app.errors import CheckpointError, SettingsError
-from falcon_mamba_app.model import quantization as decisions
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.quantization import Demand, Quantization, what_fits
 from falcon_mamba_app.ops import bitsandbytes_4bit
-from falcon_mamba_app.service import placement
-from falcon_mamba_app.service.placement import place
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, load_settings
 from tests.checkpoints import make_tiny_checkpoint
 from tests.quantized import make_quantized_checkpoint

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from transformers import FalconMambaConfig, LlamaConfig, MambaConfig
 
+from falcon_mamba_app.checkpoint.locate import BUNDLED_FOLDER, Checkpoint, locate, resolve
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.registry import BUNDLED_FOLDER, Checkpoint, locate, resolve
 from falcon_mamba_app.settings import ModelSettings
 from tests.checkpoints import make_model, make_tiny_checkpoint
 from tests.fake_hub import COMMIT, HUB_ID, FakeHub
@@ -137,7 +137,7 @@ def test_a_checkpoint_is_located_without_transformers():
     code = (
         "import sys\n"
         "from falcon_mamba_app.service import local\n"
-        "from falcon_mamba_app.model.registry import locate\n"
+        "from falcon_mamba_app.checkpoint.locate import locate\n"
         "from falcon_mamba_app.settings import ModelSettings\n"
         "locate(ModelSettings(model='nano'), has_cuda=False)\n"
         "sys.exit('transformers' in sys.modules)"

@@ -10,7 +10,7 @@ from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from falcon_mamba_app.model.registry import DEFAULT_ON_GPU, KNOWN_MODELS
+from falcon_mamba_app.checkpoint.locate import DEFAULT_ON_GPU, KNOWN_MODELS
 
 ROOT = Path(__file__).parents[1]
 # The keys and the values that the platform knows:

@@ -9,8 +9,8 @@ from array import array
 import pytest
 from transformers import AutoTokenizer
 
+from falcon_mamba_app.checkpoint.locate import BUNDLED_FOLDER
 from falcon_mamba_app.errors import InvalidRequest
-from falcon_mamba_app.model.registry import BUNDLED_FOLDER
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.markup import MIN_REMEMBERED, _Remembered

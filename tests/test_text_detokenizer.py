@@ -8,8 +8,8 @@ import time
 import pytest
 from tokenizers import Tokenizer
 
+from falcon_mamba_app.checkpoint.locate import BUNDLED_FOLDER
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.model.registry import BUNDLED_FOLDER
 from falcon_mamba_app.text.detokenizer import Detokenizer
 from falcon_mamba_app.text.stop_strings import StopStrings
 from falcon_mamba_app.text.vocabulary import Vocabulary

@@ -15,9 +15,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from falcon_mamba_app.checkpoint.locate import locate
+from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.model.loading import load_model
-from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.settings import ModelSettings
 from tests.test_loading import logits_of_ours

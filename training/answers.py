@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from falcon_mamba_app.checkpoint.locate import locate
+from falcon_mamba_app.checkpoint.weights import load_model, load_tokenizer
 from falcon_mamba_app.engine.engine import Ended, Engine, Failed, Prefilled, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.model.loading import load_model, load_tokenizer
-from falcon_mamba_app.model.registry import locate
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import SamplingParams
 from falcon_mamba_app.settings import ModelSettings

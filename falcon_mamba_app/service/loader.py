@@ -10,6 +10,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from falcon_mamba_app.checkpoint.locate import Checkpoint
+from falcon_mamba_app.checkpoint.placement import Placement
+from falcon_mamba_app.checkpoint.weights import (
+    GenerationDefaults,
+    choose_dtype,
+    load_generation_defaults,
+    load_model,
+    load_tokenizer,
+)
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.rehearsal import Rehearsal
 from falcon_mamba_app.engine.snapshot_file import fingerprint
@@ -17,18 +26,9 @@ from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.model.loading import (
-    GenerationDefaults,
-    choose_dtype,
-    load_generation_defaults,
-    load_model,
-    load_tokenizer,
-)
-from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
-from falcon_mamba_app.service.placement import Placement
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog

@@ -17,6 +17,8 @@ from concurrent.futures import Future
 
 import torch
 
+from falcon_mamba_app.checkpoint.locate import Checkpoint
+from falcon_mamba_app.checkpoint.placement import Placement, place
 from falcon_mamba_app.engine import snapshot_file
 from falcon_mamba_app.engine.engine import EngineEvent
 from falcon_mamba_app.engine.rehearsal import Rehearsal
@@ -33,7 +35,6 @@ from falcon_mamba_app.errors import (
     Overloaded,
     PromptTooLong,
 )
-from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.protocol import (
     GenerationEvent,
     GenerationRequest,
@@ -42,7 +43,6 @@ from falcon_mamba_app.protocol import (
 )
 from falcon_mamba_app.service.figures import Counters, process_memory
 from falcon_mamba_app.service.loader import Hardware, Loader, read_tokenizer
-from falcon_mamba_app.service.placement import Placement, place
 from falcon_mamba_app.service.stream import Stream
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
+from falcon_mamba_app.checkpoint.placement import Placement
 from falcon_mamba_app.errors import NotSupported, SettingsError
 from falcon_mamba_app.protocol import GenerationEvent, GenerationRequest
 from falcon_mamba_app.service.lent_turn import (
@@ -26,7 +27,6 @@ from falcon_mamba_app.service.lent_turn import (
 from falcon_mamba_app.service.lent_worker import LentWorker, RunTurn, loan_s
 from falcon_mamba_app.service.loader import Hardware, Loader
 from falcon_mamba_app.service.local import LocalService
-from falcon_mamba_app.service.placement import Placement
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 
 Lend = Callable[[RunTurn], RunTurn]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from falcon_mamba_app.checkpoint.locate import Checkpoint
+from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.model.quantization import Quantization
-from falcon_mamba_app.model.registry import Checkpoint
 from falcon_mamba_app.ops import bitsandbytes_4bit
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from falcon_mamba_app.checkpoint import hub
+from falcon_mamba_app.checkpoint.quantization import Quantization, stored_quantization
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.model import hub
 from falcon_mamba_app.model.config import FAMILIES, ModelConfig
-from falcon_mamba_app.model.quantization import Quantization, stored_quantization
 from falcon_mamba_app.settings import ModelSettings
 
 BUNDLED = "nano"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from falcon_mamba_app.checkpoint.locate import BUNDLED, Checkpoint, locate
+from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, agree, what_fits
+from falcon_mamba_app.checkpoint.weights import choose_dtype
 from falcon_mamba_app.engine.state_pool import num_kept_on_device
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.model.loading import choose_dtype
-from falcon_mamba_app.model.quantization import Demand, Quantization, agree, what_fits
-from falcon_mamba_app.model.registry import BUNDLED, Checkpoint, locate
 from falcon_mamba_app.ops.bitsandbytes_4bit import why_unusable
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 

@@ -21,19 +21,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
-from falcon_mamba_app.model import hub
-from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.host_memory import returning_freed
-from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.model.loading_4bit import (
+from falcon_mamba_app.checkpoint import hub
+from falcon_mamba_app.checkpoint.host_memory import returning_freed
+from falcon_mamba_app.checkpoint.locate import Checkpoint
+from falcon_mamba_app.checkpoint.quantization import Quantization
+from falcon_mamba_app.checkpoint.quantization import weights_bytes as needed_bytes
+from falcon_mamba_app.checkpoint.weights_4bit import (
     quantize_while_reading,
     refuse_without_library,
     take_over_4bit,
 )
-from falcon_mamba_app.model.quantization import Quantization
-from falcon_mamba_app.model.quantization import weights_bytes as needed_bytes
-from falcon_mamba_app.model.registry import Checkpoint
+from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
+from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.linear import weights_bytes
 from falcon_mamba_app.protocol import SamplingParams
 
 logger = logging.getLogger(__name__)
