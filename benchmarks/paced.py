@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 
 from falcon_mamba_app.engine.engine import Engine
-from falcon_mamba_app.engine.model_runner import SampledToken
+from falcon_mamba_app.engine.runner.model_runner import SampledToken
+from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import PrefillChunk
-from falcon_mamba_app.engine.scoring import ScoredToken
 from falcon_mamba_app.engine.sequence import Sequence
 
 # Of an H100 and the 7B: what `decode.py` and `prefill.py` found for one row and long prompts.

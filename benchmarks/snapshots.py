@@ -24,7 +24,7 @@ from benchmarks.decode import add_sequences, engine_over
 from benchmarks.models import bundled_model, random_7b
 from benchmarks.report import Table, about, finish
 from falcon_mamba_app.engine.engine import Engine
-from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.ops.select import select_ops
 
 NUM_KEPT = 8  # snapshots alive at a time, as in a store that is full

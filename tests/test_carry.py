@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from falcon_mamba_app.engine.model_runner import ModelRunner
-from falcon_mamba_app.engine.state_pool import StatePool
-from falcon_mamba_app.engine.step_tensors import Shape, pack, unpack
+from falcon_mamba_app.engine.runner.model_runner import ModelRunner
+from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, unpack
+from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.ops.carry import ON_DEVICE
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.triton_kernels import TRITON

@@ -9,9 +9,9 @@ import torch
 
 from benchmarks.models import random_7b
 from falcon_mamba_app.engine.engine import Admitted, Failed
-from falcon_mamba_app.engine.model_runner import ModelRunner
-from falcon_mamba_app.engine.rehearsal import Rehearsal
-from falcon_mamba_app.engine.state_pool import StatePool
+from falcon_mamba_app.engine.runner.model_runner import ModelRunner
+from falcon_mamba_app.engine.runner.rehearsal import Rehearsal
+from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from falcon_mamba_app.engine.state_pool import MAX_RESERVED_STATES, StatePool
+from falcon_mamba_app.engine.states.pool import MAX_RESERVED_STATES, StatePool
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import generate, make_engine, ours, random_prompt

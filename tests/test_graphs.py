@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from falcon_mamba_app.engine.graphs import (
+from falcon_mamba_app.engine.runner.graphs import (
     MAX_PIECES,
     NUM_TURNS,
     PROMPT_TOKENS,
@@ -17,10 +17,10 @@ from falcon_mamba_app.engine.graphs import (
     smallest_shape,
     wanted_shapes,
 )
-from falcon_mamba_app.engine.model_runner import ModelRunner
+from falcon_mamba_app.engine.runner.model_runner import ModelRunner
+from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, padding
 from falcon_mamba_app.engine.scheduler import PrefillChunk
-from falcon_mamba_app.engine.state_pool import StatePool
-from falcon_mamba_app.engine.step_tensors import Shape, pack, padding
+from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from falcon_mamba_app.engine.rehearsal import Rehearsal, empty_model
+from falcon_mamba_app.engine.runner.rehearsal import Rehearsal, empty_model
 from falcon_mamba_app.ops.reference import REFERENCE
 from falcon_mamba_app.ops.triton_kernels import TRITON
 from tests.checkpoints import make_model

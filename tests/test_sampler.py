@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from falcon_mamba_app.engine.sampler import (
+from falcon_mamba_app.engine.runner.penalties import (
     TokenCounts,
     needs_counts,
     pack_params,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from falcon_mamba_app.engine.snapshot_store import SnapshotStore
-from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.engine.states.pool import State
+from falcon_mamba_app.engine.states.store import SnapshotStore
 
 STATE_BYTES = 80
 

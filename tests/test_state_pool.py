@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from falcon_mamba_app.engine.state_pool import NewestCopies, State, StatePool
+from falcon_mamba_app.engine.states.pool import NewestCopies, State, StatePool
 from tests.checkpoints import make_model
 from tests.engine_fixtures import ours
 

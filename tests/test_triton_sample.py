@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from falcon_mamba_app.engine.sampler import pack_params, uniform
+from falcon_mamba_app.engine.runner.penalties import pack_params, uniform
 from falcon_mamba_app.ops.sampling import sample
 from falcon_mamba_app.ops.triton_sample import sample_rows
 from falcon_mamba_app.protocol import SamplingParams

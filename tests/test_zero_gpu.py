@@ -16,8 +16,8 @@ import torch
 
 from falcon_mamba_app.engine.engine import Ended
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.snapshot_store import Snapshot
-from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.engine.states.pool import State
+from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.errors import NotSupported, Overloaded, SettingsError
 from falcon_mamba_app.protocol import SamplingParams, TextDelta, Waiting
 from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, StopSigns, TurnRunner

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from falcon_mamba_app.engine.model_runner import DecodeStep, ModelRunner, SampledToken
+from falcon_mamba_app.engine.runner.model_runner import DecodeStep, ModelRunner, SampledToken
+from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import Plan, PrefillChunk, Scheduler
-from falcon_mamba_app.engine.scoring import ScoredToken
 from falcon_mamba_app.engine.sequence import Sequence, Status
-from falcon_mamba_app.engine.snapshot_store import Snapshot, SnapshotStore
-from falcon_mamba_app.engine.state_pool import StatePool, reserve_host
+from falcon_mamba_app.engine.states.pool import StatePool, reserve_host
+from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
 

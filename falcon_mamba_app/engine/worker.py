@@ -19,7 +19,7 @@ import torch
 
 from falcon_mamba_app.engine.engine import Engine, EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.snapshot_store import SnapshotStore
+from falcon_mamba_app.engine.states.store import SnapshotStore
 from falcon_mamba_app.errors import EngineFailure
 
 logger = logging.getLogger(__name__)

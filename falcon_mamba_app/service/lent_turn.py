@@ -19,8 +19,8 @@ from torch import Tensor
 from falcon_mamba_app.engine.engine import Ended, Engine, EngineEvent
 from falcon_mamba_app.engine.packing import ID_BYTES
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.snapshot_store import Snapshot
-from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.engine.states.pool import State
+from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.settings import EngineSettings
 

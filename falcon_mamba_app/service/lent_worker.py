@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from falcon_mamba_app.engine.engine import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.snapshot_store import Snapshot, SnapshotStore
+from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 from falcon_mamba_app.engine.worker import EngineStats
 from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, Report, StopSigns
 

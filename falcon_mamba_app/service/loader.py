@@ -20,8 +20,8 @@ from falcon_mamba_app.checkpoint.weights import (
     load_tokenizer,
 )
 from falcon_mamba_app.engine.engine import Engine
-from falcon_mamba_app.engine.rehearsal import Rehearsal
-from falcon_mamba_app.engine.snapshot_file import fingerprint
+from falcon_mamba_app.engine.runner.rehearsal import Rehearsal
+from falcon_mamba_app.engine.states.file import fingerprint
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba

@@ -19,11 +19,11 @@ import torch
 
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.placement import Placement, place
-from falcon_mamba_app.engine import snapshot_file
 from falcon_mamba_app.engine.engine import EngineEvent
-from falcon_mamba_app.engine.rehearsal import Rehearsal
+from falcon_mamba_app.engine.runner.rehearsal import Rehearsal
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.snapshot_store import Snapshot
+from falcon_mamba_app.engine.states import file
+from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.engine.worker import EngineWorker, SessionStates, Worker
 from falcon_mamba_app.errors import (
     EngineFailure,
@@ -230,7 +230,7 @@ class LocalService:
         if snapshot is None:
             raise NotFound("this session has no state here: it has read nothing, or was evicted")
         return await asyncio.to_thread(
-            snapshot_file.to_bytes,
+            file.to_bytes,
             snapshot,
             model_fingerprint=self._loader.fingerprint,
             replies=replies,
@@ -245,7 +245,7 @@ class LocalService:
             )
         config = self._checkpoint.config
         snapshot, claimed = await asyncio.to_thread(
-            snapshot_file.from_bytes,
+            file.from_bytes,
             data,
             config=config,
             conv_dtype=self._loader.dtype,

@@ -17,7 +17,7 @@ from falcon_mamba_app.engine.engine import (
     Queued,
     Sampled,
 )
-from falcon_mamba_app.engine.scoring import ScoredToken
+from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.errors import FalconMambaError, Overloaded
 from falcon_mamba_app.protocol import (
     Accepted,

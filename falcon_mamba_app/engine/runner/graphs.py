@@ -19,7 +19,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.engine.step_tensors import Shape, StepTensors, padding
+from falcon_mamba_app.engine.runner.step_tensors import Shape, StepTensors, padding
 from falcon_mamba_app.ops import Ops
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from falcon_mamba_app.engine.packing import pack_token_ids
-from falcon_mamba_app.engine.snapshot_store import Snapshot
-from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.engine.states.pool import State
+from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba

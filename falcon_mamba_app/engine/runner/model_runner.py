@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.engine.graphs import Graphs, shapes_for, smallest_shape
-from falcon_mamba_app.engine.sampler import TokenCounts, needs_counts, penalize
-from falcon_mamba_app.engine.scheduler import PrefillChunk
-from falcon_mamba_app.engine.scoring import ScoredToken, ScoredTokens, score_rows
-from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.state_pool import StatePool
-from falcon_mamba_app.engine.step_tensors import (
+from falcon_mamba_app.engine.runner.graphs import Graphs, shapes_for, smallest_shape
+from falcon_mamba_app.engine.runner.penalties import TokenCounts, needs_counts, penalize
+from falcon_mamba_app.engine.runner.scoring import ScoredToken, ScoredTokens, score_rows
+from falcon_mamba_app.engine.runner.step_tensors import (
     NUM_GIVEN,
     Shape,
     StepTensors,
@@ -30,6 +27,9 @@ from falcon_mamba_app.engine.step_tensors import (
     starts_of,
     unpack,
 )
+from falcon_mamba_app.engine.scheduler import PrefillChunk
+from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 
 logger = logging.getLogger(__name__)

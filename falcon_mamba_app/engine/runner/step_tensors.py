@@ -13,10 +13,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.engine.sampler import pack_params, uniform
+from falcon_mamba_app.engine.runner.penalties import pack_params, uniform
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.state_pool import SCRATCH_SLOT
+from falcon_mamba_app.engine.states.pool import SCRATCH_SLOT
 from falcon_mamba_app.model.falcon_mamba import Batch
 from falcon_mamba_app.ops.carry import ON_DEVICE
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from falcon_mamba_app.engine.model_runner import ModelRunner
-from falcon_mamba_app.engine.state_pool import StatePool
+from falcon_mamba_app.engine.runner.model_runner import ModelRunner
+from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops import Ops

@@ -13,7 +13,7 @@ from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass
 
 from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
-from falcon_mamba_app.engine.state_pool import State
+from falcon_mamba_app.engine.states.pool import State
 
 TokenIds = SequenceABC[int] | bytes  # bytes: as `pack_token_ids` packs them
 
