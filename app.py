@@ -64,8 +64,8 @@ async def serve(settings: Settings) -> None:
     """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
     asyncio.get_running_loop().set_exception_handler(handle_loop_error)
     # Imported here, so that --help and a bad setting do not wait for torch and gradio.
+    from falcon_mamba_app.middleware.stack import listening
     from falcon_mamba_app.service import build_service
-    from falcon_mamba_app.web.protection import listening
 
     listener = _listen(settings.server)
     service = build_service(settings, on_zero_gpu=ON_ZERO_GPU)
@@ -82,8 +82,8 @@ async def serve(settings: Settings) -> None:
 def build_app(service: GenerationService, settings: Settings) -> FastAPI:
     """The API and the page over `service`, and what protects both."""
     from falcon_mamba_app.api.routes import create_api
+    from falcon_mamba_app.middleware.stack import protect
     from falcon_mamba_app.ui.page import mount_page
-    from falcon_mamba_app.web.protection import protect
 
     server, limits = settings.server, settings.limits
     app = create_api(

@@ -120,7 +120,7 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
     """The app over the service, in this process, on a free port; gives its address."""
     import uvicorn
 
-    from falcon_mamba_app.web.protection import listening
+    from falcon_mamba_app.middleware.stack import listening
 
     settings = Settings()
     options = listening(settings.server, settings.limits)
@@ -142,7 +142,7 @@ def _application(service: LocalService, settings: Settings) -> Any:
 
         return build_app(service, settings)
     from falcon_mamba_app.api.routes import create_api
-    from falcon_mamba_app.web.protection import protect
+    from falcon_mamba_app.middleware.stack import protect
 
     application = create_api(service)
     protect(application, settings.server, settings.limits)

@@ -12,10 +12,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from falcon_mamba_app.middleware.stack import listening, protect
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import LimitSettings, ServerSettings
 from falcon_mamba_app.ui.page import mount_page
-from falcon_mamba_app.web.protection import listening, protect
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from falcon_mamba_app.api.routes import create_api
-from falcon_mamba_app.api.transport import EventStream
+from falcon_mamba_app.http.transport import EventStream
 from falcon_mamba_app.protocol import ServiceStats
 from tests.api_fixtures import USER, in_process, on_loopback, until
 from tests.echo_service import EchoService

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from falcon_mamba_app.middleware.body_limits import BodyLimits
 from falcon_mamba_app.settings import load_settings
-from falcon_mamba_app.web.bodies import BodyLimits
 from tests.api_fixtures import USER, in_process
 from tests.web_fixtures import serving, visiting
 

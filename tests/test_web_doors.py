@@ -8,8 +8,8 @@ import base64
 import pytest
 
 from falcon_mamba_app.api.routes import ALL_METHODS
-from falcon_mamba_app.web.login import LOGIN_S, Credentials
-from falcon_mamba_app.web.surface import is_offered
+from falcon_mamba_app.middleware.allowed_paths import is_offered
+from falcon_mamba_app.middleware.login import LOGIN_S, Credentials
 from tests.api_fixtures import USER
 from tests.echo_service import EchoService
 from tests.web_fixtures import every_route, visiting, whole_app

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
+from falcon_mamba_app.middleware.security_headers import inline_scripts
+from falcon_mamba_app.middleware.stack import listening, protect
 from falcon_mamba_app.settings import LimitSettings, ServerSettings
-from falcon_mamba_app.web.headers import inline_scripts
-from falcon_mamba_app.web.protection import listening, protect
 from tests.api_fixtures import USER, in_process
 from tests.web_fixtures import visiting
 

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from falcon_mamba_app.web.connections import SPARE_FILES, Connections, allow_files_for
+from falcon_mamba_app.middleware.connections import SPARE_FILES, Connections, allow_files_for
 from tests.api_fixtures import USER, in_process
 from tests.echo_service import EchoService
 from tests.test_ui_page import CONTROLS

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 
 import app as composition
+from falcon_mamba_app.middleware.stack import listening
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import load_settings
-from falcon_mamba_app.web.protection import listening
 from tests.api_fixtures import in_process, until
 from tests.echo_service import EchoService
 

@@ -15,7 +15,7 @@ import secrets
 
 from starlette.requests import Request
 
-from falcon_mamba_app.api.errors import WrongKey
+from falcon_mamba_app.http.errors import WrongKey
 from falcon_mamba_app.visitors import Visitor, anybody
 
 

@@ -17,19 +17,19 @@ from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
-from falcon_mamba_app.api.errors import ModelNotFound, error_body, presentable
 from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
 from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions, parse_body
-from falcon_mamba_app.api.transport import (
+from falcon_mamba_app.api.usage import UsageMeter
+from falcon_mamba_app.errors import EngineFailure, NotReady
+from falcon_mamba_app.http.errors import ModelNotFound, error_body, presentable
+from falcon_mamba_app.http.transport import (
     EventStream,
     json_response,
     read_json_body,
     sse_event,
     while_read,
 )
-from falcon_mamba_app.api.usage import UsageMeter
-from falcon_mamba_app.errors import EngineFailure, NotReady
 from falcon_mamba_app.protocol import GenerationService, ModelInfo, PrefillProgress, Waiting
 
 SSE_DONE = b"data: [DONE]\n\n"

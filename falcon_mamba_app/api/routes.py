@@ -17,17 +17,17 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from falcon_mamba_app.api.access import Access
-from falcon_mamba_app.api.errors import (
+from falcon_mamba_app.api.generation import Generation, served_model
+from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
+from falcon_mamba_app.api.sessions import Sessions
+from falcon_mamba_app.errors import NotFound
+from falcon_mamba_app.http.errors import (
     WrongMethod,
     error_body,
     error_headers,
     presentable,
 )
-from falcon_mamba_app.api.generation import Generation, served_model
-from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
-from falcon_mamba_app.api.sessions import Sessions
-from falcon_mamba_app.api.transport import ReaderGone, json_response
-from falcon_mamba_app.errors import NotFound
+from falcon_mamba_app.http.transport import ReaderGone, json_response
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
 from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
 

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.generation import served_model
-from falcon_mamba_app.api.transport import json_response, read_body
 from falcon_mamba_app.errors import NotFound
+from falcon_mamba_app.http.transport import json_response, read_body
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.visitors import Visitor
 

@@ -7,8 +7,8 @@ import logging
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from falcon_mamba_app.errors import TooManyRequests
+from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.visitors import Visitor, Visitors
-from falcon_mamba_app.web.answers import refusal
 
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 

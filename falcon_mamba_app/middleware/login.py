@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from falcon_mamba_app.api.errors import HttpError, WrongMethod
-from falcon_mamba_app.api.transport import json_response, read_body
 from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
+from falcon_mamba_app.http.errors import HttpError, WrongMethod
+from falcon_mamba_app.http.refusals import is_api, refusal
+from falcon_mamba_app.http.transport import json_response, read_body
 from falcon_mamba_app.visitors import Visitor
-from falcon_mamba_app.web.answers import is_api, refusal
 
 LOGIN_S = 7 * 24 * 3_600
 MAX_FORM_BYTES = 8_192

@@ -12,8 +12,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from falcon_mamba_app.api.errors import presentable
-from falcon_mamba_app.web.answers import refusal
+from falcon_mamba_app.http.errors import presentable
+from falcon_mamba_app.http.refusals import refusal
 
 DEFAULT_RETRY_S = 5
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from falcon_mamba_app.api.errors import BodyTooLarge, WrongContentType
+from falcon_mamba_app.http.errors import BodyTooLarge, WrongContentType
 
 Result = TypeVar("Result")
 

@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from falcon_mamba_app.api.errors import BodyTooLarge, HttpError
 from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
+from falcon_mamba_app.http.errors import BodyTooLarge, HttpError
+from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.visitors import Visitor, anybody
-from falcon_mamba_app.web.answers import refusal
 
 
 class BodyTooSlow(HttpError):

@@ -10,16 +10,20 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from falcon_mamba_app.middleware.allowed_paths import Surface
+from falcon_mamba_app.middleware.body_limits import BodyLimits
+from falcon_mamba_app.middleware.connections import Connections, allow_files_for, limited_protocol
+from falcon_mamba_app.middleware.cross_site import SameSiteOnly
+from falcon_mamba_app.middleware.failures import Failures, is_news
+from falcon_mamba_app.middleware.login import Credentials, Login
+from falcon_mamba_app.middleware.security_headers import (
+    SPACE_ANCESTORS,
+    SPACE_SOURCES,
+    SecurityHeaders,
+)
+from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
 from falcon_mamba_app.settings import LimitSettings, ServerSettings
 from falcon_mamba_app.visitors import Visitors
-from falcon_mamba_app.web.bodies import BodyLimits
-from falcon_mamba_app.web.connections import Connections, allow_files_for, limited_protocol
-from falcon_mamba_app.web.cross_site import SameSiteOnly
-from falcon_mamba_app.web.failures import Failures, is_news
-from falcon_mamba_app.web.flood import VisitorLimits
-from falcon_mamba_app.web.headers import SPACE_ANCESTORS, SPACE_SOURCES, SecurityHeaders
-from falcon_mamba_app.web.login import Credentials, Login
-from falcon_mamba_app.web.surface import Surface
 
 logger = logging.getLogger(__name__)
 

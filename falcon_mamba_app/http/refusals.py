@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from falcon_mamba_app.api.errors import error_body, error_headers
-from falcon_mamba_app.api.transport import json_response
 from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.http.errors import error_body, error_headers
+from falcon_mamba_app.http.transport import json_response
 
 API = "/v1"
 # Guarded as the API is, or by nothing: what tells a load balancer that the server lives.

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from falcon_mamba_app.api.errors import HttpError
-from falcon_mamba_app.web.answers import refusal
+from falcon_mamba_app.http.errors import HttpError
+from falcon_mamba_app.http.refusals import refusal
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
