@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import cpu
-from falcon_mamba_app.ops import numba_kernels
+from falcon_mamba_app.ops.cpu import ops as cpu_ops
 
 SPIN_COUNTS = ("default", "10000", "1000", "100", "0")
 NUM_LAYERS, HEAD = 12, (8192, 512)
@@ -40,7 +40,7 @@ def products_table() -> str:
         "| dtype | rows | torch, ms | oneDNN, ms | ours, ms | best |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    numba_kernels.MAX_ROWS = max(NUM_ROWS)  # ours at every size, to see where it ends to pay
+    cpu_ops.MAX_ROWS = max(NUM_ROWS)  # ours at every size, to see where it ends to pay
     for dtype in (torch.float32, torch.bfloat16):
         weights = [torch.randn(s).to(dtype) for s in [*MATRICES * NUM_LAYERS, HEAD]]
         for num_rows in NUM_ROWS:
@@ -49,8 +49,8 @@ def products_table() -> str:
                 name: _best_ms(product, weights, inputs)
                 for name, product in (
                     ("torch", F.linear),
-                    ("oneDNN", numba_kernels._onednn_linear),
-                    ("ours", numba_kernels.linear),
+                    ("oneDNN", cpu_ops._onednn_linear),
+                    ("ours", cpu_ops.linear),
                 )
             }
             gflop = 2e-9 * num_rows * sum(weight.numel() for weight in weights)

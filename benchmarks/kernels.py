@@ -235,10 +235,10 @@ def choose() -> tuple[Ops, Shapes, torch.device, str]:
     if torch.cuda.is_available():
         import triton
 
-        from falcon_mamba_app.ops.triton_kernels import TRITON
+        from falcon_mamba_app.ops.triton.ops import TRITON
 
         return TRITON, SHAPES_7B, torch.device("cuda"), f", triton {triton.__version__}"
-    from falcon_mamba_app.ops.reference import REFERENCE
+    from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 
     return REFERENCE, SHAPES_CPU, torch.device("cpu"), ""
 

@@ -20,7 +20,7 @@ from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import quantize_, weights_bytes
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.bitsandbytes_4bit import why_unusable
+from falcon_mamba_app.ops.bitsandbytes import why_unusable
 from falcon_mamba_app.settings import ModelSettings
 
 FALCON_MAMBA_7B = ModelConfig(

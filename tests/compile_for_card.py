@@ -73,7 +73,7 @@ def run_model(dtype: torch.dtype, form: str) -> None:
     """One layer of 7B: decode steps, prompts, and both in one pass."""
     from benchmarks.models import FALCON_MAMBA_7B
     from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-    from falcon_mamba_app.ops.triton_kernels import TRITON
+    from falcon_mamba_app.ops.triton.ops import TRITON
 
     config = replace(FALCON_MAMBA_7B, num_layers=1)
     with META:
@@ -98,7 +98,7 @@ def run_model(dtype: torch.dtype, form: str) -> None:
 def put_in_4bit(model: torch.nn.Module, dtype: torch.dtype, *, is_double: bool) -> None:
     """As `quantize_` does, without numbers."""
     from falcon_mamba_app.model.linear import Linear
-    from falcon_mamba_app.ops.weight_4bit import NESTED_BLOCK, NestedAbsmax, Weight4bit
+    from falcon_mamba_app.ops.reference.weight_4bit import NESTED_BLOCK, NestedAbsmax, Weight4bit
 
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear) and ".mixer." in name:

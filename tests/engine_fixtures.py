@@ -15,7 +15,7 @@ from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.reference import REFERENCE
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.protocol import SamplingParams
 
 EOS = 2

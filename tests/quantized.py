@@ -14,8 +14,8 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from falcon_mamba_app.ops.bitsandbytes_4bit import quantize
-from falcon_mamba_app.ops.weight_4bit import Weight4bit
+from falcon_mamba_app.ops.bitsandbytes import quantize
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
 from tests.checkpoints import make_tiny_checkpoint, make_tokenizer
 
 FORMS = [("nf4", False), ("nf4", True), ("fp4", False), ("fp4", True)]

@@ -13,10 +13,12 @@ import torch
 from bitsandbytes import functional
 from torch import Tensor
 
-from falcon_mamba_app.ops import bitsandbytes_4bit, numba_kernels, triton_4bit
-from falcon_mamba_app.ops.reference import REFERENCE
-from falcon_mamba_app.ops.triton_kernels import TRITON
-from falcon_mamba_app.ops.weight_4bit import Weight4bit, dequantize
+from falcon_mamba_app.ops import bitsandbytes
+from falcon_mamba_app.ops.cpu import ops as cpu_ops
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, dequantize
+from falcon_mamba_app.ops.triton import linear_4bit
+from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.quantized import FORMS, make_weight
 
 HAS_GPU = torch.cuda.is_available()
@@ -70,13 +72,13 @@ def test_our_torch_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_dou
 @pytest.mark.parametrize(("num_outputs", "num_inputs"), [*SLICES, (1024, 32), (3, 20)])
 def test_the_cpu_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_double, dtype):
     weight = make_weight(num_outputs, num_inputs, kind, is_double=is_double)
-    assert torch.equal(numba_kernels.dequantize(weight, dtype), dequantize(weight, dtype))
+    assert torch.equal(cpu_ops.dequantize(weight, dtype), dequantize(weight, dtype))
 
 
 def test_a_large_matrix_is_dequantised_by_several_threads_alike(monkeypatch):
     weight = make_weight(512, 512)
-    monkeypatch.setattr(numba_kernels, "MIN_WEIGHTS_PER_THREAD", 65_536)
-    matrix = numba_kernels.dequantize(weight, torch.bfloat16)
+    monkeypatch.setattr(cpu_ops, "MIN_WEIGHTS_PER_THREAD", 65_536)
+    matrix = cpu_ops.dequantize(weight, torch.bfloat16)
     assert torch.equal(matrix, dequantize(weight, torch.bfloat16))
 
 
@@ -85,7 +87,7 @@ def test_a_large_matrix_is_dequantised_by_several_threads_alike(monkeypatch):
 def test_rows_that_are_no_whole_blocks_are_dequantised_right(num_inputs, is_double):
     """bitsandbytes' code for AVX-512 takes the scale of another block there."""
     weight = make_weight(64, num_inputs, is_double=is_double)
-    matrix = bitsandbytes_4bit.dequantize(weight, torch.float32)
+    matrix = bitsandbytes.dequantize(weight, torch.float32)
     assert torch.equal(matrix, dequantize(weight, torch.float32))
 
 
@@ -94,7 +96,7 @@ def test_rows_that_are_no_whole_blocks_are_dequantised_right(num_inputs, is_doub
 @pytest.mark.parametrize(("num_outputs", "num_inputs"), SHAPES)
 def test_the_kernel_dequantises_as_the_library(num_outputs, num_inputs, kind, is_double, dtype):
     weight = make_weight(num_outputs, num_inputs, kind, is_double=is_double, device=DEVICE)
-    matrix = triton_4bit.dequantize(weight, dtype)
+    matrix = linear_4bit.dequantize(weight, dtype)
     # Double quantisation's product and sum may be rounded once or twice.
     tolerance = {"atol": 1e-6, "rtol": 2**-7} if is_double else {"atol": 0, "rtol": 0}
     torch.testing.assert_close(matrix, library_matrix(weight, dtype), **tolerance)
@@ -128,7 +130,7 @@ def test_products_in_fp32_lose_nothing_to_half_precision(num_rows, kind, is_doub
     addends = TRITON.linear_4bit_addends(x, weight, None, is_step=True)
     exact, rounded = product(x, weight, torch.float32), product(x, weight, HALF)
     error = (addends.double().sum(0) - exact).abs().max()
-    if num_rows <= triton_4bit.MAX_ROWS:
+    if num_rows <= linear_4bit.MAX_ROWS:
         assert error < 0.05 * (rounded - exact).abs().max()
     y = TRITON.linear_4bit(x, weight, None, is_step=True)
     torch.testing.assert_close(y.double(), exact, atol=2e-3, rtol=2**-8)
@@ -170,6 +172,6 @@ def test_no_rows_or_fp32_rows_are_products_too(ops):
 def test_the_storage_is_read_where_it_lies():
     """A second copy would cost what 4 bits save."""
     weight = make_weight(64, 256, device=DEVICE)
-    words, absmax, code, *nested = triton_4bit._storage(weight)
+    words, absmax, code, *nested = linear_4bit._storage(weight)
     assert words.data_ptr() == weight.packed.data_ptr() and absmax is weight.absmax
     assert code is weight.code and nested == [None, None, None]

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.models import bundled_model
 from benchmarks.quantization import FORMS, measure, real_text
-from falcon_mamba_app.ops.reference import REFERENCE
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import torch
 from falcon_mamba_app.engine.runner.model_runner import ModelRunner
 from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, unpack
 from falcon_mamba_app.engine.states.pool import StatePool
-from falcon_mamba_app.ops.carry import ON_DEVICE
-from falcon_mamba_app.ops.reference import REFERENCE
-from falcon_mamba_app.ops.triton_kernels import TRITON
+from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import make_sequence, ours, random_prompt
 

@@ -12,7 +12,7 @@ from falcon_mamba_app.engine.engine import Admitted, Failed
 from falcon_mamba_app.engine.runner.model_runner import ModelRunner
 from falcon_mamba_app.engine.runner.rehearsal import Rehearsal
 from falcon_mamba_app.engine.states.pool import StatePool
-from falcon_mamba_app.ops.triton_kernels import TRITON
+from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import (
     assert_a_thousand_requests_answer_as_if_alone,

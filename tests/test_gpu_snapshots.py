@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from falcon_mamba_app.engine.states.pool import MAX_RESERVED_STATES, StatePool
-from falcon_mamba_app.ops.triton_kernels import TRITON
+from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import generate, make_engine, ours, random_prompt
 

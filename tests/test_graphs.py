@@ -21,8 +21,8 @@ from falcon_mamba_app.engine.runner.model_runner import ModelRunner
 from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, padding
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.states.pool import StatePool
-from falcon_mamba_app.ops.reference import REFERENCE
-from falcon_mamba_app.ops.triton_kernels import TRITON
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import make_sequence, ours, random_prompt
 

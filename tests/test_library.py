@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.ops.library import library_ops
-from falcon_mamba_app.ops.reference import REFERENCE
+from falcon_mamba_app.ops.mamba_ssm import library_ops
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.ops.select import select_ops
 from tests import library_stand_ins
 from tests.checkpoints import make_model

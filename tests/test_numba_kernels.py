@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.ops import numba_compiled as kernels
-from falcon_mamba_app.ops import numba_kernels
-from falcon_mamba_app.ops.numba_kernels import NUMBA, warm_up
-from falcon_mamba_app.ops.reference import REFERENCE
+from falcon_mamba_app.ops.cpu import kernels
+from falcon_mamba_app.ops.cpu import ops as cpu_ops
+from falcon_mamba_app.ops.cpu.ops import NUMBA, warm_up
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import load_settings
 
@@ -225,7 +225,7 @@ def test_a_row_of_a_step_is_the_same_bit_for_bit_alone_and_in_any_batch(dtype):
 def test_a_large_matrix_on_three_threads_equals_it_on_one_bit_for_bit(monkeypatch):
     x, weight = torch.randn(2, 20), torch.randn(3 * kernels.BLOCK + 5, 20)
     expected = NUMBA.linear_step(x, weight, None)
-    monkeypatch.setattr(numba_kernels, "MIN_WEIGHTS_PER_THREAD", 1000)
+    monkeypatch.setattr(cpu_ops, "MIN_WEIGHTS_PER_THREAD", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(NUMBA.linear_step(x, weight, None), expected)
 
@@ -285,7 +285,7 @@ def test_the_cpu_gets_these_kernels_unless_told_otherwise():
 
 
 def test_without_the_package_the_cpu_runs_plain_torch_and_says_so(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "falcon_mamba_app.ops.numba_kernels", None)
+    monkeypatch.setitem(sys.modules, "falcon_mamba_app.ops.cpu.ops", None)
     with caplog.at_level(logging.WARNING):
         assert select_ops(CPU, "auto") is REFERENCE
     assert "pip install numba" in caplog.text

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-from falcon_mamba_app.ops.numba_kernels import NUMBA
-from falcon_mamba_app.ops.reference import REFERENCE
+from falcon_mamba_app.ops.cpu.ops import NUMBA
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.settings import ModelSettings
 from tests.checkpoints import make_model
 from tests.engine_fixtures import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from falcon_mamba_app.ops.numba_sample import sample
-from falcon_mamba_app.ops.sampling import sample as reference
+from falcon_mamba_app.ops.cpu.sampling import sample
+from falcon_mamba_app.ops.reference.sampling import sample as reference
 
 # temperature, top_k, top_p, min_p
 FILTERS = [

@@ -14,7 +14,7 @@ from falcon_mamba_app.checkpoint.placement import place
 from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, what_fits
 from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.ops import bitsandbytes_4bit
+from falcon_mamba_app.ops import bitsandbytes
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, load_settings
 from tests.checkpoints import make_tiny_checkpoint
 from tests.quantized import make_quantized_checkpoint
@@ -176,8 +176,8 @@ def test_other_quantisations_are_refused(value):
 
 
 def test_a_missing_library_is_one_line_that_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(bitsandbytes_4bit, "find_spec", lambda name: None)
-    why = bitsandbytes_4bit.why_unusable(torch.device("cpu"))
+    monkeypatch.setattr(bitsandbytes, "find_spec", lambda name: None)
+    why = bitsandbytes.why_unusable(torch.device("cpu"))
     assert why == "4-bit needs the package bitsandbytes: pip install bitsandbytes"
 
 
@@ -185,7 +185,7 @@ def test_a_library_for_another_cuda_is_one_line_too(monkeypatch):
     """Here it is built for no CUDA at all, which is the same to a GPU."""
     if torch.cuda.is_available():
         pytest.skip("the library fits this machine's GPU")
-    why = bitsandbytes_4bit.why_unusable(torch.device("cuda"))
+    why = bitsandbytes.why_unusable(torch.device("cuda"))
     assert why is not None and "has no library for torch's CUDA" in why and "\n" not in why
 
 

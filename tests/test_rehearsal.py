@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from falcon_mamba_app.engine.runner.rehearsal import Rehearsal, empty_model
-from falcon_mamba_app.ops.reference import REFERENCE
-from falcon_mamba_app.ops.triton_kernels import TRITON
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.checkpoints import make_model
 from tests.engine_fixtures import ours
 

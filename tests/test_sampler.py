@@ -13,7 +13,7 @@ from falcon_mamba_app.engine.runner.penalties import (
     uniform,
 )
 from falcon_mamba_app.errors import InvalidRequest
-from falcon_mamba_app.ops.sampling import NUM_SORTED_FIRST, sample
+from falcon_mamba_app.ops.reference.sampling import NUM_SORTED_FIRST, sample
 from falcon_mamba_app.protocol import SamplingParams
 
 CPU = torch.device("cpu")

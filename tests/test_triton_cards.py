@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from falcon_mamba_app.ops.triton_linear import Tile, fitting
+from falcon_mamba_app.ops.triton.linear import Tile, fitting
 
 ROOT = Path(__file__).parents[1]
 REGISTERS_OF_A_BLOCK, MAX_STACK_BYTES = 65_536, 64

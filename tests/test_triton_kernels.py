@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_mamba_app.ops.reference import REFERENCE
-from falcon_mamba_app.ops.triton_kernels import TRITON
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.triton.ops import TRITON
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")

@@ -17,8 +17,8 @@ from benchmarks.models import FALCON_MAMBA_7B
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.reference import REFERENCE
-from falcon_mamba_app.ops.triton_kernels import TRITON
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.triton.ops import TRITON
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")

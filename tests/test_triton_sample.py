@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from falcon_mamba_app.engine.runner.penalties import pack_params, uniform
-from falcon_mamba_app.ops.sampling import sample
-from falcon_mamba_app.ops.triton_sample import sample_rows
+from falcon_mamba_app.ops.reference.sampling import sample
+from falcon_mamba_app.ops.triton.sampling import sample_rows
 from falcon_mamba_app.protocol import SamplingParams
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,7 +12,7 @@ from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, agree
 from falcon_mamba_app.checkpoint.weights import choose_dtype
 from falcon_mamba_app.engine.states.pool import num_kept_on_device
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.ops.bitsandbytes_4bit import why_unusable
+from falcon_mamba_app.ops.bitsandbytes import why_unusable
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
 logger = logging.getLogger(__name__)

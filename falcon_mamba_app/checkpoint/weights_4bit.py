@@ -10,11 +10,11 @@ from torch import nn
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.ops import bitsandbytes_4bit
+from falcon_mamba_app.ops import bitsandbytes
 
 
 def refuse_without_library(checkpoint: Checkpoint, device: torch.device) -> None:
-    why = bitsandbytes_4bit.why_unusable(device)
+    why = bitsandbytes.why_unusable(device)
     if why is not None:
         raise CheckpointError(f"{checkpoint.id}: {why}")
 
@@ -40,7 +40,7 @@ def take_over_4bit(model: Any, source: nn.Module, checkpoint: Checkpoint) -> tup
     prefixes = []
     for name, module in source.named_modules():
         try:
-            weight = bitsandbytes_4bit.weight_of(module)
+            weight = bitsandbytes.weight_of(module)
         except ValueError as error:
             raise CheckpointError(f"{checkpoint.id}: {name}: {error}") from error
         if weight is not None:

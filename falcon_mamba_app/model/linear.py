@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.weight_4bit import Weight4bit
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
 
 
 class Linear(nn.Linear):
@@ -60,7 +60,7 @@ def weights_bytes(model: nn.Module) -> int:
 
 def quantize_(model: nn.Module, *, kind: str, is_double: bool, compute_dtype: torch.dtype) -> None:
     """Put the matrices of the layers into 4 bits, one after the other; head and table stay."""
-    from falcon_mamba_app.ops.bitsandbytes_4bit import quantize
+    from falcon_mamba_app.ops.bitsandbytes import quantize
 
     layers = [
         (name, module)

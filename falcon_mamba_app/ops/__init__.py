@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_mamba_app.ops.carry import feed, hand_on
-from falcon_mamba_app.ops.sampling import sample
-from falcon_mamba_app.ops.weight_4bit import Weight4bit, dequantize
+from falcon_mamba_app.ops.reference.next_token import feed, hand_on
+from falcon_mamba_app.ops.reference.sampling import sample
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, dequantize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.reference import REFERENCE
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 
 logger = logging.getLogger(__name__)
 
@@ -84,20 +84,20 @@ def _too_old(device: torch.device) -> str | None:
 
 
 def _numba() -> Ops:
-    from falcon_mamba_app.ops.numba_kernels import NUMBA, warm_up
+    from falcon_mamba_app.ops.cpu.ops import NUMBA, warm_up
 
     warm_up()  # else the first request would wait for the compiler, 3 s
     return NUMBA
 
 
 def _triton() -> Ops:
-    from falcon_mamba_app.ops.triton_kernels import TRITON
+    from falcon_mamba_app.ops.triton.ops import TRITON
 
     return TRITON
 
 
 def _library() -> Ops:
-    from falcon_mamba_app.ops.library import library_ops
+    from falcon_mamba_app.ops.mamba_ssm import library_ops
 
     return library_ops(_triton())
 

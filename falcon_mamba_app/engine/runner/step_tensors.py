@@ -18,7 +18,7 @@ from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import SCRATCH_SLOT
 from falcon_mamba_app.model.falcon_mamba import Batch
-from falcon_mamba_app.ops.carry import ON_DEVICE
+from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
 
 NUM_GIVEN, NUM_PARAMS = 3, 5  # of a row, as `Ops.feed` and `Ops.sample` take them
 

@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops.triton_edge import (
+from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.top_k_top_p import (
     CELLS,
     MIN_P,
     TEMPERATURE,
@@ -22,7 +23,6 @@ from falcon_mamba_app.ops.triton_edge import (
     edge_kernel,
     weights_of,
 )
-from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
 
 # Tokens of one program: 32 programs share a row of 65,024.
 PART = 2048

@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops.triton_card import card
-from falcon_mamba_app.ops.triton_overlap import (
+from falcon_mamba_app.ops.triton.device import card
+from falcon_mamba_app.ops.triton.overlap import (
     OVERLAPPED,
     read_ahead,
     start_next,

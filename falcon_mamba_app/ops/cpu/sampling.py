@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.ops.numba_compiled import (
+from falcon_mamba_app.ops.cpu.kernels import (
     FLOAT32,
     INT64,
     LOG2_E,

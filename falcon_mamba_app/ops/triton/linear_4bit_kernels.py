@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from falcon_mamba_app.ops.triton_overlap import start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.overlap import start_next, wait_for_inputs
 
 # PTX is for NVIDIA's cards alone; elsewhere the code values are looked up in memory.
 _HAS_PTX = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops import numba_compiled as kernels
-from falcon_mamba_app.ops.numba_sample import sample
-from falcon_mamba_app.ops.weight_4bit import Weight4bit, block_absmax
-from falcon_mamba_app.ops.weight_4bit import dequantize as portable_dequantize
+from falcon_mamba_app.ops.cpu import kernels
+from falcon_mamba_app.ops.cpu.sampling import sample
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, block_absmax
+from falcon_mamba_app.ops.reference.weight_4bit import dequantize as portable_dequantize
 
 logger = logging.getLogger(__name__)
 

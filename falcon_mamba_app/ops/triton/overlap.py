@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from falcon_mamba_app.ops.triton_card import card
+from falcon_mamba_app.ops.triton.device import card
 
 CAN_OVERLAP = torch.cuda.is_available() and card().can_overlap
 

@@ -18,11 +18,15 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from falcon_mamba_app.ops.bitsandbytes_4bit import dequantize as library_dequantize
-from falcon_mamba_app.ops.triton_4bit_kernels import dequantize_kernel, row_kernel, rows_kernel
-from falcon_mamba_app.ops.triton_card import card
-from falcon_mamba_app.ops.triton_overlap import OVERLAPPED
-from falcon_mamba_app.ops.weight_4bit import Weight4bit
+from falcon_mamba_app.ops.bitsandbytes import dequantize as library_dequantize
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
+from falcon_mamba_app.ops.triton.device import card
+from falcon_mamba_app.ops.triton.linear_4bit_kernels import (
+    dequantize_kernel,
+    row_kernel,
+    rows_kernel,
+)
+from falcon_mamba_app.ops.triton.overlap import OVERLAPPED
 
 BLOCK = 64  # numbers that share a magnitude; what bitsandbytes makes unless told otherwise
 MAX_ROWS = 64

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops.carry import ON_DEVICE
-from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
+from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
+from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
 _ON_DEVICE = tl.constexpr(ON_DEVICE)
 

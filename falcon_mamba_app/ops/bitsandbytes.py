@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from falcon_mamba_app.ops.weight_4bit import (
+from falcon_mamba_app.ops.reference.weight_4bit import (
     NESTED_BLOCK,
     NestedAbsmax,
     Weight4bit,
     block_absmax,
 )
-from falcon_mamba_app.ops.weight_4bit import dequantize as portable_dequantize
+from falcon_mamba_app.ops.reference.weight_4bit import dequantize as portable_dequantize
 
 
 def why_unusable(device: torch.device) -> str | None:

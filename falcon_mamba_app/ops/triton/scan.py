@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
 # Channels of one program and tokens it reads at a time. 16 channels × 16 states on one warp give
 # 512 programs at 7B, 3.9 for each of an H100's 132 multiprocessors: one for each of its schedulers.

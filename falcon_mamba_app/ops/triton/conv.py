@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
 PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 32, 128, 8
 STEP_CHANNELS, STEP_WARPS = 256, 1

@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
-from falcon_mamba_app.ops.triton_scan import silu, softplus
+from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.scan import silu, softplus
 
 CHANNELS, WARPS = 16, 8
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from falcon_mamba_app.ops.triton_overlap import start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.overlap import start_next, wait_for_inputs
 
 ONE_BITS = tl.constexpr(0x3F800000)  # of the weight 1.0
 # The first cells are half an octave of weight each, those after NARROW_CELLS four octaves, and the

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.triton_linear import (
+from falcon_mamba_app.ops.triton.linear import (
     first_of_row,
     first_of_rows,
     is_ours,
@@ -21,8 +21,8 @@ from falcon_mamba_app.ops.triton_linear import (
     rows_product,
     rows_tile,
 )
-from falcon_mamba_app.ops.triton_overlap import OVERLAPPED, start_next, wait_for_inputs
-from falcon_mamba_app.ops.triton_scan import silu
+from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.scan import silu
 
 # With 2 to 32 rows two kernels are as fast: those of the convolution fill the card sooner than half
 # of the other's programs do. With 64 one kernel saves 2 % of a layer.

@@ -8,23 +8,24 @@ are those with which `benchmarks/kernels.py` was fastest on an H100.
 
 from __future__ import annotations
 
-from falcon_mamba_app.ops import Ops, triton_4bit
-from falcon_mamba_app.ops.triton_carry import feed, hand_on
-from falcon_mamba_app.ops.triton_conv import conv_prefill, conv_step
-from falcon_mamba_app.ops.triton_in_proj import projected_conv_step
-from falcon_mamba_app.ops.triton_linear import linear, linear_addends
-from falcon_mamba_app.ops.triton_norm import add_rms_norm, rms_norm, split_rms_norm
-from falcon_mamba_app.ops.triton_sample import sample_rows
-from falcon_mamba_app.ops.triton_scan import scan_prefill, scan_step
-from falcon_mamba_app.ops.triton_step import projected_scan_step
+from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops.triton import linear_4bit
+from falcon_mamba_app.ops.triton.conv import conv_prefill, conv_step
+from falcon_mamba_app.ops.triton.in_proj_step import projected_conv_step
+from falcon_mamba_app.ops.triton.linear import linear, linear_addends
+from falcon_mamba_app.ops.triton.next_token import feed, hand_on
+from falcon_mamba_app.ops.triton.norm import add_rms_norm, rms_norm, split_rms_norm
+from falcon_mamba_app.ops.triton.sampling import sample_rows
+from falcon_mamba_app.ops.triton.scan import scan_prefill, scan_step
+from falcon_mamba_app.ops.triton.x_proj_step import projected_scan_step
 
 
 class _FusedOps(Ops):
     """What `Ops` composes, as one kernel each."""
 
     linear_addends = staticmethod(linear_addends)
-    linear_4bit = staticmethod(triton_4bit.linear)
-    linear_4bit_addends = staticmethod(triton_4bit.linear_addends)
+    linear_4bit = staticmethod(linear_4bit.linear)
+    linear_4bit_addends = staticmethod(linear_4bit.linear_addends)
     add_rms_norm = staticmethod(add_rms_norm)
     split_rms_norm = staticmethod(split_rms_norm)
     projected_conv_step = projected_conv_step
@@ -34,7 +35,7 @@ class _FusedOps(Ops):
 TRITON = _FusedOps(
     name="triton",
     linear=linear,
-    dequantize=triton_4bit.dequantize,
+    dequantize=linear_4bit.dequantize,
     rms_norm=rms_norm,
     conv_prefill=conv_prefill,
     conv_step=conv_step,
