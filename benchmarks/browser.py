@@ -25,7 +25,7 @@ from benchmarks.paced import pace
 from benchmarks.report import Table, about, finish
 from benchmarks.serving import alone, on_engine, served
 from falcon_mamba_app.ops.select import select_ops
-from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")

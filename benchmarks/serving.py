@@ -42,7 +42,7 @@ from falcon_mamba_app.protocol import (
     SamplingParams,
     TextDelta,
 )
-from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 
 SENTENCE = "The old man and the dog went down to the river to see what the water had brought. "

@@ -14,7 +14,7 @@ from falcon_mamba_app.protocol import (
     GenerationService,
     TextDelta,
 )
-from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
 

@@ -33,7 +33,7 @@ from falcon_mamba_app.protocol import (
     SamplingParams,
     TextDelta,
 )
-from falcon_mamba_app.service.remote import RemoteService
+from falcon_mamba_app.service.remote.service import RemoteService
 from tests.api_fixtures import on_loopback, until
 from tests.echo_service import EchoService
 
@@ -63,7 +63,7 @@ async def remote_echo() -> AsyncGenerator[GenerationService, None]:
 @asynccontextmanager
 async def local() -> AsyncGenerator[GenerationService, None]:
     """The bundled model in this process."""
-    from falcon_mamba_app.service.local import LocalService
+    from falcon_mamba_app.service.local.service import LocalService
     from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
     model = ModelSettings(model="nano", device="cpu")
@@ -73,7 +73,7 @@ async def local() -> AsyncGenerator[GenerationService, None]:
 @asynccontextmanager
 async def zero_gpu() -> AsyncGenerator[GenerationService, None]:
     """The bundled model as on ZeroGPU, undecorated: its turns run in this process."""
-    from falcon_mamba_app.service.zero_gpu import ZeroGpuService
+    from falcon_mamba_app.service.zero_gpu.service import ZeroGpuService
     from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
     model = ModelSettings(model="nano", device="cpu")

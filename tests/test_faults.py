@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from benchmarks.page_client import Tab, page_map
-from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.local.service import LocalService
 from tests.api_fixtures import USER, sse_values
 from tests.services import make_local_service, settled
 from tests.test_app import start, wait_until_ready

@@ -31,7 +31,7 @@ from falcon_mamba_app.protocol import (
     TextDelta,
     Waiting,
 )
-from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.local.service import LocalService
 from tests.services import collect, make_local_service, reply_text, settled
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=24)

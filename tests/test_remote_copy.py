@@ -21,7 +21,7 @@ from falcon_mamba_app.protocol import (
     TextDelta,
     Waiting,
 )
-from falcon_mamba_app.service.remote import RemoteService
+from falcon_mamba_app.service.remote.service import RemoteService
 from tests.api_fixtures import on_loopback
 from tests.echo_service import EchoService
 

@@ -32,7 +32,7 @@ from falcon_mamba_app.protocol import (
     SamplingParams,
     TextDelta,
 )
-from falcon_mamba_app.service.remote import RemoteService
+from falcon_mamba_app.service.remote.service import RemoteService
 
 KEY = "a-secret-key"
 CHAT = GenerationRequest(prompt=(Message("user", "hello"),), session_id="s")

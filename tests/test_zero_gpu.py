@@ -20,17 +20,22 @@ from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.errors import NotSupported, Overloaded, SettingsError
 from falcon_mamba_app.protocol import SamplingParams, TextDelta, Waiting
-from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, StopSigns, TurnRunner
-from falcon_mamba_app.service.lent_worker import (
+from falcon_mamba_app.service.local.service import LocalService
+from falcon_mamba_app.service.local.startup import Loader
+from falcon_mamba_app.service.zero_gpu.borrowed_run import (
+    LentTurn,
+    PackedSnapshot,
+    StopSigns,
+    TurnRunner,
+)
+from falcon_mamba_app.service.zero_gpu.service import ZeroGpuService
+from falcon_mamba_app.service.zero_gpu.worker import (
     FIRST_PREPARATION_S,
     MAX_LOAN_S,
     PREPARATION_S,
     loan_s,
     plan_turn,
 )
-from falcon_mamba_app.service.loader import Loader
-from falcon_mamba_app.service.local import LocalService
-from falcon_mamba_app.service.zero_gpu import ZeroGpuService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from tests.checkpoints import make_model, make_tiny_checkpoint
 from tests.engine_fixtures import make_engine, ours, random_prompt

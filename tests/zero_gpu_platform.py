@@ -110,7 +110,7 @@ def _replace_the_hardware() -> None:
 
     wrappers.torch.init = lambda uuid: None
     wrappers.torch.move = lambda callback=None: None
-    from falcon_mamba_app.service.loader import Loader
+    from falcon_mamba_app.service.local.startup import Loader
 
     build_engine = Loader.build_engine
 

@@ -13,7 +13,7 @@ def build_service(settings: Settings, *, on_zero_gpu: bool = False) -> Generatio
     CheckpointError or SettingsError with one line that says what to do.
     """
     if settings.server.backend_url:
-        from falcon_mamba_app.service.remote import RemoteService
+        from falcon_mamba_app.service.remote.service import RemoteService
 
         model = settings.model.model
         return RemoteService(
@@ -23,9 +23,9 @@ def build_service(settings: Settings, *, on_zero_gpu: bool = False) -> Generatio
             max_new_tokens=settings.engine.max_new_tokens,
         )
     if on_zero_gpu:
-        from falcon_mamba_app.service.zero_gpu import build_on_zero_gpu
+        from falcon_mamba_app.service.zero_gpu.service import build_on_zero_gpu
 
         return build_on_zero_gpu(settings)
-    from falcon_mamba_app.service.local import LocalService
+    from falcon_mamba_app.service.local.service import LocalService
 
     return LocalService(settings.model, settings.engine)

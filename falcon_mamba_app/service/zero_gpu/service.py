@@ -17,16 +17,16 @@ from types import SimpleNamespace
 from falcon_mamba_app.checkpoint.placement import Placement
 from falcon_mamba_app.errors import NotSupported, SettingsError
 from falcon_mamba_app.protocol import GenerationEvent, GenerationRequest
-from falcon_mamba_app.service.lent_turn import (
+from falcon_mamba_app.service.local.service import LocalService
+from falcon_mamba_app.service.local.startup import Hardware, Loader
+from falcon_mamba_app.service.zero_gpu.borrowed_run import (
     LentTurn,
     Report,
     StopSigns,
     TurnRunner,
     limits_of_a_turn,
 )
-from falcon_mamba_app.service.lent_worker import LentWorker, RunTurn, loan_s
-from falcon_mamba_app.service.loader import Hardware, Loader
-from falcon_mamba_app.service.local import LocalService
+from falcon_mamba_app.service.zero_gpu.worker import LentWorker, RunTurn, loan_s
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 
 Lend = Callable[[RunTurn], RunTurn]

@@ -21,7 +21,12 @@ from falcon_mamba_app.engine.engine import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 from falcon_mamba_app.engine.worker import EngineStats
-from falcon_mamba_app.service.lent_turn import LentTurn, PackedSnapshot, Report, StopSigns
+from falcon_mamba_app.service.zero_gpu.borrowed_run import (
+    LentTurn,
+    PackedSnapshot,
+    Report,
+    StopSigns,
+)
 
 logger = logging.getLogger(__name__)
 

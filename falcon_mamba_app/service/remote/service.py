@@ -36,8 +36,8 @@ from falcon_mamba_app.protocol import (
     ServiceStats,
     ServiceStatus,
 )
-from falcon_mamba_app.service.remote_reply import RemoteReply
-from falcon_mamba_app.service.remote_wire import (
+from falcon_mamba_app.service.remote.reply import RemoteReply
+from falcon_mamba_app.service.remote.wire import (
     Backend,
     choose_model,
     error_from,

@@ -41,9 +41,9 @@ from falcon_mamba_app.protocol import (
     ServiceStats,
     ServiceStatus,
 )
-from falcon_mamba_app.service.figures import Counters, process_memory
-from falcon_mamba_app.service.loader import Hardware, Loader, read_tokenizer
-from falcon_mamba_app.service.stream import Stream
+from falcon_mamba_app.service.local.counters import Counters, process_memory
+from falcon_mamba_app.service.local.startup import Hardware, Loader, read_tokenizer
+from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
 

@@ -25,7 +25,7 @@ from falcon_mamba_app.protocol import (
     TokenLogprob,
     Waiting,
 )
-from falcon_mamba_app.service.remote_wire import error_from_body
+from falcon_mamba_app.service.remote.wire import error_from_body
 
 BYTES_NAME = "bytes:"  # how OpenAI names a token whose bytes are no text
 MID_STREAM_STATUS = 502
