@@ -174,7 +174,7 @@ async def _announce(server: uvicorn.Server, port: int, settings: ServerSettings)
 
 
 def _share(port: int) -> None:
-    from falcon_mamba_app.ui.link import open_link
+    from falcon_mamba_app.ui.share_link import open_link
 
     link = open_link(port)
     if link:

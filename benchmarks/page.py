@@ -21,11 +21,11 @@ from gradio.state_holder import SessionState
 
 from falcon_mamba_app.metrics import ReplyMeter
 from falcon_mamba_app.protocol import Accepted, Message, ServiceStats, TextDelta
-from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.conversation.reply import Reply
+from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.page import build_page
-from falcon_mamba_app.ui.reply import Reply
-from falcon_mamba_app.ui.sessions import Sessions
-from falcon_mamba_app.ui.updates import Update, bubble, bubbles, reply_status
+from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.view.updates import Update, bubble, bubbles, reply_status
 from tests.echo_service import EchoService
 
 MESSAGE = "A message of a usual length, with some `code` and a list of three things in it. " * 4

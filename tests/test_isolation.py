@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from falcon_mamba_app.api.access import Access
-from falcon_mamba_app.ui import page_memory
+from falcon_mamba_app.ui.gradio_patches import memory
 from tests.api_fixtures import until
 from tests.echo_service import EchoService
 from tests.test_ui_page import CONTROLS
@@ -195,7 +195,7 @@ async def test_no_number_of_pages_pushes_out_one_that_reads_its_reply(service, m
     """Gradio kept the messages of 2,000 pages, and dropped those of the one known for longest: so
     many strangers' events ended everybody's replies.
     """
-    monkeypatch.setattr(page_memory, "MAX_READERS", 50)
+    monkeypatch.setattr(memory, "MAX_READERS", 50)
     async with two_visitors(service, "--visitor-requests-per-minute", "0") as (ada, bert):
         hers = await page_of(ada)
         writing = asyncio.create_task(hers.cause("composer", "submit", "LONG SLOW", *CONTROLS))

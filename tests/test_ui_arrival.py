@@ -5,12 +5,12 @@ import gradio as gr
 import pytest
 
 from falcon_mamba_app.protocol import Message
-from falcon_mamba_app.ui.answering import Answerer
-from falcon_mamba_app.ui.arrival import Arrival, readiness, render_banner, render_header
-from falcon_mamba_app.ui.controls import ControlValues
-from falcon_mamba_app.ui.page_memory import PageMemory
-from falcon_mamba_app.ui.sessions import Sessions
-from falcon_mamba_app.ui.updates import SKIP, Update
+from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.arrival import Arrival, readiness, render_banner, render_header
+from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
+from falcon_mamba_app.ui.view.controls import ControlValues
+from falcon_mamba_app.ui.view.updates import SKIP, Update
 from tests.echo_service import EchoService
 from tests.services import settled
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from falcon_mamba_app.protocol import Message
-from falcon_mamba_app.ui.browser_copy import (
+from falcon_mamba_app.ui.conversation.browser_copy import (
     MAX_SAVED_CHARS,
     MAX_SAVED_MESSAGES,
     Drafts,
@@ -12,7 +12,7 @@ from falcon_mamba_app.ui.browser_copy import (
     remembered,
     saved_conversation,
 )
-from falcon_mamba_app.ui.sessions import Session
+from falcon_mamba_app.ui.conversation.sessions import Session
 
 
 @pytest.mark.parametrize(

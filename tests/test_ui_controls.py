@@ -4,7 +4,7 @@ import pytest
 
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
-from falcon_mamba_app.ui.controls import (
+from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,
     PRESETS,
     ControlValues,

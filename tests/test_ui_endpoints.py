@@ -8,7 +8,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from falcon_mamba_app.settings import LimitSettings
-from falcon_mamba_app.ui import endpoints
+from falcon_mamba_app.ui.events import endpoints
 from tests.echo_service import EchoService
 from tests.page_server import serve_page
 

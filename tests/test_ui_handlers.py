@@ -5,13 +5,13 @@ import gradio as gr
 import pytest
 
 from falcon_mamba_app.protocol import Message, TextDelta
-from falcon_mamba_app.ui.answering import Answerer
-from falcon_mamba_app.ui.browser_copy import remembered
-from falcon_mamba_app.ui.controls import CONTROL_NAMES, ControlValues
-from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
-from falcon_mamba_app.ui.markup import shown
-from falcon_mamba_app.ui.sessions import Sessions
-from falcon_mamba_app.ui.updates import SKIP, Update
+from falcon_mamba_app.ui.conversation.browser_copy import remembered
+from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
+from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
+from falcon_mamba_app.ui.view.safe_markdown import shown
+from falcon_mamba_app.ui.view.updates import SKIP, Update
 from tests.echo_service import EchoService
 from tests.services import settled
 

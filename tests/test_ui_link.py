@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from falcon_mamba_app.ui.link import open_link
+from falcon_mamba_app.ui.share_link import open_link
 
 NOBODY = "http://127.0.0.1:9"  # the discard port, where nobody listens
 SETUP = "gradio.networking.setup_tunnel"

@@ -1,6 +1,6 @@
 import pytest
 
-from falcon_mamba_app.ui.markup import JOINER, shown, typed
+from falcon_mamba_app.ui.view.safe_markdown import JOINER, shown, typed
 
 TEXTS = [
     "<img src=x> and <script>1</script>",

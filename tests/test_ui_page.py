@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from falcon_mamba_app.ui.controls import CONTROL_NAMES, ControlValues
+from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.page import build_page
-from falcon_mamba_app.ui.sessions import Sessions
+from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
 from tests.echo_service import EchoService
 from tests.page_server import serve_page
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from benchmarks.page_client import Tab, page_map
-from falcon_mamba_app.ui import page_memory
+from falcon_mamba_app.ui.gradio_patches import memory
 from tests.services import settled
 from tests.web_fixtures import serving
 
@@ -28,7 +28,7 @@ def served_blocks(monkeypatch) -> list[gr.Blocks]:
 
 
 async def test_what_gradio_keeps_for_a_page_goes_with_it(served_blocks, monkeypatch):
-    monkeypatch.setattr(page_memory, "DELAY_S", 0.1)
+    monkeypatch.setattr(memory, "DELAY_S", 0.1)
     async with (
         serving() as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
@@ -62,7 +62,7 @@ async def test_updates_that_nobody_reads_are_bounded(served_blocks, monkeypatch)
         body = tab._body("composer", "submit", ["SLOW LONG", "", 1, 1, 0, 0, 1, 0, 0, 200, "", ""])
         await http.post("/gradio_api/queue/join", json=body)
         messages = served_blocks[0]._queue.pending_messages_per_session[tab.page]
-        await settled(lambda: messages.qsize() >= page_memory.MAX_UNREAD_UPDATES, timeout_s=20)
+        await settled(lambda: messages.qsize() >= memory.MAX_UNREAD_UPDATES, timeout_s=20)
         await asyncio.sleep(1)
-        assert messages.qsize() <= page_memory.MAX_UNREAD_UPDATES + 2
+        assert messages.qsize() <= memory.MAX_UNREAD_UPDATES + 2
         tab.close()

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from falcon_mamba_app.protocol import ModelInfo, ServiceStats
-from falcon_mamba_app.ui.metrics_panel import (
+from falcon_mamba_app.ui.view.metrics_panel import (
     UNKNOWN,
     Figures,
     bytes_text,

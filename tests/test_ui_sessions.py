@@ -4,9 +4,9 @@ import pytest
 
 from falcon_mamba_app.protocol import Message, Waiting
 from falcon_mamba_app.settings import LimitSettings
-from falcon_mamba_app.ui.sessions import Lost, Sessions
-from falcon_mamba_app.ui.targets import DocumentTarget
-from falcon_mamba_app.ui.turn import Turn
+from falcon_mamba_app.ui.conversation.sessions import Lost, Sessions
+from falcon_mamba_app.ui.conversation.turn import Turn
+from falcon_mamba_app.ui.events.targets import DocumentTarget
 from falcon_mamba_app.visitors import Visitors
 from tests.services import settled
 

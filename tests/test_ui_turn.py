@@ -13,10 +13,10 @@ from falcon_mamba_app.protocol import (
     TextDelta,
     Waiting,
 )
-from falcon_mamba_app.ui import turn as turns
-from falcon_mamba_app.ui.reply import Reply, describe
-from falcon_mamba_app.ui.turn import Turn
-from falcon_mamba_app.ui.writing import update_interval_s
+from falcon_mamba_app.ui.conversation import turn as turns
+from falcon_mamba_app.ui.conversation.begin_turn import update_interval_s
+from falcon_mamba_app.ui.conversation.reply import Reply, describe
+from falcon_mamba_app.ui.conversation.turn import Turn
 from tests.services import settled
 
 

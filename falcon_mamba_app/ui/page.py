@@ -20,25 +20,25 @@ from gradio.routes import App
 
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
-from falcon_mamba_app.ui.answering import Answerer
-from falcon_mamba_app.ui.arrival import Arrival
-from falcon_mamba_app.ui.controls import (
+from falcon_mamba_app.ui.conversation.sessions import GRACE_S, Sessions
+from falcon_mamba_app.ui.conversation.turn import ALONE_S
+from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.arrival import Arrival
+from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
+from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
+from falcon_mamba_app.ui.gradio_patches.tracebacks import keep_words_out_of_the_log
+from falcon_mamba_app.ui.gradio_patches.wrong_calls import refuse_wrong_calls
+from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,
     default_values,
     updates_for,
     values_of,
     with_preset,
 )
-from falcon_mamba_app.ui.discretion import keep_words_out_of_the_log
-from falcon_mamba_app.ui.endpoints import Endpoints, add_endpoints
-from falcon_mamba_app.ui.handlers import ChatHandlers, DocumentHandlers
-from falcon_mamba_app.ui.layout import Components, draw
-from falcon_mamba_app.ui.page_memory import PageMemory, keep_readers
-from falcon_mamba_app.ui.sessions import GRACE_S, Sessions
-from falcon_mamba_app.ui.theme import build_theme
-from falcon_mamba_app.ui.turn import ALONE_S
-from falcon_mamba_app.ui.updates import SKIP
-from falcon_mamba_app.ui.wrong_calls import refuse_wrong_calls
+from falcon_mamba_app.ui.view.layout import Components, draw
+from falcon_mamba_app.ui.view.theme import build_theme
+from falcon_mamba_app.ui.view.updates import SKIP
 
 ASSETS = Path(__file__).parents[2] / "assets"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from falcon_mamba_app.protocol import ModelInfo, ServiceStats
-from falcon_mamba_app.ui.reply import Reply
+from falcon_mamba_app.ui.conversation.reply import Reply
 
 UNKNOWN = "–"
 CHART_WIDTH, CHART_HEIGHT = 320, 126

@@ -26,18 +26,18 @@ from gradio.events import api
 
 from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
-from falcon_mamba_app.ui.answering import chat_request
-from falcon_mamba_app.ui.controls import ControlValues, default_values, sampling_params
-from falcon_mamba_app.ui.handlers import page_of, visitor_of
-from falcon_mamba_app.ui.sessions import Session, Sessions
-from falcon_mamba_app.ui.targets import ChatTarget, DocumentTarget
-from falcon_mamba_app.ui.turn import Target
-from falcon_mamba_app.ui.writing import (
+from falcon_mamba_app.ui.conversation.begin_turn import (
     begin_turn,
     check_length,
     sentence_for,
     update_interval_s,
 )
+from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
+from falcon_mamba_app.ui.conversation.turn import Target
+from falcon_mamba_app.ui.events.answering import chat_request
+from falcon_mamba_app.ui.events.chat_and_document import page_of, visitor_of
+from falcon_mamba_app.ui.events.targets import ChatTarget, DocumentTarget
+from falcon_mamba_app.ui.view.controls import ControlValues, default_values, sampling_params
 
 Texts = AsyncGenerator[str, None]
 P = ParamSpec("P")

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from falcon_mamba_app.metrics import ReplyMeter
 from falcon_mamba_app.protocol import GenerationEvent, TextDelta
-from falcon_mamba_app.ui.reply import Reply
+from falcon_mamba_app.ui.conversation.reply import Reply
 
 # 12 updates a second look continuous; each costs the server a millisecond or more.
 UPDATE_INTERVAL_S = 1 / 12

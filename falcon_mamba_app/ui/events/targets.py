@@ -11,10 +11,11 @@ from typing import Any
 from gradio.components.chatbot import Message as Bubble
 
 from falcon_mamba_app.protocol import Message
-from falcon_mamba_app.ui.browser_copy import saved_conversation
-from falcon_mamba_app.ui.reply import Reply
-from falcon_mamba_app.ui.sessions import Remark, Session
-from falcon_mamba_app.ui.updates import (
+from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
+from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
+from falcon_mamba_app.ui.conversation.reply import Reply
+from falcon_mamba_app.ui.conversation.sessions import Remark, Session
+from falcon_mamba_app.ui.view.updates import (
     SKIP,
     Update,
     bubbles,
@@ -22,7 +23,6 @@ from falcon_mamba_app.ui.updates import (
     reply_status,
     status_html,
 )
-from falcon_mamba_app.ui.writing import sentence_for
 
 
 class ChatTarget:

@@ -13,14 +13,19 @@ from typing import Any
 
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
-from falcon_mamba_app.ui.browser_copy import saved_conversation
-from falcon_mamba_app.ui.controls import ControlValues, sampling_params
-from falcon_mamba_app.ui.reply import Reply
-from falcon_mamba_app.ui.sessions import Remark, Session
-from falcon_mamba_app.ui.targets import ChatTarget, DocumentTarget, conversation
-from falcon_mamba_app.ui.turn import ALONE_S, Target
-from falcon_mamba_app.ui.updates import SKIP, PanelPace, Update, busy_buttons, status_html
-from falcon_mamba_app.ui.writing import begin_turn, check_length, sentence_for, update_interval_s
+from falcon_mamba_app.ui.conversation.begin_turn import (
+    begin_turn,
+    check_length,
+    sentence_for,
+    update_interval_s,
+)
+from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
+from falcon_mamba_app.ui.conversation.reply import Reply
+from falcon_mamba_app.ui.conversation.sessions import Remark, Session
+from falcon_mamba_app.ui.conversation.turn import ALONE_S, Target
+from falcon_mamba_app.ui.events.targets import ChatTarget, DocumentTarget, conversation
+from falcon_mamba_app.ui.view.controls import ControlValues, sampling_params
+from falcon_mamba_app.ui.view.updates import SKIP, PanelPace, Update, busy_buttons, status_html
 
 
 def chat_request(

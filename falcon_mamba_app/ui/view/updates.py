@@ -12,9 +12,9 @@ from gradio.components.chatbot import Message as Bubble
 from gradio.components.chatbot import TextMessage
 
 from falcon_mamba_app.protocol import Message, ServiceStats
-from falcon_mamba_app.ui import markup
-from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.reply import Phase, Reply, describe
+from falcon_mamba_app.ui.conversation.reply import Phase, Reply, describe
+from falcon_mamba_app.ui.view import safe_markdown
+from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
 
 PANEL_INTERVAL_S = 1 / 3  # figures that change faster cannot be read
 
@@ -45,7 +45,9 @@ class Update(NamedTuple):
 
 def bubble(message: Message) -> Bubble:
     """A message as the chatbot takes it without further work."""
-    return Bubble(role=message.role, content=[TextMessage(text=markup.shown(message.content))])
+    return Bubble(
+        role=message.role, content=[TextMessage(text=safe_markdown.shown(message.content))]
+    )
 
 
 def bubbles(messages: Sequence[Message]) -> list[Bubble]:

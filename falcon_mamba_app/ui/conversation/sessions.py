@@ -17,7 +17,7 @@ from typing import NamedTuple
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.settings import ServerSettings
-from falcon_mamba_app.ui.turn import Turn
+from falcon_mamba_app.ui.conversation.turn import Turn
 from falcon_mamba_app.visitors import Visitor, anybody
 
 GRACE_S = float(ServerSettings().keep_session_s)

@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
-from falcon_mamba_app.ui.answering import Answerer
-from falcon_mamba_app.ui.browser_copy import (
+from falcon_mamba_app.ui.conversation.browser_copy import (
     parse_drafts,
     remembered,
     saved_conversation,
 )
-from falcon_mamba_app.ui.controls import (
+from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
+from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.chat_and_document import Updates, only, page_of, streams, visitor_of
+from falcon_mamba_app.ui.events.targets import conversation
+from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
+from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,
     restored_values,
     slider_defaults,
     updates_for,
 )
-from falcon_mamba_app.ui.handlers import Updates, only, page_of, streams, visitor_of
-from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.page_memory import PageMemory
-from falcon_mamba_app.ui.sessions import Session, Sessions
-from falcon_mamba_app.ui.targets import conversation
-from falcon_mamba_app.ui.updates import SKIP, Update, busy_buttons, reply_status, status_html
+from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_buttons, reply_status, status_html
 
 PLACEHOLDERS = {
     "ready": "Write a message",

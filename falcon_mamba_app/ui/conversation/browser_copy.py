@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from falcon_mamba_app.protocol import Message
-from falcon_mamba_app.ui.sessions import Session
+from falcon_mamba_app.ui.conversation.sessions import Session
 
 # What a browser is asked to keep, and the most that is taken back from one; it has about 5 MB.
 MAX_SAVED_CHARS = 1_000_000

@@ -17,8 +17,8 @@ from falcon_mamba_app.protocol import (
     GenerationService,
     ServiceStats,
 )
-from falcon_mamba_app.ui.sessions import Session
-from falcon_mamba_app.ui.turn import ALONE_S, UPDATE_INTERVAL_S, Target, Turn
+from falcon_mamba_app.ui.conversation.sessions import Session
+from falcon_mamba_app.ui.conversation.turn import ALONE_S, UPDATE_INTERVAL_S, Target, Turn
 
 REPLIES_AT_FULL_RATE = 12
 MESSAGES_AT_FULL_RATE = 200

@@ -14,14 +14,14 @@ from typing import Any, ParamSpec
 import gradio as gr
 
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.ui.answering import Answerer
-from falcon_mamba_app.ui.browser_copy import saved_conversation
-from falcon_mamba_app.ui.controls import values_of
-from falcon_mamba_app.ui.markup import typed
-from falcon_mamba_app.ui.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.sessions import Busy, Lost, Session, Sessions
-from falcon_mamba_app.ui.targets import conversation
-from falcon_mamba_app.ui.updates import SKIP, Update, busy_buttons, status_html
+from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
+from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessions
+from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.targets import conversation
+from falcon_mamba_app.ui.view.controls import values_of
+from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.view.safe_markdown import typed
+from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_buttons, status_html
 from falcon_mamba_app.visitors import Visitor, anybody
 
 Updates = AsyncGenerator[Update, None]
