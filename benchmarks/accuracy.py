@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.models import FALCON_MAMBA_7B, bundled_model, forms, in_form, random_7b
-from benchmarks.peers import transformers_over
-from benchmarks.report import Table, about, finish
+from benchmarks.lib.models import FALCON_MAMBA_7B, bundled_model, forms, in_form, random_7b
+from benchmarks.lib.peers import transformers_over
+from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.checkpoint.locate import BUNDLED_FOLDER, locate
 from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.engine.states.pool import StatePool

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from playwright.async_api import Page, async_playwright
 
-from benchmarks.paced import pace
-from benchmarks.report import Table, about, finish
+from benchmarks.lib.paced import pace
+from benchmarks.lib.report import Table, about, finish
 from benchmarks.serving import alone, on_engine, served
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.service.local.service import LocalService

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from benchmarks.decode import SAMPLING, bytes_moved, engine_over
-from benchmarks.models import bundled_model, in_form, random_7b
+from benchmarks.lib.models import bundled_model, in_form, random_7b
+from benchmarks.lib.report import Table, about, finish
+from benchmarks.lib.roofline import measure
 from benchmarks.prefill import bytes_of_others, peak_bytes
-from benchmarks.report import Table, about, finish
-from benchmarks.roofline import measure
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.ops.select import select_ops

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
-from benchmarks.models import bundled_model, forms, in_form, random_7b
-from benchmarks.report import Table, about, finish
-from benchmarks.roofline import measure
+from benchmarks.lib import peers
+from benchmarks.lib.models import bundled_model, forms, in_form, random_7b
+from benchmarks.lib.report import Table, about, finish
+from benchmarks.lib.roofline import measure
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba

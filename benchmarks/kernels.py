@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import roofline
+from benchmarks.lib import roofline
 from falcon_mamba_app.ops import Ops
 
 CACHE_BYTES = 300_000_000  # of the matrices that take turns: six times an H100's L2

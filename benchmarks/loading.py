@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.report import Table, about, finish
+from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.checkpoint.weights import load_model

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import torch
 
-from benchmarks.gauges import gauges
-from benchmarks.report import Table, about, finish
+from benchmarks.lib.gauges import gauges
+from benchmarks.lib.report import Table, about, finish
 from benchmarks.startup import starting, wait_until_ready
 from falcon_mamba_app.ops.select import select_ops
 

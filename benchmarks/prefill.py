@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
 from benchmarks.decode import SAMPLING, engine_over
-from benchmarks.models import bundled_model, forms, in_form, random_7b, resident_bytes
-from benchmarks.report import Table, about, finish
+from benchmarks.lib import peers
+from benchmarks.lib.models import bundled_model, forms, in_form, random_7b, resident_bytes
+from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.accuracy import Reader, divergence
-from benchmarks.models import bundled_model, forms, in_form, random_7b
-from benchmarks.report import Table, about, finish
+from benchmarks.lib.models import bundled_model, forms, in_form, random_7b
+from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.model.falcon_mamba import FalconMamba

@@ -27,10 +27,10 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks import readers
 from benchmarks.decode import add_sequences
-from benchmarks.readers import Reading
-from benchmarks.report import Table, about, finish
+from benchmarks.lib import readers
+from benchmarks.lib.readers import Reading
+from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.engine.engine import Engine, Sampled
@@ -302,7 +302,7 @@ def write_checkpoint(folder: Path) -> float:
     if (folder / "config.json").exists():
         return 0.0
     started_s = time.time()
-    subprocess.run([sys.executable, "-m", "benchmarks.checkpoint", str(folder)], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.lib.checkpoint", str(folder)], check=True)
     seconds = time.time() - started_s
     print(f"wrote {folder} in {seconds:.1f} s", flush=True)
     return seconds

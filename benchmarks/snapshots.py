@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks.decode import add_sequences, engine_over
-from benchmarks.models import bundled_model, random_7b
-from benchmarks.report import Table, about, finish
+from benchmarks.lib.models import bundled_model, random_7b
+from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.ops.select import select_ops

@@ -31,10 +31,10 @@ import httpx
 import psutil
 import torch
 
-from benchmarks.gauges import gauges
-from benchmarks.page_client import Tab, page_map
-from benchmarks.report import Table, about, finish
-from benchmarks.soak_visitors import ApiVisitor, PageVisitor, Tally, Visitor, visit
+from benchmarks.lib.gauges import gauges
+from benchmarks.lib.page_client import Tab, page_map
+from benchmarks.lib.report import Table, about, finish
+from benchmarks.lib.soak_visitors import ApiVisitor, PageVisitor, Tally, Visitor, visit
 from falcon_mamba_app.ops.select import select_ops
 
 ROOT = Path(__file__).parents[1]

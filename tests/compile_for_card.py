@@ -71,7 +71,7 @@ def record_launches() -> dict[str, object]:
 
 def run_model(dtype: torch.dtype, form: str) -> None:
     """One layer of 7B: decode steps, prompts, and both in one pass."""
-    from benchmarks.models import FALCON_MAMBA_7B
+    from benchmarks.lib.models import FALCON_MAMBA_7B
     from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
     from falcon_mamba_app.ops.triton.ops import TRITON
 

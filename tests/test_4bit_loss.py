@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.models import bundled_model
+from benchmarks.lib.models import bundled_model
 from benchmarks.quantization import FORMS, measure, real_text
 from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from benchmarks.page_client import Tab, page_map
+from benchmarks.lib.page_client import Tab, page_map
 from tests.services import make_local_service
 from tests.web_fixtures import serving
 

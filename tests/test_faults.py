@@ -18,7 +18,7 @@ import httpx
 import pytest
 import torch
 
-from benchmarks.page_client import Tab, page_map
+from benchmarks.lib.page_client import Tab, page_map
 from falcon_mamba_app.service.local.service import LocalService
 from tests.api_fixtures import USER, sse_values
 from tests.services import make_local_service, settled

@@ -7,7 +7,7 @@ import gc
 import pytest
 import torch
 
-from benchmarks.models import random_7b
+from benchmarks.lib.models import random_7b
 from falcon_mamba_app.engine.engine import Admitted, Failed
 from falcon_mamba_app.engine.runner.model_runner import ModelRunner
 from falcon_mamba_app.engine.runner.rehearsal import Rehearsal

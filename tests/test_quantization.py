@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from benchmarks.models import FALCON_MAMBA_7B
+from benchmarks.lib.models import FALCON_MAMBA_7B
 from falcon_mamba_app.checkpoint import placement
 from falcon_mamba_app.checkpoint import quantization as decisions
 from falcon_mamba_app.checkpoint.placement import place

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.models import FALCON_MAMBA_7B
+from benchmarks.lib.models import FALCON_MAMBA_7B
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.ops import Ops

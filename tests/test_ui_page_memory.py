@@ -8,7 +8,7 @@ import gradio as gr
 import httpx
 import pytest
 
-from benchmarks.page_client import Tab, page_map
+from benchmarks.lib.page_client import Tab, page_map
 from falcon_mamba_app.ui.gradio_patches import memory
 from tests.services import settled
 from tests.web_fixtures import serving

@@ -32,7 +32,7 @@ def measure(device: torch.device) -> Roofline:
     read_s = median_s(source.sum, device)
     exponentials = None
     if device.type == "cuda":
-        from benchmarks.exponentials import exponentials_per_s
+        from benchmarks.lib.exponentials import exponentials_per_s
 
         exponentials = exponentials_per_s(device)
     return Roofline(num_bytes / read_s, 2 * num_bytes / copy_s, exponentials)

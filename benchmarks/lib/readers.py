@@ -1,6 +1,6 @@
 """People who read replies as they are written: over HTTP in a process of their own, or in this one.
 
-    python -m benchmarks.readers < task.json
+    python -m benchmarks.lib.readers < task.json
 
 The process reads its task from stdin and prints one JSON line; `serving.py` starts it, so that the
 readers' own work does not slow the server that they measure. HTTP is spoken by hand: a library
@@ -212,7 +212,7 @@ TASKS: dict[str, Callable[..., Any]] = {
 async def in_own_process(task: Callable[..., Any], **arguments: Any) -> Chunk:
     """The result of one of the tasks above, run by a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.readers"),
+        *(sys.executable, "-m", "benchmarks.lib.readers"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

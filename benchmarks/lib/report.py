@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.roofline import describe
+from benchmarks.lib.roofline import describe
 from falcon_mamba_app.ops import Ops
 
 RESULTS = Path(__file__).parent / "results"

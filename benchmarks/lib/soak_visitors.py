@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from benchmarks.page_client import PageError, PageMap, Tab, statuses
+from benchmarks.lib.page_client import PageError, PageMap, Tab, statuses
 
 WORDS = (
     "the old man and a dog went down to see what river had brought them in spring".split()  # noqa: SIM905

@@ -1,6 +1,6 @@
 """A checkpoint of the real 7B shape with random weights, as a folder that the app can load.
 
-    python -m benchmarks.checkpoint FOLDER
+    python -m benchmarks.lib.checkpoint FOLDER
 
 For measuring what needs files: the time to start, and the service as a whole. Its tokenizer is the
 bundled model's with words of letters added up to the vocabulary's size, so that every id that is
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.models import random_7b
+from benchmarks.lib.models import random_7b
 from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 
 NANO = Path(__file__).parents[1] / "assets" / "nano"
