@@ -138,7 +138,7 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
 def _application(service: LocalService, settings: Settings) -> Any:
     """What app.py serves; without Gradio its API alone, behind the same layers."""
     if HAS_PAGE:
-        from app import build_app
+        from falcon_mamba_app.server import build_app
 
         return build_app(service, settings)
     from falcon_mamba_app.api.routes import create_api

@@ -123,7 +123,7 @@ def test_sigterm_is_heard_before_the_server_listens():
 
 def test_a_signal_that_comes_at_once_ends_it_as_later_ones_do(monkeypatch):
     """It was not caught for a moment after it was first listened for."""
-    import app as composition
+    from falcon_mamba_app import server as composition
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
@@ -155,7 +155,7 @@ async def test_answers_leave_at_once():
     """A socket without its protocol named is none that asyncio sends small packets from at once;
     every answer then took 44 ms instead of 1, every token of a stream up to 40 ms more.
     """
-    import app as composition
+    from falcon_mamba_app import server as composition
     from falcon_mamba_app.settings import load_settings
 
     with composition._listen(load_settings(["--port", "0"], {}).server) as listener:
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_had_ends_the_app_with_one_line(tmp_path):
 
 @pytest.mark.parametrize("options", [("--host", "0.0.0.0"), ("--share",)])
 def test_an_open_door_is_said_loudly(options, caplog):
-    import app as composition
+    from falcon_mamba_app import server as composition
     from falcon_mamba_app.settings import load_settings
 
     with caplog.at_level("WARNING"):
@@ -187,7 +187,7 @@ def test_an_open_door_is_said_loudly(options, caplog):
 
 
 def test_a_locked_or_private_server_warns_of_nothing(caplog):
-    import app as composition
+    from falcon_mamba_app import server as composition
     from falcon_mamba_app.settings import load_settings
 
     for options in ([], ["--host", "0.0.0.0", "--auth", "a:b"], ["--share", "--api-key", "k"]):

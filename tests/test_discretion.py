@@ -163,7 +163,7 @@ async def test_a_route_that_fails_answers_plainly(caplog):
 
 def test_the_hubs_client_sends_no_telemetry():
     code = (
-        "import app; from huggingface_hub import constants;"
+        "import falcon_mamba_app.server; from huggingface_hub import constants;"
         " raise SystemExit(not constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     unset = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 
-import app as composition
+from falcon_mamba_app import server as composition
 from falcon_mamba_app.middleware.stack import listening
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import load_settings

@@ -1,0 +1,191 @@
+"""Settings → service → API and page → one server. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from falcon_mamba_app.errors import FalconMambaError, SettingsError
+from falcon_mamba_app.logs import handle_loop_error, set_up_logging
+from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.settings import ServerSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+logger = logging.getLogger("falcon_mamba_app")
+
+# An open page holds a connection for as long as it is open; without a limit it would block exit.
+MAX_SHUTDOWN_S = 3
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+IS_SPACE = bool(os.environ.get("SPACE_ID"))
+ON_ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+# OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
+# to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "100")
+# oneDNN keeps what it compiled for the last 1,024 shapes, and the tokens of a step are always of a
+# new one: 0.3 MB each, hundreds in all. The layers of one step need few; that is no slower.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # the same in torch's layer above it
+# Read when the hub's client is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def main() -> int:
+    """Run until told to stop; returns the exit status."""
+    try:
+        # As process 1 of a container it would otherwise not hear SIGTERM before the server listens.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A shell's background job starts with SIGINT ignored and would end with status 0.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        settings = load_settings(sys.argv[1:], os.environ)
+        set_up_logging(settings.server.log_level)
+        asyncio.run(serve(settings))
+    except FalconMambaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        gc.unfreeze()  # at exit libraries report what was not collected
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
+    asyncio.get_running_loop().set_exception_handler(handle_loop_error)
+    # Imported here, so that --help and a bad setting do not wait for torch and gradio.
+    from falcon_mamba_app.middleware.stack import listening
+    from falcon_mamba_app.service import build_service
+
+    listener = _listen(settings.server)
+    service = build_service(settings, on_zero_gpu=ON_ZERO_GPU)
+    app = build_app(service, settings)
+    config = uvicorn.Config(
+        app,
+        timeout_graceful_shutdown=MAX_SHUTDOWN_S,
+        lifespan="on",
+        **listening(settings.server, settings.limits, is_space=IS_SPACE),
+    )
+    await _run(_Server(config, service, app), listener, service, settings.server)
+
+
+def build_app(service: GenerationService, settings: Settings) -> FastAPI:
+    """The API and the page over `service`, and what protects both."""
+    from falcon_mamba_app.api.routes import create_api
+    from falcon_mamba_app.middleware.stack import protect
+    from falcon_mamba_app.ui.page import mount_page
+
+    server, limits = settings.server, settings.limits
+    app = create_api(
+        service,
+        api_keys=server.api_key or ((server.auth,) if server.auth else ()),
+        session_secret=server.session_secret,
+        limits=limits,
+    )
+    mount_page(app, service, limits=limits, keep_session_s=server.keep_session_s)
+    protect(app, server, limits, is_space=IS_SPACE)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Ends the replies first, so that their readers get a sentence instead of a broken line."""
+
+    def __init__(self, config: uvicorn.Config, service: GenerationService, app: FastAPI) -> None:
+        super().__init__(config)
+        self._service, self._app = service, app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        from falcon_mamba_app.ui.page import let_pages_go
+
+        await self._service.close()
+        let_pages_go(self._app)
+        # Readers that do not read never end by themselves; to cut them off is no error to report.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    """The open port. Raises SettingsError where it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # With the protocol named, asyncio sends small packets at once: without, each answer and each
+    # token of a stream waited 40 ms for the last one to be acknowledged.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"port {settings.port} on {settings.host} cannot be used ({error.strerror});"
+            " choose another with --port"
+        ) from None
+    return listener
+
+
+async def _run(
+    server: uvicorn.Server,
+    listener: socket.socket,
+    service: GenerationService,
+    settings: ServerSettings,
+) -> None:
+    """Run server and model side by side; either one's failure is the end of both."""
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    starting = asyncio.create_task(service.start())
+    announcing = asyncio.create_task(_announce(server, listener.getsockname()[1], settings))
+    try:
+        await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            # What is imported and loaded stays: looking through it again for garbage, 700,000
+            # objects, stopped every reply for 0.3 s now and then.
+            gc.collect()
+            gc.freeze()
+            gc.collect()  # or the next time would be due for a quarter of all these objects
+            logger.info("ready to answer")
+        await serving
+    finally:
+        server.should_exit = True
+        announcing.cancel()
+        starting.cancel()
+        await service.close()
+        await asyncio.gather(serving, starting, announcing, return_exceptions=True)
+
+
+async def _announce(server: uvicorn.Server, port: int, settings: ServerSettings) -> None:
+    """Say where the server is, once it answers, and who can reach it."""
+    while not server.started:
+        await asyncio.sleep(0.01)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
+    _warn_if_open(settings)
+    if settings.share:
+        # A daemon: a relay that does not answer must not keep the app from ending.
+        threading.Thread(target=_share, args=(port,), name="link", daemon=True).start()
+
+
+def _share(port: int) -> None:
+    from falcon_mamba_app.ui.share_link import open_link
+
+    link = open_link(port)
+    if link:
+        print(f"Public link: {link}", flush=True)
+
+
+def _warn_if_open(settings: ServerSettings) -> None:
+    """Whoever shares a server without a lock should know it; any lock locks both doors."""
+    is_private = settings.host in LOOPBACK and not settings.share
+    if not (is_private or settings.auth or settings.api_key):
+        logger.warning(
+            "anyone who can reach this server may use the page and the API;"
+            " lock both with --auth USER:PASSWORD or --api-key KEY"
+        )
