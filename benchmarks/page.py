@@ -26,7 +26,7 @@ from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.page import build_page
 from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.view.updates import Update, bubble, bubbles, reply_status
-from tests.echo_service import EchoService
+from tests.support.echo_service import EchoService
 
 MESSAGE = "A message of a usual length, with some `code` and a list of three things in it. " * 4
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, async_playwright
 
-from tests.echo_service import EchoService
-from tests.page_server import serve_page
+from tests.support.echo_service import EchoService
+from tests.support.page_server import serve_page
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 LAPTOP = {"width": 1280, "height": 720}

@@ -12,9 +12,9 @@ from tests.browser.conftest import (
     transcript,
     wait_for_status,
 )
-from tests.echo_service import EchoService
-from tests.page_server import serve_page
-from tests.services import settled
+from tests.support.echo_service import EchoService
+from tests.support.page_server import serve_page
+from tests.support.services import settled
 
 
 async def test_enter_sends_and_the_reply_appears(page):

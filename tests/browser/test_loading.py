@@ -7,8 +7,8 @@ import pytest_asyncio
 
 from falcon_mamba_app.protocol import ServiceStats
 from tests.browser.conftest import LAPTOP, open_page, send, wait_for_status
-from tests.echo_service import EchoService
-from tests.page_server import serve_page
+from tests.support.echo_service import EchoService
+from tests.support.page_server import serve_page
 
 
 class LoadingService(EchoService):

@@ -14,8 +14,8 @@ from tests.browser.conftest import (
     transcript,
     wait_for_status,
 )
-from tests.echo_service import EchoService
-from tests.page_server import serve_page
+from tests.support.echo_service import EchoService
+from tests.support.page_server import serve_page
 
 NAMES_JS = """() => [...document.querySelectorAll('#chat button, #side button')]
   .filter((button) => button.checkVisibility({ visibilityProperty: true }))

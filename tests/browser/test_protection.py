@@ -5,8 +5,8 @@ import pytest_asyncio
 
 from tests.browser.conftest import LAPTOP, open_page, send, wait_for_status
 from tests.browser.test_access import LOW_CONTRAST_JS, NAMELESS_JS
-from tests.echo_service import EchoService
-from tests.page_server import serve_page
+from tests.support.echo_service import EchoService
+from tests.support.page_server import serve_page
 
 RUN_SCRIPT_JS = """() => {
   const script = document.createElement("script");

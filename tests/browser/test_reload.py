@@ -14,9 +14,9 @@ from tests.browser.conftest import (
     wait_for_status,
 )
 from tests.browser.wire import wire_to
-from tests.echo_service import EchoService
-from tests.page_server import serve_page
-from tests.services import settled
+from tests.support.echo_service import EchoService
+from tests.support.page_server import serve_page
+from tests.support.services import settled
 
 SHOWS = """(texts) => {
     const messages = document.querySelectorAll("#transcript [data-testid]");

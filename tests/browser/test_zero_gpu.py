@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.api_fixtures import until
+from tests.app.test_app import wait_until_ready
 from tests.browser.conftest import send, transcript, wait_for_status
-from tests.test_app import wait_until_ready
-from tests.zero_gpu_platform import DeviceApi, running_space
+from tests.support.api_fixtures import until
+from tests.support.zero_gpu_platform import DeviceApi, running_space
 
 
 @pytest.fixture(scope="module")

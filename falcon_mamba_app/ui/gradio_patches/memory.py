@@ -1,7 +1,7 @@
 """What Gradio keeps for each page: given back when the page has gone, bounded while it reads.
 
 Gradio holds 0.3 MB for every page that was ever opened, up to 10,000 of them, and every update that
-a page has not read yet. Both are reached through its private parts; tests/test_ui_page_memory.py
+a page has not read yet. Both are reached through its private parts; tests/ui/test_memory_patch.py
 fails where a new version of Gradio has moved them.
 """
 

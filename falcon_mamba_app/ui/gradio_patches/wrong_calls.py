@@ -1,7 +1,7 @@
 """Calls that Gradio takes for failures of its own: of no event of the page, or with too few values.
 
 It answers 500 to them, or 200 and an event without a word, and prints a traceback. Here they are
-the caller's: 404 or 422, with a sentence. tests/test_ui_wrong_calls.py fails where a new version
+the caller's: 404 or 422, with a sentence. tests/ui/test_wrong_calls.py fails where a new version
 has moved the parts that are replaced.
 """
 

@@ -1,0 +1,87 @@
+"""The rehearsal of a start; that it spares the engine its compiling is a GPU test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import torch
+
+from falcon_mamba_app.engine.runner.rehearsal import Rehearsal, empty_model
+from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.triton.ops import TRITON
+from tests.support.checkpoints import make_model
+from tests.support.engine_fixtures import ours
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config():
+    return ours(make_model("falcon_mamba")).config
+
+
+def rehearse(config, ops):
+    return Rehearsal(config, ops, max_running=2, device=CPU, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("ops", [REFERENCE, TRITON], ids=lambda ops: ops.name)
+def test_it_runs_every_operation_once_and_ends(config, ops):
+    ran = []
+
+    def noted(*args):
+        ran.append(args[0].shape)
+        return ops.sample(*args)
+
+    rehearse(config, replace(ops, sample=noted)).wait()
+    assert ran and {shape[1] for shape in ran} == {config.vocab_size}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("no room"), "OutOfMemoryError: no room"),
+        (RuntimeError("the kernel image is invalid\nat line 3"), "RuntimeError: the kernel image"),
+    ],
+)
+def test_where_it_fails_the_start_goes_on_without_it(config, caplog, error, said):
+    def fails(*_):
+        raise error
+
+    rehearse(config, replace(REFERENCE, rms_norm=fails)).wait()
+    assert f"the rehearsal failed, so the start takes longer: {said}" in caplog.text
+    assert "at line 3" not in caplog.text
+
+
+def test_its_model_is_one_layer_of_the_shapes_of_the_real_one(config):
+    model = empty_model(replace(config, num_layers=1), REFERENCE, CPU, torch.float32)
+    real = ours(make_model("falcon_mamba")).backbone.layers[0].state_dict()
+    assert {k: v.shape for k, v in model.backbone.layers[0].state_dict().items()} == {
+        k: v.shape for k, v in real.items()
+    }
+    assert model.lm_head.weight.shape == (config.vocab_size, config.hidden_size)
+
+
+def test_a_process_that_ends_meanwhile_waits_for_what_compiles():
+    """Or it would end with a crash."""
+    code = """
+        import sys, time
+        from dataclasses import replace
+        from tests.engine.test_rehearsal import REFERENCE, make_model, ours, rehearse
+
+        def compile_slowly(*args):
+            time.sleep(0.5)
+            print("compiled", flush=True)
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+        config = ours(make_model("falcon_mamba")).config
+        rehearse(config, replace(REFERENCE, rms_norm=compile_slowly))
+        sys.exit(130)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "compiled\n", "")

@@ -1,0 +1,80 @@
+"""Who runs when, in integers."""
+
+from __future__ import annotations
+
+import pytest
+
+from falcon_mamba_app.engine.scheduler import Scheduler
+from falcon_mamba_app.engine.sequence import Status
+from tests.support.engine_fixtures import make_sequence
+
+
+def make_scheduler(*lengths, max_running=4, max_prefill_tokens=10):
+    """A scheduler with one prefilling sequence for each prompt length."""
+    scheduler = Scheduler(max_running=max_running, max_prefill_tokens=max_prefill_tokens)
+    sequences = [make_sequence([1] * (length + 1)) for length in lengths]
+    for seq in sequences:
+        scheduler.add(seq)
+    for seq in scheduler.admit():
+        seq.status = Status.PREFILLING
+    return scheduler, sequences
+
+
+def planned(scheduler):
+    return {chunk.seq.seq_id: (chunk.start, chunk.end) for chunk in scheduler.plan().prefill}
+
+
+def test_slots_are_given_in_the_order_of_arrival():
+    scheduler, sequences = make_scheduler(5, 5, 5, max_running=2)
+    assert scheduler.running == sequences[:2]
+    scheduler.remove(sequences[0])
+    assert scheduler.admit() == [sequences[2]]
+
+
+def test_one_prompt_gets_the_whole_budget():
+    scheduler, (seq,) = make_scheduler(25)
+    assert planned(scheduler) == {seq.seq_id: (0, 10)}
+    seq.num_computed_tokens = 20
+    assert planned(scheduler) == {seq.seq_id: (20, 25)}
+
+
+def test_prompts_share_the_budget_and_what_short_ones_leave_goes_to_long_ones():
+    scheduler, (long, short) = make_scheduler(100, 3)
+    assert planned(scheduler) == {short.seq_id: (0, 3), long.seq_id: (0, 7)}
+
+
+def test_a_budget_smaller_than_the_number_of_prompts_goes_to_the_shortest():
+    scheduler, sequences = make_scheduler(5, 1, 3, max_prefill_tokens=2)
+    assert planned(scheduler) == {sequences[1].seq_id: (0, 1), sequences[2].seq_id: (0, 1)}
+
+
+@pytest.mark.parametrize("max_prefill_tokens", [1, 2, 3, 7, 100])
+def test_no_step_reads_more_than_the_budget_and_every_prompt_is_read(max_prefill_tokens):
+    scheduler, sequences = make_scheduler(9, 1, 30, 4, max_prefill_tokens=max_prefill_tokens)
+    for _ in range(200):
+        chunks = scheduler.plan().prefill
+        assert sum(chunk.end - chunk.start for chunk in chunks) <= max_prefill_tokens
+        for chunk in chunks:
+            assert chunk.start == chunk.seq.num_computed_tokens
+            chunk.seq.num_computed_tokens = chunk.end
+            if not chunk.seq.num_remaining_prefill_tokens:
+                chunk.seq.status = Status.DECODING
+    assert scheduler.plan().decode == sequences
+
+
+def test_a_long_prompt_is_read_in_small_pieces_while_others_are_being_answered():
+    scheduler = Scheduler(max_running=4, max_prefill_tokens=10, max_mixed_prefill_tokens=3)
+    reader, long = make_sequence([1]), make_sequence([1] * 100)
+    for seq in (reader, long):
+        scheduler.add(seq)
+    scheduler.admit()
+    reader.status, long.status = Status.DECODING, Status.PREFILLING
+    assert planned(scheduler) == {long.seq_id: (0, 3)}
+    scheduler.remove(reader)
+    assert planned(scheduler) == {long.seq_id: (0, 10)}
+
+
+def test_those_in_line_can_be_removed():
+    scheduler, sequences = make_scheduler(5, 5, max_running=1)
+    scheduler.remove(sequences[1])
+    assert not scheduler.waiting

@@ -1,0 +1,123 @@
+"""Every kernel, compiled at 7B's shapes for cards that are not here, fits them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from falcon_mamba_app.ops.triton.linear import Tile, fitting
+
+ROOT = Path(__file__).parents[1]
+REGISTERS_OF_A_BLOCK, MAX_STACK_BYTES = 65_536, 64
+# Bytes that one program can have (CUDA programming guide, technical specifications): a T4; an A100;
+# a 3090 and an A10; a 4090 and an L4; an H100.
+SHARED_BYTES = {75: 65_536, 80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}
+EVERYWHERE = {
+    "_add_rms_norm_kernel",
+    "_conv_prefill_kernel",
+    "_conv_step_kernel",
+    "_draw_kernel",
+    "_feed_kernel",
+    "_hand_on_kernel",
+    "_in_proj_row_kernel",
+    "_maxima_kernel",
+    "_projected_scan_step_kernel",
+    "_rms_norm_kernel",
+    "_row_times_matrix_kernel",
+    "_scan_prefill_kernel",
+    "_scan_step_kernel",
+    "_split_rms_norm_kernel",
+    "cells_kernel",
+    "edge_kernel",
+}
+WITH_MATRIX_UNITS = {"_in_proj_rows_kernel", "_rows_times_matrix_kernel"}
+
+FOR_4_BITS = {"dequantize_kernel", "row_kernel", "rows_kernel"}
+BYTES_OF_PAIRS = 32_768  # of one row's table, which the compiler's figure leaves out
+
+
+def compiled_for(
+    capability: int, form: str = "none", **environment: str
+) -> dict[str, dict[str, int]]:
+    """What each kernel takes of the card, by name; compiled in a process of its own."""
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    finished = subprocess.run(
+        [
+            sys.executable,
+            *(
+                "-m",
+                "tests.support.compile_for_card",
+                str(capability),
+                str(SHARED_BYTES[capability]),
+                form,
+            ),
+        ],
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    kernels: dict[str, dict[str, int]] = json.loads(finished.stdout)
+    return kernels
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("capability", SHARED_BYTES)
+def test_every_kernel_compiles_for_the_card_and_fits_it(capability):
+    shared_bytes = SHARED_BYTES[capability]
+    kernels = compiled_for(capability)
+    names = {name.split()[0] for name in kernels}
+    assert names == EVERYWHERE | (WITH_MATRIX_UNITS if capability >= 80 else set())
+    tiles = [takes for name, takes in kernels.items() if "rows_times_matrix" in name]
+    # Less is taken where the compiler sees no way to have tiles on their way to the matrix units.
+    assert all(takes["shared_bytes"] >= 32_768 for takes in tiles)
+    assert not tiles or max(takes["shared_bytes"] for takes in tiles) > shared_bytes // 2
+    for name, takes in kernels.items():
+        assert takes["shared_bytes"] <= shared_bytes, name
+        assert takes["threads"] * takes["registers"] <= REGISTERS_OF_A_BLOCK, name
+        # Numbers that find no register go through memory: a few may, a tile may not.
+        assert takes["stack_bytes"] <= MAX_STACK_BYTES, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("capability", SHARED_BYTES)
+def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(capability):
+    kernels = compiled_for(capability, "nf4 double")
+    ours = {name: takes for name, takes in kernels.items() if name.split()[0] in FOR_4_BITS}
+    tiles = {"rows_kernel"} if capability >= 80 else set()
+    assert {name.split()[0] for name in ours} == {"dequantize_kernel", "row_kernel"} | tiles
+    for name, takes in ours.items():
+        shared_bytes = takes["shared_bytes"] + (BYTES_OF_PAIRS if name.startswith("row_") else 0)
+        assert shared_bytes <= SHARED_BYTES[capability], name
+        assert takes["threads"] * takes["registers"] <= REGISTERS_OF_A_BLOCK, name
+        assert takes["stack_bytes"] <= MAX_STACK_BYTES, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_second_start_finds_every_kernel_compiled(tmp_path):
+    cache = str(tmp_path)
+    first = compiled_for(90, TRITON_CACHE_DIR=cache)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.cubin")}
+    assert files
+    assert compiled_for(90, TRITON_CACHE_DIR=cache) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.cubin")} == files
+
+
+@pytest.mark.parametrize("shared_bytes", [101_376, 166_912, 232_448])
+@pytest.mark.parametrize("rows", [16, 64])
+def test_a_tile_gives_up_stages_then_inputs_where_memory_is_short(shared_bytes, rows):
+    wanted = Tile(outputs=128, inputs=128, stages=3, warps=8)
+    tile = fitting(wanted, rows=rows, length=4096, value_bytes=2, shared_bytes=shared_bytes)
+    assert (tile.stages + 1) * (tile.outputs + rows) * tile.inputs * 2 <= shared_bytes
+    assert tile.stages >= 3 and tile.outputs == 128
+    assert (tile == wanted) == (shared_bytes == 232_448 or (rows, shared_bytes) == (16, 166_912))

@@ -1,0 +1,113 @@
+"""RemoteService in front of a copy of this app: nothing is lost on the way there and back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+
+import pytest
+
+from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.protocol import (
+    Accepted,
+    Finished,
+    GenerationRequest,
+    GenerationService,
+    Message,
+    PrefillProgress,
+    PromptScored,
+    SamplingParams,
+    TextDelta,
+    Waiting,
+)
+from falcon_mamba_app.service.remote.service import RemoteService
+from tests.support.api_fixtures import on_loopback
+from tests.support.echo_service import EchoService
+
+CHAT = GenerationRequest(prompt=(Message("user", "hello"),))
+
+
+async def events_of(service: GenerationService, request: GenerationRequest = CHAT) -> list:
+    async with aclosing(service.generate(request)) as events:
+        return [event async for event in events]
+
+
+@pytest.fixture
+async def copy():
+    """EchoService behind its API, and a RemoteService in front of that."""
+    behind = EchoService()
+    await behind.start()
+    async with on_loopback(create_api(behind)) as url:
+        service = RemoteService(f"{url}/v1")
+        await service.start()
+        yield behind, service
+        await service.close()
+
+
+async def test_a_copy_of_this_app_tells_all_about_its_model(copy):
+    behind, service = copy
+    assert service.stats().model == behind.stats().model
+
+
+async def test_a_copy_gets_the_same_request(copy):
+    behind, service = copy
+    sampling = SamplingParams(
+        temperature=0.3,
+        top_k=4,
+        top_p=0.5,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        presence_penalty=0.1,
+        frequency_penalty=0.2,
+        seed=-5,
+        stop=("x", "y"),
+        max_new_tokens=9,
+        ignore_eos=True,
+        logprobs=3,
+    )
+    for prompt in (CHAT.prompt, "a text", (1, 2, 3)):
+        request = GenerationRequest(prompt=prompt, sampling=sampling)
+        await events_of(service, request)
+        assert behind.requests[-1] == request
+    await events_of(service, GenerationRequest(prompt="a", sampling=SamplingParams()))
+    assert behind.requests[-1].sampling == SamplingParams()
+
+
+async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy):
+    behind, service = copy
+    request = GenerationRequest(prompt=(Message("user", "QUEUE hello"),))
+    kinds = (Waiting, Accepted, PrefillProgress, TextDelta)
+    direct = [e for e in await events_of(behind, request) if isinstance(e, kinds)]
+    through = [e for e in await events_of(service, request) if isinstance(e, kinds)]
+    assert through == direct
+
+
+async def test_scores_of_a_copy_are_those_of_the_service_behind_it(copy):
+    behind, service = copy
+    sampling = SamplingParams(max_new_tokens=1, logprobs=1)
+    request = GenerationRequest(prompt="one two", sampling=sampling, score_prompt=2)
+    (direct,) = [e for e in await events_of(behind, request) if isinstance(e, PromptScored)]
+    through = await events_of(service, request)
+    (scored,) = [e for e in through if isinstance(e, PromptScored)]
+    assert [(t.token, t.logprob) for t in scored.tokens] == [
+        (t.token, t.logprob) for t in direct.tokens
+    ]
+    assert isinstance(through[-1], Finished)
+    assert [e.text for e in through if isinstance(e, TextDelta)] == ["and"]
+
+
+async def test_32_replies_at_once_through_a_copy(copy):
+    _, service = copy
+    replies = await asyncio.gather(*(events_of(service) for _ in range(32)))
+    texts = {"".join(e.text for e in r if isinstance(e, TextDelta)) for r in replies}
+    assert texts == {"You said: hello"}
+
+
+async def test_session_ids_are_not_in_the_log(copy, caplog):
+    _, service = copy
+    secret = "session-nobody-may-know"
+    with caplog.at_level(logging.DEBUG):
+        await events_of(service, GenerationRequest(prompt="a", session_id=secret))
+        await service.export_state(secret)
+    assert secret not in caplog.text

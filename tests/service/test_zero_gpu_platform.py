@@ -1,0 +1,103 @@
+"""The app as on ZeroGPU, with Hugging Face's own package between it and a GPU that is lent."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from tests.app.test_app import wait_until_ready
+from tests.support.zero_gpu_platform import DeviceApi, running_space
+
+
+@pytest.fixture(scope="module")
+def device_api():
+    return DeviceApi()
+
+
+@pytest.fixture(scope="module")
+def space(device_api, tmp_path_factory):
+    log = tmp_path_factory.mktemp("space") / "log"
+    with running_space(device_api, log) as (process, address):
+        wait_until_ready(address)
+        yield process, address, log
+
+
+@pytest.fixture(scope="module")
+def address(space):
+    return space[1]
+
+
+@pytest.fixture
+def visitor(address):
+    client = Client(address, verbose=False)
+    yield client
+    client.close()
+
+
+def loans(device_api: DeviceApi) -> list[dict[str, str]]:
+    return [query for path, query in device_api.asked if path == "/schedule"]
+
+
+def test_the_platform_hears_of_the_start(address, device_api):
+    assert device_api.asked[0][0] == "/startup-report"
+
+
+def test_each_turn_is_one_loan_that_is_given_back(visitor, device_api):
+    num_before = len(device_api.asked)
+    assert visitor.predict("Hello!", api_name="/chat")
+    assert visitor.predict("And then?", api_name="/chat")
+    paths = [path for path, _ in device_api.asked[num_before:] if path != "/allow"]
+    assert paths == ["/schedule", "/release"] * 2
+    assert loans(device_api)[-1]["durationSeconds"] == "26"  # 12 + 1 + 512 tokens at 40 a second
+
+
+def test_a_shorter_reply_is_a_shorter_loan(visitor, device_api):
+    assert visitor.predict("Hello!", max_new_tokens=40, api_name="/chat")
+    assert loans(device_api)[-1]["durationSeconds"] == "15"
+
+
+def test_a_spent_quota_is_a_sentence_with_the_platforms_own_figures(visitor, device_api):
+    device_api.is_spent = True
+    with pytest.raises(AppError, match="is spent for now. .*GPU limit"):
+        visitor.predict("Hello!", api_name="/chat")
+    device_api.is_spent = False
+    assert visitor.predict("Hello!", api_name="/chat")
+
+
+def figure(address: str, name: str) -> float:
+    lines = httpx.get(f"{address}/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+def test_a_stop_leaves_the_state_that_has_read_the_prompt(visitor, address):
+    job = visitor.submit("Tell me of the sea. " * 20, max_new_tokens=400, api_name="/chat")
+    next(iter(job))
+    job.cancel()
+    deadline_s = time.monotonic() + 30
+    while figure(address, "falcon_mamba_sequences_running"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    reused = figure(address, "falcon_mamba_reused_tokens_total")
+    assert visitor.predict("Go on.", max_new_tokens=8, api_name="/chat")
+    assert figure(address, "falcon_mamba_reused_tokens_total") > reused + 100
+
+
+def test_the_api_is_off_and_says_what_to_use(address, device_api):
+    num_before = len(device_api.asked)
+    body = {"messages": [{"role": "user", "content": "Hello!"}]}
+    answer = httpx.post(f"{address}/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert "gradio_client" in answer.json()["error"]["message"]
+    assert len(device_api.asked) == num_before
+
+
+def test_it_ends_within_seconds_with_a_process_that_waits_for_turns(space):
+    process, _, log = space
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == 130
+    assert "Traceback" not in log.read_text()

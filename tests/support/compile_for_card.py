@@ -1,0 +1,154 @@
+"""Compile every kernel that 7B needs for a card that is not there, and print what each takes.
+
+    python -m tests.support.compile_for_card 90 232448 none
+    python -m tests.support.compile_for_card 90 232448 "nf4 double"
+
+The model runs on tensors without memory, and each launch is compiled for compute capability 9.0
+and 232,448 bytes of shared memory instead: so what is compiled is what that card would be asked to
+run, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+META = torch.device("meta")
+ROWS, PROMPTS = (1, 8, 32, 64), ((1, 5), (9, 300), (1, 2048))
+
+
+def pretend_to_have(capability: int, shared_bytes: int) -> None:
+    """A card of this capability, as far as our modules and Triton's compiler look."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
+
+    class Card:
+        def get_current_target(self):
+            return GPUTarget("cuda", capability, 32)
+
+        def get_current_device(self):
+            return 0
+
+        def get_current_stream(self, device=0):
+            return 0
+
+        def get_active_torch_device(self):
+            return META
+
+    torch.cuda.is_available = lambda: True
+    major, minor = divmod(capability, 10)
+    found = SimpleNamespace(major=major, minor=minor, shared_memory_per_block_optin=shared_bytes)
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.get_device_properties = lambda device: found
+    driver.set_active(Card())
+    assert not triton.knobs.runtime.interpret
+
+
+def record_launches() -> dict[str, object]:
+    """Compiled kernels by name and shape, filled while the model runs."""
+    from triton.runtime.jit import JITFunction
+
+    compiled: dict[str, object] = {}
+    run = JITFunction.run
+
+    def compile_only(self, *args, grid, warmup, **options):
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        compiled[f"{self.fn.__name__} {kernel.hash[:8]}"] = kernel
+        return kernel
+
+    JITFunction.run = compile_only
+    return compiled
+
+
+def run_model(dtype: torch.dtype, form: str) -> None:
+    """One layer of 7B: decode steps, prompts, and both in one pass."""
+    from benchmarks.lib.models import FALCON_MAMBA_7B
+    from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+    from falcon_mamba_app.ops.triton.ops import TRITON
+
+    config = replace(FALCON_MAMBA_7B, num_layers=1)
+    with META:
+        model = FalconMamba(config, TRITON).to(dtype)
+        if form != "none":
+            put_in_4bit(model, dtype, is_double=form.endswith("double"))
+        model.prepare()
+        conv = torch.empty(1, 65, config.d_conv - 1, config.d_inner, dtype=dtype)
+        ssm = torch.empty(1, 65, config.d_state, config.d_inner)
+        is_eos, carried = torch.empty(config.vocab_size, dtype=torch.bool), integers(2, 65)
+    for rows in ROWS:
+        given, params = torch.empty(3, rows, device=META), torch.empty(rows, 5, device=META)
+        token_ids, slots = TRITON.feed(given, carried)
+        hidden = model(Batch(token_ids, slots), conv, ssm)
+        sampled = TRITON.sample(model.logits(hidden, is_step=True), params)
+        TRITON.hand_on(sampled, given, slots, is_eos, carried)
+    for pieces, tokens in PROMPTS:
+        batch = Batch(integers(tokens), integers(pieces), integers(pieces + 1))
+        model.logits(model(batch, conv, ssm)[-1:], is_step=False)
+
+
+def put_in_4bit(model: torch.nn.Module, dtype: torch.dtype, *, is_double: bool) -> None:
+    """As `quantize_` does, without numbers."""
+    from falcon_mamba_app.model.linear import Linear
+    from falcon_mamba_app.ops.reference.weight_4bit import NESTED_BLOCK, NestedAbsmax, Weight4bit
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Linear) and ".mixer." in name:
+            shape = tuple(module.weight.shape)
+            blocks = shape[0] * shape[1] // 64
+            scales = torch.empty(256), torch.empty(blocks // NESTED_BLOCK), torch.empty(())
+            weight = Weight4bit(
+                packed=torch.empty(blocks * 32, dtype=torch.uint8),
+                absmax=torch.empty(blocks, dtype=torch.uint8 if is_double else torch.float32),
+                code=torch.empty(16),
+                shape=shape,
+                blocksize=64,
+                kind="nf4",
+                compute_dtype=dtype,
+                nested=NestedAbsmax(*scales) if is_double else None,
+            )
+            model.set_submodule(name, module.in_4bit(weight, module.bias))
+
+
+def integers(*shape: int) -> torch.Tensor:
+    return torch.empty(*shape, dtype=torch.int64, device=META)
+
+
+def takes(kernel) -> dict[str, int]:
+    """Shared bytes, threads, and what ptxas gave it: registers and bytes of spilled ones."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [tool, "--dump-resource-usage", file.name]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", shown).groups()
+    return {
+        "shared_bytes": kernel.metadata.shared,
+        "threads": kernel.metadata.num_warps * 32,
+        "registers": int(registers),
+        "stack_bytes": int(stack),
+    }
+
+
+def main() -> None:
+    capability, shared_bytes = map(int, sys.argv[1:3])
+    pretend_to_have(capability, shared_bytes)
+    compiled = record_launches()
+    with torch.inference_mode():
+        run_model(torch.bfloat16 if capability >= 80 else torch.float16, sys.argv[3])
+    print(json.dumps({name: takes(kernel) for name, kernel in compiled.items()}))
+
+
+if __name__ == "__main__":
+    main()

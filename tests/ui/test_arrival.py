@@ -1,0 +1,209 @@
+import json
+from dataclasses import replace
+
+import gradio as gr
+import pytest
+
+from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.arrival import Arrival, readiness, render_banner, render_header
+from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
+from falcon_mamba_app.ui.view.controls import ControlValues
+from falcon_mamba_app.ui.view.updates import SKIP, Update
+from tests.support.echo_service import EchoService
+from tests.support.services import settled
+
+PAGE = gr.Request(session_hash="page")
+
+
+@pytest.fixture
+async def service():
+    service = EchoService()
+    await service.start()
+    return service
+
+
+def stats_of(service, **changes):
+    return replace(service.stats(), **changes)
+
+
+def test_the_header_names_the_model_that_speaks(service):
+    assert "echo" in render_header(service.stats())
+
+
+def test_a_bundled_model_is_never_taken_for_the_7b(service):
+    stats = service.stats()
+    assert "not Falcon Mamba 7B" in render_header(stats)
+    big = replace(stats, model=replace(stats.model, is_bundled=False))
+    assert "Demonstration" not in render_header(big)
+
+
+def test_while_the_model_loads_the_page_shows_progress_and_send_waits(service):
+    stats = stats_of(service, status="loading", model=None, detail="weights", load_progress=0.35)
+    shown = readiness(stats)
+    assert shown.banner["visible"]
+    assert 'aria-valuenow="35"' in shown.banner["value"]
+    assert "weights" in shown.banner["value"]
+    assert shown.send["interactive"] is False
+    assert "loading" in shown.composer["placeholder"]
+    assert shown.timer.active
+
+
+def test_a_ready_page_polls_no_more(service):
+    shown = readiness(service.stats())
+    assert not shown.timer.active
+    assert not shown.banner["visible"]
+    assert shown.send["interactive"]
+
+
+def test_a_failed_service_says_why(service):
+    banner = render_banner(stats_of(service, status="failed", detail="no <memory> left"))
+    assert 'role="alert"' in banner
+    assert "no &lt;memory&gt; left" in banner
+
+
+def test_a_base_model_gets_the_completion_page(service):
+    stats = service.stats()
+    assert readiness(stats).chat["visible"]
+    base = replace(stats, model=replace(stats.model, has_chat_template=False))
+    assert not readiness(base).chat["visible"]
+    assert readiness(base).document_page["visible"]
+
+
+@pytest.fixture
+def sessions(service):
+    return Sessions(service.forget)
+
+
+@pytest.fixture
+def answerer(service):
+    return Answerer(service, max_chars=1_000)
+
+
+@pytest.fixture
+async def arrival(service, sessions, answerer):
+    return Arrival(service, sessions, answerer, PageMemory(gr.Blocks()))
+
+
+async def come(arrival, session_id, *, drafts=None, saved=None) -> list[Update]:
+    """What a page shows that opens with a session's id in its browser, update by update."""
+    saved = json.dumps({"id": session_id, **(saved or {})})
+    await arrival.load(saved, None, False, PAGE)
+    return [update async for update in arrival.attach(drafts, PAGE)]
+
+
+def shown(update: Update) -> list[str]:
+    return [bubble.content[0].text for bubble in update.transcript]
+
+
+async def test_a_returning_page_shows_its_conversation_and_its_context(sessions, arrival):
+    session = sessions.of_page("before")
+    session.messages[:] = [Message("user", "hi"), Message("assistant", "You said: hi")]
+    session.contexts[2] = 1_234
+    [update] = await come(arrival, session.id)
+    assert shown(update) == ["hi", "You said: hi"]
+    assert "1,234" in update.panel
+    assert "Ready" in update.status
+    assert update.send["visible"] and not update.stop["visible"]
+
+
+async def test_a_page_that_comes_back_in_mid_reply_watches_it_to_its_end(
+    sessions, arrival, answerer, service
+):
+    session = sessions.of_page("before")
+    values = ControlValues()
+    before = answerer.answer("before", session, [], "SLOW one two three", values)
+    async for update in before:
+        if "said" in str(update.transcript):
+            break
+    await before.aclose()
+    first, *others = await come(arrival, session.id)
+    assert shown(first)[1].startswith("You said:")
+    assert first.stop["visible"] and not first.send["visible"]
+    assert others[-1].send["visible"]
+    assert shown(others[-2]) == ["SLOW one two three", "You said: SLOW one two three"]
+    assert service.requests_total == 1
+
+
+async def test_another_tab_is_shown_the_change_and_saves_nothing(sessions, arrival, answerer):
+    """Each saving is told to the other tabs, so two of them would answer each other for ever."""
+    session = sessions.of_page("page")
+    session.messages[:] = [Message("user", "hi"), Message("assistant", "You said: hi")]
+    [update] = [update async for update in arrival.refresh(PAGE)]
+    assert shown(update) == ["hi", "You said: hi"]
+    assert (update.saved, update.status, update.returned) == (SKIP, SKIP, SKIP)
+    updates = answerer.answer("page", session, [], "SLOW LONG", ControlValues())
+    await anext(updates)
+    assert [update async for update in arrival.refresh(PAGE)] == [Update()]
+    await updates.aclose()
+
+
+async def test_a_reply_that_nobody_watched_is_said_to_be_cut(sessions, arrival, answerer):
+    session = sessions.of_page("before")
+    updates = answerer.answer("before", session, [], "SLOW LONG", ControlValues())
+    async for update in updates:
+        if "word" in str(update.transcript):
+            break
+    await updates.aclose()
+    turn = session.turn
+    turn.is_cut = True
+    turn.stop()
+    await settled(lambda: turn.is_over)
+    [update] = await come(arrival, session.id)
+    assert "Cut off while you were away" in update.status
+    assert shown(update)[1].startswith("word")
+
+
+async def test_a_reply_that_broke_off_unseen_says_why(sessions, arrival, answerer):
+    session = sessions.of_page("before")
+    updates = answerer.answer("before", session, [], "please BREAK now", ControlValues())
+    await anext(updates)
+    turn = session.turn
+    await updates.aclose()
+    await settled(lambda: turn.is_over)
+    [update] = await come(arrival, session.id)
+    assert "The device failed" in shown(update)[-1]
+
+
+async def test_a_message_that_got_no_word_is_returned_once_above_the_draft(
+    sessions, arrival, answerer
+):
+    session = sessions.of_page("before")
+    updates = answerer.answer("before", session, [], "hello", ControlValues())
+    await anext(updates)
+    turn = session.turn
+    turn.stop()
+    await updates.aclose()
+    await settled(lambda: turn.is_over)
+    drafts = '{"composer": "a draft", "document": "", "busy": false}'
+    [update] = await come(arrival, session.id, drafts=drafts)
+    assert (shown(update), update.returned) == ([], "hello\na draft")
+    [update] = await come(arrival, session.id)
+    assert update.returned == SKIP
+
+
+async def test_after_a_restart_the_browser_s_copy_counts(arrival):
+    saved = {"messages": [["user", "a"], ["assistant", "b"], ["user", "c"]], "document": "text"}
+    [update] = await come(arrival, "of another server", saved=saved)
+    assert (shown(update), update.returned, update.document) == (["a", "b"], "c", "text")
+
+
+@pytest.mark.parametrize(
+    ("is_busy", "text"), [("false", "as I left it"), ("true", "as the server knows it")]
+)
+async def test_a_text_edited_by_hand_survives_a_reload(sessions, arrival, is_busy, text):
+    session = sessions.of_page("before")
+    session.document = "as the server knows it"
+    drafts = f'{{"composer": "", "document": "as I left it", "busy": {is_busy}}}'
+    [update] = await come(arrival, session.id, drafts=drafts)
+    assert update.document == text
+
+
+async def test_leaving_frees_the_session_after_the_grace(service):
+    sessions = Sessions(service.forget, grace_s=0.0)
+    sessions.of_page("page")
+    answerer = Answerer(service, max_chars=1)
+    await Arrival(service, sessions, answerer, PageMemory(gr.Blocks())).leave(PAGE)
+    sessions.sweep()
+    assert len(sessions) == 0
