@@ -1,4 +1,4 @@
-"""The entry of a Hugging Face Space and of `make run`: the server's life is falcon_mamba_app.server."""
+"""The entry of a Space and of `make run`. The server's life is in falcon_mamba_app.server."""
 
 import sys
 

@@ -16,7 +16,7 @@ from typing import Any
 from falcon_mamba_app.errors import origin_of
 
 OURS = "falcon_mamba_app"
-WORDLESS = ("falcon_mamba_app.engine", "falcon_mamba_app.model", "falcon_mamba_app.ops")
+WORDLESS = tuple(f"falcon_mamba_app.{layer}" for layer in ("checkpoint", "engine", "model", "ops"))
 FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 ExceptionInfo = (

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from benchmarks.lib.models import random_7b
 from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 
-NANO = Path(__file__).parents[1] / "assets" / "nano"
+NANO = Path(__file__).parents[2] / "assets" / "nano"
 NUM_FILES = 3  # as the published checkpoint
 
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks.lib.roofline import describe
 from falcon_mamba_app.ops import Ops
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def about(benchmark: str, device: torch.device, ops: Ops) -> dict[str, str]:

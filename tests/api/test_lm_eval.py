@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-MODEL = Path(__file__).parents[1] / "assets" / "nano"
+MODEL = Path(__file__).parents[2] / "assets" / "nano"
 TASK = Path(__file__).parent / "lm_eval_task"
 TOLERANCE = 2e-3  # natural logarithms, summed over an ending
 PAIRS = [

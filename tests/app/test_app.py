@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MAX_START_S = 60.0  # generous for a loaded machine; benchmarks/startup.py measures
 
 

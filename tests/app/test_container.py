@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be judged without building it: tests/support/container builds it."""
+"""The Dockerfile, as far as it can be judged unbuilt; tests/support/container builds it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.settings import SECTIONS, LimitSettings, load_settings, parse_bytes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_defaults_hold_without_any_setting():

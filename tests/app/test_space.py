@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from falcon_mamba_app.checkpoint.locate import DEFAULT_ON_GPU, KNOWN_MODELS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # The keys and the values that the platform knows:
 # https://huggingface.co/docs/hub/spaces-config-reference
 # fmt: off

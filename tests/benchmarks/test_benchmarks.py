@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.slow  # each starts a process that imports torch and loads a model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(name, *options):

@@ -19,7 +19,7 @@ from falcon_mamba_app.settings import ModelSettings
 from tests.support.checkpoints import make_model, make_tiny_checkpoint
 from tests.support.fake_hub import COMMIT, HUB_ID, FakeHub
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FALCON_MAMBA_7B = {
     "architectures": ["FalconMambaForCausalLM"],
     "model_type": "falcon_mamba",

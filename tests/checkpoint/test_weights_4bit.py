@@ -32,7 +32,7 @@ from tests.support.quantized import (
     save_quantized,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 PROMPT = [(7 * i) % 440 for i in range(40)]
 

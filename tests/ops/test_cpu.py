@@ -27,7 +27,7 @@ from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import load_settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 BOTH_DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"]

@@ -12,7 +12,7 @@ import pytest
 
 from falcon_mamba_app.ops.triton.linear import Tile, fitting
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REGISTERS_OF_A_BLOCK, MAX_STACK_BYTES = 65_536, 64
 # Bytes that one program can have (CUDA programming guide, technical specifications): a T4; an A100;
 # a 3090 and an A10; a 4090 and an L4; an H100.

@@ -11,7 +11,7 @@ from training.answers import Answerer
 from training.evaluate import admits_ignorance, is_right, repeated_ngrams
 from training.held_out import Question
 
-NANO = Path(__file__).parents[1] / "assets" / "nano"
+NANO = Path(__file__).parents[2] / "assets" / "nano"
 
 
 @pytest.fixture(scope="module")

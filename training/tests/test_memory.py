@@ -14,7 +14,7 @@ from training.muon import Muon, orthogonalised
 from training.probe import told_probe
 from training.rows import FULL, TOLD, Encoder, render, told_spans
 
-TOKENIZER = Path(__file__).parents[1] / "assets" / "nano" / "tokenizer.json"
+TOKENIZER = Path(__file__).parents[2] / "assets" / "nano" / "tokenizer.json"
 
 
 @pytest.fixture(scope="module")

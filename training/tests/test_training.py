@@ -34,7 +34,7 @@ from training.schedule import Clock, learning_rate
 from training.streams import FreshConversations, read_token_file
 from training.trainer import Trainer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "assets" / "nano" / "tokenizer.json"
 
 

@@ -9,7 +9,7 @@ are those with which `benchmarks/kernels.py` was fastest on an H100.
 from __future__ import annotations
 
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.triton import linear_4bit
+from falcon_mamba_app.ops.triton import linear_4bit as four_bit
 from falcon_mamba_app.ops.triton.conv import conv_prefill, conv_step
 from falcon_mamba_app.ops.triton.in_proj_step import projected_conv_step
 from falcon_mamba_app.ops.triton.linear import linear, linear_addends
@@ -24,8 +24,8 @@ class _FusedOps(Ops):
     """What `Ops` composes, as one kernel each."""
 
     linear_addends = staticmethod(linear_addends)
-    linear_4bit = staticmethod(linear_4bit.linear)
-    linear_4bit_addends = staticmethod(linear_4bit.linear_addends)
+    linear_4bit = staticmethod(four_bit.linear)
+    linear_4bit_addends = staticmethod(four_bit.linear_addends)
     add_rms_norm = staticmethod(add_rms_norm)
     split_rms_norm = staticmethod(split_rms_norm)
     projected_conv_step = projected_conv_step
@@ -35,7 +35,7 @@ class _FusedOps(Ops):
 TRITON = _FusedOps(
     name="triton",
     linear=linear,
-    dequantize=linear_4bit.dequantize,
+    dequantize=four_bit.dequantize,
     rms_norm=rms_norm,
     conv_prefill=conv_prefill,
     conv_step=conv_step,
