@@ -36,6 +36,7 @@ from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.engine.engine import Engine, Sampled
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import (
+    Conversation,
     Finished,
     GenerationRequest,
     Message,
@@ -103,7 +104,7 @@ async def read_service(service: LocalService, number: int, num_tokens: int) -> R
     sampling = SamplingParams(
         temperature=0.7, top_p=0.9, seed=number, ignore_eos=True, max_new_tokens=num_tokens
     )
-    prompt = (Message("user", f"Tell me story number {number}."),)
+    prompt = Conversation([Message("user", f"Tell me story number {number}.")])
     reading = Reading(started_s=time.perf_counter())
     request = GenerationRequest(prompt=prompt, sampling=sampling)
     async with aclosing(service.generate(request)) as events:

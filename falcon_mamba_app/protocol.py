@@ -2,7 +2,7 @@
 
 Requests go down, typed events come up. This module knows no text processing, no tensors and no
 HTTP; it imports nothing but the standard library and the errors, so that the page and the API can
-be imported without torch.
+be imported without torch. The kinds of a prompt are from `prompts`.
 
 Order of the events of one request:
 
@@ -20,22 +20,18 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.prompts import Conversation as Conversation
+from falcon_mamba_app.prompts import Message as Message
+from falcon_mamba_app.prompts import Prompt as Prompt
+from falcon_mamba_app.prompts import Text as Text
+from falcon_mamba_app.prompts import TokenIds as TokenIds
 
-Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
 ServiceStatus = Literal["loading", "ready", "failed"]
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1_000
 MAX_LOGPROBS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a conversation, as its author wrote it."""
-
-    role: Role
-    content: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +46,15 @@ class SamplingParams:
     top_k: int = 0  # 0 keeps every token
     top_p: float = 1.0
     min_p: float = 0.0  # relative to the most likely token's probability
-    repetition_penalty: float = (
-        1.0  # divides (or multiplies) logits of tokens in prompt or reply; CTRL, 1909.05858
-    )
+    # Divides (or multiplies) the logits of tokens in prompt or reply; CTRL, 1909.05858.
+    repetition_penalty: float = 1.0
     presence_penalty: float = 0.0  # subtracted once from tokens already in the reply
     frequency_penalty: float = 0.0  # subtracted per occurrence in the reply
     seed: int | None = None  # None draws a fresh one
     stop: tuple[str, ...] = ()  # the reply ends before the first of these
     max_new_tokens: int = 512
     ignore_eos: bool = False
-    logprobs: int | None = (
-        None  # alternatives to report beside each chosen token; None reports nothing
-    )
+    logprobs: int | None = None  # alternatives told beside each chosen token; None: nothing told
 
     def __post_init__(self) -> None:
         _check_range("temperature", self.temperature, 0.0, 10.0)
@@ -108,16 +101,19 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
 class GenerationRequest:
     """One reply to be written.
 
-    `prompt` is a conversation (rendered with the model's own template), a text to continue, or
-    token ids. `session_id` names the conversation whose state is carried; None carries nothing. It
-    is a secret: whoever knows it can continue the conversation. `score_prompt` asks for the
+    `session_id` names the conversation whose state is carried; None carries nothing. It is a
+    secret: whoever knows it can continue the conversation. `score_prompt` asks for the
     log-probabilities of the prompt's tokens, with that many alternatives each.
     """
 
-    prompt: tuple[Message, ...] | str | tuple[int, ...]
+    prompt: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
     session_id: str | None = None
     score_prompt: int | None = None
+
+    def __post_init__(self) -> None:
+        is_of_a_kind = isinstance(self.prompt, (Conversation, Text, TokenIds))
+        assert is_of_a_kind, f"a prompt is no {type(self.prompt).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +217,7 @@ class ModelInfo:
     kernels: str | None = None
     quantization: str | None = None
     state_bytes: int | None = None  # of one sequence, whatever its length
-    kv_bytes_per_token: int | None = (
-        None  # computed: what an attention model of this size would add per token
-    )
+    kv_bytes_per_token: int | None = None  # what an attention model of this size would add
     trained_context_tokens: int | None = None
     max_prompt_tokens: int | None = None
     max_new_tokens: int | None = None

@@ -14,6 +14,7 @@ from falcon_mamba_app.protocol import (
     Finished,
     GenerationEvent,
     PromptScored,
+    Text,
     TextDelta,
     TokenLogprob,
 )
@@ -120,9 +121,10 @@ class CompletionFormat:
         """The prompt as it was sent; token ids as the text of their bytes."""
         tokens = self._scored_prompts.get(reply.prompt_index, ())
         prompt = reply.request.prompt
-        if not isinstance(prompt, str):
-            prompt = b"".join(token.token_bytes for token in tokens).decode(errors="replace")
-        return self._choice(reply, prompt, logprobs=tokens)
+        if isinstance(prompt, Text):
+            return self._choice(reply, prompt, logprobs=tokens)
+        text = b"".join(token.token_bytes for token in tokens).decode(errors="replace")
+        return self._choice(reply, text, logprobs=tokens)
 
     def _choice(
         self,

@@ -11,13 +11,16 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Any
 
-from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, Prompt
+from falcon_mamba_app.api.schemas import ChatBody, CompletionBody
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
+    Conversation,
     GenerationRequest,
     Message,
     ModelInfo,
     SamplingParams,
+    Text,
+    TokenIds,
     sampling_field_names,
 )
 
@@ -50,7 +53,7 @@ class Plan:
 
 def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     """The replies to a conversation."""
-    messages = tuple(
+    messages = Conversation(
         Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages
     )
     field = "max_completion_tokens" if body.max_tokens is None else "max_tokens"
@@ -83,7 +86,7 @@ def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | No
     return _plan(requests, num_each=body.n or 1)
 
 
-def _score_prompt(body: CompletionBody, prompt: Prompt) -> int | None:
+def _score_prompt(body: CompletionBody, prompt: Text | TokenIds) -> int | None:
     """Alternatives to ask for beside each token of the prompt, None for no scoring.
 
     An echo without logprobs is scored too where only the model knows the text, and where nothing
@@ -91,7 +94,7 @@ def _score_prompt(body: CompletionBody, prompt: Prompt) -> int | None:
     """
     if not body.echo:
         return None
-    is_needed = not isinstance(prompt, str) or body.max_tokens == 0
+    is_needed = isinstance(prompt, TokenIds) or body.max_tokens == 0
     return 0 if body.logprobs is None and is_needed else body.logprobs
 
 

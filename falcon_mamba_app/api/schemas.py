@@ -22,14 +22,12 @@ from pydantic import (
 )
 
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
-from falcon_mamba_app.protocol import MAX_LOGPROBS
+from falcon_mamba_app.protocol import MAX_LOGPROBS, Text, TokenIds
 
 MAX_REPLIES = 128  # prompts × n of one request
 MAX_MESSAGES = 20_000
 MAX_SHOWN = 80  # characters of the user's own words in a sentence about them
 MAX_TOKEN_ID = 2**31 - 1
-
-Prompt = str | tuple[int, ...]
 
 # Fields of OpenAI's API that this server does not have, with the values that ask for nothing.
 NOT_SUPPORTED: Mapping[str, tuple[object, ...]] = {
@@ -101,13 +99,13 @@ def _part_text(part: Any) -> str:
     return part["text"]
 
 
-def _prompts(value: Any) -> list[Prompt]:
+def _prompts(value: Any) -> list[Text | TokenIds]:
     """A list of prompts from any of OpenAI's four forms."""
     if isinstance(value, str):
-        return [value]
+        return [Text(value)]
     if isinstance(value, list) and value:
         if _is_ids(value):
-            return [tuple(value)]
+            return [TokenIds(value)]
         if len(value) > MAX_REPLIES:
             raise InvalidRequest(
                 f"prompt has {len(value)} entries, not all of them token ids; one request may ask"
@@ -115,7 +113,7 @@ def _prompts(value: Any) -> list[Prompt]:
                 param="prompt",
             )
         if all(isinstance(item, str) or _is_ids(item) for item in value):
-            return [item if isinstance(item, str) else tuple(item) for item in value]
+            return [Text(item) if isinstance(item, str) else TokenIds(item) for item in value]
     raise InvalidRequest(
         "prompt takes a string, token ids, or a list of either; none may be an empty list",
         param="prompt",
@@ -227,7 +225,7 @@ class ChatBody(_GenerationBody):
 class CompletionBody(_GenerationBody):
     """The body of POST /v1/completions; `prompt` is a list whichever way it was sent."""
 
-    prompt: Annotated[list[Prompt], PlainValidator(_prompts)]
+    prompt: Annotated[list[Text | TokenIds], PlainValidator(_prompts)]
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from falcon_mamba_app.errors import InvalidRequest
-from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.protocol import Conversation, Message, Prompt, Text, TokenIds
 from falcon_mamba_app.text.markup import Markup
 from falcon_mamba_app.text.plain_prompts import PlainPromptLog
 from falcon_mamba_app.text.reply_log import PromptDigest, ReplyLog
@@ -67,17 +67,15 @@ class PromptEncoder:
         first = after_the_reply[0] if after_the_reply else None
         return first if isinstance(first, int) else None
 
-    def encode(
-        self, prompt: Sequence[Message] | str | Sequence[int], session_id: str | None = None
-    ) -> list[int]:
+    def encode(self, prompt: Prompt, session_id: str | None = None) -> list[int]:
         """The ids of any prompt. Raises InvalidRequest."""
-        if isinstance(prompt, str):
-            return self.encode_text(prompt, session_id)
-        token_ids = [part for part in prompt if isinstance(part, int)]
-        if token_ids:
-            return self.check_ids(token_ids)
-        messages = [part for part in prompt if isinstance(part, Message)]
-        return self.encode_messages(messages, session_id)
+        match prompt:
+            case Text():
+                return self.encode_text(prompt, session_id)
+            case TokenIds():
+                return self.check_ids(prompt)
+            case Conversation():
+                return self.encode_messages(prompt, session_id)
 
     def forget(self, session_id: str) -> bool:
         """Drop what is kept of the session's ids; whether there was anything."""

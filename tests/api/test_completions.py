@@ -8,7 +8,7 @@ import pytest
 from falcon_mamba_app.api.answers import CompletionFormat
 from falcon_mamba_app.api.planning import PlannedReply
 from falcon_mamba_app.api.routes import create_api
-from falcon_mamba_app.protocol import GenerationRequest, PromptScored, TokenLogprob
+from falcon_mamba_app.protocol import GenerationRequest, PromptScored, TokenIds, TokenLogprob
 from tests.support.api_fixtures import in_process, sse_values
 from tests.support.echo_service import EchoService
 
@@ -145,7 +145,7 @@ def test_tokens_that_are_no_text_alone_keep_distinct_names_and_right_offsets():
     halves = [TokenLogprob(i, "\ufffd", b, -1.0) for i, b in enumerate((b"\xc3", b"\xa9"))]
     tokens = (TokenLogprob(7, "caf", b"caf", None), *halves, TokenLogprob(8, "!", b"!", -2.0))
     shape = CompletionFormat(echo=True, with_logprobs=True)
-    request = GenerationRequest(prompt=(7, 0, 1, 8), score_prompt=0)
+    request = GenerationRequest(prompt=TokenIds((7, 0, 1, 8)), score_prompt=0)
     reply = PlannedReply(index=0, prompt_index=0, request=request)
     choice = shape.chunk(reply, PromptScored(tokens))
     assert choice["text"] == "café!"

@@ -18,7 +18,8 @@ VOCABULARY = {"protocol", "errors"}
 
 # For each module or folder: our own modules it may import, and the packages from outside.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
-    "protocol": ({"errors"}, set()),
+    "protocol": ({"errors", "prompts"}, set()),
+    "prompts": (set(), set()),
     "errors": (set(), set()),
     "metrics": (set(), set()),
     "logs": ({"errors"}, set()),

@@ -24,6 +24,7 @@ from falcon_mamba_app.errors import (
 )
 from falcon_mamba_app.protocol import (
     Accepted,
+    Conversation,
     Finished,
     GenerationEvent,
     GenerationRequest,
@@ -31,7 +32,9 @@ from falcon_mamba_app.protocol import (
     Message,
     PromptScored,
     SamplingParams,
+    Text,
     TextDelta,
+    TokenIds,
 )
 from falcon_mamba_app.service.remote.service import RemoteService
 from tests.support.api_fixtures import on_loopback, until
@@ -40,9 +43,10 @@ from tests.support.echo_service import EchoService
 Implementation = Callable[[], AbstractAsyncContextManager[GenerationService]]
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=6, ignore_eos=True)
-HELLO = (Message("user", "hello there my friend"),)
+HELLO = Conversation([Message("user", "hello there my friend")])
 LONG = GenerationRequest(
-    prompt=(Message("user", "LONG SLOW"),), sampling=replace(GREEDY, max_new_tokens=400)
+    prompt=Conversation([Message("user", "LONG SLOW")]),
+    sampling=replace(GREEDY, max_new_tokens=400),
 )
 
 
@@ -109,7 +113,7 @@ def text_of(events: list[GenerationEvent]) -> str:
 def chat(*contents: str, session_id: str | None = None) -> GenerationRequest:
     """A conversation in which user and assistant take turns."""
     roles = ("user", "assistant")
-    messages = tuple(Message(roles[i % 2], text) for i, text in enumerate(contents))
+    messages = Conversation(Message(roles[i % 2], text) for i, text in enumerate(contents))
     return GenerationRequest(prompt=messages, sampling=GREEDY, session_id=session_id)
 
 
@@ -126,7 +130,7 @@ async def test_nothing_is_generated_before_start_or_after_close(new_service):
 
 
 async def test_events_come_in_order(service):
-    request = GenerationRequest(prompt="one two three", sampling=GREEDY, score_prompt=1)
+    request = GenerationRequest(prompt=Text("one two three"), sampling=GREEDY, score_prompt=1)
     for asked in (chat("hello there"), request):
         names = "".join(type(event).__name__ + " " for event in await events_of(service, asked))
         order = r"(Waiting )*Accepted (PrefillProgress )*(PromptScored )?(TextDelta )+Finished "
@@ -214,7 +218,7 @@ async def test_closing_the_service_ends_open_streams(service):
 async def test_what_is_not_allowed_is_refused_and_leaves_nothing_behind(service):
     limit = service.stats().model.max_prompt_tokens
     with pytest.raises(InvalidRequest):
-        await events_of(service, GenerationRequest(prompt=(), sampling=GREEDY))
+        await events_of(service, GenerationRequest(prompt=Conversation(), sampling=GREEDY))
     with pytest.raises(PromptTooLong, match=str(limit)):
         await events_of(service, chat("word " * (limit + 1)))
     assert service.stats().running == 0
@@ -229,7 +233,7 @@ async def test_log_probabilities_tell_every_token_once(service):
     assert b"".join(token.token_bytes for token in tokens).decode() == text_of(events)
 
 
-@pytest.mark.parametrize("prompt", ["one two three", (5, 6, 7)])
+@pytest.mark.parametrize("prompt", [Text("one two three"), TokenIds((5, 6, 7))])
 async def test_a_prompt_is_scored_token_by_token(service, prompt):
     sampling = replace(GREEDY, max_new_tokens=1)
     request = GenerationRequest(prompt=prompt, sampling=sampling, score_prompt=2)

@@ -22,13 +22,16 @@ from falcon_mamba_app.errors import (
 )
 from falcon_mamba_app.protocol import (
     Accepted,
+    Conversation,
     Finished,
     GenerationRequest,
     Message,
     PrefillProgress,
     PromptScored,
     SamplingParams,
+    Text,
     TextDelta,
+    TokenIds,
     Waiting,
 )
 from falcon_mamba_app.service.local.service import LocalService
@@ -41,7 +44,7 @@ LONG = SamplingParams(temperature=0.0, max_new_tokens=400, ignore_eos=True)
 def ask(*contents, session_id=None, sampling=GREEDY):
     """A conversation, roles alternating from the user's first message."""
     roles = ("user", "assistant")
-    messages = tuple(Message(roles[i % 2], text) for i, text in enumerate(contents))
+    messages = Conversation(Message(roles[i % 2], text) for i, text in enumerate(contents))
     return GenerationRequest(prompt=messages, sampling=sampling, session_id=session_id)
 
 
@@ -113,13 +116,13 @@ async def test_a_plain_text_that_grows_is_not_read_again(service):
     hot = SamplingParams(temperature=1.8, max_new_tokens=30, seed=3, ignore_eos=True)
     text, ends = "Once upon a time", []
     for _ in range(3):
-        request = GenerationRequest(prompt=text, sampling=hot, session_id="s")
+        request = GenerationRequest(prompt=Text(text), sampling=hot, session_id="s")
         events = await collect(service, request)
         text += reply_text(events) + " And then"
         ends.append(events[-1])
     for before, after in zip(ends, ends[1:], strict=False):
         assert after.reused_tokens == before.prompt_tokens + before.completion_tokens - 1
-    cold = await collect(service, GenerationRequest(prompt="Once upon a time", sampling=hot))
+    cold = await collect(service, GenerationRequest(prompt=Text("Once upon a time"), sampling=hot))
     assert cold[-1].reused_tokens == 0
 
 
@@ -240,7 +243,7 @@ async def test_those_in_line_learn_their_place_and_those_beyond_are_refused():
 
 async def test_a_prompt_can_be_scored_without_a_reply(service):
     request = GenerationRequest(
-        prompt="The cat sat on the mat.",
+        prompt=Text("The cat sat on the mat."),
         sampling=SamplingParams(max_new_tokens=0),
         score_prompt=2,
     )
@@ -254,7 +257,7 @@ async def test_a_prompt_can_be_scored_without_a_reply(service):
 
 async def test_a_one_token_prompt_can_be_scored(service):
     request = GenerationRequest(
-        prompt=(500,), sampling=SamplingParams(max_new_tokens=0), score_prompt=0
+        prompt=TokenIds([500]), sampling=SamplingParams(max_new_tokens=0), score_prompt=0
     )
     events = await collect(service, request)
     assert [len(event.tokens) for event in events if isinstance(event, PromptScored)] == [1]
@@ -272,8 +275,8 @@ async def test_log_probabilities_tell_every_token_once(service):
 @pytest.mark.parametrize(
     ("request_", "error", "words"),
     [
-        (GenerationRequest(prompt=()), InvalidRequest, "empty"),
-        (GenerationRequest(prompt=(9_999,)), InvalidRequest, "8191"),
+        (GenerationRequest(prompt=Conversation()), InvalidRequest, "empty"),
+        (GenerationRequest(prompt=TokenIds([9_999])), InvalidRequest, "8191"),
         (ask("x", sampling=SamplingParams(max_new_tokens=10_000)), InvalidRequest, "4096"),
         (ask("x", sampling=SamplingParams(max_new_tokens=0)), InvalidRequest, "at least 1"),
         (ask("word " * 3_000), PromptTooLong, "2000"),
@@ -488,7 +491,7 @@ async def test_a_reader_that_stalls_after_the_end_holds_no_place():
 
 async def test_a_flood_of_empty_messages_is_refused_before_it_is_encoded(service, monkeypatch):
     monkeypatch.setattr(service._encoder, "encode", lambda *args: pytest.fail("was encoded"))
-    messages = tuple(Message("user", "") for _ in range(200_000))
+    messages = Conversation(Message("user", "") for _ in range(200_000))
     with pytest.raises(PromptTooLong, match="200000 messages"):
         await collect(service, GenerationRequest(prompt=messages))
 

@@ -11,6 +11,7 @@ import pytest
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.protocol import (
     Accepted,
+    Conversation,
     Finished,
     GenerationRequest,
     GenerationService,
@@ -18,14 +19,16 @@ from falcon_mamba_app.protocol import (
     PrefillProgress,
     PromptScored,
     SamplingParams,
+    Text,
     TextDelta,
+    TokenIds,
     Waiting,
 )
 from falcon_mamba_app.service.remote.service import RemoteService
 from tests.support.api_fixtures import on_loopback
 from tests.support.echo_service import EchoService
 
-CHAT = GenerationRequest(prompt=(Message("user", "hello"),))
+CHAT = GenerationRequest(prompt=Conversation([Message("user", "hello")]))
 
 
 async def events_of(service: GenerationService, request: GenerationRequest = CHAT) -> list:
@@ -66,17 +69,17 @@ async def test_a_copy_gets_the_same_request(copy):
         ignore_eos=True,
         logprobs=3,
     )
-    for prompt in (CHAT.prompt, "a text", (1, 2, 3)):
+    for prompt in (CHAT.prompt, Text("a text"), TokenIds((1, 2, 3))):
         request = GenerationRequest(prompt=prompt, sampling=sampling)
         await events_of(service, request)
         assert behind.requests[-1] == request
-    await events_of(service, GenerationRequest(prompt="a", sampling=SamplingParams()))
+    await events_of(service, GenerationRequest(prompt=Text("a"), sampling=SamplingParams()))
     assert behind.requests[-1].sampling == SamplingParams()
 
 
 async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy):
     behind, service = copy
-    request = GenerationRequest(prompt=(Message("user", "QUEUE hello"),))
+    request = GenerationRequest(prompt=Conversation([Message("user", "QUEUE hello")]))
     kinds = (Waiting, Accepted, PrefillProgress, TextDelta)
     direct = [e for e in await events_of(behind, request) if isinstance(e, kinds)]
     through = [e for e in await events_of(service, request) if isinstance(e, kinds)]
@@ -86,7 +89,7 @@ async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy):
 async def test_scores_of_a_copy_are_those_of_the_service_behind_it(copy):
     behind, service = copy
     sampling = SamplingParams(max_new_tokens=1, logprobs=1)
-    request = GenerationRequest(prompt="one two", sampling=sampling, score_prompt=2)
+    request = GenerationRequest(prompt=Text("one two"), sampling=sampling, score_prompt=2)
     (direct,) = [e for e in await events_of(behind, request) if isinstance(e, PromptScored)]
     through = await events_of(service, request)
     (scored,) = [e for e in through if isinstance(e, PromptScored)]
@@ -108,6 +111,6 @@ async def test_session_ids_are_not_in_the_log(copy, caplog):
     _, service = copy
     secret = "session-nobody-may-know"
     with caplog.at_level(logging.DEBUG):
-        await events_of(service, GenerationRequest(prompt="a", session_id=secret))
+        await events_of(service, GenerationRequest(prompt=Text("a"), session_id=secret))
         await service.export_state(secret)
     assert secret not in caplog.text

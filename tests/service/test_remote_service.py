@@ -27,6 +27,7 @@ from falcon_mamba_app.errors import (
 )
 from falcon_mamba_app.protocol import (
     Accepted,
+    Conversation,
     GenerationRequest,
     Message,
     SamplingParams,
@@ -35,7 +36,7 @@ from falcon_mamba_app.protocol import (
 from falcon_mamba_app.service.remote.service import RemoteService
 
 KEY = "a-secret-key"
-CHAT = GenerationRequest(prompt=(Message("user", "hello"),), session_id="s")
+CHAT = GenerationRequest(prompt=Conversation([Message("user", "hello")]), session_id="s")
 STRANGER = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "somebody"}]}
 VLLM = {"data": [{"id": "m", "owned_by": "vllm", "max_model_len": 4096}]}
 

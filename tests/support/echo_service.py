@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from falcon_mamba_app.errors import EngineFailure, InvalidRequest, NotFound, NotReady, PromptTooLong
 from falcon_mamba_app.protocol import (
     Accepted,
+    Conversation,
     Finished,
     GenerationEvent,
     GenerationRequest,
@@ -24,7 +25,9 @@ from falcon_mamba_app.protocol import (
     PromptScored,
     SamplingParams,
     ServiceStats,
+    Text,
     TextDelta,
+    TokenIds,
     TokenLogprob,
     Waiting,
 )
@@ -117,9 +120,9 @@ class EchoService:
             self.running -= 1
 
     def _prompt_text(self, request: GenerationRequest) -> str:
-        if isinstance(request.prompt, str):
+        if isinstance(request.prompt, Text):
             return request.prompt
-        if request.prompt and isinstance(request.prompt[0], int):
+        if isinstance(request.prompt, TokenIds):
             return " ".join(f"t{i}" for i in request.prompt)
         if not request.prompt:
             raise InvalidRequest("messages is empty; at least one is needed", param="messages")
@@ -127,15 +130,11 @@ class EchoService:
             raise InvalidRequest(
                 "this model has no chat template; use a plain prompt", param="messages"
             )
-        return " ".join(m.content for m in request.prompt)  # type: ignore[union-attr]
+        return " ".join(m.content for m in request.prompt)
 
     def _reply_words(self, request: GenerationRequest) -> list[str]:
-        if (
-            isinstance(request.prompt, tuple)
-            and request.prompt
-            and not isinstance(request.prompt[0], int)
-        ):
-            return ["You", "said:", *request.prompt[-1].content.split()]  # type: ignore[union-attr]
+        if isinstance(request.prompt, Conversation):
+            return ["You", "said:", *request.prompt[-1].content.split()]
         return ["and", "so", "on."]
 
     async def export_state(self, session_id: str) -> bytes:

@@ -36,10 +36,12 @@ from falcon_mamba_app.errors import (
     PromptTooLong,
 )
 from falcon_mamba_app.protocol import (
+    Conversation,
     GenerationEvent,
     GenerationRequest,
     ServiceStats,
     ServiceStatus,
+    Text,
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.startup import Hardware, Loader, read_tokenizer
@@ -130,7 +132,7 @@ class LocalService:
             )
 
     def _check_limits(self, request: GenerationRequest) -> None:
-        if not isinstance(request.prompt, str):  # each message and each id is a token at least
+        if not isinstance(request.prompt, Text):  # each message and each id is a token at least
             self._check_length(len(request.prompt), "messages or ids")
         asked, limit = request.sampling.max_new_tokens, self._limits.max_new_tokens
         if asked > limit:
@@ -295,6 +297,6 @@ class LocalService:
 
 def _num_characters(request: GenerationRequest) -> int:
     """How much there is to encode; a message's markup counts as ten."""
-    if isinstance(request.prompt, str):
-        return len(request.prompt)
-    return sum(1 if isinstance(part, int) else 10 + len(part.content) for part in request.prompt)
+    if isinstance(request.prompt, Conversation):
+        return sum(10 + len(message.content) for message in request.prompt)
+    return len(request.prompt)

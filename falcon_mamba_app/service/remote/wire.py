@@ -23,7 +23,14 @@ from falcon_mamba_app.errors import (
     Overloaded,
     PromptTooLong,
 )
-from falcon_mamba_app.protocol import GenerationRequest, Message, ModelInfo, SamplingParams
+from falcon_mamba_app.protocol import (
+    Conversation,
+    GenerationRequest,
+    ModelInfo,
+    SamplingParams,
+    Text,
+    TokenIds,
+)
 
 THIS_APP = "falcon-mamba-app"  # owned_by in /v1/models
 VLLM = "vllm"
@@ -80,13 +87,15 @@ def _model_info(entry: dict[str, Any]) -> ModelInfo:
 
 def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dict[str, Any]]:
     """The endpoint and what to send there. Scoring is asked for whole, the rest as a stream."""
-    is_chat = is_conversation(request)
+    is_chat = isinstance(request.prompt, Conversation)
     body: dict[str, Any] = {"model": backend.model.id, **_sampling_fields(request, backend)}
-    if is_chat:
-        body["messages"] = [{"role": m.role, "content": m.content} for m in _messages(request)]
-    else:
-        prompt = request.prompt
-        body["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
+    match request.prompt:
+        case Conversation() as messages:
+            body["messages"] = [{"role": m.role, "content": m.content} for m in messages]
+        case Text() as text:
+            body["prompt"] = text
+        case TokenIds() as token_ids:
+            body["prompt"] = token_ids
     if backend.has_sessions and request.session_id is not None:
         body["prompt_cache_key"] = request.session_id
     if request.score_prompt is None:
@@ -102,17 +111,6 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
     return ("chat/completions" if is_chat else "completions"), body
 
 
-def is_conversation(request: GenerationRequest) -> bool:
-    """Whether the prompt is messages, none being a conversation too."""
-    return isinstance(request.prompt, tuple) and not any(
-        isinstance(item, int) for item in request.prompt[:1]
-    )
-
-
-def _messages(request: GenerationRequest) -> list[Message]:
-    return [item for item in request.prompt if isinstance(item, Message)]
-
-
 def _sampling_fields(request: GenerationRequest, backend: Backend) -> dict[str, Any]:
     sampling = request.sampling
     chosen: dict[str, Any] = {name: getattr(sampling, name) for name in STANDARD_FIELDS}
@@ -125,7 +123,7 @@ def _sampling_fields(request: GenerationRequest, backend: Backend) -> dict[str, 
         chosen["seed"] = sampling.seed
     if sampling.stop:
         chosen["stop"] = list(sampling.stop)
-    if sampling.logprobs is not None and is_conversation(request):
+    if sampling.logprobs is not None and isinstance(request.prompt, Conversation):
         chosen |= {"logprobs": True, "top_logprobs": sampling.logprobs}
     elif sampling.logprobs is not None:
         chosen["logprobs"] = sampling.logprobs

@@ -12,7 +12,13 @@ from contextlib import aclosing
 from typing import Any
 
 from falcon_mamba_app.errors import FalconMambaError
-from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
+from falcon_mamba_app.protocol import (
+    Conversation,
+    GenerationRequest,
+    GenerationService,
+    Message,
+    Text,
+)
 from falcon_mamba_app.ui.conversation.begin_turn import (
     begin_turn,
     check_length,
@@ -36,7 +42,8 @@ def chat_request(
     sampling = sampling_params(values)
     prompt = values.system_prompt.strip()
     system = [Message("system", prompt)] if prompt else []
-    return GenerationRequest(prompt=(*system, *messages), sampling=sampling, session_id=session.id)
+    conversation = Conversation((*system, *messages))
+    return GenerationRequest(prompt=conversation, sampling=sampling, session_id=session.id)
 
 
 class Answerer:
@@ -94,7 +101,7 @@ class Answerer:
         try:
             check_length(text, self._max_chars)
             request = GenerationRequest(
-                prompt=text, sampling=sampling_params(values), session_id=session.id
+                prompt=Text(text), sampling=sampling_params(values), session_id=session.id
             )
         except FalconMambaError as error:
             yield Update(status=status_html(sentence_for(error), phase="failed"))

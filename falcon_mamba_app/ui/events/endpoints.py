@@ -25,7 +25,7 @@ import gradio as gr
 from gradio.events import api
 
 from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
-from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message
+from falcon_mamba_app.protocol import GenerationRequest, GenerationService, Message, Text
 from falcon_mamba_app.ui.conversation.begin_turn import (
     begin_turn,
     check_length,
@@ -106,7 +106,7 @@ class Endpoints:
         values = self._values("", temperature, top_p, max_new_tokens, seed)
         check_length(_text("prompt", prompt), self._max_chars)
         generation = GenerationRequest(
-            prompt=prompt, sampling=sampling_params(values), session_id=session.id
+            prompt=Text(prompt), sampling=sampling_params(values), session_id=session.id
         )
         return self._write(page_of(request), session, generation, DocumentTarget(session, prompt))
 
