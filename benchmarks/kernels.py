@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.lib import roofline
+from benchmarks.lib import roofline, timing
 from falcon_mamba_app.ops import Ops
 
 CACHE_BYTES = 300_000_000  # of the matrices that take turns: six times an H100's L2
@@ -198,7 +198,7 @@ def step_works(
 
 
 def measure(work: Work, best: roofline.Roofline, device: torch.device) -> Row:
-    seconds = roofline.median_s_of_each(work.calls, device)
+    seconds = timing.median_s_of_each(work.calls, device)
     is_product = "linear" in work.op
     bytes_per_s = best.read_bytes_per_s if is_product else best.copy_bytes_per_s
     limit_s, limit = work.num_bytes / bytes_per_s, "bytes"
@@ -253,7 +253,7 @@ def main() -> None:
     with torch.inference_mode():
         rows = [measure(work, best, device) for work in works(ops, shapes, device)]
     about = {
-        "device": roofline.describe(device),
+        "device": timing.describe(device),
         "versions": f"torch {torch.__version__}{versions}",
         "ops": ops.name,
         "command": " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from benchmarks.lib.roofline import median_s
+from benchmarks.lib.timing import median_s
 
 PROGRAMS, VALUES, ROUNDS = 132 * 16, 1024, 2048
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.lib.roofline import describe
+from benchmarks.lib.timing import describe
 from falcon_mamba_app.ops import Ops
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -7,9 +7,10 @@ import pytest
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.events.answering import Answerer
-from falcon_mamba_app.ui.events.arrival import Arrival, readiness, render_banner, render_header
+from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
 from falcon_mamba_app.ui.view.controls import ControlValues
+from falcon_mamba_app.ui.view.readiness import readiness, render_banner, render_header
 from falcon_mamba_app.ui.view.updates import SKIP, Update
 from tests.support.echo_service import EchoService
 from tests.support.services import settled

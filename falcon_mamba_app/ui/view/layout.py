@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from falcon_mamba_app.protocol import ServiceStats
-from falcon_mamba_app.ui.events.arrival import Readiness, readiness
 from falcon_mamba_app.ui.view.controls import Controls, build_controls, build_system_prompt
+from falcon_mamba_app.ui.view.readiness import Readiness, readiness
 from falcon_mamba_app.ui.view.updates import Update, status_html
 
 # Fixed, so that a restart of the server finds what a browser kept. Not a secret: it only keeps

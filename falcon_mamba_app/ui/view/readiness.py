@@ -1,0 +1,124 @@
+"""What a page shows of the service's status: its header, its banner, and what may be pressed.
+
+Pure functions from ServiceStats. It knows no session.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from falcon_mamba_app.protocol import ModelInfo, ServiceStats
+from falcon_mamba_app.ui.view.controls import slider_defaults
+from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.view.updates import status_html
+
+PLACEHOLDERS = {
+    "ready": "Write a message",
+    "loading": "The model is loading. You can write your message already",
+    "failed": "The model is not available",
+}
+IDLE_STATUS = {
+    "ready": "Ready",
+    "loading": "The model is loading",
+    "failed": "The model is not available",
+}
+
+LOGO = (
+    '<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
+    '<path d="M6 20c4-9 7-9 10-3s6 6 10-5" fill="none" stroke-width="2.6" stroke-linecap="round"/>'
+    '<circle cx="26" cy="12" r="2.4"/></svg>'
+)
+THEME_BUTTON = (
+    '<button id="theme-toggle" type="button" aria-label="Switch between light and dark" '
+    'title="Light or dark"><svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" '
+    'r="8" fill="none" stroke-width="2"/><path d="M12 4a8 8 0 0 1 0 16z"/></svg></button>'
+)
+
+
+class Readiness(NamedTuple):
+    """What depends on the service's status, in the order of the outputs."""
+
+    header: Any
+    banner: Any
+    chat: Any
+    document_page: Any
+    panel: Any
+    composer: Any
+    status: Any
+    send: Any
+    extend: Any
+    timer: Any
+
+
+def readiness(stats: ServiceStats, *, context_tokens: int | None = None) -> Readiness:
+    """What the page shows of the service's status."""
+    is_ready = stats.status == "ready"
+    is_base_model = stats.model is not None and not stats.model.has_chat_template
+    return Readiness(
+        header=render_header(stats),
+        banner=gr.update(value=render_banner(stats), visible=not is_ready),
+        chat=gr.update(visible=not is_base_model),
+        document_page=gr.update(visible=is_base_model),
+        panel=render_panel(Figures(stats=stats, context_tokens=context_tokens)),
+        composer=gr.update(placeholder=PLACEHOLDERS[stats.status]),
+        status=idle_status(stats),
+        send=gr.update(interactive=is_ready),
+        extend=gr.update(interactive=is_ready),
+        timer=gr.Timer(active=not is_ready),
+    )
+
+
+def render_header(stats: ServiceStats) -> str:
+    """Who speaks here."""
+    model = stats.model
+    name = escape(model.id) if model else "no model yet"
+    defaults = escape(json.dumps(slider_defaults(model)))
+    return (
+        f'<header class="masthead" data-defaults="{defaults}">{LOGO}<div class="titles">'
+        "<h1>Falcon Mamba</h1>"
+        "<p>A state-space model: its whole memory is one fixed block.</p></div>"
+        f'<span class="chip" data-status="{stats.status}" title="{name}">'
+        f'<span class="dot"></span><span class="name">{name}</span></span>'
+        f"{THEME_BUTTON}</header>{_bundled_note(model)}"
+    )
+
+
+def _bundled_note(model: ModelInfo | None) -> str:
+    if model is None or not model.is_bundled:
+        return ""
+    return (
+        '<p class="bundled"><b>Demonstration model.</b> A small model bundled with the app speaks '
+        "here, not Falcon Mamba 7B. <span>It shows how the app works, not what Falcon Mamba can "
+        "say.</span></p>"
+    )
+
+
+def render_banner(stats: ServiceStats) -> str:
+    """Progress while loading, the reason after a failure."""
+    if stats.status == "ready":
+        return ""
+    detail = escape(stats.detail)
+    if stats.status == "failed":
+        return (
+            f'<div class="banner failed" role="alert"><b>The model is not available.</b> {detail}'
+            "</div>"
+        )
+    percent = None if stats.load_progress is None else round(100 * stats.load_progress)
+    value = "" if percent is None else f' aria-valuenow="{percent}"'
+    width = 100 if percent is None else percent
+    return (
+        f'<div class="banner"><div><b>Loading the model</b> {detail}'
+        f"<span>{'' if percent is None else f'{percent} %'}</span></div>"
+        f'<div class="bar{" unknown" if percent is None else ""}" role="progressbar" '
+        f'aria-label="Loading the model" aria-valuemin="0" aria-valuemax="100"{value}>'
+        f'<i style="width:{width}%"></i></div></div>'
+    )
+
+
+def idle_status(stats: ServiceStats) -> str:
+    """The status line of a page that has just opened."""
+    return status_html(IDLE_STATUS[stats.status], phase=stats.status)
