@@ -179,7 +179,9 @@ async def test_a_strangers_logprobs_become_tokens_without_ids():
     [
         (400, {"error": {"message": "top_k is -1", "param": "top_k"}}, InvalidRequest, "top_k is"),
         (400, {"object": "error", "message": "too odd"}, InvalidRequest, "too odd"),
-        (422, {"detail": "x"}, InvalidRequest, "it answered 422"),
+        (422, {"detail": "x"}, InvalidRequest, "x"),
+        (422, {"detail": [{"loc": ["body", "n"], "msg": "odd"}]}, InvalidRequest, "body.n: odd"),
+        (422, [], InvalidRequest, "it answered 422"),
         (
             400,
             {"error": {"message": "long", "code": "context_length_exceeded"}},
@@ -212,11 +214,9 @@ async def test_the_field_at_fault_is_passed_on():
 @pytest.mark.parametrize(
     "answer",
     [
-        stream(chunk("a"), is_done=False),
-        stream(chunk("a"), is_done=True),
-        stream(chunk("a", reason="abort")),
+        stream(is_done=False),
+        stream(chunk(), is_done=False),
         stream({"choices": "none"}),
-        stream({"choices": [{"index": 0}]}),
         stream([]),
         httpx.Response(200, text="data: {broken\n\n"),
         httpx.Response(200, text="data: " + "[" * 100_000 + "\n\n"),
@@ -276,10 +276,11 @@ async def test_start_says_what_is_wrong_with_key_path_or_model():
         await answering(404).start()
     with pytest.raises(BackendError, match="no model other; it has m"):
         await started(Server(), model="other")
+    for nothing in ({"data": [5]}, {"data": []}, {"data": None}, []):
+        with pytest.raises(BackendError, match="no model at all"):
+            await started(Server(models=nothing))
     with pytest.raises(BackendError, match="nonsense"):
-        await started(Server(models={"data": [5]}))
-    with pytest.raises(BackendError, match="none at all"):
-        await started(Server(models={"data": []}))
+        await started(Server(models={"data": 5}))
 
 
 async def test_the_address_shown_holds_no_password():

@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -36,23 +35,23 @@ from falcon_mamba_app.protocol import (
     ServiceStats,
     ServiceStatus,
 )
+from falcon_mamba_app.service.remote.event_stream import events as events_in
 from falcon_mamba_app.service.remote.reply import RemoteReply
-from falcon_mamba_app.service.remote.wire import (
-    Backend,
-    choose_model,
-    error_from,
-    lines,
-    request_body,
-)
+from falcon_mamba_app.service.remote.sender import Sender, make_client
+from falcon_mamba_app.service.remote.wire import Backend, choose_model, error_from
 
 logger = logging.getLogger(__name__)
 # At INFO httpx logs every address, and those of sessions are their secrets.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-# A long prompt may take minutes until the first token, and foreign servers are silent meanwhile.
-TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 MAX_PAUSE_S = 5.0
 CLOSE_PATIENCE_S = 2.0
+# For the figures that may follow a finished reply, before the connection's end is taken for given.
+LAST_WORDS_PATIENCE_S = 5.0
+
+UNREACHABLE = (httpx.HTTPError, httpx.StreamError)
+# What reading a value raises that is not what it should be.
+NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
 class RemoteService:
@@ -80,7 +79,8 @@ class RemoteService:
         self._connect_patience_s = connect_patience_s
         self._loading_patience_s = loading_patience_s
         self._first_pause_s = first_pause_s
-        self._client = _make_client(backend_url, api_key, transport)
+        self._client = make_client(backend_url, api_key, transport)
+        self._sender = Sender(self._client)
         self._address = str(self._client.base_url.copy_with(userinfo=b"")).rstrip("/")
         self._status: ServiceStatus = "loading"
         self._detail = f"waiting for the server at {self._address}"
@@ -138,39 +138,46 @@ class RemoteService:
                 f"max_new_tokens is {asked}; this server writes at most {limit}",
                 param="max_new_tokens",
             )
-        path, body = request_body(request, backend)
         reply = RemoteReply(request)
         self._running += 1
         self._requests_total += 1
         try:
             async with self._foreign_errors():
-                async with aclosing(self._events(path, body, reply)) as events:
+                async with aclosing(self._events(request, backend, reply)) as events:
                     async for event in events:
                         yield event
-                finished = reply.finished()
-            self._count(finished)
-            yield finished
+                for event in reply.finish():
+                    if isinstance(event, Finished):
+                        self._count(event)
+                    yield event
         finally:
             self._running -= 1
 
     async def _events(
-        self, path: str, body: dict[str, Any], reply: RemoteReply
+        self, request: GenerationRequest, backend: Backend, reply: RemoteReply
     ) -> AsyncGenerator[GenerationEvent, None]:
-        """All events but the last."""
-        async with self._client.stream("POST", path, json=body) as response:
-            if response.status_code != httpx.codes.OK:
-                self._raise_for(response.status_code, await response.aread())
-            if "stream" not in body:
+        """All events but the last. What fails after a reason to end came, fails nobody."""
+        async with self._sender.answer_to(request, backend) as response:
+            if request.score_prompt is not None:
                 await response.aread()
-                for event in reply.read_whole(response.json()):
+                for event in reply.read_scored(response.json()):
                     yield event
                 return
-            async with aclosing(lines(response.aiter_bytes())) as received:
-                async for line in received:
-                    for event in reply.read_line(line):
-                        yield event
-                    if reply.is_complete:
+            async with aclosing(events_in(response.aiter_bytes())) as parts:
+                while not reply.is_complete:
+                    patience_s = LAST_WORDS_PATIENCE_S if reply.has_reason else None
+                    try:
+                        async with asyncio.timeout(patience_s):
+                            told = list(reply.read(await anext(parts)))
+                    except StopAsyncIteration:
                         return
+                    except (FalconMambaError, TimeoutError, *NONSENSE, *UNREACHABLE) as error:
+                        if not reply.has_reason:
+                            raise
+                        logger.info("after the end of a reply: %s", type(error).__name__)
+                        return
+                    for event in told:
+                        yield event
 
     async def export_state(self, session_id: str) -> bytes:
         """The session's state, from a copy of this app. Raises NotSupported for other servers."""
@@ -250,7 +257,7 @@ class RemoteService:
         return "sessions/" + quote(session_id, safe="")
 
     def _raise_for(self, status: int, data: bytes) -> None:
-        if status != httpx.codes.OK:
+        if not httpx.codes.is_success(status):
             raise self._without_key(error_from(status, data))
 
     def _without_key(self, error: FalconMambaError) -> FalconMambaError:
@@ -267,7 +274,7 @@ class RemoteService:
         except FalconMambaError as error:
             self._without_key(error)
             raise
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except UNREACHABLE as error:
             if self._status == "failed":
                 raise EngineFailure("the service was closed") from error
             if isinstance(error, httpx.TimeoutException):
@@ -275,7 +282,7 @@ class RemoteService:
                     f"the server at {self._address} did not answer in time"
                 ) from error
             raise _Unreachable(f"the server at {self._address} cannot be reached") from error
-        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        except NONSENSE as error:
             if self._status == "failed":  # httpx refuses a closed client with a RuntimeError
                 raise EngineFailure("the service was closed") from error
             raise BackendError(f"the server at {self._address} answered nonsense") from error
@@ -293,19 +300,3 @@ class _Unreachable(BackendError):
 def _sum(total: int | None, count: int | None) -> int | None:
     """Not known as soon as one part is not known."""
     return None if total is None or count is None else total + count
-
-
-def _make_client(
-    backend_url: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
-) -> httpx.AsyncClient:
-    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}".encode()}
-    try:
-        return httpx.AsyncClient(
-            base_url=backend_url,
-            headers=headers,  # type: ignore[arg-type]
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
-            transport=transport,
-        )
-    except httpx.InvalidURL as error:
-        raise SettingsError(f"--backend-url is no URL: {error}") from error

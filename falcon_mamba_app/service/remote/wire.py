@@ -1,4 +1,4 @@
-"""What goes to and comes from an OpenAI-compatible server: bodies, models, errors, event streams.
+"""What goes to an OpenAI-compatible server, and what its models and errors are to us.
 
 Pure functions. Servers differ in what they accept and tell, so a `Backend` says what is known of
 this one. vLLM and this app fill fields that are left out from the checkpoint's own defaults, so
@@ -8,7 +8,6 @@ they are sent every field; a stranger is sent its extensions only where they mat
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -31,6 +30,7 @@ from falcon_mamba_app.protocol import (
     Text,
     TokenIds,
 )
+from falcon_mamba_app.service.remote.shapes import message_of
 
 THIS_APP = "falcon-mamba-app"  # owned_by in /v1/models
 VLLM = "vllm"
@@ -41,7 +41,8 @@ ERRORS_BY_CODE: dict[str, type[FalconMambaError]] = {
     kind.code: kind
     for kind in (PromptTooLong, NotSupported, NotFound, Overloaded, NotReady, EngineFailure)
 }
-MAX_LINE_BYTES = 64 * 2**20  # a scored prompt is one long line
+# Asked of a server for our own sake; a reply is the same without them.
+BOOKKEEPING_FIELDS = ("stream_options", "prompt_cache_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,20 @@ class Backend:
 
 def choose_model(listing: Any, wanted: str | None) -> Backend:
     """The wanted model, or the first. Raises BackendError if it is not served."""
-    entries = [entry for entry in listing["data"] if isinstance(entry["id"], str)]
+    entries = _entries(listing)
     for entry in entries:
         if wanted in (None, "auto", entry["id"]):
             return Backend(str(entry.get("owned_by")), _model_info(entry))
-    names = ", ".join(entry["id"] for entry in entries[:5]) or "none at all"
-    raise BackendError(f"the server behind --backend-url has no model {wanted}; it has {names}")
+    names = ", ".join(entry["id"] for entry in entries[:5]) or "none"
+    what = "no model at all" if wanted in (None, "auto") else f"no model {wanted}; it has {names}"
+    raise BackendError(f"the server behind --backend-url has {what}")
+
+
+def _entries(listing: Any) -> list[dict[str, Any]]:
+    """The models that have a name; some servers list them without the object around them."""
+    listed = listing.get("data") or listing.get("models") if isinstance(listing, dict) else listing
+    named = [entry for entry in listed or () if isinstance(entry, dict)]
+    return [entry for entry in named if isinstance(entry.get("id"), str)]
 
 
 def _model_info(entry: dict[str, Any]) -> ModelInfo:
@@ -130,11 +139,19 @@ def _sampling_fields(request: GenerationRequest, backend: Backend) -> dict[str, 
     return chosen
 
 
+def not_asked_for(request: GenerationRequest) -> tuple[str, ...]:
+    """Fields of the request's body that may be left out, since they ask for nothing."""
+    sampling = request.sampling
+    neutral = (*STANDARD_FIELDS, *EXTENSION_FIELDS)
+    same = (name for name in neutral if getattr(sampling, name) == getattr(NEUTRAL, name))
+    return (*BOOKKEEPING_FIELDS, *same)
+
+
 def error_from(status: int, data: bytes) -> FalconMambaError:
     """Our error for the server's answer."""
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     return error_from_body(status, body)
 
@@ -145,8 +162,8 @@ def error_from_body(status: int, body: Any) -> FalconMambaError:
     OpenAI's servers wrap it as {"error": …}; older vLLM does not.
     """
     told = body.get("error", body) if isinstance(body, dict) else None
-    told = told if isinstance(told, dict) else {"message": told}
-    message = " ".join(str(told.get("message") or f"it answered {status}").split())
+    told = told if isinstance(told, dict) else {}
+    message = " ".join(message_of(body).split()) or f"it answered {status}"
     if status in (401, 403):
         return BackendError(
             f"the server behind --backend-url refused the key ({status}); set --backend-api-key"
@@ -165,26 +182,3 @@ def error_from_body(status: int, body: Any) -> FalconMambaError:
 
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-async def lines(parts: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    """The lines of an event stream, which end at a line feed and at nothing else.
-
-    httpx's own iterator also splits at U+2028 and the like, which servers send inside JSON.
-    """
-    rest = bytearray()
-    async for part in parts:
-        rest += part
-        if b"\n" not in part:
-            if len(rest) > MAX_LINE_BYTES:
-                raise BackendError(
-                    "the server behind --backend-url sent a line of more than"
-                    f" {MAX_LINE_BYTES} bytes"
-                )
-            continue
-        *whole, last = rest.split(b"\n")
-        rest = last
-        for line in whole:
-            yield line.decode(errors="replace").rstrip("\r")
-    if rest:
-        yield rest.decode(errors="replace")

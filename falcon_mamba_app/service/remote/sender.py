@@ -1,0 +1,134 @@
+"""Sends a request to an OpenAI-compatible server, and again without what that server refused.
+
+Nobody asked for the figures of a stream, or for a penalty of 0: they are left out where a server
+takes no such field, which is remembered. What somebody did ask for stays, and its refusal counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from falcon_mamba_app.errors import NotFound, PromptTooLong, SettingsError
+from falcon_mamba_app.protocol import GenerationRequest
+from falcon_mamba_app.service.remote.wire import (
+    Backend,
+    error_from,
+    not_asked_for,
+    request_body,
+)
+
+logger = logging.getLogger(__name__)
+
+# A long prompt may take minutes until the first token, and foreign servers are silent meanwhile.
+TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+MAX_ATTEMPTS = 4  # of one request, each with fewer fields than the one before
+REFUSALS = (400, 422)  # what is answered for fields that a server does not have
+# Newer servers of OpenAI's take the length's limit by its newer name only, and say so.
+NEWER_NAMES = {"max_tokens": "max_completion_tokens"}
+# A server may close an idle connection at the moment that it is used again.
+JUST_CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+Changes = Mapping[
+    str, str | None
+]  # of a body's fields: the name to send instead, None to leave out
+
+
+class Sender:
+    """Sends requests through one client to one server."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+        self._changes: dict[str, str | None] = {}  # that the server has been found to need
+
+    @asynccontextmanager
+    async def answer_to(
+        self, request: GenerationRequest, backend: Backend
+    ) -> AsyncIterator[httpx.Response]:
+        """The server's answer, its body still to be read. Raises what the server says is wrong."""
+        path, body = request_body(request, backend)
+        spare = not_asked_for(request)
+        changes = {n: new for n, new in self._changes.items() if new is not None or n in spare}
+        for _ in range(MAX_ATTEMPTS):
+            async with self._sent(path, _changed(body, changes)) as response:
+                if response.is_success:
+                    self._remember(changes)
+                    yield response
+                    return
+                refusal = await response.aread()
+            more = _changes_for(
+                response.status_code, refusal, of=_changed(body, changes), can_leave_out=spare
+            )
+            if not more:
+                break
+            changes |= more
+        raise error_from(response.status_code, refusal)
+
+    @asynccontextmanager
+    async def _sent(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        try:
+            response = await self._send(path, body)
+        except JUST_CLOSED:
+            response = await self._send(path, body)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _send(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        request = self._client.build_request("POST", path, json=body)
+        return await self._client.send(request, stream=True)
+
+    def _remember(self, changes: Changes) -> None:
+        new = changes.keys() - self._changes.keys()
+        if new:
+            names = ", ".join(sorted(new))
+            logger.warning("the server behind --backend-url takes no %s; going on without", names)
+            self._changes.update(changes)
+
+
+def _changed(body: dict[str, Any], changes: Changes) -> dict[str, Any]:
+    named = {changes.get(name, name): value for name, value in body.items()}
+    return {name: value for name, value in named.items() if name is not None}
+
+
+def _changes_for(
+    status: int, refusal: bytes, *, of: dict[str, Any], can_leave_out: Collection[str]
+) -> dict[str, str | None]:
+    """What to change after a refusal; nothing where that would be of no use.
+
+    A refusal that names no field of the body may mean any: all that can be left out are.
+    """
+    error = error_from(status, refusal)
+    if status not in REFUSALS or isinstance(error, PromptTooLong | NotFound):
+        return {}
+    words = set(re.findall(r"\w+", refusal.decode(errors="replace")))
+    newer = {old: new for old, new in NEWER_NAMES.items() if old in of and {old, new} <= words}
+    if newer:
+        return dict(newer)
+    named = [name for name in of if name in words]
+    spare = [name for name in of if name in can_leave_out]
+    return {name: None for name in spare if name in named or not named}
+
+
+def make_client(
+    backend_url: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    """A client of the server, with its key. Raises SettingsError for an address that is none."""
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}".encode()}
+    try:
+        return httpx.AsyncClient(
+            base_url=backend_url,
+            headers=headers,  # type: ignore[arg-type]
+            timeout=TIMEOUT,
+            follow_redirects=True,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            transport=transport,
+        )
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"--backend-url is no URL: {error}") from error
