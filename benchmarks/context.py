@@ -24,7 +24,8 @@ from benchmarks.lib.models import bundled_model, in_form, random_7b
 from benchmarks.lib.report import Table, about, finish
 from benchmarks.lib.roofline import measure
 from benchmarks.prefill import bytes_of_others, peak_bytes
-from falcon_mamba_app.engine.engine import Engine, Sampled
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.ops.select import select_ops
 

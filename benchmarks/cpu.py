@@ -29,7 +29,9 @@ from transformers import AutoModelForCausalLM
 from benchmarks.lib import roofline
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
-from falcon_mamba_app.engine.engine import Engine, Sampled
+from falcon_mamba_app.engine.build import build_engine
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops
@@ -134,7 +136,7 @@ def load(kernels: str, dtype: str) -> FalconMamba:
 
 
 def make_engine(model: FalconMamba) -> Engine:
-    return Engine(
+    return build_engine(
         model,
         eos_token_ids=frozenset(),
         max_running=8,

@@ -24,7 +24,9 @@ from benchmarks.lib import peers
 from benchmarks.lib.models import bundled_model, forms, in_form, random_7b
 from benchmarks.lib.report import Table, about, finish
 from benchmarks.lib.roofline import measure
-from falcon_mamba_app.engine.engine import Engine, Sampled
+from falcon_mamba_app.engine.build import build_engine
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import weights_bytes
@@ -39,7 +41,7 @@ SAMPLING = SamplingParams(
 
 
 def engine_over(model: FalconMamba, *, max_running: int, max_prefill_tokens: int = 2048) -> Engine:
-    return Engine(
+    return build_engine(
         model,
         eos_token_ids=frozenset({11}),
         max_running=max_running,

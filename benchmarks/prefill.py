@@ -22,7 +22,8 @@ from benchmarks.decode import SAMPLING, engine_over
 from benchmarks.lib import peers
 from benchmarks.lib.models import bundled_model, forms, in_form, random_7b, resident_bytes
 from benchmarks.lib.report import Table, about, finish
-from falcon_mamba_app.engine.engine import Engine, Sampled
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops

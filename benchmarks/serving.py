@@ -33,7 +33,8 @@ from benchmarks.lib.readers import Reading
 from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_tokenizer
-from falcon_mamba_app.engine.engine import Engine, Sampled
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import Sampled
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import (
     Conversation,

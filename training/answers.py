@@ -9,7 +9,8 @@ import torch
 
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model, load_tokenizer
-from falcon_mamba_app.engine.engine import Ended, Engine, Failed, Prefilled, Sampled
+from falcon_mamba_app.engine.build import build_engine
+from falcon_mamba_app.engine.events import Ended, Failed, Prefilled, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops
@@ -38,7 +39,7 @@ class Answerer:
             make_model=lambda config: FalconMamba(config, ops),
         )
         assert isinstance(model, FalconMamba), type(model)
-        self._engine = Engine(
+        self._engine = build_engine(
             model,
             eos_token_ids=self.end_ids,
             max_running=MAX_RUNNING,

@@ -7,113 +7,62 @@ asyncio; it has no thread of its own, so tests call `step()` themselves.
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-
 import torch
 
+from falcon_mamba_app.engine.events import (
+    Admitted,
+    Ended,
+    EngineEvent,
+    Failed,
+    Prefilled,
+    Queued,
+    Sampled,
+)
 from falcon_mamba_app.engine.runner.model_runner import DecodeStep, ModelRunner, SampledToken
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import Plan, PrefillChunk, Scheduler
 from falcon_mamba_app.engine.sequence import Sequence, Status
-from falcon_mamba_app.engine.states.pool import StatePool, reserve_host
-from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
+from falcon_mamba_app.engine.states.keeper import StateKeeper
+from falcon_mamba_app.engine.states.pool import StatePool
+from falcon_mamba_app.engine.states.store import SnapshotStore
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """The sequence waits; `position` 1 is next."""
-
-    seq_id: int
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The sequence has a slot, and `num_reused_tokens` of its prompt came from a snapshot."""
-
-    seq_id: int
-    num_reused_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Prefilled:
-    """The sequence's state has consumed `num_computed_tokens` of its prompt."""
-
-    seq_id: int
-    num_computed_tokens: int
-    num_tokens: int  # read in this step
-    scores: list[ScoredToken]  # of this chunk, for sequences that score their prompt
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """The reply has one more token, which the state has not consumed yet."""
-
-    seq_id: int
-    token: SampledToken
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The sequence is finished and its slot is free."""
-
-    seq_id: int
-    reason: FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The sequence was given up; `message` is for its owner."""
-
-    seq_id: int
-    message: str
-
-
-EngineEvent = Queued | Admitted | Prefilled | Sampled | Ended | Failed
 
 
 class Engine:
     """Everything between token ids in and token ids out.
 
     With `look_ahead` a decode step is launched before the tokens of the one before it are read, so
-    that a GPU never waits for the host. None decides by the device: a CPU gains nothing from it.
+    that a GPU never waits for the host; a CPU gains nothing from it.
     """
 
     def __init__(
         self,
-        model: FalconMamba,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        states: StateKeeper,
         *,
         eos_token_ids: frozenset[int],
-        max_running: int,
-        max_prefill_tokens: int,
-        max_snapshot_bytes: int,
-        max_mixed_prefill_tokens: int | None = None,
-        look_ahead: bool | None = None,
+        look_ahead: bool,
     ) -> None:
-        self.model = model
-        self._look_ahead = model.device.type == "cuda" if look_ahead is None else look_ahead
+        """`build.build_engine` puts the parts together."""
+        self._runner, self._scheduler, self._states = runner, scheduler, states
+        self._eos_token_ids, self._look_ahead = eos_token_ids, look_ahead
         self._in_flight: DecodeStep | None = None
         self._late_events: list[EngineEvent] = []  # settled outside of a step
-        self.snapshots = SnapshotStore(max_bytes=max_snapshot_bytes)
-        self.pool = StatePool(
-            model.config, max_running=max_running, device=model.device, dtype=model.dtype
-        )
-        self._scheduler = Scheduler(
-            max_running=max_running,
-            max_prefill_tokens=max_prefill_tokens,
-            max_mixed_prefill_tokens=max_mixed_prefill_tokens,
-        )
-        self._runner = ModelRunner(model, self.pool, eos_token_ids=eos_token_ids)
-        # Last: torch lets go of what is pinned and free when it captures a graph.
-        if model.device.type == "cuda":
-            reserve_host(model.config, model.dtype, max_snapshot_bytes)
-        self._eos_token_ids = eos_token_ids
         self._sequences: dict[int, Sequence] = {}
+
+    @property
+    def model(self) -> FalconMamba:
+        return self._runner.model
+
+    @property
+    def pool(self) -> StatePool:
+        return self._states.pool
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        return self._states.snapshots
 
     @property
     def num_running(self) -> int:
@@ -189,26 +138,11 @@ class Engine:
         return events
 
     def _start(self, seq: Sequence) -> list[EngineEvent]:
-        seq.slot = self.pool.take()
-        # A prompt that is scored is read in full: its scores are not in the snapshot.
-        if seq.session_id is not None and seq.score_prompt is None:
-            snapshot = self.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
-            if snapshot is not None:
-                self._restore(seq, snapshot)
+        self._states.take_slot(seq)
         seq.status = Status.PREFILLING
         is_read = seq.num_remaining_prefill_tokens == 0
         admitted = Admitted(seq.seq_id, seq.num_computed_tokens)
         return [admitted, *(self._end_prefill(seq) if is_read else [])]
-
-    def _restore(self, seq: Sequence, snapshot: Snapshot) -> None:
-        """Begin from the snapshot, or from nothing where there is no memory for the copy."""
-        assert seq.slot is not None, f"{seq.seq_id=} has no slot"
-        try:
-            self.pool.restore(seq.slot, snapshot.state)
-            seq.num_computed_tokens = snapshot.num_tokens
-        except torch.OutOfMemoryError:
-            logger.warning("no memory to restore %d tokens; reading again", snapshot.num_tokens)
-            self.pool.clear(seq.slot)
 
     def _decode(self, rows: list[Sequence]) -> DecodeStep:
         launched = self._runner.decode(rows)
@@ -276,13 +210,13 @@ class Engine:
         if seq.sampling.max_new_tokens == 0:
             self._finish(seq)
             return [Ended(seq.seq_id, "length")]
-        self._save(seq)  # exactly what a retry needs
+        self._states.save(seq)  # exactly what a retry needs
         seq.status = Status.DECODING
         return []
 
     def _finish(self, seq: Sequence) -> None:
         """Free the slot, keeping the state for the session's next turn."""
-        self._save(seq)
+        self._states.save(seq)
         self._drop(seq)
 
     def _fail(self, seq: Sequence, error: Exception) -> Failed:
@@ -293,22 +227,10 @@ class Engine:
 
     def _drop(self, seq: Sequence) -> None:
         self._scheduler.remove(seq)
-        if seq.slot is not None:
-            self.pool.release(seq.slot)
+        self._states.release_slot(seq)
         self._runner.drop(seq)
         del self._sequences[seq.seq_id]
-        seq.slot, seq.status = None, Status.FINISHED
-
-    def _save(self, seq: Sequence) -> None:
-        if seq.session_id is None or seq.slot is None or seq.num_computed_tokens == 0:
-            return
-        token_ids = seq.packed_computed
-        if self.snapshots.touch(seq.session_id, token_ids):
-            return
-        try:
-            self.snapshots.put(seq.session_id, token_ids, self.pool.save(seq.slot))
-        except torch.OutOfMemoryError:
-            logger.warning("no memory for a snapshot of %d tokens", seq.num_computed_tokens)
+        seq.status = Status.FINISHED
 
 
 def _count_in_flight(rows: list[Sequence]) -> None:

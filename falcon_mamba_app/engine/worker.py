@@ -17,7 +17,8 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from falcon_mamba_app.engine.engine import Engine, EngineEvent
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.store import SnapshotStore
 from falcon_mamba_app.errors import EngineFailure

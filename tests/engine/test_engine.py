@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from falcon_mamba_app.engine.engine import Admitted, Prefilled, Queued, Sampled
+from falcon_mamba_app.engine.events import Admitted, Prefilled, Queued, Sampled
 from tests.support import engine_fixtures
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import (

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks.lib.models import random_7b
-from falcon_mamba_app.engine.engine import Admitted, Failed
-from falcon_mamba_app.engine.runner.model_runner import ModelRunner
-from falcon_mamba_app.engine.runner.rehearsal import Rehearsal
+from falcon_mamba_app.engine.events import Admitted, Failed
+from falcon_mamba_app.engine.runner.model_runner import make_runner
+from falcon_mamba_app.engine.runner.warm_up import rehearse
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.checkpoints import make_model
@@ -152,11 +152,11 @@ def test_starting_an_engine_touches_the_scratch_slot_alone(on_gpu):
     for states in (pool.conv_states, pool.ssm_states):
         states.normal_()
     before = pool.conv_states.clone(), pool.ssm_states.clone()
-    runner = ModelRunner(on_gpu, pool, eos_token_ids=frozenset(range(on_gpu.config.vocab_size)))
+    runner = make_runner(on_gpu, pool, eos_token_ids=frozenset(range(on_gpu.config.vocab_size)))
     torch.cuda.synchronize()
     assert torch.equal(pool.conv_states[:, 1:], before[0][:, 1:])
     assert torch.equal(pool.ssm_states[:, 1:], before[1][:, 1:])
-    assert runner._carried[1].tolist() == [0, 1, 2, 3]
+    assert runner._passes._carried[1].tolist() == [0, 1, 2, 3]
 
 
 def test_after_the_start_nothing_is_compiled_any_more(on_gpu, monkeypatch):
@@ -214,14 +214,7 @@ def test_after_a_rehearsal_the_engine_compiles_nothing(monkeypatch):
     import triton
 
     model = ours(make_model("falcon_mamba", hidden_size=48, vocab_size=500).to("cuda"), TRITON)
-    rehearsal = Rehearsal(
-        model.config,
-        TRITON,
-        max_running=4,
-        device=model.device,
-        dtype=model.dtype,
-    )
-    rehearsal.wait()
+    rehearse(model.config, TRITON, max_running=4, device=model.device, dtype=model.dtype)
     compiled = []
     monkeypatch.setattr(
         triton.knobs.runtime, "jit_cache_hook", lambda *args, **kwargs: compiled.append(kwargs)

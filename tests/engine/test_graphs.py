@@ -17,7 +17,7 @@ from falcon_mamba_app.engine.runner.graphs import (
     smallest_shape,
     wanted_shapes,
 )
-from falcon_mamba_app.engine.runner.model_runner import ModelRunner
+from falcon_mamba_app.engine.runner.passes import Passes
 from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, padding
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.states.pool import StatePool
@@ -66,10 +66,10 @@ def test_one_pass_over_rows_and_prompts_is_a_pass_over_each(shape):
 
     def passes(*parts):
         pool = StatePool(model.config, max_running=6, device=model.device, dtype=model.dtype)
-        runner = ModelRunner(model, pool, eos_token_ids=frozenset({2}))
+        passes = Passes(model, pool, eos_token_ids=frozenset({2}))
         with torch.inference_mode():
-            steps = [runner._advance(pack(*part), part[2]) for part in parts]
-            tokens = next(runner._choose(step) for step in steps if step.logits is not None).sampled
+            steps = [passes.advance(pack(*part), part[2]) for part in parts]
+            tokens = next(passes.choose(step) for step in steps if step.logits is not None).sampled
         return tokens[:2].tolist(), pool
 
     together, one = passes((rows, chunks, shape))
@@ -88,17 +88,17 @@ def test_capturing_and_warming_up_touch_the_scratch_slot_alone():
     for states in (pool.conv_states, pool.ssm_states):
         states.copy_(torch.randn(states.shape, generator=generator))
     before = pool.conv_states.clone(), pool.ssm_states.clone()
-    runner = ModelRunner(model, pool, eos_token_ids=frozenset(range(model.config.vocab_size)))
-    carried = runner._carried.clone()
+    passes = Passes(model, pool, eos_token_ids=frozenset(range(model.config.vocab_size)))
+    carried = passes._carried.clone()
     with torch.inference_mode():
         for shape in wanted_shapes(3):
-            step = runner._advance(padding(shape), shape)
+            step = passes.advance(padding(shape), shape)
             if step.logits is not None:
-                runner._choose(step)
+                passes.choose(step)
     assert torch.equal(pool.conv_states[:, 1:], before[0][:, 1:])
     assert torch.equal(pool.ssm_states[:, 1:], before[1][:, 1:])
-    assert torch.equal(runner._carried[:, 1:], carried[:, 1:])
-    assert runner._carried[1, 0] == 0  # padding stays in the scratch slot even after an end
+    assert torch.equal(passes._carried[:, 1:], carried[:, 1:])
+    assert passes._carried[1, 0] == 0  # padding stays in the scratch slot even after an end
 
 
 def test_the_inputs_of_a_pass_wait_for_those_of_four_passes_before_and_pin_nothing(monkeypatch):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from falcon_mamba_app.engine.runner.rehearsal import Rehearsal, empty_model
+from falcon_mamba_app.engine.runner.warm_up import empty_model, rehearse_meanwhile
 from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.checkpoints import make_model
@@ -25,7 +25,7 @@ def config():
 
 
 def rehearse(config, ops):
-    return Rehearsal(config, ops, max_running=2, device=CPU, dtype=torch.float32)
+    return rehearse_meanwhile(config, ops, max_running=2, device=CPU, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("ops", [REFERENCE, TRITON], ids=lambda ops: ops.name)
@@ -36,7 +36,7 @@ def test_it_runs_every_operation_once_and_ends(config, ops):
         ran.append(args[0].shape)
         return ops.sample(*args)
 
-    rehearse(config, replace(ops, sample=noted)).wait()
+    rehearse(config, replace(ops, sample=noted)).join()
     assert ran and {shape[1] for shape in ran} == {config.vocab_size}
 
 
@@ -51,7 +51,7 @@ def test_where_it_fails_the_start_goes_on_without_it(config, caplog, error, said
     def fails(*_):
         raise error
 
-    rehearse(config, replace(REFERENCE, rms_norm=fails)).wait()
+    rehearse(config, replace(REFERENCE, rms_norm=fails)).join()
     assert f"the rehearsal failed, so the start takes longer: {said}" in caplog.text
     assert "at line 3" not in caplog.text
 

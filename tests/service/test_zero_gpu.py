@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 import torch
 
-from falcon_mamba_app.engine.engine import Ended
+from falcon_mamba_app.engine.events import Ended
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.engine.states.store import Snapshot

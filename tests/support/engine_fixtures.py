@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from falcon_mamba_app.engine.engine import Admitted, Ended, Engine, EngineEvent, Sampled
+from falcon_mamba_app.engine.build import build_engine
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import Admitted, Ended, EngineEvent, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
@@ -45,7 +47,7 @@ def make_engine(model: FalconMamba, **overrides: Any) -> Engine:
         "max_prefill_tokens": 64,
         "max_snapshot_bytes": 2**30,
     }
-    return Engine(model, **{**options, **overrides})
+    return build_engine(model, **{**options, **overrides})
 
 
 def make_sequence(prompt: list[int], *, session_id: str | None = None, **sampling: Any) -> Sequence:

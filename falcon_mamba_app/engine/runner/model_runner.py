@@ -1,48 +1,29 @@
 """Every tensor of the engine and every launch: sequences in, sampled tokens out.
 
-Anything that runs on the device runs from here, on the engine's thread. A decode step can be
-launched before the host has read the one before: the device itself hands each row its last token
-and knows which rows have ended. This module does not decide who runs.
+Anything that runs on the device runs from here, on the engine's thread. It packs sequences into
+`passes`, launched or replayed, and reads what they leave. It does not decide who runs.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.engine.runner.graphs import Graphs, shapes_for, smallest_shape
-from falcon_mamba_app.engine.runner.penalties import TokenCounts, needs_counts, penalize
+from falcon_mamba_app.engine.runner.graphs import Graphs, smallest_shape
+from falcon_mamba_app.engine.runner.passes import Passes
+from falcon_mamba_app.engine.runner.penalties import Penalties, needs_counts
 from falcon_mamba_app.engine.runner.scoring import ScoredToken, ScoredTokens, score_rows
-from falcon_mamba_app.engine.runner.step_tensors import (
-    NUM_GIVEN,
-    Shape,
-    StepTensors,
-    pack,
-    padding,
-    starts_of,
-    unpack,
-)
+from falcon_mamba_app.engine.runner.step_tensors import Shape, StepTensors, pack, starts_of
+from falcon_mamba_app.engine.runner.warm_up import warm_up
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import StatePool
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-
-logger = logging.getLogger(__name__)
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 
 # Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
 SCORE_TILE = 128
-# Kernels are compiled for 1 row, for up to 16, 32 and 64, and for more tokens than that. In each of
-# the two stages some runs go one after the other in each of several threads, so that hardly any
-# kernel is compiled twice at the same time.
-WARM_UP_STAGES = (
-    ((Shape(9), Shape(0, 2, 1)), (Shape(1),), (Shape(0, 65, 1),)),
-    ((Shape(17), Shape(0, 17, 1)), (Shape(33), Shape(0, 33, 1))),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +56,10 @@ class DecodeStep:
 class ModelRunner:
     """Runs the model over the slots of a StatePool."""
 
-    def __init__(
-        self,
-        model: FalconMamba,
-        pool: StatePool,
-        *,
-        eos_token_ids: frozenset[int],
-        captures: bool = True,
-    ) -> None:
-        """On a GPU it captures its passes, unless it is there to have them compiled alone."""
-        self._model, self._pool = model, pool
-        self._counts: dict[int, TokenCounts] = {}  # by seq_id, for sequences with penalties
-        is_eos = [token_id in eos_token_ids for token_id in range(model.config.vocab_size)]
-        self._is_eos = torch.tensor(is_eos, device=model.device)
-        # By slot: the token that the newest decode step sampled, and where the row goes on: in its
-        # slot, or in the scratch slot once that token has ended the reply.
-        carried = [[0] * pool.num_slots, list(range(pool.num_slots))]
-        self._carried = torch.tensor(carried, device=model.device)
-        self._graphs: Graphs | None = None
-        is_on_gpu = model.device.type == "cuda"
-        shapes = shapes_for(model.ops, pool.num_slots - 1) if is_on_gpu else []
-        self._warm_up(shapes)
-        if shapes and captures:
-            self._graphs = Graphs(self._pass, shapes, model.device)
-
-    def _pass(self, inputs: Tensor, shape: Shape, num_layers: int | None = None) -> StepTensors:
-        """All that is captured of a pass; of `num_layers` alone in a warm-up."""
-        step = self._advance(inputs, shape, num_layers)
-        return step if step.logits is None else self._choose(step)
+    def __init__(self, passes: Passes, graphs: Graphs | None = None) -> None:
+        """`make_runner` makes one that is ready for use."""
+        self._passes, self._graphs, self.model = passes, graphs, passes.model
+        self._penalties = Penalties(passes.model.config.vocab_size, passes.model.device)
 
     def has_graph(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> bool:
         """Whether the rows and the chunks can share a pass."""
@@ -140,7 +97,7 @@ class ModelRunner:
         if self._graphs is not None and shape is not None:
             return self._graphs.replay(pack(rows, chunks, shape), shape)
         shape = Shape(len(rows), starts_of(chunks)[-1], len(chunks))
-        return self._advance(self._to_device(pack(rows, chunks, shape)), shape)
+        return self._passes.advance(self._passes.to_device(pack(rows, chunks, shape)), shape)
 
     def _shape(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> Shape | None:
         if self._graphs is None:
@@ -148,42 +105,18 @@ class ModelRunner:
         num_tokens = starts_of(chunks)[-1]
         return smallest_shape(self._graphs.shapes, len(rows), num_tokens, len(chunks))
 
-    def _advance(self, inputs: Tensor, shape: Shape, num_layers: int | None = None) -> StepTensors:
-        """One pass over `inputs`, as `pack` makes them, on the device."""
-        rows, prompts = unpack(inputs, shape)
-        if not shape.num_rows:
-            return StepTensors(self._hidden(prompts, num_layers), rows)
-        token_ids, live_slots = self._model.ops.feed(rows.given, self._carried)
-        batch = Batch(token_ids, live_slots)
-        batch = prompts.behind_rows(batch) if shape.num_tokens else batch
-        hidden = self._hidden(batch, num_layers)
-        logits = self._model.logits(hidden[: shape.num_rows], is_step=True)
-        return StepTensors(hidden, rows, live_slots, logits)
-
-    def _hidden(self, batch: Batch, num_layers: int | None) -> Tensor:
-        conv_states = self._pool.conv_states[:num_layers]
-        hidden: Tensor = self._model(batch, conv_states, self._pool.ssm_states[:num_layers])
-        return hidden
-
-    def _choose(self, step: StepTensors) -> StepTensors:
-        """Sample each row's token and hand it to the next step. Asked twice, it hands on anew."""
-        ops, rows = self._model.ops, step.rows
-        sampled = ops.sample(step.logits, rows.params)
-        sampled = ops.hand_on(sampled, rows.given, step.live_slots, self._is_eos, self._carried)
-        return replace(step, sampled=sampled)
-
     def _settle_rows(self, rows: list[Sequence], step: StepTensors) -> DecodeStep:
         """Apply what only some requests ask for, and send the tokens to the host."""
         assert step.logits is not None, f"{len(rows)} rows without logits"
         logits = step.logits[: len(rows)]
         scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
         has_penalties = any(needs_counts(seq.sampling) for seq in rows)
-        self._penalize(logits, rows)
+        self._penalties.apply(logits, rows)
         if step.sampled is None or has_penalties:
-            step = self._choose(step)
+            step = self._passes.choose(step)
         assert step.sampled is not None, f"{len(rows)} rows without tokens"
         sampled = step.sampled[: len(rows)]
-        self._count(sampled, rows)
+        self._penalties.count(sampled, rows)
         return self._fetch(rows, sampled, scores)
 
     def _score_prompts(
@@ -197,73 +130,9 @@ class ModelRunner:
             if chunk.seq.score_prompt is not None
         }
 
-    def _warm_up(self, captured: list[Shape]) -> None:
-        """Have everything that compiles at first use compiled, on the scratch slot, before anybody
-        waits for it. One layer is enough: the others run the same kernels.
-        """
-        started_s = time.perf_counter()
-        if self._model.device.type == "cuda":
-            # Alone first: what a compiler loads for itself is loaded once.
-            self._model.ops.feed(
-                torch.zeros(NUM_GIVEN, 1, device=self._model.device), self._carried
-            )
-        for stage in WARM_UP_STAGES:
-            self._warm_up_together(stage)
-        for shape in captured:
-            self._run_padding(shape)
-        seconds = time.perf_counter() - started_s
-        logger.info("warmed up in %.1f s, compilation included", seconds)
-
-    def _warm_up_together(self, stage: tuple[tuple[Shape, ...], ...]) -> None:
-        """On a GPU by several threads: compilers let go of the interpreter."""
-        if self._model.device.type == "cpu":
-            for shapes in stage:
-                self._warm_up_one_by_one(shapes)
-            return
-        with ThreadPoolExecutor(len(stage)) as threads:
-            list(threads.map(self._warm_up_one_by_one, stage))
-
-    def _warm_up_one_by_one(self, shapes: tuple[Shape, ...]) -> None:
-        for shape in shapes:
-            if shape.num_rows < self._pool.num_slots:
-                self._warm_up_shape(shape)
-
-    @torch.inference_mode()
-    def _warm_up_shape(self, shape: Shape) -> None:
-        inputs = padding(shape)
-        if shape.num_tokens:
-            inputs[-1] = shape.num_tokens  # where the one sequence ends
-        step = self._pass(self._to_device(inputs), shape, 1)
-        if not shape.num_rows:
-            self._model.logits(step.hidden[-1:], is_step=False)
-
-    @torch.inference_mode()
-    def _run_padding(self, shape: Shape) -> None:
-        self._pass(self._to_device(padding(shape)), shape, 1)
-
     def drop(self, seq: Sequence) -> None:
         """Forget what is kept beside the sequence's state."""
-        self._counts.pop(seq.seq_id, None)
-
-    def _penalize(self, logits: Tensor, rows: list[Sequence]) -> None:
-        for i, seq in enumerate(rows):
-            if needs_counts(seq.sampling):
-                penalize(logits[i], seq.sampling, self._counts_of(seq))
-
-    def _count(self, sampled: Tensor, rows: list[Sequence]) -> None:
-        for i, seq in enumerate(rows):
-            if needs_counts(seq.sampling):
-                self._counts_of(seq).add(sampled[i : i + 1])
-
-    def _counts_of(self, seq: Sequence) -> TokenCounts:
-        """The counts up to the token sampled last, made at the sequence's first step."""
-        if seq.seq_id not in self._counts:
-            self._counts[seq.seq_id] = TokenCounts(
-                seq.prompt_token_ids,
-                vocab_size=self._model.config.vocab_size,
-                device=self._model.device,
-            )
-        return self._counts[seq.seq_id]
+        self._penalties.drop(seq)
 
     def _score_inputs(self, seq: Sequence, logits: Tensor) -> Tensor | None:
         """The row's log-probabilities before any parameter changes its logits, if asked for."""
@@ -279,7 +148,7 @@ class ModelRunner:
             else score_rows(values.unsqueeze(0), sampled[i : i + 1], seq.sampling.logprobs or 0)
             for i, (seq, values) in enumerate(zip(rows, logprobs, strict=True))
         ]
-        if self._model.device.type == "cpu":
+        if self.model.device.type == "cpu":
             return DecodeStep(rows, sampled, scores, None)
         token_ids = torch.empty(sampled.shape, dtype=sampled.dtype, pin_memory=True)
         token_ids.copy_(sampled, non_blocking=True)
@@ -293,14 +162,18 @@ class ModelRunner:
         predicted = chunk.seq.prompt_token_ids[chunk.start + 1 : chunk.end + 1]
         scores: list[ScoredToken] = []
         for tile in torch.split(hidden, SCORE_TILE):
-            logprobs = torch.log_softmax(self._model.logits(tile, is_step=False), -1)
+            logprobs = torch.log_softmax(self.model.logits(tile, is_step=False), -1)
             token_ids = torch.tensor(predicted[len(scores) : len(scores) + len(tile)])
-            token_ids = token_ids.to(self._model.device)
+            token_ids = token_ids.to(self.model.device)
             scores += score_rows(logprobs, token_ids, chunk.seq.score_prompt).as_list()
         return scores
 
-    def _to_device(self, values: Tensor) -> Tensor:
-        """A small host tensor on the device, without waiting for the device."""
-        if self._model.device.type == "cpu":
-            return values
-        return values.pin_memory().to(self._model.device, non_blocking=True)
+
+def make_runner(
+    model: FalconMamba, pool: StatePool, *, eos_token_ids: frozenset[int]
+) -> ModelRunner:
+    """A runner with all kernels compiled and, on a GPU, with its passes captured."""
+    passes = Passes(model, pool, eos_token_ids=eos_token_ids)
+    warm_up(passes)
+    shapes = passes.shapes_to_capture()
+    return ModelRunner(passes, Graphs(passes.run, shapes, model.device) if shapes else None)

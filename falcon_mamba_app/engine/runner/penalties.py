@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.protocol import SamplingParams
 
 # The packed parameters are fp32, exact for whole numbers up to here; no vocabulary is larger.
@@ -58,6 +59,40 @@ def penalize(logits: Tensor, params: SamplingParams, counts: TokenCounts) -> Non
         torch.where(counts.is_present, penalized, logits, out=logits)
     logits.sub_(counts.num_in_output, alpha=params.frequency_penalty)
     logits.sub_(counts.num_in_output.clamp(max=1), alpha=params.presence_penalty)
+
+
+class Penalties:
+    """The counts of all sequences with penalties, made at each one's first step."""
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self._vocab_size, self._device = vocab_size, device
+        self._counts: dict[int, TokenCounts] = {}  # by seq_id
+
+    def apply(self, logits: Tensor, rows: list[Sequence]) -> None:
+        """Change the logits (b, v) of the rows that have penalties, in place."""
+        for i, seq in enumerate(rows):
+            if needs_counts(seq.sampling):
+                penalize(logits[i], seq.sampling, self._counts_of(seq))
+
+    def count(self, sampled: Tensor, rows: list[Sequence]) -> None:
+        """Take in the rows' tokens, (b,) int64."""
+        for i, seq in enumerate(rows):
+            if needs_counts(seq.sampling):
+                self._counts_of(seq).add(sampled[i : i + 1])
+
+    def _counts_of(self, seq: Sequence) -> TokenCounts:
+        """The counts up to the token sampled last, made at the sequence's first step."""
+        if seq.seq_id not in self._counts:
+            self._counts[seq.seq_id] = TokenCounts(
+                seq.prompt_token_ids,
+                vocab_size=self._vocab_size,
+                device=self._device,
+            )
+        return self._counts[seq.seq_id]
+
+    def drop(self, seq: Sequence) -> None:
+        """Forget the sequence's counts."""
+        self._counts.pop(seq.seq_id, None)
 
 
 def pack_params(rows: list[SamplingParams], uniforms: list[float]) -> Tensor:

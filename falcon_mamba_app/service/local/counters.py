@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from falcon_mamba_app.engine.engine import Admitted, EngineEvent, Prefilled, Sampled
+from falcon_mamba_app.engine.events import Admitted, EngineEvent, Prefilled, Sampled
 from falcon_mamba_app.metrics import RollingRate
 
 WINDOW_S = 5.0

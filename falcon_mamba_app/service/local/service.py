@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import secrets
+import threading
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
@@ -19,8 +20,7 @@ import torch
 
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.placement import Placement, place
-from falcon_mamba_app.engine.engine import EngineEvent
-from falcon_mamba_app.engine.runner.rehearsal import Rehearsal
+from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states import file
 from falcon_mamba_app.engine.states.store import Snapshot
@@ -79,7 +79,7 @@ class LocalService:
         self._seq_ids = itertools.count(1)
         self._counters = Counters()
 
-    def _rehearse(self, hardware: Hardware, placement: Placement) -> Rehearsal | None:
+    def _rehearse(self, hardware: Hardware, placement: Placement) -> threading.Thread | None:
         return hardware.rehearse(placement, self._limits)
 
     def _make_worker(self, loader: Loader) -> Worker:

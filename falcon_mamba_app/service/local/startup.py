@@ -6,6 +6,8 @@ It chooses device, precision and kernels, says so in the log, and describes the 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,8 +21,9 @@ from falcon_mamba_app.checkpoint.weights import (
     load_model,
     load_tokenizer,
 )
+from falcon_mamba_app.engine.build import build_engine
 from falcon_mamba_app.engine.engine import Engine
-from falcon_mamba_app.engine.runner.rehearsal import Rehearsal
+from falcon_mamba_app.engine.runner.warm_up import rehearse_meanwhile
 from falcon_mamba_app.engine.states.file import fingerprint
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.model.config import ModelConfig
@@ -85,13 +88,13 @@ class Hardware:
             raise SettingsError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
         return cls(device, dtype, select_ops(device, model.kernels))
 
-    def rehearse(self, placement: Placement, limits: EngineSettings) -> Rehearsal | None:
+    def rehearse(self, placement: Placement, limits: EngineSettings) -> threading.Thread | None:
         """On a GPU, what can be made ready before the weights are there; in 4 bits nothing: an
         empty layer has no matrices in bitsandbytes' storage to compile their products with.
         """
         if self.device.type != "cuda" or placement.quantization is not None:
             return None
-        return Rehearsal(
+        return rehearse_meanwhile(
             placement.checkpoint.config,
             self.ops,
             max_running=limits.max_running,
@@ -110,7 +113,7 @@ class Loader:
         hardware: Hardware,
         limits: EngineSettings,
         *,
-        rehearsal: Rehearsal | None = None,
+        rehearsal: threading.Thread | None = None,
     ) -> None:
         """A rehearsal that has begun ends before the engine is built."""
         self._checkpoint, self._quantization = placement.checkpoint, placement.quantization
@@ -128,7 +131,7 @@ class Loader:
             model = self._load(self._device)
         finally:
             if self._rehearsal is not None:
-                self._rehearsal.wait()
+                wait_for(self._rehearsal)
         return self.build_engine(model, limits=self._limits)
 
     def load_on_host(self) -> FalconMamba:
@@ -152,7 +155,7 @@ class Loader:
 
     def build_engine(self, model: FalconMamba, *, limits: EngineSettings) -> Engine:
         """The engine over a model that was loaded here, which moves to the device if need be."""
-        engine = Engine(
+        engine = build_engine(
             model.to(self._device),
             eos_token_ids=self._defaults.eos_token_ids,
             max_running=limits.max_running,
@@ -197,6 +200,13 @@ class Loader:
         sampling = self._defaults.sampling
         limit = min(sampling.max_new_tokens, self._limits.max_new_tokens)
         return replace(sampling, max_new_tokens=limit)
+
+
+def wait_for(rehearsal: threading.Thread) -> None:
+    started_s = time.perf_counter()
+    rehearsal.join()
+    torch.cuda.empty_cache()  # 0.8 GB of the 7B's shapes
+    logger.info("waited %.1f s for the rehearsal", time.perf_counter() - started_s)
 
 
 def _device_name(device: torch.device, threads: int | None) -> str:

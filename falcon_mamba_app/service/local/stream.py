@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from falcon_mamba_app.engine.engine import (
+from falcon_mamba_app.engine.events import (
     Admitted,
     Ended,
     EngineEvent,

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.engine.engine import Ended, Engine, EngineEvent
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.events import Ended, EngineEvent
 from falcon_mamba_app.engine.packing import ID_BYTES
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import State

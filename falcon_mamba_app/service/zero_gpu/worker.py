@@ -17,7 +17,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from falcon_mamba_app.engine.engine import EngineEvent, Failed, Queued
+from falcon_mamba_app.engine.events import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 from falcon_mamba_app.engine.worker import EngineStats

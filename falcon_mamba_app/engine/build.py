@@ -1,0 +1,45 @@
+"""A model and the limits of what it takes on → an engine that is ready for its first sequence."""
+
+from __future__ import annotations
+
+from falcon_mamba_app.engine.engine import Engine
+from falcon_mamba_app.engine.runner.model_runner import make_runner
+from falcon_mamba_app.engine.scheduler import Scheduler
+from falcon_mamba_app.engine.states.keeper import StateKeeper
+from falcon_mamba_app.engine.states.pool import StatePool, reserve_host
+from falcon_mamba_app.engine.states.store import SnapshotStore
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+
+
+def build_engine(
+    model: FalconMamba,
+    *,
+    eos_token_ids: frozenset[int],
+    max_running: int,
+    max_prefill_tokens: int,
+    max_snapshot_bytes: int,
+    max_mixed_prefill_tokens: int | None = None,
+    look_ahead: bool | None = None,
+) -> Engine:
+    """Take the memory, compile and capture; none of it has to wait for a sequence.
+
+    `look_ahead` is for tests; None, which is the default, looks ahead on a GPU.
+    """
+    is_on_gpu = model.device.type == "cuda"
+    scheduler = Scheduler(
+        max_running=max_running,
+        max_prefill_tokens=max_prefill_tokens,
+        max_mixed_prefill_tokens=max_mixed_prefill_tokens,
+    )
+    pool = StatePool(model.config, max_running=max_running, device=model.device, dtype=model.dtype)
+    runner = make_runner(model, pool, eos_token_ids=eos_token_ids)
+    # Last: torch lets go of what is pinned and free when it captures a graph.
+    if is_on_gpu:
+        reserve_host(model.config, model.dtype, max_snapshot_bytes)
+    return Engine(
+        runner,
+        scheduler,
+        StateKeeper(pool, SnapshotStore(max_bytes=max_snapshot_bytes)),
+        eos_token_ids=eos_token_ids,
+        look_ahead=is_on_gpu if look_ahead is None else look_ahead,
+    )

@@ -1,0 +1,76 @@
+"""One pass of the model over packed inputs, launched as it is or captured in a graph.
+
+A decode step can be launched before the host has read the one before: the device itself hands each
+row its last token and knows which rows have ended. It knows no sequences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from falcon_mamba_app.engine.runner.graphs import shapes_for
+from falcon_mamba_app.engine.runner.step_tensors import NUM_GIVEN, Shape, StepTensors, unpack
+from falcon_mamba_app.engine.states.pool import StatePool
+from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+
+
+class Passes:
+    """Runs the model over the slots of a StatePool, and chooses its rows' tokens."""
+
+    def __init__(
+        self, model: FalconMamba, pool: StatePool, *, eos_token_ids: frozenset[int]
+    ) -> None:
+        self.model, self.pool = model, pool
+        is_eos = [token_id in eos_token_ids for token_id in range(model.config.vocab_size)]
+        self._is_eos = torch.tensor(is_eos, device=model.device)
+        # By slot: the token that the newest decode step sampled, and where the row goes on: in its
+        # slot, or in the scratch slot once that token has ended the reply.
+        carried = [[0] * pool.num_slots, list(range(pool.num_slots))]
+        self._carried = torch.tensor(carried, device=model.device)
+
+    def shapes_to_capture(self) -> list[Shape]:
+        """None on a CPU, which launches as fast as it would replay."""
+        is_on_gpu = self.model.device.type == "cuda"
+        return shapes_for(self.model.ops, self.pool.num_slots - 1) if is_on_gpu else []
+
+    def run(self, inputs: Tensor, shape: Shape, num_layers: int | None = None) -> StepTensors:
+        """All that is captured of a pass; of `num_layers` alone in a warm-up."""
+        step = self.advance(inputs, shape, num_layers)
+        return step if step.logits is None else self.choose(step)
+
+    def advance(self, inputs: Tensor, shape: Shape, num_layers: int | None = None) -> StepTensors:
+        """One pass over `inputs`, as `pack` makes them, on the device."""
+        rows, prompts = unpack(inputs, shape)
+        if not shape.num_rows:
+            return StepTensors(self._hidden(prompts, num_layers), rows)
+        token_ids, live_slots = self.model.ops.feed(rows.given, self._carried)
+        batch = Batch(token_ids, live_slots)
+        batch = prompts.behind_rows(batch) if shape.num_tokens else batch
+        hidden = self._hidden(batch, num_layers)
+        logits = self.model.logits(hidden[: shape.num_rows], is_step=True)
+        return StepTensors(hidden, rows, live_slots, logits)
+
+    def _hidden(self, batch: Batch, num_layers: int | None) -> Tensor:
+        conv_states = self.pool.conv_states[:num_layers]
+        hidden: Tensor = self.model(batch, conv_states, self.pool.ssm_states[:num_layers])
+        return hidden
+
+    def choose(self, step: StepTensors) -> StepTensors:
+        """Sample each row's token and hand it to the next step. Asked twice, it hands on anew."""
+        ops, rows = self.model.ops, step.rows
+        sampled = ops.sample(step.logits, rows.params)
+        sampled = ops.hand_on(sampled, rows.given, step.live_slots, self._is_eos, self._carried)
+        return replace(step, sampled=sampled)
+
+    def feed_nothing(self) -> None:
+        """The smallest kernel there is, for a compiler to load what it loads once."""
+        self.model.ops.feed(torch.zeros(NUM_GIVEN, 1, device=self.model.device), self._carried)
+
+    def to_device(self, values: Tensor) -> Tensor:
+        """A small host tensor on the device, without waiting for the device."""
+        if self.model.device.type == "cpu":
+            return values
+        return values.pin_memory().to(self.model.device, non_blocking=True)

@@ -1,0 +1,123 @@
+"""Has everything compiled that compiles at first use, before anybody waits for it.
+
+`warm_up` runs an engine's own passes on its scratch slot. `rehearse` does so with a model of one
+empty layer while the weights of the real one are read: all layers run the same kernels. It changes
+nothing but the time that a start takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from falcon_mamba_app.engine.runner.passes import Passes
+from falcon_mamba_app.engine.runner.step_tensors import Shape, padding
+from falcon_mamba_app.engine.states.pool import StatePool
+from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.ops import Ops
+
+logger = logging.getLogger(__name__)
+
+# Kernels are compiled for 1 row, for up to 16, 32 and 64, and for more tokens than that. In each of
+# the two stages some runs go one after the other in each of several threads, so that hardly any
+# kernel is compiled twice at the same time.
+WARM_UP_STAGES = (
+    ((Shape(9), Shape(0, 2, 1)), (Shape(1),), (Shape(0, 65, 1),)),
+    ((Shape(17), Shape(0, 17, 1)), (Shape(33), Shape(0, 33, 1))),
+)
+
+
+def warm_up(passes: Passes) -> None:
+    """Compile what any pass needs, those that are to be captured among them.
+
+    One layer is enough: the others run the same kernels.
+    """
+    started_s = time.perf_counter()
+    if passes.model.device.type == "cuda":
+        passes.feed_nothing()  # alone first
+    for stage in WARM_UP_STAGES:
+        _run_together(passes, stage)
+    for shape in passes.shapes_to_capture():
+        _run_padding(passes, shape)
+    seconds = time.perf_counter() - started_s
+    logger.info("warmed up in %.1f s, compilation included", seconds)
+
+
+def rehearse(
+    config: ModelConfig, ops: Ops, *, max_running: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    """`warm_up` for an engine that is to come. Never raises: what it leaves out, that one does."""
+    config = replace(config, num_layers=1)
+    try:
+        pool = StatePool(config, max_running=max_running, device=device, dtype=dtype)
+        model = empty_model(config, ops, device, dtype)
+        warm_up(Passes(model, pool, eos_token_ids=frozenset()))
+    except Exception as error:
+        if threading.main_thread().is_alive():
+            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            logger.warning("the rehearsal failed, so the start takes longer: %s", why)
+
+
+def rehearse_meanwhile(
+    config: ModelConfig, ops: Ops, *, max_running: int, device: torch.device, dtype: torch.dtype
+) -> threading.Thread:
+    """`rehearse` on a thread of its own, started; join it before anything is captured."""
+    run = partial(rehearse, config, ops, max_running=max_running, device=device, dtype=dtype)
+    # Not a daemon: a process may crash that ends while a thread compiles. When the process is
+    # told to end it waits for what compiles now, a few seconds; no pool takes more work then.
+    thread = threading.Thread(target=run, name="rehearsal")
+    thread.start()
+    return thread
+
+
+def empty_model(
+    config: ModelConfig, ops: Ops, device: torch.device, dtype: torch.dtype
+) -> FalconMamba:
+    """A model of zeros that knows one token, 0."""
+    with torch.device("meta"):
+        model = FalconMamba(config, ops)
+        model.backbone.embeddings = nn.Embedding(1, config.hidden_size)
+    model.to(dtype).to_empty(device=device)
+    for weight in model.parameters():
+        nn.init.zeros_(weight)
+    model.prepare()
+    return model
+
+
+def _run_together(passes: Passes, stage: tuple[tuple[Shape, ...], ...]) -> None:
+    """On a GPU by several threads: compilers let go of the interpreter."""
+    if passes.model.device.type == "cpu":
+        for shapes in stage:
+            _run_one_by_one(passes, shapes)
+        return
+    with ThreadPoolExecutor(len(stage)) as threads:
+        list(threads.map(partial(_run_one_by_one, passes), stage))
+
+
+def _run_one_by_one(passes: Passes, shapes: tuple[Shape, ...]) -> None:
+    for shape in shapes:
+        if shape.num_rows < passes.pool.num_slots:
+            _run(passes, shape)
+
+
+@torch.inference_mode()
+def _run(passes: Passes, shape: Shape) -> None:
+    inputs = padding(shape)
+    if shape.num_tokens:
+        inputs[-1] = shape.num_tokens  # where the one sequence ends
+    step = passes.run(passes.to_device(inputs), shape, 1)
+    if not shape.num_rows:
+        passes.model.logits(step.hidden[-1:], is_step=False)
+
+
+@torch.inference_mode()
+def _run_padding(passes: Passes, shape: Shape) -> None:
+    passes.run(passes.to_device(padding(shape)), shape, 1)
