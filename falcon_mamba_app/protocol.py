@@ -122,7 +122,8 @@ class TokenLogprob:
     parameter.
 
     `logprob` is None for the first token of a prompt, which nothing predicts. `token_id` is None
-    where a server behind --backend-url does not tell it.
+    where a server behind --backend-url does not tell it. `offset` counts the characters of the
+    reply's text before the token, which may show nothing there; of other tokens it is None.
     """
 
     token_id: int | None
@@ -130,6 +131,7 @@ class TokenLogprob:
     token_bytes: bytes
     logprob: float | None
     top: tuple[TokenLogprob, ...] = ()
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

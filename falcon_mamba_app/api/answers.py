@@ -6,6 +6,7 @@ Knows events and JSON values, no HTTP.
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, Protocol
 
 from falcon_mamba_app.api.planning import PlannedReply
@@ -29,8 +30,10 @@ class AnswerFormat(Protocol):
     answer_object: str
     chunk_object: str
 
-    def chunk(self, reply: PlannedReply, event: GenerationEvent) -> Json | None:
-        """The choice that tells of the event in a stream, or None if nothing is to be told."""
+    def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
+        """The choices that tell of the event in a stream, none before there is text: whoever
+        measures the time to the first of them measures the model.
+        """
         ...
 
     def join(self, chunks: list[Json]) -> Json:
@@ -45,14 +48,22 @@ class ChatFormat:
     answer_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def chunk(self, reply: PlannedReply, event: GenerationEvent) -> Json | None:
+    def __init__(self) -> None:
+        self._has_opened: set[int] = set()
+
+    def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
         if isinstance(event, TextDelta):
-            return self._choice(reply, {"content": event.text}, logprobs=event.logprobs)
-        if isinstance(event, Accepted):
-            return self._choice(reply, {"role": "assistant", "content": ""})
+            choice = self._choice(reply, {"content": event.text}, logprobs=event.logprobs)
+            return [*self._opening(reply), choice]
         if isinstance(event, Finished):
-            return self._choice(reply, {}, finish_reason=event.reason)
-        return None
+            return [*self._opening(reply), self._choice(reply, {}, finish_reason=event.reason)]
+        return []
+
+    def _opening(self, reply: PlannedReply) -> list[Json]:
+        if reply.index in self._has_opened:
+            return []
+        self._has_opened.add(reply.index)
+        return [self._choice(reply, {"role": "assistant", "content": ""})]
 
     def _choice(
         self,
@@ -91,7 +102,7 @@ def _chat_logprob(token: TokenLogprob, *, with_top: bool) -> Json:
 class CompletionFormat:
     """/v1/completions. With `echo` a reply begins with its prompt.
 
-    `text_offset` counts characters from the start of the choice's text.
+    `text_offset` counts characters of the choice's text, which shows no special tokens of a reply.
     """
 
     id_prefix = "cmpl-"
@@ -102,51 +113,53 @@ class CompletionFormat:
         self._echo = echo
         self._with_logprobs = with_logprobs
         self._scored_prompts: dict[int, tuple[TokenLogprob, ...]] = {}
-        self._offsets: dict[int, int] = {}
+        self._starts: dict[int, int] = {}  # of each reply in its choice's text
 
-    def chunk(self, reply: PlannedReply, event: GenerationEvent) -> Json | None:
+    def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
         if isinstance(event, TextDelta):
-            return self._choice(reply, event.text, logprobs=event.logprobs)
+            return [self._reply_choice(reply, event)]
         if isinstance(event, Finished):
-            return self._choice(reply, "", finish_reason=event.reason)
+            return [self._choice(reply, "", finish_reason=event.reason)]
         if isinstance(event, PromptScored):
             self._scored_prompts[reply.prompt_index] = event.tokens
-            return self._echoed_prompt(reply)
-        if isinstance(event, Accepted):
-            is_told_now = self._echo and reply.request.score_prompt is None
-            return self._echoed_prompt(reply) if is_told_now else self._choice(reply, "")
-        return None
+            return [self._echoed_prompt(reply)]
+        is_echo = isinstance(event, Accepted) and self._echo and reply.request.score_prompt is None
+        return [self._echoed_prompt(reply)] if is_echo else []
 
     def _echoed_prompt(self, reply: PlannedReply) -> Json:
         """The prompt as it was sent; token ids as the text of their bytes."""
         tokens = self._scored_prompts.get(reply.prompt_index, ())
         prompt = reply.request.prompt
         if isinstance(prompt, Text):
-            return self._choice(reply, prompt, logprobs=tokens)
-        text = b"".join(token.token_bytes for token in tokens).decode(errors="replace")
-        return self._choice(reply, text, logprobs=tokens)
+            text, offsets = str(prompt), _offsets_in(prompt, tokens)
+        else:
+            text, offsets = _joined(tokens)
+        self._starts[reply.index] = len(text)
+        return self._choice(reply, text, logprobs=self._logprobs(tokens, offsets))
+
+    def _reply_choice(self, reply: PlannedReply, event: TextDelta) -> Json:
+        start = self._starts.get(reply.index, 0)
+        offsets = [start + (token.offset or 0) for token in event.logprobs]
+        return self._choice(reply, event.text, logprobs=self._logprobs(event.logprobs, offsets))
 
     def _choice(
         self,
         reply: PlannedReply,
         text: str,
         *,
-        logprobs: tuple[TokenLogprob, ...] = (),
+        logprobs: Json | None = None,
         finish_reason: str | None = None,
     ) -> Json:
-        has_logprobs = self._with_logprobs and bool(logprobs)
         return {
             "index": reply.index,
             "text": text,
-            "logprobs": self._completion_logprobs(reply.index, logprobs) if has_logprobs else None,
+            "logprobs": logprobs,
             "finish_reason": finish_reason,
         }
 
-    def _completion_logprobs(self, index: int, tokens: tuple[TokenLogprob, ...]) -> Json:
-        offsets = []
-        for token in tokens:
-            offsets.append(self._offsets.get(index, 0))
-            self._offsets[index] = offsets[-1] + _num_characters(token.token_bytes)
+    def _logprobs(self, tokens: tuple[TokenLogprob, ...], offsets: list[int]) -> Json | None:
+        if not (self._with_logprobs and tokens):
+            return None
         return {
             "tokens": [_legacy_name(token) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
@@ -166,9 +179,45 @@ class CompletionFormat:
         }
 
 
-def _num_characters(data: bytes) -> int:
-    """Characters that begin in `data`, which may start or end inside one."""
-    return sum(byte & 0xC0 != 0x80 for byte in data)
+def _joined(tokens: tuple[TokenLogprob, ...]) -> tuple[str, list[int]]:
+    """The text of the tokens' bytes, and where each begins in it; a token that continues a
+    character begins where that character does.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    parts: list[str] = []
+    offsets, place = [], 0
+    for token in tokens:
+        offsets.append(place)
+        parts.append(decoder.decode(token.token_bytes))
+        place += len(parts[-1])
+    parts.append(decoder.decode(b"", final=True))
+    return "".join(parts), offsets
+
+
+def _offsets_in(prompt: str, tokens: tuple[TokenLogprob, ...]) -> list[int]:
+    """Where each token begins in the prompt that was sent, in characters.
+
+    What the tokenizer added by itself, a beginning of text or a space, has no length there.
+    """
+    data, place, places = prompt.encode(), 0, []
+    for token in tokens:
+        places.append(place)
+        for own in (token.token_bytes, token.token_bytes.removeprefix(b" ")):
+            if data.startswith(own, place):
+                place += len(own)
+                break
+    return _characters_before(data, places)
+
+
+def _characters_before(data: bytes, places: list[int]) -> list[int]:
+    """For places in UTF-8, rising, the characters that are complete before each."""
+    counts, done, num = [], 0, 0
+    for place in places:
+        num += sum(byte & 0xC0 != 0x80 for byte in data[done:place])
+        done = place
+        is_inside = place < len(data) and data[place] & 0xC0 == 0x80
+        counts.append(num - is_inside)
+    return counts
 
 
 def _legacy_name(token: TokenLogprob) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -30,10 +30,18 @@ from falcon_mamba_app.http.transport import (
     sse_event,
     while_read,
 )
-from falcon_mamba_app.protocol import GenerationService, ModelInfo, PrefillProgress, Waiting
+from falcon_mamba_app.protocol import (
+    GenerationEvent,
+    GenerationService,
+    ModelInfo,
+    PrefillProgress,
+    Waiting,
+)
 
 SSE_DONE = b"data: [DONE]\n\n"
 
+# Some clients read every line of a stream as JSON: comments only where the silence would be long.
+QUIET_S = 2.0
 # So much in short messages takes 10 ms. Larger bodies are read in a thread; the loop goes on.
 MAX_BYTES_PARSED_AT_ONCE = 256 * 2**10
 
@@ -98,6 +106,7 @@ class _Answer:
         self._id = shape.id_prefix + secrets.token_hex(12)
         self._created = int(time.time())
         self._model_id = model_id
+        self._told_s = time.monotonic()  # when the reader last got something
 
     async def whole(self, events: AsyncGenerator[ReplyEvent, None]) -> Json:
         """The answer in one piece, when the last reply has finished."""
@@ -105,8 +114,7 @@ class _Answer:
         async with aclosing(events):
             async for reply, event in events:
                 self._usage.add(reply, event)
-                if (chunk := self._format.chunk(reply, event)) is not None:
-                    chunks.setdefault(reply.index, []).append(chunk)
+                chunks.setdefault(reply.index, []).extend(self._format.chunks(reply, event))
         choices = [self._format.join(chunks[index]) for index in sorted(chunks)]
         envelope = self._envelope(self._format.answer_object, choices)
         return {**envelope, "usage": self._usage.usage()}
@@ -114,11 +122,13 @@ class _Answer:
     async def streamed(
         self, first: ReplyEvent, events: AsyncGenerator[ReplyEvent, None], options: StreamOptions
     ) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events, each event of the service in one of its own."""
+        """The answer as server-sent events."""
         try:
-            yield self._sse(first, options)
+            for part in self._told(first, options):
+                yield part
             async for reply_event in events:
-                yield self._sse(reply_event, options)
+                for part in self._told(reply_event, options):
+                    yield part
         except Exception as error:
             yield sse_event(error_body(presentable(error)))
             return
@@ -127,23 +137,23 @@ class _Answer:
             yield sse_event({**self._envelope(self._format.chunk_object, []), "usage": usage})
         yield SSE_DONE
 
-    def _sse(self, reply_event: ReplyEvent, options: StreamOptions) -> bytes:
+    def _told(self, reply_event: ReplyEvent, options: StreamOptions) -> Iterator[bytes]:
+        """One event of the service as none, one or several of the stream."""
         reply, event = reply_event
         self._usage.add(reply, event)
-        # Comments keep the connection alive in a long wait; clients skip them.
-        if isinstance(event, Waiting):
-            return b": waiting %d\n\n" % event.position
-        if isinstance(event, PrefillProgress):
-            return b": prefill %d/%d\n\n" % (event.computed_tokens, event.prompt_tokens)
-        choice = self._format.chunk(reply, event)
-        if choice is None:
-            return b""
-        chunk = self._envelope(self._format.chunk_object, [choice])
-        if options.continuous_usage_stats:
-            chunk["usage"] = self._usage.usage()
-        elif options.include_usage:
-            chunk["usage"] = None
-        return sse_event(chunk)
+        now_s = time.monotonic()
+        is_quiet = now_s - self._told_s >= QUIET_S
+        for choice in self._format.chunks(reply, event):
+            chunk = self._envelope(self._format.chunk_object, [choice])
+            if options.continuous_usage_stats:
+                chunk["usage"] = self._usage.usage()
+            elif options.include_usage:
+                chunk["usage"] = None
+            self._told_s = now_s
+            yield sse_event(chunk)
+        if is_quiet and (comment := _comment(event)):
+            self._told_s = now_s
+            yield comment
 
     def _envelope(self, object_name: str, choices: list[Json]) -> dict[str, Any]:
         return {
@@ -153,6 +163,15 @@ class _Answer:
             "model": self._model_id,
             "choices": choices,
         }
+
+
+def _comment(event: GenerationEvent) -> bytes | None:
+    """What keeps a connection alive in a long wait; clients pass over it."""
+    if isinstance(event, Waiting):
+        return b": waiting %d\n\n" % event.position
+    if isinstance(event, PrefillProgress):
+        return b": prefill %d/%d\n\n" % (event.computed_tokens, event.prompt_tokens)
+    return None
 
 
 def served_model(service: GenerationService, name: str | None) -> ModelInfo:

@@ -30,6 +30,7 @@ class Detokenizer:
         stop: Sequence[str] = (),
         prompt_ids: Sequence[int] = (),
     ) -> None:
+        self.num_characters = 0  # of all ids so far, those held back included
         self._vocabulary = vocabulary
         self._stop_strings = StopStrings(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -43,6 +44,7 @@ class Detokenizer:
     def feed(self, token_id: int) -> str:
         """The text that may be shown after this id; often none."""
         text = self._decoder.decode(self._vocabulary.visible_bytes(token_id))
+        self.num_characters += len(text)
         return self._stop_strings.feed(text)
 
     def flush(self) -> str:

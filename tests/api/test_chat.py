@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 
+from falcon_mamba_app.api import generation
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.protocol import Message
 from tests.support.api_fixtures import USER, in_process, sse_values
@@ -99,11 +100,32 @@ async def test_continuous_usage_counts_up(client):
     options = {"include_usage": True, "continuous_usage_stats": True}
     values = await chunks(client, stream_options=options)
     counts = [value["usage"]["completion_tokens"] for value in values]
-    assert counts == [0, 1, 2, 3, 4, 4, 4]
+    assert counts == [1, 1, 2, 3, 4, 4, 4]
     assert values[0]["usage"]["prompt_tokens"] == 2
 
 
-async def test_waiting_and_reading_are_told_in_comments(client):
+async def test_a_stream_has_no_comments_and_nothing_before_its_first_text(client):
+    """Some clients read every line as JSON; some take the first chunk for the first token."""
+    body = {"messages": [{"role": "user", "content": "QUEUE"}], "stream": True}
+    lines = (await client.post(URL, json=body)).text.split("\n\n")
+    assert all(line.startswith("data: ") for line in lines if line)
+    completion = {"prompt": "QUEUE", "stream": True}
+    text = (await client.post("/v1/completions", json=completion)).text
+    assert [v["choices"][0]["text"] for v in sse_values(text)[:-1]] == ["and", " so", " on.", ""]
+
+
+async def test_an_empty_reply_is_an_empty_text(client):
+    silent = {"role": "user", "content": "SILENT"}
+    assert (await chat(client, messages=[silent]))["choices"][0]["message"]["content"] == ""
+    values = await chunks(client, messages=[silent])
+    assert values[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert [value["choices"][0]["finish_reason"] for value in values] == [None, "stop"]
+    answer = (await client.post("/v1/completions", json={"prompt": "SILENT"})).json()
+    assert answer["choices"][0]["text"] == ""
+
+
+async def test_long_waiting_and_reading_are_told_in_comments(client, monkeypatch):
+    monkeypatch.setattr(generation, "QUIET_S", 0.0)
     body = {"messages": [{"role": "user", "content": "QUEUE"}], "stream": True}
     lines = (await client.post(URL, json=body)).text.split("\n\n")
     assert lines[:2] == [": waiting 2", ": waiting 1"]

@@ -3,7 +3,8 @@ API.
 
 It keeps the protocol in full (order of events, sessions, limits, cancelling), so that the contract
 test runs over it too. Special words in the last message or prompt steer it: "SLOW" waits between
-tokens, "LONG" writes 400 words, "QUEUE" waits in line first, "BREAK" fails in mid-reply.
+tokens, "LONG" writes 400 words, "SILENT" none, "QUEUE" waits in line first, "BREAK" fails in
+mid-reply.
 """
 
 from __future__ import annotations
@@ -35,11 +36,17 @@ from falcon_mamba_app.protocol import (
 MAX_PROMPT_TOKENS = 20_000
 
 
-def _token(text: str, logprob: float | None = -0.5, *, alternatives: int = 0) -> TokenLogprob:
+def _token(
+    text: str,
+    logprob: float | None = -0.5,
+    *,
+    alternatives: int = 0,
+    offset: int | None = None,
+) -> TokenLogprob:
     top = tuple(
         TokenLogprob(i, f"alt{i}", f"alt{i}".encode(), -0.5 - i) for i in range(alternatives)
     )
-    return TokenLogprob(sum(text.encode()) % 1000, text, text.encode(), logprob, top)
+    return TokenLogprob(sum(text.encode()) % 1000, text, text.encode(), logprob, top, offset)
 
 
 class EchoService:
@@ -85,7 +92,9 @@ class EchoService:
                 rest = [_token(" " + w, alternatives=request.score_prompt) for w in words[1:]]
                 yield PromptScored((first, *rest))
             reply = ("word " * 400).split() if "LONG" in words else self._reply_words(request)
+            reply = [] if "SILENT" in words else reply
             sampling, written, reason = request.sampling, 0, "stop"
+            num_characters = 0
             for word in reply:
                 if written == sampling.max_new_tokens:
                     reason = "length"
@@ -102,8 +111,9 @@ class EchoService:
                 logprobs = (
                     ()
                     if sampling.logprobs is None
-                    else (_token(text, alternatives=sampling.logprobs),)
+                    else (_token(text, alternatives=sampling.logprobs, offset=num_characters),)
                 )
+                num_characters += len(text)
                 yield TextDelta(text, written, logprobs)
             if request.session_id is not None:
                 self.sessions[request.session_id] = len(words) + written

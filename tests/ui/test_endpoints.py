@@ -58,6 +58,11 @@ def test_two_clients_have_two_conversations(client, url, service):
     assert [m.content for m in service.requests[-1].prompt] == ["yours"]
 
 
+@pytest.mark.parametrize("endpoint", ["/chat", "/complete"])
+def test_a_reply_without_a_word_is_an_empty_text(client, endpoint):
+    assert client.predict("SILENT", api_name=endpoint) == ""
+
+
 def test_the_reply_streams(client):
     job = client.submit("SLOW " + "word " * 12, api_name="/chat")
     pieces = list(job)

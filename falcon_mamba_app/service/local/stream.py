@@ -6,7 +6,8 @@ Here token ids become text, and a stop string ends the reply. It belongs to the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from falcon_mamba_app.engine.events import (
     Admitted,
@@ -114,8 +115,9 @@ class Stream:
         self._last_token_s = now_s
         token = event.token
         self.reply_ids.append(token.token_id)
+        offset = self._detokenizer.num_characters
         text = self._detokenizer.feed(token.token_id)
-        logprobs = () if token.score is None else (self._scored(token.score),)
+        logprobs = () if token.score is None else (self._scored(token.score, offset=offset),)
         events: list[GenerationEvent] = []
         if text or logprobs:
             events.append(TextDelta(text, len(self.reply_ids), logprobs))
@@ -139,15 +141,13 @@ class Stream:
             decode_s=_between(self._first_token_s, self._last_token_s),
         )
 
-    def _scored(self, score: ScoredToken) -> TokenLogprob:
+    def _scored(self, score: ScoredToken, *, offset: int | None = None) -> TokenLogprob:
         top = [self._logprob(token_id, logprob) for token_id, logprob in score.top]
-        return self._logprob(score.token_id, score.logprob, top)
+        return replace(self._logprob(score.token_id, score.logprob), top=tuple(top), offset=offset)
 
-    def _logprob(
-        self, token_id: int, logprob: float | None, top: Sequence[TokenLogprob] = ()
-    ) -> TokenLogprob:
+    def _logprob(self, token_id: int, logprob: float | None) -> TokenLogprob:
         text, data = self._vocabulary.token_text(token_id), self._vocabulary.token_bytes(token_id)
-        return TokenLogprob(token_id, text, data, logprob, tuple(top))
+        return TokenLogprob(token_id, text, data, logprob)
 
 
 def _between(start_s: float | None, end_s: float | None) -> float | None:

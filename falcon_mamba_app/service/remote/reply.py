@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from falcon_mamba_app.errors import BackendError
@@ -47,6 +48,7 @@ class RemoteReply:
         self._prompt_tokens: int | None = None
         self._reused_tokens: int | None = None
         self._completion_tokens = 0
+        self._num_characters = 0
         self._characters = shapes.WholeCharacters()
         self._reason: FinishReason | None = None
         self.is_complete = False
@@ -81,8 +83,9 @@ class RemoteReply:
             self._first_s = self._last_s = time.monotonic()
             # The answer's text begins with the prompt, whose length in characters the offset tells.
             start = choice["logprobs"]["text_offset"][num_prompt]
-            logprobs = self._logprobs_asked_for(tokens[num_prompt:])
-            yield TextDelta(choice["text"][start:], self._completion_tokens, logprobs)
+            text = choice["text"][start:]
+            logprobs = self._logprobs_asked_for(tokens[num_prompt:], text)
+            yield TextDelta(text, self._completion_tokens, logprobs)
         self._reason = shapes.reason_of(choice) or "stop"
         self.is_complete = True
 
@@ -129,7 +132,7 @@ class RemoteReply:
         if text or tokens:
             self._last_s = time.monotonic()
             self._first_s = self._first_s or self._last_s
-            yield TextDelta(text, self._completion_tokens, self._logprobs_asked_for(tokens))
+            yield TextDelta(text, self._completion_tokens, self._logprobs_asked_for(tokens, text))
         if choice is not None:
             self._reason = self._reason or shapes.reason_of(choice)
 
@@ -151,9 +154,19 @@ class RemoteReply:
         if isinstance(details, dict):
             self._reused_tokens = shapes.count_of(details.get("cached_tokens"))
 
-    def _logprobs_asked_for(self, tokens: tuple[TokenLogprob, ...]) -> tuple[TokenLogprob, ...]:
+    def _logprobs_asked_for(
+        self, tokens: tuple[TokenLogprob, ...], text: str
+    ) -> tuple[TokenLogprob, ...]:
+        """The tokens of a piece of text that comes next, each with its place in the reply."""
+        start, self._num_characters = self._num_characters, self._num_characters + len(text)
         wanted = self._request.sampling.logprobs
-        return () if wanted is None else tuple(_with_top(token, wanted) for token in tokens)
+        if wanted is None:
+            return ()
+        places = shapes.places_in(text, tokens)
+        return tuple(
+            replace(_with_top(token, wanted), offset=start + place)
+            for token, place in zip(tokens, places, strict=True)
+        )
 
 
 def _status_in(error: Any) -> int:
@@ -165,6 +178,4 @@ def _status_in(error: Any) -> int:
 
 def _with_top(token: TokenLogprob, count: int) -> TokenLogprob:
     """`token` with at most `count` alternatives."""
-    return TokenLogprob(
-        token.token_id, token.token, token.token_bytes, token.logprob, token.top[:count]
-    )
+    return replace(token, top=token.top[:count])

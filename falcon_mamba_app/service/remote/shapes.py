@@ -113,6 +113,16 @@ def _logprob(value: Any) -> float:
     return max(number, LEAST_LOGPROB)
 
 
+def places_in(text: str, tokens: tuple[TokenLogprob, ...]) -> list[int]:
+    """Where each token of a piece of text begins in it; one that it does not show has no length."""
+    places, place = [], 0
+    for token in tokens:
+        places.append(place)
+        name = token.token_bytes.decode(errors="replace")
+        place += len(name) if text.startswith(name, place) else 0
+    return places
+
+
 def error_in(answer: Any, *, event_name: str = "message") -> Any:
     """What an answer or an event in mid-stream says went wrong, or None."""
     if not isinstance(answer, dict):

@@ -142,7 +142,8 @@ class Endpoints:
     async def _write(
         self, page: str, session: Session, generation: GenerationRequest, target: Target
     ) -> Texts:
-        """The text so far, each time it has grown. Raises Busy, or gr.Error with a sentence.
+        """The text so far, each time it has grown; "" for a reply without any. Raises Busy, or
+        gr.Error with a sentence.
 
         A client that goes away does not come back for this reply, so that ends with the call.
         """
@@ -158,6 +159,8 @@ class Endpoints:
                         yield shown
                     if reply.error:
                         raise gr.Error(reply.error, print_exception=False)
+                if not shown:
+                    yield shown
         finally:
             turn.stop()
 

@@ -70,9 +70,11 @@ class ChatTarget:
         session.messages, session.is_cut = self._before, False
         is_kept = self._before[: len(self._asked)] == self._asked
         session.unanswered = None if is_kept else self._asked[-1].content
+        where = "" if is_kept else " Your message is back in the box below."
         if reply.error:
-            where = "" if is_kept else " Your message is back in the box below."
             session.remark = Remark("Not sent", reply.error + where)
+        elif reply.phase == "finished":
+            session.remark = Remark("Empty reply", "The model ended its reply at once." + where)
 
 
 class DocumentTarget:
