@@ -9,6 +9,7 @@ FalconMambaError
 ├── NotFound                 no such session, model or snapshot                            → 404
 ├── TooManyRequests          one visitor asks more than its share; later is fine           → 429
 ├── Overloaded               every slot is taken and the queue is full; try again          → 503
+├── ReplyFailure             this one reply cannot go on; nobody else is affected          → 500
 ├── NotReady                 the model is still loading                                    → 503
 ├── EngineFailure            the device or the engine failed; the process needs a restart  → 503
 └── BackendError             the server behind --backend-url failed or answered nonsense   → 502
@@ -86,6 +87,12 @@ class Overloaded(FalconMambaError):
     http_status = 503
     code = "overloaded"
     retry_after_s = 5
+
+
+class ReplyFailure(FalconMambaError):
+    """This one reply cannot go on; nobody else is affected."""
+
+    code = "reply_failed"
 
 
 class NotReady(FalconMambaError):

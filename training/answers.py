@@ -116,5 +116,5 @@ class Answerer:
 
 def _refuse_failure(event: object) -> None:
     if isinstance(event, Failed):
-        raise RuntimeError(event.message)
+        raise RuntimeError(str(event.error))
     assert not isinstance(event, Ended) or event.reason in ("stop", "length")

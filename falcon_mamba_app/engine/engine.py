@@ -7,6 +7,8 @@ asyncio; it has no thread of its own, so tests call `step()` themselves.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from falcon_mamba_app.engine.events import (
@@ -25,8 +27,11 @@ from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.engine.states.keeper import StateKeeper
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.engine.states.store import SnapshotStore
+from falcon_mamba_app.errors import Overloaded, ReplyFailure
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -172,6 +177,8 @@ class Engine:
 
     def _commit(self, seq: Sequence, token: SampledToken) -> list[EngineEvent]:
         """Append one sampled token, and end the sequence where it ends."""
+        if not token.is_usable:
+            return [self._fail_without_numbers(seq)]
         seq.num_computed_tokens += 1
         seq.output_token_ids.append(token.token_id)
         reason = self._finish_reason(seq)
@@ -201,6 +208,9 @@ class Engine:
             seq.num_computed_tokens = chunk.end
             num_tokens = chunk.end - chunk.start
             seq_scores = scores.get(seq.seq_id, [])
+            if not all(score.is_finite for score in seq_scores):
+                events.append(self._fail_without_numbers(seq))
+                continue
             events.append(Prefilled(seq.seq_id, chunk.end, num_tokens, seq_scores))
             if seq.num_remaining_prefill_tokens == 0:
                 events += self._end_prefill(seq)
@@ -223,7 +233,25 @@ class Engine:
         """Free the slot without keeping a state that may be half advanced."""
         self._drop(seq)
         reason = str(error).partition("\n")[0]
-        return Failed(seq.seq_id, f"the device ran out of memory in mid-step: {reason}")
+        return Failed(seq.seq_id, Overloaded(f"the device ran out of memory in mid-step: {reason}"))
+
+    def _fail_without_numbers(self, seq: Sequence) -> Failed:
+        """The session's saved states go too: the fault may have begun in any of them."""
+        logger.warning(
+            "the model's logits are not finite after %d tokens; one reply given up",
+            seq.num_computed_tokens,
+        )
+        self._drop(seq)
+        if seq.session_id is not None:
+            self.snapshots.forget(seq.session_id)
+        return Failed(
+            seq.seq_id,
+            ReplyFailure(
+                "the model computed no number to choose the next token by (its weights are"
+                " damaged, or its values exceed this precision), so the reply ends here;"
+                " --dtype float32 or bfloat16 has the wider range"
+            ),
+        )
 
     def _drop(self, seq: Sequence) -> None:
         self._scheduler.remove(seq)

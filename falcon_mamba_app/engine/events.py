@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from falcon_mamba_app.engine.runner.model_runner import SampledToken
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
+from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import FinishReason
 
 
@@ -53,10 +54,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The sequence was given up; `message` is for its owner."""
+    """The sequence was given up; `error` is for its owner."""
 
     seq_id: int
-    message: str
+    error: FalconMambaError
 
 
 EngineEvent = Queued | Admitted | Prefilled | Sampled | Ended | Failed

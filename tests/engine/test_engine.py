@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from falcon_mamba_app.engine.events import Admitted, Prefilled, Queued, Sampled
+from falcon_mamba_app.engine.events import Admitted, Failed, Prefilled, Queued, Sampled
 from tests.support import engine_fixtures
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import (
@@ -344,7 +344,7 @@ def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypat
         patch.setattr(engine._runner, "prefill", no_memory)
         events = engine.step()
     assert "memory" in next(
-        e.message for e in events if e.seq_id == unlucky.seq_id and hasattr(e, "message")
+        str(e.error) for e in events if e.seq_id == unlucky.seq_id and isinstance(e, Failed)
     )
     assert len(engine.snapshots) == 0, "a state that may be half advanced was kept"
     finish(engine)

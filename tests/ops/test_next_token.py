@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from falcon_mamba_app.engine.runner.passes import Passes
+from falcon_mamba_app.engine.runner.model_runner import ModelRunner
 from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, unpack
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
 from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import make_sequence, ours, random_prompt
@@ -56,11 +57,13 @@ def test_a_row_that_has_ended_stays_where_it_is(ops):
 
 
 @both
-def test_a_token_outside_the_vocabulary_is_brought_into_it(ops):
+def test_what_is_carried_lies_inside_the_vocabulary_even_where_there_was_no_token(ops):
+    """The next step, launched before the host hears of it, reads an embedding by it."""
     left = carried([0] * 3, range(3))
     rows, live = given((1, 1, 0), (1, 2, 0)), torch.tensor([1, 2], device=DEVICE)
-    sampled = torch.tensor([-3, 4_000], device=DEVICE)
-    assert ops.hand_on(sampled, rows, live, IS_EOS, left).tolist() == [0, 9]
+    sampled = torch.tensor([NO_TOKEN, 4_000], device=DEVICE)
+    assert ops.hand_on(sampled, rows, live, IS_EOS, left).tolist() == [NO_TOKEN, 4_000]
+    assert left.tolist() == [[0, 0, 9], [0, 1, 2]]
 
 
 def test_what_is_packed_for_the_device_comes_out_as_it_was():
@@ -78,13 +81,13 @@ def test_padding_rows_change_no_other_row_s_token_and_no_state():
     tokens, states = [], []
     for batch_size in (2, 5):
         pool = StatePool(model.config, max_running=4, device=model.device, dtype=model.dtype)
-        passes = Passes(model, pool, eos_token_ids=frozenset({2}))
+        runner = ModelRunner(model, pool, eos_token_ids=frozenset({2}))
         seqs = [make_sequence(random_prompt(1, seed=i), temperature=1.0) for i in range(2)]
         for slot, seq in zip((3, 1), seqs, strict=True):
             seq.slot = slot
         with torch.inference_mode():
-            step = passes.choose(
-                passes.advance(pack(seqs, [], Shape(batch_size)), Shape(batch_size))
+            step = runner._choose(
+                runner._advance(pack(seqs, [], Shape(batch_size)), Shape(batch_size))
             )
         assert step.sampled is not None
         tokens.append(step.sampled[:2].tolist())

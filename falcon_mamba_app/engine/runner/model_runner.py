@@ -21,6 +21,7 @@ from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
 
 # Prompt positions whose fp32 logits are in memory at once: 33 MB at a vocabulary of 65,024.
 SCORE_TILE = 128
@@ -28,10 +29,17 @@ SCORE_TILE = 128
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """What one decode step chose for one row; `score` is None unless the request asked for it."""
+    """What one decode step chose for one row; `score` is None unless the request asked for it.
+
+    `token_id` is NO_TOKEN where the model's numbers were none.
+    """
 
     token_id: int
     score: ScoredToken | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        return self.token_id != NO_TOKEN and (self.score is None or self.score.is_finite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +150,11 @@ class ModelRunner:
         self, rows: list[Sequence], sampled: Tensor, logprobs: list[Tensor | None]
     ) -> DecodeStep:
         """Send what the host needs on its way, without waiting for it."""
+        tokens = sampled.clamp(min=0)  # what comes of a token that is none is thrown away
         scores = [
             None
             if values is None
-            else score_rows(values.unsqueeze(0), sampled[i : i + 1], seq.sampling.logprobs or 0)
+            else score_rows(values.unsqueeze(0), tokens[i : i + 1], seq.sampling.logprobs or 0)
             for i, (seq, values) in enumerate(zip(rows, logprobs, strict=True))
         ]
         if self.model.device.type == "cpu":

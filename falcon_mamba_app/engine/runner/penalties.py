@@ -75,10 +75,10 @@ class Penalties:
                 penalize(logits[i], seq.sampling, self._counts_of(seq))
 
     def count(self, sampled: Tensor, rows: list[Sequence]) -> None:
-        """Take in the rows' tokens, (b,) int64."""
+        """Take in the rows' tokens, (b,) int64; NO_TOKEN counts as any."""
         for i, seq in enumerate(rows):
             if needs_counts(seq.sampling):
-                self._counts_of(seq).add(sampled[i : i + 1])
+                self._counts_of(seq).add(sampled[i : i + 1].clamp(min=0))
 
     def _counts_of(self, seq: Sequence) -> TokenCounts:
         """The counts up to the token sampled last, made at the sequence's first step."""

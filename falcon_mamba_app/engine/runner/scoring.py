@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,6 +15,11 @@ class ScoredToken:
     token_id: int
     logprob: float
     top: list[tuple[int, float]]
+
+    @property
+    def is_finite(self) -> bool:
+        """False where the model's numbers were none."""
+        return math.isfinite(self.logprob) and all(math.isfinite(value) for _, value in self.top)
 
 
 @dataclass(frozen=True, slots=True)

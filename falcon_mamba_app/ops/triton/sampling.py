@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 from falcon_mamba_app.ops.triton.top_k_top_p import (
     CELLS,
@@ -26,6 +27,9 @@ from falcon_mamba_app.ops.triton.top_k_top_p import (
 
 # Tokens of one program: 32 programs share a row of 65,024.
 PART = 2048
+# The largest logit of a row that holds +infinity, or what is no number.
+_INFINITE = tl.constexpr(float("inf"))
+_NO_TOKEN = tl.constexpr(NO_TOKEN)
 # Up to here a step leaves the card idle while one program thinks: more warps share it.
 FEW_ROWS = 8
 
@@ -80,6 +84,8 @@ def _maxima_kernel(
     wait_for_inputs()
     is_token = columns < vocab_size
     logits = tl.load(logits_ptr + row * stride + columns, mask=is_token, other=-float("inf"))
+    # A maximum passes over what is no number.
+    logits = tl.where(logits == logits, logits, _INFINITE)
     best = tl.max(logits, axis=0)
     place = row * tl.num_programs(0) + part
     tl.store(maxima_ptr + place, best)
@@ -117,10 +123,13 @@ def _draw_kernel(
     is_part, of_parts = parts < num_parts, row * num_parts + parts
     wait_for_inputs()
     temperature, min_p = tl.load(params_ptr + TEMPERATURE), tl.load(params_ptr + MIN_P)
-    if temperature == 0.0:
-        maxima = tl.load(maxima_ptr + of_parts, mask=is_part, other=-float("inf"))
+    maxima = tl.load(maxima_ptr + of_parts, mask=is_part, other=-float("inf"))
+    best = tl.max(maxima, axis=0)
+    if tl.abs(best) == _INFINITE:
+        tl.store(tokens_ptr + row, _NO_TOKEN)
+    elif temperature == 0.0:
         places = tl.load(places_ptr + of_parts, mask=is_part, other=vocab_size)
-        is_best = maxima == tl.max(maxima, axis=0)
+        is_best = maxima == best
         tl.store(tokens_ptr + row, tl.min(tl.where(is_best, places, vocab_size), axis=0))
     else:
         edge = tl.load(edges_ptr + row)

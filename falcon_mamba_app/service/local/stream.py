@@ -19,7 +19,7 @@ from falcon_mamba_app.engine.events import (
     Sampled,
 )
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
-from falcon_mamba_app.errors import FalconMambaError, Overloaded
+from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import (
     Accepted,
     Finished,
@@ -99,8 +99,8 @@ class Stream:
                 return self._text(event, now_s)
             case Ended(reason=reason):
                 return self._finish(reason)
-            case Failed(message=message):
-                raise Overloaded(message)
+            case Failed(error=error):
+                raise error
 
     def _scored_if_complete(self) -> list[GenerationEvent]:
         num_alternatives = self.request.score_prompt

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from falcon_mamba_app.engine.engine import Engine
-from falcon_mamba_app.engine.events import Ended, EngineEvent
+from falcon_mamba_app.engine.events import Ended, EngineEvent, Failed
 from falcon_mamba_app.engine.packing import ID_BYTES
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import State
@@ -167,7 +167,7 @@ class TurnRunner:
                 engine.abort(seq.seq_id)
                 # A step that was in flight has one more token to tell, perhaps the last.
                 events += engine.step() if engine.has_work else []
-                if not (events and isinstance(events[-1], Ended)):
+                if not (events and isinstance(events[-1], Ended | Failed)):
                     events.append(Ended(seq.seq_id, "length"))
             if engine.has_work:
                 yield _report(engine, events)

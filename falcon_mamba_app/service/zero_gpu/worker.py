@@ -21,6 +21,7 @@ from falcon_mamba_app.engine.events import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 from falcon_mamba_app.engine.worker import EngineStats
+from falcon_mamba_app.errors import Overloaded, ReplyFailure
 from falcon_mamba_app.service.zero_gpu.borrowed_run import (
     LentTurn,
     PackedSnapshot,
@@ -196,7 +197,7 @@ class LentWorker:
                 entry.context.run(self._run, run_turn, entry, number)
             except Exception as error:
                 logger.warning("a turn failed: %s", getattr(error, "title", type(error).__name__))
-                self._on_events([Failed(entry.seq.seq_id, sentence_for(error))])
+                self._on_events([Failed(entry.seq.seq_id, Overloaded(sentence_for(error)))])
             with self._changed:
                 del self._states.entries[entry.seq.seq_id]
                 self._num_running -= 1
@@ -241,6 +242,8 @@ class LentWorker:
             if state is not None and report.snapshot is not None and seq.session_id is not None:
                 token_ids = report.snapshot.packed_token_ids
                 self._states.snapshots.put(seq.session_id, token_ids, state)
+            if seq.session_id is not None and any(map(_is_failure, report.events)):
+                self._states.snapshots.forget(seq.session_id)  # the fault may be in any of them
         self._on_events(report.events)
 
     def _tell_places(self) -> None:
@@ -248,6 +251,10 @@ class LentWorker:
             if entry.seq.queue_position != position:
                 entry.seq.queue_position = position
                 self._on_events([Queued(entry.seq.seq_id, position)])
+
+
+def _is_failure(event: EngineEvent) -> bool:
+    return isinstance(event, Failed) and isinstance(event.error, ReplyFailure)
 
 
 def sentence_for(error: Exception) -> str:
