@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.checkpoint import hub
 from falcon_mamba_app.checkpoint.quantization import Quantization, stored_quantization
 from falcon_mamba_app.errors import CheckpointError
@@ -20,7 +21,7 @@ from falcon_mamba_app.model.config import FAMILIES, ModelConfig
 from falcon_mamba_app.settings import ModelSettings
 
 BUNDLED = "nano"
-BUNDLED_FOLDER = Path(__file__).parents[2] / "assets" / BUNDLED
+BUNDLED_FOLDER = ASSETS / BUNDLED
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 

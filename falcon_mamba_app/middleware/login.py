@@ -12,7 +12,6 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 from string import Template
 from urllib.parse import parse_qs, quote
 
@@ -20,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
 from falcon_mamba_app.http.errors import HttpError, WrongMethod
 from falcon_mamba_app.http.refusals import is_api, refusal
@@ -28,7 +28,7 @@ from falcon_mamba_app.visitors import Visitor
 
 LOGIN_S = 7 * 24 * 3_600
 MAX_FORM_BYTES = 8_192
-PAGE = Template((Path(__file__).parents[2] / "assets" / "login.html").read_text("utf-8"))
+PAGE = Template((ASSETS / "login.html").read_text("utf-8"))
 
 
 class NotSignedIn(HttpError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, NoReturn
 
+from falcon_mamba_app import __version__
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.settings.contradictions import refuse_contradictions
 from falcon_mamba_app.settings.parsing import parse_bool, parse_int
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
     )
+    parser.add_argument("--version", action="version", version=f"falcon-mamba {__version__}")
     for title, section in SECTIONS.items():
         group = parser.add_argument_group(title, section.__doc__)
         for option in fields(section):

@@ -11,13 +11,13 @@ import json
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
 from gradio.routes import App
 
+from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
 from falcon_mamba_app.ui.conversation.sessions import GRACE_S, Sessions
@@ -39,8 +39,6 @@ from falcon_mamba_app.ui.view.controls import (
 from falcon_mamba_app.ui.view.layout import Components, draw
 from falcon_mamba_app.ui.view.theme import build_theme
 from falcon_mamba_app.ui.view.updates import SKIP
-
-ASSETS = Path(__file__).parents[2] / "assets"
 
 # No telemetry; and no statistics of the queue, which Gradio would compute anew, over its last
 # 10,000 events, at the end of every single one.
