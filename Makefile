@@ -1,9 +1,13 @@
 # The two commands are `make run` and `make test`. Both make .venv and install what they need, once.
+# The rest keeps the lists of versions: `make constraints`, `make lowest`, `make sbom`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
+# Kept beside other caches, so that each checkout does not install it anew.
+LOWEST ?= $(HOME)/.cache/falcon-mamba-app/lowest-$(shell cat requirements.txt constraints-lowest.txt | sha256sum | cut -c1-12)
 
-.PHONY: run test check format clean
+.PHONY: run test check format clean constraints lowest sbom
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -20,8 +24,35 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The same bytes for everybody: pip install --require-hashes -r constraints.txt
+constraints: $(TOOLS)/.installed
+	$(TOOLS)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make constraints" requirements.txt -o constraints.txt
+	$(TOOLS)/bin/uv pip compile -q --resolution lowest-direct --python-version 3.11 --no-annotate \
+		--custom-compile-command "make constraints" requirements.txt \
+		| grep -vE '^(torch|triton|nvidia-|cuda-)' > constraints-lowest.txt
+
+# Starts the app once with the lowest versions that the requirements allow. torch is left out of that:
+# its oldest build for CUDA alone is several gigabytes.
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m benchmarks.startup --repeats 1 --unbounded
+
+$(LOWEST)/.installed:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet -r requirements.txt -c constraints-lowest.txt
+	@touch $@
+
+# What the app is made of, in CycloneDX's format; `pip-audit -r constraints.txt` asks for known faults.
+sbom: $(TOOLS)/.installed
+	$(TOOLS)/bin/cyclonedx-py requirements constraints.txt --output-reproducible -o sbom.cdx.json
+
+$(TOOLS)/.installed: | $(BIN)/python
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet "uv>=0.9,<1" "cyclonedx-bom>=7,<8"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TOOLS) sbom.cdx.json .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

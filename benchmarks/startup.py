@@ -1,9 +1,9 @@
 """How long a newcomer waits: from `python app.py` to the page, to ready, to the first token.
 
-    python -m benchmarks.startup [--repeats 3]
+    python -m benchmarks.startup [--repeats 3] [--unbounded]
 
 Prints a table and one JSON line. Exit status 1 when the slowest start takes more than 15 s to be
-ready, or the first reply more than 2 s after that.
+ready, or the first reply more than 2 s after that; with --unbounded only when it does not answer.
 """
 
 from __future__ import annotations
@@ -64,14 +64,18 @@ def measure() -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    runs = [measure() for _ in range(parser.parse_args().repeats)]
+    parser.add_argument(
+        "--unbounded", action="store_true", help="on a machine that does other work"
+    )
+    options = parser.parse_args()
+    runs = [measure() for _ in range(options.repeats)]
     print(f"{'':16}{'median':>8}{'slowest':>9}")
     figures = {}
     for name in runs[0]:
         values = [run[name] for run in runs]
         figures[name] = {"median": statistics.median(values), "slowest": max(values)}
         print(f"{name:16}{figures[name]['median']:7.2f}s{figures[name]['slowest']:8.2f}s")
-    is_in_time = (
+    is_in_time = options.unbounded or (
         figures["ready_s"]["slowest"] <= MAX_READY_S
         and figures["first_reply_s"]["slowest"] <= MAX_FIRST_REPLY_S
     )
