@@ -18,8 +18,9 @@ from falcon_mamba_app.protocol import SamplingParams
 from falcon_mamba_app.settings import ModelSettings
 from training.held_out import Messages
 
-MAX_RUNNING = 32
+MAX_RUNNING = {"cpu": 32, "cuda": 128}  # at a time, by device
 MAX_PREFILL_TOKENS = 1024
+MAX_SNAPSHOT_BYTES = 1 << 30  # for conversations that go on: 128 of them, some turns each
 TEMPERATURE, TOP_P = 0.5, 0.9
 
 
@@ -31,6 +32,7 @@ class Answerer:
         checkpoint = locate(ModelSettings(model=str(folder)), has_cuda=has_cuda)
         self.tokenizer = load_tokenizer(checkpoint)
         self.end_ids = frozenset(self.tokenizer.encode("<|im_end|><|endoftext|>"))
+        self._max_running = MAX_RUNNING[device]
         ops = select_ops(torch.device(device), "auto")
         model = load_model(
             checkpoint,
@@ -42,9 +44,9 @@ class Answerer:
         self._engine = build_engine(
             model,
             eos_token_ids=self.end_ids,
-            max_running=MAX_RUNNING,
+            max_running=self._max_running,
             max_prefill_tokens=MAX_PREFILL_TOKENS,
-            max_snapshot_bytes=0,
+            max_snapshot_bytes=MAX_SNAPSHOT_BYTES,
         )
 
     def replies(self, conversations: Many[Messages], *, max_new_tokens: int) -> list[str]:
@@ -59,13 +61,59 @@ class Answerer:
             self._engine.add(
                 Sequence(seq_id=i, prompt_token_ids=list(prompt), sampling=sampling, seed=i)
             )
-        said: list[list[int]] = [[] for _ in conversations]
+        return [self._text(ids) for ids in self._run(len(conversations))]
+
+    def talks(self, lines: Many[Many[str]], *, max_new_tokens: int) -> list[list[tuple[str, bool]]]:
+        """What the model replies to each line of each conversation, and whether the reply ended."""
+        talks: list[list[tuple[str, bool]]] = []
+        for start in range(0, len(lines), self._max_running):
+            together = lines[start : start + self._max_running]
+            talks += self._talks_together(together, max_new_tokens)
+        return talks
+
+    def _talks_together(
+        self, lines: Many[Many[str]], max_new_tokens: int
+    ) -> list[list[tuple[str, bool]]]:
+        """As many conversations as run at a time, turn by turn; each goes on from its snapshot."""
+        sampling = SamplingParams(
+            temperature=TEMPERATURE, top_p=TOP_P, max_new_tokens=max_new_tokens
+        )
+        histories: list[list[int]] = [[] for _ in lines]
+        talks: list[list[tuple[str, bool]]] = [[] for _ in lines]
+        for turn in range(len(lines[0])):
+            for i, history in enumerate(histories):
+                opening = f"<|im_start|>user\n{lines[i][turn]}<|im_end|>\n<|im_start|>assistant\n"
+                history += self.tokenizer.encode(opening)
+                self._engine.add(
+                    Sequence(
+                        seq_id=i,
+                        prompt_token_ids=list(history),
+                        sampling=sampling,
+                        seed=turn,
+                        session_id=str(i),
+                    )
+                )
+            closing = self.tokenizer.encode("<|im_end|>\n")
+            for i, ids in enumerate(self._run(len(lines))):
+                kept = [token_id for token_id in ids if token_id not in self.end_ids]
+                histories[i] += kept + closing
+                talks[i].append((self._text(ids), len(kept) < len(ids)))
+        for i in range(len(lines)):
+            self._engine.forget(str(i))
+        return talks
+
+    def num_tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text))
+
+    def _run(self, count: int) -> list[list[int]]:
+        """What the sequences 0 … count - 1 write, their end ids included."""
+        said: list[list[int]] = [[] for _ in range(count)]
         while self._engine.has_work:
             for event in self._engine.step():
                 if isinstance(event, Sampled):
                     said[event.seq_id].append(event.token.token_id)
                 _refuse_failure(event)
-        return [self._text(ids) for ids in said]
+        return said
 
     def _text(self, ids: list[int]) -> str:
         kept = [token_id for token_id in ids if token_id not in self.end_ids]

@@ -2,17 +2,16 @@
 
 Every figure comes from questions whose wording is not in the training data (`training.held_out`),
 answered by this app's own engine at temperature 0.5, and from held-out conversations of the
-generator's own kind for the loss.
+generator's own kind for the loss. `--save benchmarks/results/model` writes the table and the
+figures where the repository keeps its results.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from training.answers import Answerer
@@ -21,87 +20,29 @@ from training.held_out import (
     DISTANCES,
     KINDS,
     Messages,
-    Question,
-    after_story_questions,
-    assistant,
     fact_questions,
     recall_questions,
     story_questions,
     sum_questions,
     unknown_questions,
 )
-
-HELD_OUT = Path(__file__).parent / "data" / "eval_synth.jsonl"
-NGRAM = 8
-MIN_STORY_WORDS = 40  # less is no story, however little it repeats
-NOT_KNOWN = re.compile(
-    r"(do not|don't|cannot|can't|can not|could not|have no way to|not able to|no idea|never)"
-    r" (\w+ )?(know|tell|see|say|look|find|answer|hear|remember|check|guess|read|feel)"
-    r"|(did not|didn't|have not|haven't|not yet) (tell|told|say|said|mention)"
-    r"|i am not sure|i'm not sure|too hard for me|more than i can do|no way of knowing|no idea"
+from training.measures import (
+    Figure,
+    Measures,
+    admits_ignorance,
+    is_right,
+    percentage,
+    rated_lines,
+    repeated_ngrams,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured value, and the goal it is held against."""
-
-    name: str
-    value: float
-    unit: str = "%"
-    goal: str = ""
-    count: int = 0
+HELD_OUT = Path(__file__).parent / "data" / "eval_synth.jsonl"
+MIN_STORY_WORDS = 40  # less is no story, however little it repeats
+TALK_TURNS = 20
 
 
-def is_right(question: Question, reply: str) -> bool:
-    """Whether the reply has the expected answer: the last number of a sum, else a whole word."""
-    if question.group == "sums":
-        numbers = re.findall(r"\d+", reply)
-        return bool(numbers) and numbers[-1] == question.expected
-    wanted = re.escape(question.expected.casefold())
-    return re.search(rf"(?<!\w){wanted}(?!\w)", reply.casefold()) is not None
-
-
-def admits_ignorance(reply: str) -> bool:
-    return NOT_KNOWN.search(reply.casefold().replace("’", "'")) is not None
-
-
-def repeated_ngrams(text: str) -> tuple[int, int]:
-    """How many 8-grams of words occurred before in the same text, and how many there are."""
-    words = re.findall(r"[\w']+", text.casefold())
-    seen: set[tuple[str, ...]] = set()
-    repeated = 0
-    for i in range(len(words) - NGRAM + 1):
-        ngram = tuple(words[i : i + NGRAM])
-        repeated += ngram in seen
-        seen.add(ngram)
-    return repeated, max(0, len(words) - NGRAM + 1)
-
-
-def percentage(flags: Iterable[bool]) -> float:
-    listed = list(flags)
-    return 100 * sum(listed) / len(listed)
-
-
-class Evaluation:
-    """All measures of one checkpoint; `replies` keeps what it said, for people to read."""
-
-    def __init__(self, answerer: Answerer) -> None:
-        self._answerer = answerer
-        self.replies: list[tuple[Question, str, bool]] = []
-
-    def answered(
-        self,
-        questions: list[Question],
-        is_good: Callable[[Question, str], bool],
-        *,
-        max_new_tokens: int = 60,
-    ) -> list[tuple[Question, str, bool]]:
-        conversations = [question.messages for question in questions]
-        said = self._answerer.replies(conversations, max_new_tokens=max_new_tokens)
-        rated = [(q, reply, is_good(q, reply)) for q, reply in zip(questions, said, strict=True)]
-        self.replies += rated
-        return rated
+class Evaluation(Measures):
+    """The measures of the second generation's card, and those of whole situations."""
 
     def recall(self, per_cell: int) -> list[Figure]:
         rated = self.answered(recall_questions(per_cell), is_right)
@@ -115,17 +56,6 @@ class Evaluation:
             figures.append(Figure(name, percentage(every), goal=goal, count=len(every)))
             figures += [Figure(f"  {k}", percentage(f), count=len(f)) for k, f in cells.items()]
         return figures
-
-    def after_story(self) -> Figure:
-        """Whether the user's name outlives the names in a story that the model tells itself."""
-        asked = after_story_questions()
-        stories = self._answerer.replies([q.messages for q, _ in asked], max_new_tokens=400)
-        questions = [
-            Question(q.group, [*q.messages, assistant(story), then], q.expected)
-            for (q, then), story in zip(asked, stories, strict=True)
-        ]
-        share = percentage(good for _, _, good in self.answered(questions, is_right))
-        return Figure("recall of a name after a story", share, count=len(questions))
 
     def sums(self) -> Figure:
         rated = self.answered(sum_questions(), is_right)
@@ -190,6 +120,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--conversations", type=Path, default=HELD_OUT, help="for the loss")
     parser.add_argument("--per-cell", type=int, default=25, help="questions of a kind and distance")
     parser.add_argument("--loss-conversations", type=int, default=400)
+    parser.add_argument("--talks", type=int, default=1000, help="conversations of small talk")
+    parser.add_argument("--names", nargs="+", help="of the columns, instead of the folders'")
+    parser.add_argument("--save", type=Path, help="write PATH.json and PATH.md")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--replies", type=Path, help="folder for everything that was said")
     return parser.parse_args(arguments)
@@ -203,11 +136,15 @@ def evaluate(folder: Path, options: argparse.Namespace) -> list[Figure]:
     figures = [
         evaluation.loss(conversations),
         *evaluation.recall(options.per_cell),
-        evaluation.after_story(),
         evaluation.sums(),
         *evaluation.facts(table("countries")),
         *evaluation.stories(),
         evaluation.unknown(),
+        *evaluation.situations(),
+        *evaluation.reading(),
+        *evaluation.calibration(),
+        *evaluation.honesty(),
+        *evaluation.loops(options.talks, TALK_TURNS),
     ]
     if options.replies:
         options.replies.mkdir(parents=True, exist_ok=True)
@@ -217,17 +154,32 @@ def evaluate(folder: Path, options: argparse.Namespace) -> list[Figure]:
 
 
 def write_replies(path: Path, evaluation: Evaluation) -> None:
-    lines = [
-        f"[{'ok' if good else 'NO'}] {q.group}: {q.messages[0]['content']!r} …"
-        f" {q.messages[-1]['content']!r} → {reply!r} ({q.expected})"
-        for q, reply, good in evaluation.replies
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(rated_lines(evaluation.replies)) + "\n", encoding="utf-8")
+
+
+def save(path: Path, columns: dict[str, list[Figure]]) -> None:
+    """PATH.json with every figure, and PATH.md with the table."""
+    figures = {name: [asdict(figure) for figure in column] for name, column in columns.items()}
+    path.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    shown = f"{TITLE}\n\n{markdown(columns)}\n"
+    path.with_suffix(".md").write_text(shown, encoding="utf-8")
+
+
+TITLE = """# The bundled model, by `python -m training.evaluate`
+
+Temperature 0.5, top-p 0.9. Every question is worded as nothing in the training data is; a value is
+right where the reply has the expected word. "≤" and "0" are goals that a smaller figure meets."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    print(markdown({folder.name: evaluate(folder, options) for folder in options.folders}))
+    names = options.names or [folder.name for folder in options.folders]
+    columns = {
+        name: evaluate(folder, options) for name, folder in zip(names, options.folders, strict=True)
+    }
+    if options.save:
+        save(options.save, columns)
+    print(markdown(columns))
 
 
 if __name__ == "__main__":

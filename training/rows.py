@@ -95,6 +95,9 @@ class Encoder:
         encodings = self._tokenizer.encode_batch_fast(texts)
         return [np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]
 
+    def decode(self, tokens: Tokens) -> str:
+        return str(self._tokenizer.decode(tokens.tolist()))
+
     def weighted(self, conversations: list[list[dict[str, str]]]) -> list[tuple[Tokens, Weights]]:
         """Conversations as ids and weights, TOLD where a reply repeats what the user told."""
         encodings = self._tokenizer.encode_batch([render(messages) for messages in conversations])

@@ -10,8 +10,10 @@ import contextlib
 import itertools
 import lzma
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +23,18 @@ from training.rows import Encoder, Rows, Tokens, Weights, cut, documents, pack
 
 SHARD_CONVERSATIONS = 2_000  # made and packed at a time
 EASY_SHARDS = 100  # until conversations are as hard as they get
+PASSAGE_TOKENS = 400_000  # of the plain texts that long documents are made of
+PASSAGE_WORDS = (40, 140)  # of one passage: it ends with the sentence that reaches the first
 
 Row = tuple[Tokens, Weights]
 
 
-def make_shard(encoder: Encoder, seed: int, index: int, length: int) -> Rows:
+def make_shard(
+    encoder: Encoder, seed: int, index: int, length: int, passages: Sequence[str] = ()
+) -> Rows:
     """Shard `index` of the endless sequence that `seed` names, in a shuffled order of rows."""
     ease = max(0.0, 1.0 - index / EASY_SHARDS)
-    made = conversations(f"{seed}/{index}", SHARD_CONVERSATIONS, ease=ease)
+    made = conversations(f"{seed}/{index}", SHARD_CONVERSATIONS, ease=ease, passages=passages)
     rows = pack(encoder.weighted(made), length)
     order = np.random.default_rng([seed, index]).permutation(len(rows))
     return Rows(rows.tokens[order], rows.weights[order])
@@ -46,6 +52,7 @@ class FreshConversations:
     ) -> None:
         self._seed, self._length = seed, length
         self._encoder = Encoder(tokenizer_file)
+        self._passages = [] if num_workers else read_passages(tokenizer_file.parent, self._encoder)
         self.shard, self._first_shard, self._next = shard, shard, 0
         self._rows: Rows | None = None
         self._workers = [
@@ -63,7 +70,7 @@ class FreshConversations:
 
     def _load(self, index: int) -> Rows:
         if not self._workers:
-            return make_shard(self._encoder, self._seed, index, self._length)
+            return make_shard(self._encoder, self._seed, index, self._length, self._passages)
         worker = self._workers[(index - self._first_shard) % len(self._workers)]
         assert worker.stdout is not None
         return Rows.read(worker.stdout, self._length)
@@ -97,9 +104,10 @@ def _start_worker(
 def work(tokenizer_file: Path, seed: int, first: int, step: int, length: int) -> None:
     """The worker: shards first, first + step, … to standard output, until nobody reads."""
     encoder = Encoder(tokenizer_file)
+    passages = read_passages(tokenizer_file.parent, encoder)
     with contextlib.suppress(BrokenPipeError):
         for index in itertools.count(first, step):
-            make_shard(encoder, seed, index, length).write(sys.stdout.buffer)
+            make_shard(encoder, seed, index, length, passages).write(sys.stdout.buffer)
 
 
 class FileRows:
@@ -125,6 +133,26 @@ def read_token_file(path: Path) -> Tokens:
     """The ids of a .bin.xz file; each document ends with id 0."""
     with lzma.open(path) as file:
         return np.frombuffer(file.read(), dtype=np.uint16)
+
+
+def read_passages(folder: Path, encoder: Encoder) -> list[str]:
+    """Whole sentences of the plain texts in `folder`, a few together; none without such texts."""
+    found = []
+    for path in sorted(folder.glob("plain_*.bin.xz")):
+        for document in documents(read_token_file(path)[:PASSAGE_TOKENS]):
+            found += cut_passages(encoder.decode(document))
+    return found
+
+
+def cut_passages(text: str) -> list[str]:
+    fewest, most = PASSAGE_WORDS
+    passages, current = [], ""
+    for sentence in re.split(r"(?<=[.!?]) +|\n+", text):
+        current = f"{current} {sentence}".strip()
+        if len(current.split()) >= fewest:
+            passages.append(current)
+            current = ""
+    return [passage for passage in passages if len(passage.split()) <= most]
 
 
 def plain_rows(folder: Path, length: int, *, part: int, num_parts: int) -> Rows:

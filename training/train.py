@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="of wall time for the steps")
     parser.add_argument("--steps", type=int, help="instead of --minutes")
     parser.add_argument("--rows", type=int, default=32, help="of one step on one device")
-    parser.add_argument("--length", type=int, default=2048, help="tokens of a row")
+    parser.add_argument("--length", type=int, default=4096, help="tokens of a row")
     parser.add_argument("--held-out-rows", type=int, default=96)
     parser.add_argument("--evaluate-s", type=float, default=30.0, help="seconds between looks")
     parser.add_argument("--lr", type=float, default=PEAK_LEARNING_RATE)

@@ -13,32 +13,46 @@ from random import Random
 
 from training.generator import (
     arithmetic,
+    documents,
     geography,
+    interludes,
+    introductions,
     knowledge,
     language,
     memory,
+    oddities,
+    paragraphs,
+    playground,
+    puzzles,
+    reactions,
+    revisions,
     stories,
+    structured,
     talk,
     texts,
     unknown,
 )
 from training.generator.grammar import Turn, capital, table
+from training.generator.revisions import Copying
 
 Message = dict[str, str]
 Maker = Callable[[Random], list[Turn]]
 
 # What a conversation begins with, and how often in a hundred.
 SKILLS: dict[Maker, float] = {
-    arithmetic.exercise: 12,
+    arithmetic.exercise: 10,
+    puzzles.question: 6,
     geography.question: 11,
     knowledge.question: 6,
     knowledge.animal: 3.5,
     knowledge.opposite: 1,
-    unknown.question: 8,
-    memory.untold: 2,
-    stories.tell: 12,
+    unknown.question: 9,
+    memory.untold: 3,
+    stories.tell: 9,
     talk.small_talk: 7,
+    reactions.chat: 7,
     talk.identity: 2.5,
+    playground.question: 3,
     talk.decline: 1,
     talk.about_a_topic: 1,
     texts.explain: 5,
@@ -53,17 +67,48 @@ SKILLS: dict[Maker, float] = {
     language.sentence: 2.5,
     language.reading: 3,
     language.follow_up: 2,
+    oddities.nonsense: 1.6,
+    oddities.foreign: 1.6,
+    oddities.code: 1.6,
+    oddities.emoji_only: 0.8,
+    oddities.refused: 1.2,
+    oddities.not_learned: 2,
 }
 FOLDER = Path(__file__).parent
-MEMORY_SHARE = 0.28
-EASY_MEMORY_SHARE = 0.7  # at the beginning of a training
+# Conversations whose replies repeat what was told or given, and how often in a hundred.
+COPYING: dict[str, float] = {
+    "memory": 30,
+    "correct": 8,
+    "slip": 1.5,
+    "confirm": 4,
+    "near miss": 8,
+    "several": 8,
+    "after a story": 9,
+    "two people": 5,
+    "list": 4,
+    "json": 3,
+    "paragraph": 12,
+    "document": 7.5,
+}
+COPYING_SHARE = 0.5
+EASY_COPYING_SHARE = 0.75  # at the beginning of a training
+SMALL_LETTERS = 0.12  # of these, in which the user never types a capital
+WITH_EMOJI = 0.05  # of all, in which the user adds pictures
 # Between two turns about something else: short ones, so that thirty fit into a row.
 DISTRACTIONS: dict[Maker, float] = {
     arithmetic.exercise: 20,
     geography.question: 20,
     knowledge.question: 12,
     knowledge.animal: 6,
-    talk.small_talk: 16,
+    talk.small_talk: 14,
+    reactions.chat: 14,
+    puzzles.question: 5,
+    playground.question: 2,
+    oddities.nonsense: 0.7,
+    oddities.foreign: 0.7,
+    oddities.code: 0.7,
+    oddities.emoji_only: 0.7,
+    oddities.not_learned: 1.5,
     talk.identity: 2,
     unknown.question: 8,
     texts.fun: 4,
@@ -79,40 +124,94 @@ DISTRACTIONS: dict[Maker, float] = {
 MAX_TURNS = 10  # of a conversation that is not about memory
 
 
-def conversations(seed: str, count: int, *, ease: float = 0.0) -> list[list[Message]]:
-    """`count` conversations, as lists of messages; the same for the same seed and ease.
+def conversations(
+    seed: str, count: int, *, ease: float = 0.0, passages: Sequence[str] = ()
+) -> list[list[Message]]:
+    """`count` conversations, as lists of messages; the same for the same seed, ease and passages.
 
-    Where `ease` is more than 0, up to 1, more of them are about memory, and so many of these ask
-    soon after telling: copying is learnt from near before it is learnt from far.
+    Where `ease` is more than 0, up to 1, more of them are about what was told, and so many of these
+    ask soon after telling: copying is learnt from near before it is learnt from far. Passages are
+    what long documents are made of besides the generator's own texts.
     """
     rng = Random(seed)
-    return [conversation(rng, ease) for _ in range(count)]
+    return [conversation(rng, ease, passages) for _ in range(count)]
 
 
-def conversation(rng: Random, ease: float = 0.0) -> list[Message]:
-    """A reply that repeats what the user told has the values in "told", a line each."""
-    facts: list[memory.Fact] = []
-    if rng.random() < MEMORY_SHARE + ease * (EASY_MEMORY_SHARE - MEMORY_SHARE):
-        turns, facts = memory.conversation(rng, distraction, is_short=rng.random() < ease)
+def conversation(rng: Random, ease: float = 0.0, passages: Sequence[str] = ()) -> list[Message]:
+    """A reply that repeats what was told or given before has the values in "told", a line each."""
+    values: list[str] = []
+    is_copying = rng.random() < COPYING_SHARE + ease * (EASY_COPYING_SHARE - COPYING_SHARE)
+    if is_copying:
+        turns, values = copying(rng, ease, passages)
     else:
         turns = _several(rng)
-    values = [fact.value for fact in facts]
-    messages = []
+    if is_copying and rng.random() < SMALL_LETTERS:
+        turns = [in_small_letters(rng, turn, values) for turn in turns]
+        values = [value.lower() for value in values]
+    has_emoji = rng.random() < WITH_EMOJI
+    messages: list[Message] = []
     if rng.random() < 0.12:
         messages.append({"role": "system", "content": rng.choice(table("talk")["systems"])})
     # "You asked: …" quotes the user word for word.
     is_quoted = any(reply.startswith("You asked") for _, reply in turns)
     for user, reply in turns:
-        asked = user if is_quoted else as_typed(rng, user, values)
+        asked = user if is_quoted or "\n" in user else as_typed(rng, user, values)
+        if has_emoji and rng.random() < 0.6 and not is_quoted:
+            asked = oddities.with_emoji(rng, asked)
         messages.append({"role": "user", "content": asked.strip()})
-        messages.append(_reply(reply, values))
+        messages.append(_reply(reply, values, messages))
     return messages
 
 
-def _reply(reply: str, values: list[str]) -> Message:
+def copying(rng: Random, ease: float, passages: Sequence[str]) -> Copying:
+    """A conversation in which something is told or given, and the values that replies repeat."""
+    sort = rng.choices(list(COPYING), list(COPYING.values()))[0]
+    if sort == "memory" or rng.random() < ease / 2:
+        turns, facts = memory.conversation(rng, distraction, is_short=rng.random() < ease)
+        return turns, [fact.value for fact in facts]
+    if sort == "document":
+        return documents.document(rng, passages)
+    if sort == "paragraph":
+        return paragraphs.reading(rng)
+    if sort == "json":
+        return structured.as_json(rng)
+    make: dict[str, Callable[[Random, memory.Distract], Copying]] = {
+        "correct": revisions.correct,
+        "slip": revisions.slip,
+        "confirm": revisions.confirm,
+        "near miss": revisions.near_miss,
+        "several": introductions.several,
+        "after a story": interludes.after_story,
+        "two people": interludes.two_people,
+        "list": structured.a_list,
+    }
+    return make[sort](rng, distraction)
+
+
+def in_small_letters(rng: Random, turn: Turn, values: Sequence[str]) -> Turn:
+    """A turn of a user who types no capitals, at times no punctuation; what was told is answered
+    as it was typed.
+    """
+    user, reply = turn
+    asked = user.lower()
+    if rng.random() < 0.6:
+        asked = asked.rstrip(".!?")
+    if rng.random() < 0.25:
+        asked = re.sub(r"[,;:'\"]", "", asked)
+    for value in sorted(values, key=len, reverse=True):
+        pattern = rf"(?<!\w){re.escape(value)}(?!\w)"
+        reply = re.sub(pattern, value.lower(), reply)
+    return asked, reply
+
+
+def _reply(reply: str, values: Sequence[str], before: Sequence[Message]) -> Message:
     message = {"role": "assistant", "content": capital(reply.strip())}
     said = reply.casefold()
-    told = [value for value in values if value.casefold() in said]
+    there = [value for value in dict.fromkeys(values) if value.casefold() in said]
+    if not there:
+        return message
+    heard = "\n".join(each["content"] for each in before).casefold()
+    told = [value for value in there if value.casefold() in heard]
     return {**message, "told": "\n".join(told)} if told else message
 
 
@@ -150,6 +249,8 @@ def as_typed(rng: Random, text: str, exact: Sequence[str] = ()) -> str:
     it, so there a slip of the finger would teach to misspell.
     """
     pick = rng.random()
+    if len(text) > 400:  # a document is not typed
+        return text
     names_are_safe = not any(letter.isupper() for letter in re.sub(r"\bI\b", "", text[1:]))
     if pick < 0.06 and names_are_safe:
         return text.lower()
@@ -161,7 +262,7 @@ def as_typed(rng: Random, text: str, exact: Sequence[str] = ()) -> str:
         return f"Please {text[:1].lower()}{text[1:]}"
     if pick < 0.205 and text.startswith(COMMANDS) and text.endswith("."):
         return f"Can you {text[:1].lower()}{text[1:-1]}?"
-    if pick < 0.22 and len(text) > 12 and text[1:].islower() and not any(c.isdigit() for c in text):
+    if pick < 0.25 and len(text) > 12 and text[1:].islower() and not any(c.isdigit() for c in text):
         is_exact = any(word.casefold() in text.casefold() for word in exact)
         return text if is_exact else _slip(rng, text)
     return text

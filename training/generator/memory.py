@@ -1,4 +1,4 @@
-"""Conversations in which the user tells something and asks for it later, up to thirty turns on.
+"""Conversations in which the user tells something and asks for it later, up to sixty turns on.
 
 The wordings are put together from parts, so that hardly any repeats; between telling and asking
 come turns about other things. What was never told is asked for too: the answer is that it is
@@ -16,10 +16,10 @@ from typing import Any
 from training.generator.grammar import Turn, capital, for_you, say, table, uncapital, with_articles
 from training.generator.words import any_words, value
 
-MAX_WORDS = 1_000  # of a conversation: below 2,048 tokens
+MAX_WORDS = 2_000  # of a conversation: below 4,096 tokens
 MAIN_KINDS = ("name", "name", "pet", "colour", "place")
 # Turns between what is told and the questions for it.
-GAPS = (0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28)
+GAPS = (0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28, 40, 56)
 SHORT_GAPS = (0, 0, 0, 0, 1, 2)
 BLURRED = 0.3  # of the wordings
 REWORDED = 0.2  # of the words that have a synonym
@@ -203,7 +203,7 @@ def telling(rng: Random, facts: list[Fact], distract: Distract) -> list[Turn]:
 def conversation(
     rng: Random, distract: Distract, *, is_short: bool = False
 ) -> tuple[list[Turn], list[Fact]]:
-    """A whole one, and what is told in it. Half of them are short, the others have up to thirty
+    """A whole one, and what is told in it. Half of them are short, the others have up to sixty
     turns in between; `is_short` ones have two at most.
     """
     facts = pick_facts(rng, rng.choice((1, 1, 2, 2, 3, 4, 5, 6)))
@@ -237,6 +237,11 @@ def between(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
         return [not_told(rng, known)]
     if pick < 0.48:
         return [mention(rng, known)]
+    return elsewhere(rng, known, distract)
+
+
+def elsewhere(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
+    """A turn about something that cannot be taken for what is known."""
     for _ in range(20):
         turns = distract(rng)
         if not any(concerns(fact, said) for turn in turns for said in turn for fact in known):

@@ -8,8 +8,8 @@ import pytest
 
 from training import evaluate
 from training.answers import Answerer
-from training.evaluate import admits_ignorance, is_right, repeated_ngrams
 from training.held_out import Question
+from training.measures import admits_ignorance, is_right, repeated_ngrams
 
 NANO = Path(__file__).parents[2] / "assets" / "nano"
 

@@ -1,0 +1,260 @@
+"""Paragraphs put together from facts, and questions whose answers stand in them.
+
+A relation of paragraphs.json says one thing in several ways and knows what may be asked about it.
+Names, towns and words are mostly invented: what is asked for can only be copied.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Any
+
+from training.generator.grammar import Turn, capital, say, table, uncapital
+from training.generator.revisions import Copying
+from training.generator.words import invented, name, place, unheard, value
+
+Slots = dict[str, str]
+PRONOUNS = ("He", "She")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about a text, its reply, and the word of the text that the reply repeats."""
+
+    question: str
+    reply: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A fact as the text says it."""
+
+    relation: int
+    slots: Slots
+    sentence: str
+
+
+def texts() -> Any:
+    return table("paragraphs")
+
+
+def number(rng: Random) -> str:
+    return str(rng.choice((rng.randrange(2, 13), rng.randrange(2, 100), rng.randrange(13, 1000))))
+
+
+def draw(rng: Random, slot: str) -> str:
+    """A value for a slot of paragraphs.json."""
+    words, pools = table("words"), texts()["pools"]
+    if slot in ("p", "q"):
+        if rng.random() < 0.3:
+            return f"{rng.choice(words['girls'] + words['boys'])} {rng.choice(words['surnames']) if rng.random() < 0.4 else unheard(rng)}"
+        return name(rng)
+    if slot in ("t", "u"):
+        return place(rng)
+    if slot in ("w", "z"):
+        return invented(rng) if rng.random() < 0.6 else unheard(rng)
+    if slot == "o":
+        things = table("stories")
+        return f"{rng.choice(things['object_adjectives'])} {rng.choice(things['object_nouns'])}"
+    simple = {
+        "y": lambda: str(rng.randrange(1100, 2030)),
+        "n": lambda: number(rng),
+        "N": lambda: str(rng.randrange(1000, rng.choice((10_000, 100_000, 1_000_000)))),
+        "h": lambda: rng.choice("six seven eight nine ten eleven five four three two".split() + [str(i) for i in range(1, 13)]),
+        "d": lambda: value(rng, "day"),
+        "mo": lambda: rng.choice(table("knowledge")["months"]),
+        "f": lambda: value(rng, "food"),
+        "a": lambda: value(rng, "animal"),
+        "c": lambda: value(rng, "colour"),
+        "k": lambda: value(rng, "pet"),
+        "j": lambda: value(rng, "job"),
+        "on": lambda: rng.choice((rng.choice(pools["on_n"]), f"{rng.choice(('old', 'new', 'small', 'big', 'second', 'main', 'third', 'left'))} {rng.choice(pools['on_n'])}")),
+    }  # fmt: skip
+    made = simple[slot]() if slot in simple else rng.choice(pools[slot])
+    return str(made)
+
+
+SHARED = ("b", "t", "p", "q", "ev", "w", "on", "o")  # what several sentences of a text speak of
+
+
+class Scene:
+    """The people, places and things that a text speaks of: two or three of each sort."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._casts = {
+            slot: [draw(rng, slot) for _ in range(rng.choice((1, 2, 2, 3)))] for slot in SHARED
+        }
+        self._genders: dict[str, str] = {}
+
+    def fill(self, wanted: set[str]) -> Slots:
+        """Values for the slots, different where two are of one sort."""
+        slots: Slots = {}
+        for slot in sorted(wanted):
+            while True:
+                cast = self._casts.get(slot)
+                made = (
+                    self._rng.choice(cast)
+                    if cast and self._rng.random() < 0.7
+                    else draw(self._rng, slot)
+                )
+                if made not in slots.values():
+                    break
+            slots[slot] = made
+        if "o" in slots:
+            slots |= {"a_o": f"a {slots['o']}"}
+        if "f" in slots:
+            slots |= {"f_cap": capital(slots["f"])}
+        return slots
+
+    def pronoun(self, person: str) -> str:
+        return self._genders.setdefault(person, self._rng.choice(PRONOUNS))
+
+
+@cache
+def needs(relation: int) -> frozenset[str]:
+    """The slots of a relation."""
+    entry = texts()["relations"][relation]
+    written = " ".join([*entry["say"], *(part for ask in entry["ask"] for part in ask[:2])])
+    found = {
+        slot[0].lower() + slot[1:] if slot not in ("N",) else slot
+        for slot in re.findall(r"\{(\w+)\}", written)
+    }
+    found = {{"a_o": "o", "f_cap": "f"}.get(slot, slot) for slot in found}
+    return frozenset(found)
+
+
+@cache
+def question_words(relation: int) -> frozenset[str]:
+    return frozenset(
+        question
+        for ask in texts()["relations"][relation]["ask"]
+        for question in _alternatives(ask[0])
+    )
+
+
+@cache
+def _alternatives(template: str) -> tuple[str, ...]:
+    """A template's wordings, parted by bars that are outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for i, letter in enumerate(template):
+        depth += (letter == "[") - (letter == "]")
+        if letter == "|" and depth == 0:
+            parts.append(template[start:i])
+            start = i + 1
+    return (*parts, template[start:])
+
+
+def facts(rng: Random, scene: Scene, count: int) -> list[Told]:
+    """Different facts of one scene, of which no two answer the same question."""
+    told: list[Told] = []
+    used: list[tuple[int, Slots]] = []
+    for _ in range(count * 4):
+        if len(told) == count:
+            break
+        again = told and rng.random() < 0.3
+        relation = rng.choice(told).relation if again else rng.randrange(len(texts()["relations"]))
+        slots = scene.fill(set(needs(relation)))
+        if any(_collide(relation, slots, *other) for other in used):
+            continue
+        used.append((relation, slots))
+        template = rng.choice(texts()["relations"][relation]["say"])
+        told.append(Told(relation, slots, capital(say(rng, template, **slots))))
+    return told
+
+
+def _collide(relation: int, slots: Slots, other: int, others: Slots) -> bool:
+    if relation != other:
+        return bool(question_words(relation) & question_words(other))
+    # The same sort of fact again must be about others in everything.
+    return bool(set(slots.values()) & set(others.values())) or any(
+        "{" not in q for q in question_words(relation)
+    )
+
+
+def prose(rng: Random, scene: Scene, told: list[Told]) -> str:
+    """The sentences in a row; who was the only one in the sentence before may be "she" or "it"."""
+    sentences = []
+    for before, fact in zip([None, *told], told, strict=False):
+        text = fact.sentence
+        if before and rng.random() < 0.4:
+            text = _with_pronoun(scene, before, text)
+        sentences.append(text)
+    return " ".join(sentences)
+
+
+def _with_pronoun(scene: Scene, before: Told, text: str) -> str:
+    person, building = before.slots.get("p"), f"The {before.slots.get('b')} "
+    if person and "q" not in before.slots and text.startswith(f"{person} "):
+        return scene.pronoun(person) + text[len(person) :]
+    if "b" in before.slots and "w" not in before.slots and text.startswith(building):
+        return f"It {text[len(building) :]}"
+    return text
+
+
+def ask(rng: Random, told: Told) -> Asked:
+    question, reply, slot = rng.choice(texts()["relations"][told.relation]["ask"])
+    asked = capital(say(rng, rng.choice(_alternatives(question)), **told.slots))
+    said = capital(say(rng, rng.choice(_alternatives(reply)), **told.slots))
+    return Asked(asked, said, told.slots[slot])
+
+
+def ask_missing(rng: Random, scene: Scene, told: list[Told]) -> Asked:
+    """A question about the same people and places that the text does not answer."""
+    there = {fact.relation for fact in told}
+    known = frozenset().union(*(question_words(each) for each in there))
+    while True:
+        relation = rng.randrange(len(texts()["relations"]))
+        if relation not in there and not question_words(relation) & known:
+            break
+    question = rng.choice(texts()["relations"][relation]["ask"])[0]
+    asked = capital(
+        say(rng, rng.choice(_alternatives(question)), **scene.fill(set(needs(relation))))
+    )
+    return Asked(asked, say(rng, texts()["pools"]["not_there"]), "")
+
+
+def reading(rng: Random, *, sizes: tuple[int, ...] = (1, 1, 2, 2, 3, 3, 4, 5, 6, 8)) -> Copying:
+    """A paragraph and questions about it, in the same message or afterwards."""
+    scene = Scene(rng)
+    told = facts(rng, scene, rng.choice(sizes))
+    text = prose(rng, scene, told)
+    asked = questions(rng, scene, told, rng.choice((1, 1, 2, 3)))
+    turns, values = dialogue(rng, text, asked)
+    if rng.random() < 0.1:
+        first = told[0].sentence
+        turns.append((say(rng, texts()["pools"]["summary_ask"]), first))
+    return turns, values
+
+
+def questions(rng: Random, scene: Scene, told: list[Told], count: int) -> list[Asked]:
+    asked = [ask(rng, each) for each in rng.sample(told, min(count, len(told)))]
+    if rng.random() < 0.2:
+        asked.insert(rng.randrange(len(asked) + 1), ask_missing(rng, scene, told))
+    return asked
+
+
+def dialogue(rng: Random, text: str, asked: list[Asked]) -> Copying:
+    """The text with the first question, or handed over before all questions."""
+    pools = texts()["pools"]
+    turns: list[Turn] = []
+    first, *rest = asked
+    if rng.random() < 0.5:
+        wrapped = say_around(rng, pools["wrap"], t=text, q=first.question)
+        turns.append((wrapped, first.reply))
+    else:
+        turns.append((say_around(rng, pools["hand"], t=text, q=""), say(rng, pools["got"])))
+        rest = asked
+    for each in rest:
+        turns.append((say_around(rng, pools["later"], t="", q=each.question), each.reply))
+    return turns, [each.answer for each in asked if each.answer]
+
+
+def say_around(rng: Random, templates: list[str], *, t: str, q: str) -> str:
+    """A frame around a text that is left as it is, line breaks included."""
+    frame = say(rng, templates, t="\0", q="\1", q0="\2")
+    return frame.replace("\0", t).replace("\1", q).replace("\2", uncapital(q))
