@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
+from falcon_mamba_app.api import generation
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.protocol import (
     Accepted,
@@ -77,13 +78,19 @@ async def test_a_copy_gets_the_same_request(copy):
     assert behind.requests[-1].sampling == SamplingParams()
 
 
-async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy):
+async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy, monkeypatch):
+    """What was reused is told with the first text; the rest of it at once, in a long wait."""
+    monkeypatch.setattr(generation, "QUIET_S", 0.0)
     behind, service = copy
     request = GenerationRequest(prompt=Conversation([Message("user", "QUEUE hello")]))
-    kinds = (Waiting, Accepted, PrefillProgress, TextDelta)
-    direct = [e for e in await events_of(behind, request) if isinstance(e, kinds)]
-    through = [e for e in await events_of(service, request) if isinstance(e, kinds)]
-    assert through == direct
+    kinds = (Waiting, PrefillProgress, TextDelta)
+    direct, through = [await events_of(s, request) for s in (behind, service)]
+    assert [e for e in through if isinstance(e, kinds)] == [
+        e for e in direct if isinstance(e, kinds)
+    ]
+    assert [type(e) for e in through] == [type(e) for e in direct]
+    assert through[2] == Accepted(direct[2].prompt_tokens, None)
+    assert through[-1].reused_tokens == direct[-1].reused_tokens
 
 
 async def test_scores_of_a_copy_are_those_of_the_service_behind_it(copy):
