@@ -3,11 +3,17 @@
 `step()` is plan → run → settle. It owns the slots and the snapshots, and keeps the one promise on
 which everything rests: a state advances only by committed tokens. It knows no text, no HTTP and no
 asyncio; it has no thread of its own, so tests call `step()` themselves.
+
+Faults stay at home: an error in the work for one sequence ends that sequence. After an error in a
+step of several each of them begins again with its steps to itself, until it has gone through one or
+failed alone. Only a device that answers no more ends the engine.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -27,7 +33,7 @@ from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.engine.states.keeper import StateKeeper
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.engine.states.store import SnapshotStore
-from falcon_mamba_app.errors import Overloaded, ReplyFailure
+from falcon_mamba_app.errors import Overloaded, ReplyFailure, origin_of
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
 
@@ -95,7 +101,7 @@ class Engine:
             self._late_events += self._settle(self._in_flight)
             self._in_flight = None
         if seq is not None and seq.status is not Status.FINISHED:
-            self._finish(seq)
+            self._late_events += self._guarded(seq, partial(self._finish, seq))
 
     def forget(self, session_id: str) -> bool:
         """Drop the session's snapshots, and keep none of what it is reading or writing now;
@@ -124,10 +130,7 @@ class Engine:
         launched: DecodeStep | None = None
         events: list[EngineEvent] = []
         if plan.decode:
-            try:
-                launched = self._decode(plan.decode)
-            except torch.OutOfMemoryError as error:
-                events += [self._fail(seq, error) for seq in plan.decode]
+            launched, events = self._decode(plan.decode)
         if plan.prefill:
             events += self._prefill(plan.prefill)
         return launched, events
@@ -135,7 +138,9 @@ class Engine:
     def _admit(self) -> list[EngineEvent]:
         """Give free slots to those who wait longest, with the best state we have for them."""
         admitted = self._scheduler.admit()
-        events = [event for seq in admitted for event in self._start(seq)]
+        events = [
+            event for seq in admitted for event in self._guarded(seq, partial(self._start, seq))
+        ]
         for position, seq in enumerate(self._scheduler.waiting, start=1):
             if seq.queue_position != position:
                 seq.queue_position = position
@@ -143,24 +148,27 @@ class Engine:
         return events
 
     def _start(self, seq: Sequence) -> list[EngineEvent]:
-        self._states.take_slot(seq)
         seq.status = Status.PREFILLING
+        self._states.take_slot(seq)
         is_read = seq.num_remaining_prefill_tokens == 0
         admitted = Admitted(seq.seq_id, seq.num_computed_tokens)
         return [admitted, *(self._end_prefill(seq) if is_read else [])]
 
-    def _decode(self, rows: list[Sequence]) -> DecodeStep:
-        launched = self._runner.decode(rows)
+    def _decode(self, rows: list[Sequence]) -> tuple[DecodeStep | None, list[EngineEvent]]:
+        try:
+            launched = self._runner.decode(rows)
+        except Exception as error:
+            return None, self._isolate(rows, error)
         _count_in_flight(rows)
-        return launched
+        return launched, []
 
     def _decode_and_prefill(
         self, rows: list[Sequence], chunks: list[PrefillChunk]
     ) -> tuple[DecodeStep | None, list[EngineEvent]]:
         try:
             launched, scores = self._runner.decode_and_prefill(rows, chunks)
-        except torch.OutOfMemoryError as error:
-            return None, [self._fail(seq, error) for seq in [*rows, *(c.seq for c in chunks)]]
+        except Exception as error:
+            return None, self._isolate([*rows, *(chunk.seq for chunk in chunks)], error)
         _count_in_flight(rows)
         return launched, self._after_chunks(chunks, scores)
 
@@ -172,13 +180,14 @@ class Engine:
         for seq, token in zip(launched.rows, launched.wait(), strict=True):
             seq.num_in_flight -= 1
             if seq.status is not Status.FINISHED:  # else launched before its end was known
-                events += self._commit(seq, token)
+                events += self._guarded(seq, partial(self._commit, seq, token))
         return events
 
     def _commit(self, seq: Sequence, token: SampledToken) -> list[EngineEvent]:
         """Append one sampled token, and end the sequence where it ends."""
         if not token.is_usable:
             return [self._fail_without_numbers(seq)]
+        seq.is_suspect = False
         seq.num_computed_tokens += 1
         seq.output_token_ids.append(token.token_id)
         reason = self._finish_reason(seq)
@@ -195,8 +204,8 @@ class Engine:
     def _prefill(self, chunks: list[PrefillChunk]) -> list[EngineEvent]:
         try:
             scores = self._runner.prefill(chunks)
-        except torch.OutOfMemoryError as error:
-            return [self._fail(chunk.seq, error) for chunk in chunks]
+        except Exception as error:
+            return self._isolate([chunk.seq for chunk in chunks], error)
         return self._after_chunks(chunks, scores)
 
     def _after_chunks(
@@ -204,17 +213,22 @@ class Engine:
     ) -> list[EngineEvent]:
         events: list[EngineEvent] = []
         for chunk in chunks:
-            seq = chunk.seq
-            seq.num_computed_tokens = chunk.end
-            num_tokens = chunk.end - chunk.start
-            seq_scores = scores.get(seq.seq_id, [])
-            if not all(score.is_finite for score in seq_scores):
-                events.append(self._fail_without_numbers(seq))
-                continue
-            events.append(Prefilled(seq.seq_id, chunk.end, num_tokens, seq_scores))
-            if seq.num_remaining_prefill_tokens == 0:
-                events += self._end_prefill(seq)
+            seq_scores = scores.get(chunk.seq.seq_id, [])
+            events += self._guarded(chunk.seq, partial(self._read, chunk, seq_scores))
         return events
+
+    def _read(self, chunk: PrefillChunk, scores: list[ScoredToken]) -> list[EngineEvent]:
+        """Take in that the sequence has read the chunk; what it has read again is no news."""
+        seq, num_tokens = chunk.seq, chunk.end - chunk.start
+        if not all(score.is_finite for score in scores):
+            return [self._fail_without_numbers(seq)]
+        seq.num_computed_tokens = chunk.end
+        events: list[EngineEvent] = []
+        if seq.num_told_tokens < min(chunk.end, len(seq.prompt_token_ids) - 1):
+            scores = scores[max(0, seq.num_told_tokens - chunk.start) :]
+            seq.num_told_tokens = chunk.end
+            events.append(Prefilled(seq.seq_id, chunk.end, num_tokens, scores))
+        return events + (self._end_prefill(seq) if seq.num_remaining_prefill_tokens == 0 else [])
 
     def _end_prefill(self, seq: Sequence) -> list[EngineEvent]:
         if seq.sampling.max_new_tokens == 0:
@@ -224,16 +238,52 @@ class Engine:
         seq.status = Status.DECODING
         return []
 
-    def _finish(self, seq: Sequence) -> None:
+    def _finish(self, seq: Sequence) -> list[EngineEvent]:
         """Free the slot, keeping the state for the session's next turn."""
         self._states.save(seq)
         self._drop(seq)
+        return []
+
+    def _guarded(self, seq: Sequence, work: Callable[[], list[EngineEvent]]) -> list[EngineEvent]:
+        """What `work` tells of the sequence; an error in it ends that sequence alone."""
+        try:
+            return work()
+        except Exception as error:
+            self._refuse_dead_device()
+            return [self._fail(seq, error)]
+
+    def _isolate(self, seqs: list[Sequence], error: Exception) -> list[EngineEvent]:
+        """After an error in a step: who was alone in it fails, several begin again."""
+        self._refuse_dead_device()
+        if len(seqs) == 1 or isinstance(error, torch.OutOfMemoryError):
+            return [self._fail(seq, error) for seq in seqs]
+        logger.error("a step of %d sequences failed: %s", len(seqs), origin_of(error))
+        # What the device knows of them is taken in first: then all of it can be read again.
+        in_flight, self._in_flight = self._in_flight, None
+        events = self._settle(in_flight)
+        for seq in seqs:
+            if seq.slot is not None:
+                self.pool.clear(seq.slot)
+                self._runner.drop(seq)
+                seq.begin_again()
+        return events
+
+    def _refuse_dead_device(self) -> None:
+        """Raises what a device says that answers no more."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _fail(self, seq: Sequence, error: Exception) -> Failed:
         """Free the slot without keeping a state that may be half advanced."""
         self._drop(seq)
-        reason = str(error).partition("\n")[0]
-        return Failed(seq.seq_id, Overloaded(f"the device ran out of memory in mid-step: {reason}"))
+        if isinstance(error, torch.OutOfMemoryError):
+            reason = str(error).partition("\n")[0]
+            message = f"the device ran out of memory in mid-step: {reason}"
+            return Failed(seq.seq_id, Overloaded(message))
+        logger.error("one reply given up: %s", origin_of(error))
+        kind = type(error).__name__
+        message = f"this reply failed inside the engine ({kind}); the server's log says where"
+        return Failed(seq.seq_id, ReplyFailure(message))
 
     def _fail_without_numbers(self, seq: Sequence) -> Failed:
         """The session's saved states go too: the fault may have begun in any of them."""

@@ -70,19 +70,21 @@ class Scheduler:
         return admitted
 
     def plan(self) -> Plan:
-        """What the next step does for the running sequences."""
+        """What the next step does for the running sequences; a suspect has its steps to itself."""
+        suspect = next((seq for seq in self.running if seq.is_suspect), None)
+        running = self.running if suspect is None else [suspect]
         decode = [
             seq
-            for seq in self.running
+            for seq in running
             if seq.status is Status.DECODING
             and seq.num_launched_tokens < seq.sampling.max_new_tokens
         ]
         budget = self._max_mixed_prefill_tokens if decode else self._max_prefill_tokens
-        return Plan(decode, self._plan_prefill(budget))
+        return Plan(decode, self._plan_prefill(running, budget))
 
-    def _plan_prefill(self, budget: int) -> list[PrefillChunk]:
+    def _plan_prefill(self, running: list[Sequence], budget: int) -> list[PrefillChunk]:
         """Split the budget evenly; what short prompts leave over goes to the longer ones."""
-        prefilling = [seq for seq in self.running if seq.status is Status.PREFILLING]
+        prefilling = [seq for seq in running if seq.status is Status.PREFILLING]
         prefilling.sort(key=lambda seq: seq.num_remaining_prefill_tokens)
         chunks = []
         for num_before, seq in enumerate(prefilling):

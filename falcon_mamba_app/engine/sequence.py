@@ -36,6 +36,9 @@ class Sequence:
     num_computed_tokens: int = 0
     num_in_flight: int = 0  # decode steps launched whose token the host has not read yet
     queue_position: int | None = None  # as last reported; 1 is next
+    is_suspect: bool = False  # was in a step that failed, and has not been in a good one since
+    num_replayed_tokens: int = 0  # of the reply, read again as if they were prompt
+    num_told_tokens: int = 0  # of the prompt, read at least once
     packed_prompt: bytes = field(init=False, default=b"")
 
     def __post_init__(self) -> None:
@@ -45,12 +48,28 @@ class Sequence:
 
     @property
     def num_prefill_tokens(self) -> int:
-        """Prompt tokens to read before the first can be sampled; the last one is fed by decode."""
-        return len(self.prompt_token_ids) - 1
+        """Tokens to read before the next can be sampled; the last one is fed by decode."""
+        return len(self.prompt_token_ids) + self.num_replayed_tokens - 1
 
     @property
     def num_remaining_prefill_tokens(self) -> int:
         return self.num_prefill_tokens - self.num_computed_tokens
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        """Of the prompt and the reply, from `start` up to `end`."""
+        num_prompt = len(self.prompt_token_ids)
+        prompt = self.prompt_token_ids[start:end]
+        if end <= num_prompt:
+            return prompt
+        return prompt + self.output_token_ids[max(0, start - num_prompt) : end - num_prompt]
+
+    def begin_again(self) -> None:
+        """Nothing is computed: all that is known is read again, in steps of the sequence's own."""
+        self.num_computed_tokens, self.num_replayed_tokens = 0, len(self.output_token_ids)
+        self.status = Status.PREFILLING if self.num_prefill_tokens else Status.DECODING
+        self.is_suspect = True
+        if self.output_token_ids:
+            self.score_prompt = None  # it has been scored
 
     @property
     def num_launched_tokens(self) -> int:

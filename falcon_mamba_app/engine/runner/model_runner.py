@@ -168,7 +168,7 @@ class ModelRunner:
     def _score_prompt(self, chunk: PrefillChunk, hidden: Tensor) -> list[ScoredToken]:
         """Scores of the tokens that the chunk's tokens predict, a tile of logits at a time."""
         assert chunk.seq.score_prompt is not None
-        predicted = chunk.seq.prompt_token_ids[chunk.start + 1 : chunk.end + 1]
+        predicted = chunk.seq.tokens(chunk.start + 1, chunk.end + 1)
         scores: list[ScoredToken] = []
         for tile in torch.split(hidden, SCORE_TILE):
             logprobs = torch.log_softmax(self.model.logits(tile, is_step=False), -1)

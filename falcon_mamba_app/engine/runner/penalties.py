@@ -40,7 +40,7 @@ class TokenCounts:
         self.num_in_output = torch.zeros(vocab_size, device=device)
 
     def add(self, token_id: Tensor) -> None:
-        """The reply has grown by this token, (1,) int64."""
+        """The reply has grown by these tokens, (t,) int64."""
         self.is_present.index_fill_(0, token_id, True)
         self.num_in_output.index_add_(0, token_id, torch.ones_like(token_id, dtype=torch.float32))
 
@@ -83,11 +83,14 @@ class Penalties:
     def _counts_of(self, seq: Sequence) -> TokenCounts:
         """The counts up to the token sampled last, made at the sequence's first step."""
         if seq.seq_id not in self._counts:
-            self._counts[seq.seq_id] = TokenCounts(
+            counts = TokenCounts(
                 seq.prompt_token_ids,
                 vocab_size=self._vocab_size,
                 device=self._device,
             )
+            if seq.output_token_ids:
+                counts.add(torch.tensor(seq.output_token_ids, device=self._device))
+            self._counts[seq.seq_id] = counts
         return self._counts[seq.seq_id]
 
     def drop(self, seq: Sequence) -> None:

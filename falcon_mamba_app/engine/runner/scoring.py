@@ -47,5 +47,5 @@ class ScoredTokens:
 def score_rows(logprobs: Tensor, token_ids: Tensor, num_top: int) -> ScoredTokens:
     """The scores of one token (t,) in each row of `logprobs` (t, v)."""
     chosen = logprobs.gather(1, token_ids.unsqueeze(1)).squeeze(1)
-    top = logprobs.topk(num_top, dim=-1)
+    top = logprobs.topk(min(num_top, logprobs.shape[-1]), dim=-1)
     return ScoredTokens(token_ids, chosen, top.indices, top.values)

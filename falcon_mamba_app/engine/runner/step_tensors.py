@@ -86,7 +86,7 @@ def pack(rows: list[Sequence], chunks: list[PrefillChunk], shape: Shape) -> Tens
         decoding.params[: len(rows)] = pack_params([seq.sampling for seq in rows], numbers)
     if chunks:
         _, _, token_ids, slots, starts = parts
-        read = [i for c in chunks for i in c.seq.prompt_token_ids[c.start : c.end]]
+        read = [i for c in chunks for i in c.seq.tokens(c.start, c.end)]
         token_ids[: len(read)] = torch.tensor(read, dtype=torch.float32)
         slots[: len(chunks)] = torch.tensor([float(chunk.seq.slot or 0) for chunk in chunks])
         ends = torch.tensor([float(end) for end in starts_of(chunks)[1:]])

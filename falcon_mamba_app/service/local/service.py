@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
+from functools import partial
 
 import torch
 
@@ -44,6 +45,7 @@ from falcon_mamba_app.protocol import (
     Text,
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
+from falcon_mamba_app.service.local.prompts import encoded
 from falcon_mamba_app.service.local.startup import Hardware, Loader, read_tokenizer
 from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
@@ -115,11 +117,10 @@ class LocalService:
     async def _encode(self, request: GenerationRequest) -> list[int]:
         """The prompt's ids, within the limits. Raises InvalidRequest."""
         self._check_limits(request)
-        if _num_characters(request) > MAX_INLINE_CHARACTERS:
-            encode = asyncio.to_thread(self._encoder.encode, request.prompt, request.session_id)
-            prompt_ids = await encode
-        else:
-            prompt_ids = self._encoder.encode(request.prompt, request.session_id)
+        vocab_size = self._checkpoint.config.vocab_size
+        encode = partial(encoded, self._encoder, request, vocab_size=vocab_size)
+        is_long = _num_characters(request) > MAX_INLINE_CHARACTERS
+        prompt_ids = await asyncio.to_thread(encode) if is_long else encode()
         self._check_length(len(prompt_ids), "tokens")
         return prompt_ids
 

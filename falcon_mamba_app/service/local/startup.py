@@ -32,6 +32,7 @@ from falcon_mamba_app.model.linear import weights_bytes
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
+from falcon_mamba_app.service.local.prompts import tell_of_tokens_beyond
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog
@@ -55,6 +56,7 @@ def read_tokenizer(
     Raises CheckpointError.
     """
     tokenizer = load_tokenizer(checkpoint)
+    tell_of_tokens_beyond(tokenizer, checkpoint.config.vocab_size)
     defaults = load_generation_defaults(checkpoint, tokenizer)
     encoder = PromptEncoder(
         tokenizer,

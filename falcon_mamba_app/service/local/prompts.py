@@ -1,0 +1,66 @@
+"""The door between texts and the engine: no id goes through that the model has no embedding for.
+
+A tokenizer may know more tokens than the table has rows: somebody added some and did not resize it.
+Whatever else a tokenizer or a chat template does wrong ends here too, at the request that caused
+it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, origin_of
+from falcon_mamba_app.protocol import Conversation, GenerationRequest
+from falcon_mamba_app.text.chat import PromptEncoder
+
+logger = logging.getLogger(__name__)
+
+
+def encoded(encoder: PromptEncoder, request: GenerationRequest, *, vocab_size: int) -> list[int]:
+    """The prompt's ids, each below `vocab_size`. Raises InvalidRequest."""
+    param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
+    try:
+        token_ids = encoder.encode(request.prompt, request.session_id)
+    except FalconMambaError:
+        raise
+    except BaseException as error:
+        if not _is_fault_of_input(error):
+            raise
+        logger.warning("a prompt cannot be encoded: %s", origin_of(error))
+        raise InvalidRequest(
+            f"the model's tokenizer or chat template cannot encode this ({type(error).__name__});"
+            " write it differently",
+            param=param,
+        ) from error
+    if not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
+        foreign = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
+        text = encoder.vocabulary.token_text(foreign)
+        raise InvalidRequest(
+            f"the prompt comes to hold {text!r}, token {foreign} of the tokenizer; the model has no"
+            f" such token, its ids end at {vocab_size - 1}: write it without",
+            param=param,
+        )
+    return token_ids
+
+
+def tell_of_tokens_beyond(tokenizer: Any, vocab_size: int) -> None:
+    """One line in the log where the tokenizer has ids that the model does not."""
+    beyond = [
+        (token_id, token)
+        for token, token_id in tokenizer.get_vocab().items()
+        if token_id >= vocab_size
+    ]
+    if beyond:
+        logger.warning(
+            "the tokenizer has %d tokens beyond the model's %d, %r (id %d) first; prompts that hold"
+            " one are refused",
+            len(beyond),
+            vocab_size,
+            *reversed(min(beyond)),
+        )
+
+
+def _is_fault_of_input(error: BaseException) -> bool:
+    """Any exception; a panic of the tokenizer's Rust code is none by its class."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
