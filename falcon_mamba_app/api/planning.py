@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Any
 
-from falcon_mamba_app.api.schemas import ChatBody, CompletionBody
+from falcon_mamba_app.api.schemas import NO_LIMIT, ChatBody, CompletionBody
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
     Conversation,
@@ -122,6 +122,10 @@ def _sampling(
     }
     if "stop" in given:
         given["stop"] = tuple(given["stop"])
+    if given.get("top_p") == 0:  # nothing but the likeliest token
+        given |= {"top_p": 1.0, "temperature": 0.0}
+    if max_new_tokens == NO_LIMIT:
+        max_new_tokens = model.max_new_tokens or defaults.max_new_tokens
     if max_new_tokens is None:
         max_new_tokens = min(
             defaults.max_new_tokens, model.max_new_tokens or defaults.max_new_tokens

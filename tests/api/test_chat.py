@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -205,6 +206,85 @@ async def test_harmless_fields_change_nothing(client, service):
     }
     await chat(client, **harmless)
     assert service.requests[0] == service.requests[1]
+
+
+NOTHING = {
+    "n": None,
+    "model": None,
+    "stop": [""],
+    "top_k": -1,
+    "top_logprobs": 0,
+    "logprobs": False,
+    "stream": False,
+    "stream_options": {"include_usage": False, "anything": None},
+    "max_tokens": -1,
+    "prompt_cache_key": "",
+    "min_tokens": 0,
+    "stop_token_ids": [],
+    "skip_special_tokens": True,
+    "chat_template_kwargs": {},
+    "continue_final_message": False,
+    "add_generation_prompt": True,
+    "cache_prompt": True,
+    "repeat_penalty": 1,
+    "verbosity": "medium",
+    "service_tier": "flex",
+    "store": True,
+    "prompt_cache_retention": "24h",
+    "prompt_cache_options": {"mode": "explicit"},
+    "prediction": {"type": "content", "content": "x"},
+    "response_format": {"type": "text"},
+    "mirostat": 0,
+    "dry_multiplier": 0.0,
+    "something_new": False,
+    "something_else": "",
+    "and_more": [],
+    "or_less": {},
+}
+
+
+@pytest.mark.parametrize("field", NOTHING)
+async def test_a_value_that_asks_for_nothing_passes_for_every_field(client, service, field):
+    await chat(client, **{field: NOTHING[field]})
+    await chat(client, **{field: None})
+
+
+@pytest.mark.parametrize("field", ["guided_json", "stop_token_ids", "anything", *NOTHING])
+@pytest.mark.parametrize("url", [URL, "/v1/completions"])
+async def test_null_is_the_same_as_nothing_known_field_or_not(client, service, url, field):
+    body = {"messages": [USER]} if url == URL else {"prompt": "a"}
+    assert (await client.post(url, json={**body, field: None})).status_code == 200
+    assert (await client.post(url, json=body)).status_code == 200
+    assert service.requests[-1] == service.requests[-2]
+
+
+async def test_neutral_values_mean_what_they_do_elsewhere(client, service):
+    await chat(client, top_k=-1, top_p=0, max_tokens=-1, stop=["", "x"], repeat_penalty=1.5)
+    sampling = service.requests[-1].sampling
+    assert (sampling.top_k, sampling.temperature, sampling.top_p) == (0, 0.0, 1.0)
+    assert (sampling.max_new_tokens, sampling.stop) == (1024, ("x",))
+    assert sampling.repetition_penalty == 1.5
+
+
+async def test_a_byte_order_mark_before_the_body_is_passed_over(client):
+    body = b"\xef\xbb\xbf" + json.dumps({"messages": [USER]}).encode()
+    headers = {"content-type": "application/json"}
+    assert (await client.post(URL, content=body, headers=headers)).status_code == 200
+
+
+async def test_tools_that_are_not_to_be_called_are_not_missed(client):
+    await chat(client, tools=[{"type": "function"}], tool_choice="none")
+
+
+async def test_what_clients_put_into_messages_beside_the_text_is_passed_over(client, service):
+    part = {"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}, "more": None}
+    messages = [
+        {"role": "user", "name": "Ada", "content": ["a", part], "audio": None},
+        {"role": "assistant", "content": None, "reasoning_content": "hm", "annotations": [1]},
+        {"role": "user", "content": "c", "tool_calls": [], "prefix": False},
+    ]
+    await chat(client, messages=messages)
+    assert [m.content for m in service.requests[-1].prompt] == ["a\nb", "", "c"]
 
 
 async def test_logprobs_come_with_bytes_and_alternatives(client):

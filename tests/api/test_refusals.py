@@ -53,16 +53,18 @@ def error_of(response, status: int = 400) -> dict:
         ("audio", {"voice": "x"}),
         ("modalities", ["text", "audio"]),
         ("logit_bias", {"1": 1}),
-        ("prediction", {}),
+        ("prediction", [1]),
         ("reasoning_effort", "high"),
-        ("service_tier", "flex"),
-        ("store", True),
+        ("verbosity", "low"),
+        ("skip_special_tokens", False),
+        ("mirostat", 2),
         ("suffix", "end"),
     ],
 )
 async def test_what_this_server_does_not_have_is_refused_not_ignored(client, field, value):
     error = error_of(await client.post(CHAT, json={"messages": [USER], field: value}))
     assert error["param"] == field
+    assert field in error["message"] and "leave it out" in error["message"]
     assert error["code"] == "unsupported_parameter"
     assert error["type"] == "invalid_request_error"
 
@@ -82,6 +84,40 @@ async def test_an_unknown_field_is_named(client, where):
 
 
 @pytest.mark.parametrize(
+    ("message", "path"),
+    [
+        ({"role": "owner", "content": "x"}, "role"),
+        ({"content": "x"}, "role"),
+        ({"role": "user"}, "content"),
+        ({"role": "user", "content": None}, "content"),
+        ({"role": "user", "content": []}, "content"),
+        ({"role": "user", "content": 5}, "content"),
+        ({"role": "user", "content": "x", "name": 5}, "name"),
+        ({"role": "user", "content": "x", "color": "red"}, "color"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "tool_calls"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "content[0].type"),
+        ({"role": "user", "content": [{"type": "text"}]}, "content[0].text"),
+        ({"role": "user", "content": ["x", 5]}, "content[1]"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "x", "color": "red"}]},
+            "content[0].color",
+        ),
+    ],
+)
+async def test_a_refusal_tells_the_whole_path_and_stands_alone(client, message, path):
+    """openai's newest client prints the message and nothing else."""
+    error = error_of(await client.post(CHAT, json={"messages": [USER, message]}))
+    assert error["param"] == f"messages[1].{path}"
+    assert error["param"] in error["message"]
+
+
+async def test_what_was_sent_is_quoted_briefly(client):
+    for value in ("x" * 10_000, ["x"] * 10_000, {str(i): i for i in range(1_000)}):
+        error = error_of(await client.post(CHAT, json={"messages": [USER], "tool_choice": value}))
+        assert 20 < len(error["message"]) < 250
+
+
+@pytest.mark.parametrize(
     "message",
     [
         {"role": "tool", "content": "x"},
@@ -91,7 +127,7 @@ async def test_an_unknown_field_is_named(client, where):
         {"role": "user", "content": 5},
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
         {"role": "user", "content": [{"type": "text"}]},
-        {"role": "user", "content": "x", "name": "bob"},
+        {"role": "user", "content": "x", "name": 5},
         {"role": "assistant", "content": "x", "tool_calls": [{}]},
         {"role": "user", "content": "x", "color": "red"},
         "hello",
@@ -109,9 +145,9 @@ async def test_a_message_that_is_not_plain_text_is_refused(client, message):
         {"temperature": 11},
         {"temperature": "warm"},
         {"temperature": True},
-        {"top_p": 0},
+        {"top_p": -0.1},
         {"top_p": 1.1},
-        {"top_k": -1},
+        {"top_k": -2},
         {"top_k": 10**300},
         {"min_p": 2},
         {"repetition_penalty": 0},
@@ -119,13 +155,13 @@ async def test_a_message_that_is_not_plain_text_is_refused(client, message):
         {"frequency_penalty": -3},
         {"seed": 2**63},
         {"seed": 1.5},
-        {"stop": ""},
-        {"stop": [""]},
         {"stop": [1]},
+        {"stop": 1},
         {"stop": ["x"] * 17},
         {"n": 0},
         {"n": 129},
         {"max_tokens": 0},
+        {"max_tokens": -2},
         {"max_tokens": 1025},
         {"max_tokens": 5, "max_completion_tokens": 6},
         {"top_logprobs": 1},
@@ -134,7 +170,7 @@ async def test_a_message_that_is_not_plain_text_is_refused(client, message):
         {"stream": "yes"},
         {"stream_options": {"include_usage": True}},
         {"stream": True, "stream_options": {"surprise": True}},
-        {"prompt_cache_key": ""},
+        {"prompt_cache_key": 5},
         {"metadata": {"a": 1}},
         {"messages": []},
         {"messages": "hello"},
@@ -147,7 +183,8 @@ async def test_a_value_out_of_range_is_refused_with_the_name_of_its_field(client
 
 @pytest.mark.parametrize("prompt", [None, [], [[]], [1, "a"], [[1], 2], [-1], [True], [2**31], 5])
 async def test_a_prompt_of_another_form_is_refused(client, prompt):
-    assert error_of(await client.post(COMPLETIONS, json={"prompt": prompt}))["param"] == "prompt"
+    error = error_of(await client.post(COMPLETIONS, json={"prompt": prompt}))
+    assert error["param"] in ("prompt", "prompt[0]", "prompt[1]")
 
 
 @pytest.mark.parametrize("fields", [{}, {"echo": True, "n": 2}])

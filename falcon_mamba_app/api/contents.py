@@ -1,0 +1,105 @@
+"""What messages and prompts may look like, brought to one form, with the whole path in refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from falcon_mamba_app.api.fields import MESSAGE_FIELDS, PART_FIELDS, Cleaner, shown
+from falcon_mamba_app.errors import InvalidRequest, NotSupported
+from falcon_mamba_app.protocol import Text, TokenIds
+
+MAX_REPLIES = 128  # prompts × n of one request
+MAX_MESSAGES = 20_000
+MAX_TOKEN_ID = 2**31 - 1
+
+_MESSAGE = Cleaner(MESSAGE_FIELDS, own=("role", "content"))
+_PART = Cleaner(PART_FIELDS, own=("type", "text"))
+
+
+def clean_messages(value: Any) -> Any:
+    """The messages with nothing but role and text, the text in one piece."""
+    if not isinstance(value, list):
+        return value
+    if len(value) > MAX_MESSAGES:  # to look at each costs 2 µs
+        raise InvalidRequest(
+            f"messages has {len(value)} entries; this server accepts at most {MAX_MESSAGES}",
+            param="messages",
+        )
+    return [_clean_message(entry, f"messages[{place}]") for place, entry in enumerate(value)]
+
+
+def _clean_message(value: Any, path: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    message = _MESSAGE.clean(value, path + ".")
+    content = message.get("content")
+    if content is None and value.get("role") == "assistant" and "content" in value:
+        return {**message, "content": ""}  # as OpenAI's clients send back an empty reply
+    if isinstance(content, list):
+        message["content"] = _joined_parts(content, path + ".content")
+    return message
+
+
+def _joined_parts(parts: list[Any], path: str) -> str:
+    if not parts:
+        raise InvalidRequest(f"{path} is an empty list; send text parts", param=path)
+    return "\n".join(_part_text(part, f"{path}[{place}]") for place, part in enumerate(parts))
+
+
+def _part_text(value: Any, path: str) -> str:
+    if isinstance(value, str):
+        return value
+    kind = value.get("type") if isinstance(value, dict) else value
+    if kind != "text":
+        where = path + ".type" if isinstance(value, dict) else path
+        raise NotSupported(
+            f'{where} is {shown(kind)}; this server reads parts of {{"type": "text"}} only',
+            param=where,
+        )
+    text = _PART.clean(value, path + ".").get("text")
+    if not isinstance(text, str):
+        raise InvalidRequest(
+            f'{path}.text is {shown(text)}; a text part is {{"type": "text", "text": "…"}}',
+            param=path + ".text",
+        )
+    return text
+
+
+def prompts_of(value: Any) -> list[Text | TokenIds]:
+    """A list of prompts from any of OpenAI's four forms."""
+    if isinstance(value, str):
+        return [Text(value)]
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(
+            "prompt takes a string, token ids, or a list of either; none may be an empty list",
+            param="prompt",
+        )
+    if _is_ids(value):
+        return [TokenIds(value)]
+    if len(value) > MAX_REPLIES:
+        raise InvalidRequest(
+            f"prompt has {len(value)} entries, not all of them token ids; one request may ask"
+            f" for {MAX_REPLIES} replies",
+            param="prompt",
+        )
+    return [_prompt(entry, f"prompt[{place}]") for place, entry in enumerate(value)]
+
+
+def _prompt(value: Any, path: str) -> Text | TokenIds:
+    if isinstance(value, str):
+        return Text(value)
+    if _is_ids(value):
+        return TokenIds(value)
+    raise InvalidRequest(
+        f"{path} is {shown(value)}; prompt takes a string, token ids from 0 to {MAX_TOKEN_ID}, or"
+        " a list of either",
+        param=path,
+    )
+
+
+def _is_ids(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(item) is int and 0 <= item <= MAX_TOKEN_ID for item in value)
+    )
