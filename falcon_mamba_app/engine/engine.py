@@ -116,6 +116,7 @@ class Engine:
     def step(self) -> list[EngineEvent]:
         """Advance every running sequence once; returns what became known, in order."""
         events, self._late_events = self._late_events, []
+        self._make_way()
         events += self._admit()
         launched, known = self._run(self._scheduler.plan())
         events += known
@@ -135,24 +136,44 @@ class Engine:
             events += self._prefill(plan.prefill)
         return launched, events
 
+    def _make_way(self) -> None:
+        """Take a slot from whoever has many for a newcomer who has none, keeping its state."""
+        seq = self._scheduler.choose_to_yield()
+        if seq is None or seq.num_in_flight:  # settled in this step, parked in the next
+            return
+        if self._states.park(seq):
+            seq.status = Status.WAITING
+            self._scheduler.park(seq)
+        else:
+            self._scheduler.keep()
+
     def _admit(self) -> list[EngineEvent]:
-        """Give free slots to those who wait longest, with the best state we have for them."""
+        """Give free slots to those who are next, with the best state we have for them."""
         admitted = self._scheduler.admit()
         events = [
             event for seq in admitted for event in self._guarded(seq, partial(self._start, seq))
         ]
         for position, seq in enumerate(self._scheduler.waiting, start=1):
-            if seq.queue_position != position:
+            if seq.queue_position != position and seq.parked is None:  # else it has begun long ago
                 seq.queue_position = position
                 events.append(Queued(seq.seq_id, position))
         return events
 
     def _start(self, seq: Sequence) -> list[EngineEvent]:
+        if seq.parked is not None:
+            return self._resume(seq)
         seq.status = Status.PREFILLING
         self._states.take_slot(seq)
         is_read = seq.num_remaining_prefill_tokens == 0
         admitted = Admitted(seq.seq_id, seq.num_computed_tokens)
         return [admitted, *(self._end_prefill(seq) if is_read else [])]
+
+    def _resume(self, seq: Sequence) -> list[EngineEvent]:
+        """Go on where the sequence was parked."""
+        is_read = seq.num_remaining_prefill_tokens <= 0
+        seq.status = Status.DECODING if is_read else Status.PREFILLING
+        self._states.take_slot(seq)
+        return []
 
     def _decode(self, rows: list[Sequence]) -> tuple[DecodeStep | None, list[EngineEvent]]:
         try:

@@ -3,12 +3,19 @@
 Every decoding row moves one token in each step; then at most `max_prefill_tokens` prompt tokens are
 read, or `max_mixed_prefill_tokens` where any row decodes, so that a long prompt never stalls those
 who are reading a reply.
+
+Slots and prompt tokens are shared by owner: the oldest request of whoever has least is the next. A
+state can be copied out in no time, so an owner with many slots gives one to a newcomer at once,
+in mid-prompt or mid-reply, and goes on later.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from falcon_mamba_app.engine.sequence import Sequence, Status
 
@@ -31,7 +38,7 @@ class Plan:
 
 
 class Scheduler:
-    """First come, first served for slots; fair shares for prompts."""
+    """Fair shares of slots and of prompt tokens; within an owner first come, first served."""
 
     def __init__(
         self,
@@ -48,52 +55,138 @@ class Scheduler:
         mixed = max_prefill_tokens if max_mixed_prefill_tokens is None else max_mixed_prefill_tokens
         self._max_mixed_prefill_tokens = min(mixed, max_prefill_tokens)
         assert self._max_mixed_prefill_tokens > 0, f"{max_mixed_prefill_tokens=}"
-        self.waiting: deque[Sequence] = deque()
+        self._arrivals = itertools.count()
+        self.waiting: list[Sequence] = []  # in the order in which they will be admitted
         self.running: list[Sequence] = []
+        self._yielding: Sequence | None = None
 
     def add(self, seq: Sequence) -> None:
-        """Put the sequence at the end of the line."""
+        """Put the sequence into the line, behind its owner's older ones."""
         assert seq.status is Status.WAITING, f"{seq.status=}"
+        seq.arrival = next(self._arrivals)
         self.waiting.append(seq)
+        self._order()
 
     def remove(self, seq: Sequence) -> None:
         """Take the sequence out, wherever it stands."""
         (self.waiting if seq.status is Status.WAITING else self.running).remove(seq)
+        if seq is self._yielding:
+            self._yielding = None
+        self._order()
 
     def admit(self) -> list[Sequence]:
         """Move sequences from the line into the free places; the caller gives them their slots."""
-        admitted = []
-        while self.waiting and len(self.running) < self._max_running:
-            seq = self.waiting.popleft()
-            self.running.append(seq)
-            admitted.append(seq)
+        num_free = self._max_running - len(self.running)
+        admitted, self.waiting = self.waiting[:num_free], self.waiting[num_free:]
+        self.running += admitted
         return admitted
+
+    def choose_to_yield(self) -> Sequence | None:
+        """The running sequence whose place the first in line should have, None to leave all as is.
+
+        It decodes and reads no more; once nothing of it is in flight, `park` takes it out. One at a
+        time. Whoever gives a place still has as large a share as whoever gets it, so that no two
+        take each other's turns.
+        """
+        if self._yielding is None and self.waiting and len(self.running) >= self._max_running:
+            shares, newcomer = _shares(self.running), self.waiting[0]
+            largest = max(self.running, key=lambda seq: (shares[seq.owner], seq.arrival))
+            left = shares[largest.owner] - 1 / largest.weight
+            if left >= shares[newcomer.owner] + 1 / newcomer.weight:
+                self._yielding = largest
+        return self._yielding
+
+    def park(self, seq: Sequence) -> None:
+        """Put a running sequence back into the line, at the place of its age."""
+        self.running.remove(seq)
+        self.waiting.append(seq)
+        self._yielding = None
+        self._order()
+
+    def keep(self) -> None:
+        """Let the sequence that was to yield go on."""
+        self._yielding = None
 
     def plan(self) -> Plan:
         """What the next step does for the running sequences; a suspect has its steps to itself."""
         suspect = next((seq for seq in self.running if seq.is_suspect), None)
         running = self.running if suspect is None else [suspect]
+        at_work = [seq for seq in running if seq is not self._yielding]
         decode = [
             seq
-            for seq in running
+            for seq in at_work
             if seq.status is Status.DECODING
             and seq.num_launched_tokens < seq.sampling.max_new_tokens
         ]
         budget = self._max_mixed_prefill_tokens if decode else self._max_prefill_tokens
-        return Plan(decode, self._plan_prefill(running, budget))
+        return Plan(decode, _plan_prefill(at_work, budget))
 
-    def _plan_prefill(self, running: list[Sequence], budget: int) -> list[PrefillChunk]:
-        """Split the budget evenly; what short prompts leave over goes to the longer ones."""
-        prefilling = [seq for seq in running if seq.status is Status.PREFILLING]
-        prefilling.sort(key=lambda seq: seq.num_remaining_prefill_tokens)
-        chunks = []
-        for num_before, seq in enumerate(prefilling):
-            share = budget // (len(prefilling) - num_before)
-            num_tokens = min(share, seq.num_remaining_prefill_tokens)
-            if num_tokens == 0:  # more prompts than tokens in the budget: the shortest go first
-                num_tokens = min(1, budget)
-            if num_tokens:
-                start = seq.num_computed_tokens
-                chunks.append(PrefillChunk(seq, start, start + num_tokens))
-            budget -= num_tokens
-        return chunks
+    def _order(self) -> None:
+        """Each owner's oldest first, and of these whoever would then have the smallest share."""
+        if len(self.waiting) < 2:
+            return
+        shares = _shares(self.running)
+        lines: defaultdict[str, list[Sequence]] = defaultdict(list)
+        for seq in sorted(self.waiting, key=lambda seq: seq.arrival, reverse=True):
+            lines[seq.owner].append(seq)
+        heads = [_entry(line[-1], shares) for line in lines.values()]
+        heapify(heads)
+        self.waiting = []
+        while heads:
+            share, _, owner = heappop(heads)
+            self.waiting.append(lines[owner].pop())
+            shares[owner] = share
+            if lines[owner]:
+                heappush(heads, _entry(lines[owner][-1], shares))
+
+
+def _plan_prefill(running: list[Sequence], budget: int) -> list[PrefillChunk]:
+    """Split the budget among owners by weight, and evenly among an owner's prompts; what short ones
+    leave over goes to the longer ones.
+    """
+    owners: defaultdict[str, list[Sequence]] = defaultdict(list)
+    for seq in running:
+        if seq.status is Status.PREFILLING:
+            owners[seq.owner].append(seq)
+    groups = sorted(owners.values(), key=_remaining)
+    weights = [max(seq.weight for seq in group) for group in groups]
+    chunks: list[PrefillChunk] = []
+    for index, group in enumerate(groups):
+        share = int(budget * weights[index] / sum(weights[index:]))
+        read = _split(group, max(share, min(1, budget)))
+        chunks += read
+        budget -= sum(chunk.end - chunk.start for chunk in read)
+    return chunks
+
+
+def _shares(running: Iterable[Sequence]) -> defaultdict[str, float]:
+    """What each owner has: its slots, each divided by its sequence's weight."""
+    shares: defaultdict[str, float] = defaultdict(float)
+    for seq in running:
+        shares[seq.owner] += 1 / seq.weight
+    return shares
+
+
+def _entry(seq: Sequence, shares: defaultdict[str, float]) -> tuple[float, int, str]:
+    """What the owner would have with this one too, its age, and the owner."""
+    return shares[seq.owner] + 1 / seq.weight, seq.arrival, seq.owner
+
+
+def _remaining(group: list[Sequence]) -> int:
+    return sum(seq.num_remaining_prefill_tokens for seq in group)
+
+
+def _split(prompts: list[Sequence], budget: int) -> list[PrefillChunk]:
+    """Chunks of one owner's prompts: even parts, and what short ones leave for the longer ones."""
+    prompts = sorted(prompts, key=lambda seq: seq.num_remaining_prefill_tokens)
+    chunks = []
+    for num_before, seq in enumerate(prompts):
+        share = budget // (len(prompts) - num_before)
+        num_tokens = min(share, seq.num_remaining_prefill_tokens)
+        if num_tokens == 0:  # more prompts than tokens in the budget: the shortest go first
+            num_tokens = min(1, budget)
+        if num_tokens:
+            start = seq.num_computed_tokens
+            chunks.append(PrefillChunk(seq, start, start + num_tokens))
+        budget -= num_tokens
+    return chunks

@@ -10,11 +10,12 @@ import enum
 from dataclasses import dataclass, field
 
 from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
+from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.protocol import SamplingParams
 
 
 class Status(enum.Enum):
-    WAITING = "waiting"  # no slot yet
+    WAITING = "waiting"  # no slot yet, or none at the moment
     PREFILLING = "prefilling"  # reading prompt[:-1]
     DECODING = "decoding"  # one token a step
     FINISHED = "finished"  # no slot any more
@@ -29,6 +30,8 @@ class Sequence:
     sampling: SamplingParams
     seed: int  # of this request, resolved
     session_id: str | None = None
+    owner: str = ""  # whose share of the slots it takes
+    weight: float = 1.0  # one of weight 4 takes a quarter of a share
     score_prompt: int | None = None  # alternatives per prompt token; None scores nothing
     output_token_ids: list[int] = field(default_factory=list)
     status: Status = Status.WAITING
@@ -39,6 +42,8 @@ class Sequence:
     is_suspect: bool = False  # was in a step that failed, and has not been in a good one since
     num_replayed_tokens: int = 0  # of the reply, read again as if they were prompt
     num_told_tokens: int = 0  # of the prompt, read at least once
+    arrival: int = 0  # set by the scheduler; smaller is older
+    parked: State | None = None  # its state, while it has given its slot to somebody else
     packed_prompt: bytes = field(init=False, default=b"")
 
     def __post_init__(self) -> None:

@@ -78,3 +78,105 @@ def test_those_in_line_can_be_removed():
     scheduler, sequences = make_scheduler(5, 5, max_running=1)
     scheduler.remove(sequences[1])
     assert not scheduler.waiting
+
+
+def of(owner, length=5, *, weight=1.0):
+    seq = make_sequence([1] * (length + 1))
+    seq.owner, seq.weight = owner, weight
+    return seq
+
+
+def filled(*sequences, max_running):
+    """A scheduler that has been given these, in this order, and has admitted whom it can."""
+    scheduler = Scheduler(max_running=max_running, max_prefill_tokens=12)
+    for seq in sequences:
+        scheduler.add(seq)
+    for seq in scheduler.admit():
+        seq.status = Status.PREFILLING
+    return scheduler
+
+
+def owners(sequences):
+    return "".join(seq.owner for seq in sequences)
+
+
+def give_way(scheduler):
+    """Let one give its place to the first in line, as the engine does; whether any did."""
+    seq = scheduler.choose_to_yield()
+    if seq is None:
+        return False
+    seq.status = Status.WAITING
+    scheduler.park(seq)
+    for admitted in scheduler.admit():
+        admitted.status = Status.PREFILLING
+    return True
+
+
+def test_whoever_has_least_is_next_and_of_each_the_oldest():
+    scheduler = filled(*(of(owner) for owner in "aabbc"), max_running=1)
+    assert owners(scheduler.running) == "a"
+    assert owners(scheduler.waiting) == "bcab"
+    assert [seq.arrival for seq in scheduler.waiting if seq.owner == "b"] == [2, 3]
+
+
+def test_a_newcomer_gets_a_place_of_whoever_has_many_and_the_youngest_gives_it():
+    crowd = [of("a") for _ in range(4)]
+    scheduler = filled(*crowd, max_running=4)
+    scheduler.add(of("b"))
+    assert scheduler.choose_to_yield() is crowd[-1]
+    assert give_way(scheduler)
+    assert owners(scheduler.running) == "aaab"
+    assert scheduler.waiting == [crowd[-1]]
+    assert not give_way(scheduler)
+
+
+def test_places_end_up_shared_evenly_and_then_nobody_yields():
+    scheduler = filled(*(of("a") for _ in range(8)), max_running=8)
+    for owner in "bbbbbbbbcccccccc":
+        scheduler.add(of(owner))
+    num_parked = sum(give_way(scheduler) for _ in range(100))
+    assert sorted(owners(scheduler.running).count(owner) for owner in "abc") == [2, 3, 3]
+    assert num_parked < 8
+
+
+def test_one_place_each_is_left_alone():
+    scheduler = filled(*(of(owner) for owner in "abcd"), max_running=4)
+    scheduler.add(of("e"))
+    assert not give_way(scheduler)
+    assert owners(scheduler.waiting) == "e"
+
+
+def test_a_larger_weight_gets_more_places():
+    batch = [of("batch", weight=0.25) for _ in range(8)]
+    scheduler = filled(*batch, max_running=8)
+    for _ in range(8):
+        scheduler.add(of("people", weight=1.0))
+    while give_way(scheduler):
+        pass
+    assert owners(scheduler.running).count("people") == 6
+
+
+def test_nobody_gives_way_while_there_is_room_or_nobody_waits():
+    scheduler = filled(*(of("a") for _ in range(3)), max_running=4)
+    assert scheduler.choose_to_yield() is None
+    scheduler.add(of("b"))
+    assert scheduler.choose_to_yield() is None
+
+
+def test_a_newcomers_prompt_is_read_beside_any_number_of_another_owners():
+    scheduler = filled(*(of("a", 100) for _ in range(7)), of("b", 5), max_running=8)
+    chunks = {chunk.seq.owner: chunk.end for chunk in scheduler.plan().prefill}
+    assert chunks["b"] == 5
+    assert sum(chunk.end - chunk.start for chunk in scheduler.plan().prefill) == 12
+
+
+def test_whoever_is_to_yield_does_nothing_more():
+    crowd = [of("a", 100) for _ in range(2)]
+    scheduler = filled(*crowd, max_running=2)
+    crowd[1].status = Status.DECODING
+    scheduler.add(of("b"))
+    assert scheduler.choose_to_yield() is crowd[1]
+    assert scheduler.plan().decode == []
+    scheduler.remove(crowd[1])
+    assert owners(scheduler.waiting) == "b"
+    assert scheduler.choose_to_yield() is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.states.pool import StatePool
+from falcon_mamba_app.engine.states.pool import State, StatePool
 from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 
 logger = logging.getLogger(__name__)
@@ -24,11 +24,28 @@ class StateKeeper:
     def take_slot(self, seq: Sequence) -> None:
         """A slot for the sequence, with its session's longest state that its prompt begins with."""
         seq.slot = self.pool.take()
+        if seq.parked is not None:
+            self.pool.restore(seq.slot, seq.parked)
+            seq.parked = None
+            return
         # A prompt that is scored is read in full: its scores are not in the snapshot.
         if seq.session_id is not None and seq.score_prompt is None:
             snapshot = self.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
             if snapshot is not None:
                 self._restore(seq, snapshot)
+
+    def park(self, seq: Sequence) -> bool:
+        """Copy the sequence's state out and take its slot back; False where there is no memory."""
+        assert seq.slot is not None and not seq.num_in_flight, f"{seq.seq_id=} is at work"
+        try:
+            seq.parked = self.pool.save(seq.slot)
+        except torch.OutOfMemoryError:
+            logger.warning(
+                "no memory to park %d tokens; they keep their slot", seq.num_computed_tokens
+            )
+            return False
+        self.release_slot(seq)
+        return True
 
     def release_slot(self, seq: Sequence) -> None:
         """Take the slot back, if the sequence has one."""
@@ -38,15 +55,22 @@ class StateKeeper:
 
     def save(self, seq: Sequence) -> None:
         """Keep the state as it is now for the session's next turn."""
-        if seq.session_id is None or seq.slot is None or seq.num_computed_tokens == 0:
+        has_state = seq.slot is not None or seq.parked is not None
+        if seq.session_id is None or not has_state or seq.num_computed_tokens == 0:
             return
         token_ids = seq.packed_computed
         if self.snapshots.touch(seq.session_id, token_ids):
             return
         try:
-            self.snapshots.put(seq.session_id, token_ids, self.pool.save(seq.slot))
+            self.snapshots.put(seq.session_id, token_ids, self._copy_of(seq))
         except torch.OutOfMemoryError:
             logger.warning("no memory for a snapshot of %d tokens", seq.num_computed_tokens)
+
+    def _copy_of(self, seq: Sequence) -> State:
+        if seq.parked is not None:
+            return seq.parked
+        assert seq.slot is not None, f"{seq.seq_id=} has no slot"
+        return self.pool.save(seq.slot)
 
     def _restore(self, seq: Sequence, snapshot: Snapshot) -> None:
         """Begin from the snapshot, or from nothing where there is no memory for the copy."""
