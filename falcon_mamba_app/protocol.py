@@ -104,12 +104,17 @@ class GenerationRequest:
     `session_id` names the conversation whose state is carried; None carries nothing. It is a
     secret: whoever knows it can continue the conversation. `score_prompt` asks for the
     log-probabilities of the prompt's tokens, with that many alternatives each.
+
+    Owners share the service evenly, whatever each has in line; a request of weight 4 takes a
+    quarter of its owner's share.
     """
 
     prompt: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
     session_id: str | None = None
     score_prompt: int | None = None
+    owner: str = ""
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         is_of_a_kind = isinstance(self.prompt, (Conversation, Text, TokenIds))
@@ -202,6 +207,16 @@ class Finished:
 
 
 GenerationEvent = Waiting | Accepted | PrefillProgress | PromptScored | TextDelta | Finished
+
+
+def num_tokens_of_work(event: GenerationEvent) -> int:
+    """What the event tells that was asked of the model: tokens to read anew, or tokens written."""
+    match event:
+        case Accepted(prompt_tokens=int(prompt), reused_tokens=reused):
+            return prompt - (reused or 0)
+        case Finished(completion_tokens=written):
+            return written
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -50,13 +50,21 @@ class Rate:
             )
         return tokens
 
+    def charge(self, name: str, amount: int) -> None:
+        """Count what has been done already; what goes beyond the bucket is a debt."""
+        if self._per_minute and amount:
+            self._set(name, self._tokens(name) - amount)
+
     def take(self, name: str, amount: int = 1) -> None:
         """Count `amount`, or the whole bucket if that is less. Raises TooManyRequests."""
         if not self._per_minute:
             return
         amount = min(amount, self._per_minute)
         tokens = self.check(name, amount)
-        self._buckets[name] = (tokens - amount, self._clock())
+        self._set(name, tokens - amount)
+
+    def _set(self, name: str, tokens: float) -> None:
+        self._buckets[name] = (tokens, self._clock())
         self._buckets.move_to_end(name)
         while len(self._buckets) > MAX_REMEMBERED:
             self._buckets.popitem(last=False)
@@ -93,11 +101,20 @@ class _Usage:
 class Visitors:
     """The limits of all visitors of one process."""
 
-    def __init__(self, limits: LimitSettings, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: LimitSettings,
+        clock: Clock = time.monotonic,
+        *,
+        weights: Iterable[tuple[str, float]] = (),
+    ) -> None:
+        """`weights` are those of API keys; every other caller's is 1."""
         self.limits = limits
         self.clock = clock
         self.requests = Rate(limits.visitor_requests_per_minute, "requests came", clock)
         self.replies = Rate(limits.visitor_replies_per_minute, "replies were asked for", clock)
+        self.tokens = Rate(limits.visitor_tokens_per_minute, "tokens were read and written", clock)
+        self.weights = dict(weights)
         self.wrong_keys = Rate(limits.wrong_keys_per_minute, "wrong keys or passwords came", clock)
         self._usages: dict[str, _Usage] = {}
         self._next_expiry_s = 0.0
@@ -146,6 +163,22 @@ class Visitor:
     def owner(self) -> str:
         """Whose the API's sessions are. All callers on this machine are one, by any address."""
         return "" if self._is_exempt and self.name == self._address_name else self.name
+
+    @property
+    def weight(self) -> float:
+        """How much of the service the caller's key gets beside one of weight 1."""
+        return self._visitors.weights.get(self.name.removeprefix("key "), 1.0)
+
+    def line(self, session_id: str | None) -> str:
+        """Under which name replies wait for their share. On this machine nobody knows who calls:
+        each conversation is somebody's.
+        """
+        return f"{self.name} {session_id or ''}" if self._is_exempt else self.name
+
+    def count_tokens(self, amount: int) -> None:
+        """Tokens that were read or written; the next reply is refused until they are paid for."""
+        if not self._is_exempt:
+            self._visitors.tokens.charge(self.name, amount)
 
     @property
     def max_sessions(self) -> int:
@@ -207,6 +240,7 @@ class Visitor:
         usage = self._visitors.usage(self.name)
         try:
             width = self._room(usage, count)
+            self._visitors.tokens.check(self.name)
             self._visitors.replies.take(self.name, count)
             if session_id is not None:
                 self._count_session(session_id).is_kept = True

@@ -50,6 +50,17 @@ class Plan:
         """The session that stays, if there is one."""
         return None if self.ephemeral_session else self.replies[0].request.session_id
 
+    def of_owner(self, owner: str, weight: float) -> Plan:
+        """The same replies, taking from the owner's share of the service."""
+        replies = tuple(
+            replace(
+                reply,
+                request=replace(reply.request, owner=owner, weight=weight * reply.request.weight),
+            )
+            for reply in self.replies
+        )
+        return replace(self, replies=replies)
+
 
 def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     """The replies to a conversation."""

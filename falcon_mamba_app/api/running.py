@@ -11,7 +11,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from falcon_mamba_app.api.planning import Plan, PlannedReply
-from falcon_mamba_app.protocol import GenerationEvent, GenerationService, TextDelta
+from falcon_mamba_app.protocol import (
+    GenerationEvent,
+    GenerationService,
+    TextDelta,
+    num_tokens_of_work,
+)
 from falcon_mamba_app.visitors import Visitor
 
 MAX_UNREAD_EVENTS = 64  # then the replies wait for the reader
@@ -27,16 +32,19 @@ async def run_plan(
     TooManyRequests before the first event.
     """
     with visitor.replies(plan.session_id, len(plan.replies)) as width:
+        plan = plan.of_owner(visitor.line(plan.session_id), visitor.weight)
         try:
             if len(plan.replies) == 1:
                 reply = plan.replies[0]
                 async with aclosing(service.generate(reply.request)) as events:
                     async for event in events:
+                        visitor.count_tokens(num_tokens_of_work(event))
                         yield reply, event
             else:
                 async with aclosing(_Interleaving(service, plan, width).events()) as merged:
-                    async for reply_event in merged:
-                        yield reply_event
+                    async for reply, event in merged:
+                        visitor.count_tokens(num_tokens_of_work(event))
+                        yield reply, event
         finally:
             if plan.ephemeral_session is not None:
                 service.forget(plan.ephemeral_session)

@@ -50,7 +50,9 @@ def protect(
         timeout_s=limits.body_timeout_s,
     )
     app.add_middleware(
-        VisitorLimits, visitors=Visitors(limits), exempts_this_machine=not is_relayed
+        VisitorLimits,
+        visitors=Visitors(limits, weights=server.key_weights),
+        exempts_this_machine=not is_relayed,
     )
     if server.allowed_hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(server.allowed_hosts))

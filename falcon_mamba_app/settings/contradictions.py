@@ -40,6 +40,9 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
                 )
     elif server.backend_api_key is not None:
         raise SettingsError("--backend-api-key needs --backend-url")
+    unknown = [key for key, _ in server.key_weights if key not in server.api_key]
+    if unknown:
+        raise SettingsError(f"--key-weights names {len(unknown)} keys that --api-key does not have")
     if model.revision and Path(model.model).is_dir():
         raise SettingsError(f"--revision belongs to a hub model; {model.model} is a folder")
     if model.revision and model.model in ("auto", "nano"):

@@ -45,6 +45,21 @@ def parse_keys(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parse_key(text).split(",") if part.strip())
 
 
+def parse_key_weights(text: str) -> tuple[tuple[str, float], ...]:
+    """Pairs of a key and its weight. The error does not repeat the key."""
+    weights = []
+    for number, pair in enumerate(parse_keys(text), start=1):
+        key, _, weight = pair.rpartition("=")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = 0.0
+        if not key or not 0.01 <= value <= 100:
+            raise ValueError(f"pair {number} is not KEY=NUMBER with a number from 0.01 to 100")
+        weights.append((key, value))
+    return tuple(weights)
+
+
 def parse_secret(text: str) -> str:
     """A secret that somebody could guess is none."""
     if len(text.strip()) < MIN_SECRET_CHARS:

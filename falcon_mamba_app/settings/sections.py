@@ -13,6 +13,7 @@ from falcon_mamba_app.settings.parsing import (
     parse_bytes,
     parse_int,
     parse_key,
+    parse_key_weights,
     parse_keys,
     parse_login,
     parse_names,
@@ -124,6 +125,12 @@ class ServerSettings:
         parse=parse_keys,
         is_secret=True,
     )
+    key_weights: tuple[tuple[str, float], ...] = option(
+        (),
+        "KEY=NUMBER, with commas: API keys with another share of the server than 1",
+        parse=parse_key_weights,
+        is_secret=True,
+    )
     session_secret: str | None = option(
         None,
         "names API sessions and signs logins; with one of your own, both outlive a restart",
@@ -189,6 +196,11 @@ class LimitSettings:
     )
     visitor_replies_per_minute: int = option(
         120, "replies that a visitor may ask for; as many at once", at_least=0
+    )
+    visitor_tokens_per_minute: int = option(
+        600_000,
+        "tokens that are read and written for a visitor; what a saved state spares is not counted",
+        at_least=0,
     )
     visitor_max_sessions: int = option(
         100, "conversations that a visitor may have used within the last hour", at_least=0

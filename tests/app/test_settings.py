@@ -87,6 +87,9 @@ def test_every_option_can_be_set_from_the_environment():
         (["--max-body-bytes", "1"], "at least 1024"),
         (["--visitor-max-replies", "-1"], "at least 0"),
         (["--wrong-keys-per-minute", "0"], "at least 1"),
+        (["--key-weights", "a=2"], "--key-weights names 1 keys that --api-key does not have"),
+        (["--api-key", "a", "--key-weights", "a=0"], "pair 1 is not KEY=NUMBER"),
+        (["--api-key", "a", "--key-weights", "a"], "with a number from 0.01 to 100"),
     ],
 )
 def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):

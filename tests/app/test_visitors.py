@@ -241,3 +241,29 @@ def test_a_household_with_ipv6_is_one_visitor(clock, one, other, are_one):
             visitors.at(other).count_request()
     else:
         visitors.at(other).count_request()
+
+
+def test_tokens_that_were_read_are_a_debt_that_time_pays(clock):
+    visitors = Visitors(LimitSettings(visitor_tokens_per_minute=6_000), clock)
+    visitor = visitors.at(ADDRESS)
+    with visitor.replies(None):
+        visitor.count_tokens(9_000)
+    with pytest.raises(TooManyRequests, match="6000 tokens were read and written .* in 31 s"):
+        visitor.replies(None).__enter__()
+    clock.now_s += 31
+    with visitor.replies(None):
+        pass
+    with visitors.at("198.51.100.1").replies(None):
+        pass
+
+
+def test_whose_line_it_is_and_what_it_weighs():
+    visitors = Visitors(LimitSettings(), weights=[("big", 4.0)])
+    stranger = visitors.at(ADDRESS)
+    assert stranger.line("a") == stranger.line("b") == ADDRESS
+    assert stranger.with_key("big").line("a") == visitors.at("198.51.100.1").with_key("big").line(
+        "b"
+    )
+    assert (stranger.weight, stranger.with_key("big").weight) == (1.0, 4.0)
+    here = visitors.at("127.0.0.1", is_exempt=True)
+    assert here.line("a") != here.line("b")

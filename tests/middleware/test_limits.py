@@ -265,3 +265,25 @@ async def test_a_visitor_of_the_page_is_told_in_the_chat():
     assert "You said:" in told[0]
     assert "1 replies were asked for from here within a minute" in json.dumps(told[1])
     assert "Not sent" in told[1]
+
+
+async def test_tokens_per_minute():
+    async with visiting("--visitor-tokens-per-minute", "30") as client:
+        body = {"prompt": "word " * 60, "max_tokens": 1}
+        assert (await client.post("/v1/completions", json=body)).status_code == 200
+        refused(await client.post("/v1/completions", json=body), 429, "30 tokens were read")
+
+
+async def test_a_reply_takes_from_its_visitors_share_and_people_have_the_larger_one():
+    service = EchoService()
+    app = whole_app(RELAYED, "--api-key", "a,b", "--key-weights", "b=2", service=service)
+    await service.start()
+    for key in "ab":
+        headers = {"Authorization": f"Bearer {key}"}
+        async with in_process(app, client=(ELSEWHERE, 1), headers=headers) as client:
+            answer = await client.post("/v1/chat/completions", json={**SHORT, "n": 2})
+            assert answer.status_code == 200, answer.text
+    assert [(r.owner, r.weight) for r in service.requests] == [
+        *[("key a", 1.0)] * 2,
+        *[("key b", 2.0)] * 2,
+    ]

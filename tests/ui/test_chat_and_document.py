@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from falcon_mamba_app.protocol import Message, TextDelta
+from falcon_mamba_app.protocol import GenerationRequest, Message, Text, TextDelta
 from falcon_mamba_app.ui.conversation.browser_copy import remembered
 from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.events.answering import Answerer
@@ -370,3 +370,8 @@ async def test_undo_takes_the_continuation_back(document):
 async def test_retry_continues_from_where_the_last_continuation_began(document):
     await page_after(document.extend("Once ", PAGE, *CONTROLS))
     assert (await page_after(document.retry(PAGE, *CONTROLS)))["document"] == "Once and so on."
+
+
+async def test_somebody_at_the_page_goes_before_programs(chat, service):
+    await page_after(chat.send("hello", PAGE, *CONTROLS))
+    assert service.requests[-1].weight > GenerationRequest(prompt=Text("")).weight

@@ -163,6 +163,8 @@ class LocalService:
             sampling=request.sampling,
             seed=secrets.randbits(63) if seed is None else seed,
             session_id=request.session_id,
+            owner=request.owner,
+            weight=request.weight,
             score_prompt=request.score_prompt,
         )
         stream = Stream(

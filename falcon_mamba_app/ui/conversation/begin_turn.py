@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, origin_of
 from falcon_mamba_app.protocol import (
@@ -16,10 +17,12 @@ from falcon_mamba_app.protocol import (
     GenerationRequest,
     GenerationService,
     ServiceStats,
+    num_tokens_of_work,
 )
 from falcon_mamba_app.ui.conversation.sessions import Session
 from falcon_mamba_app.ui.conversation.turn import ALONE_S, UPDATE_INTERVAL_S, Target, Turn
 
+PERSON_WEIGHT = 4.0  # of somebody who waits at the page, where a program's request has 1
 REPLIES_AT_FULL_RATE = 12
 MESSAGES_AT_FULL_RATE = 200
 
@@ -46,9 +49,12 @@ async def _admitted(
     service: GenerationService, session: Session, request: GenerationRequest
 ) -> AsyncGenerator[GenerationEvent, None]:
     """The service's events, within what the session's visitor may have."""
-    with session.visitor.replies(session.id):
+    visitor = session.visitor
+    with visitor.replies(session.id):
+        request = replace(request, owner=visitor.line(session.id), weight=PERSON_WEIGHT)
         async with aclosing(service.generate(request)) as events:
             async for event in events:
+                visitor.count_tokens(num_tokens_of_work(event))
                 yield event
 
 
