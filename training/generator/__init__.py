@@ -71,26 +71,26 @@ SKILLS: dict[Maker, float] = {
     oddities.foreign: 1.6,
     oddities.code: 1.6,
     oddities.emoji_only: 0.8,
-    oddities.refused: 1.2,
+    oddities.refused: 1.8,
     oddities.not_learned: 2,
 }
 FOLDER = Path(__file__).parent
 # Conversations whose replies repeat what was told or given, and how often in a hundred.
 COPYING: dict[str, float] = {
-    "memory": 30,
-    "correct": 8,
+    "memory": 28,
+    "correct": 9,
     "slip": 1.5,
-    "confirm": 4,
-    "near miss": 8,
+    "confirm": 5,
+    "near miss": 9,
     "several": 8,
     "after a story": 9,
-    "two people": 5,
+    "two people": 6,
     "list": 4,
-    "json": 3,
-    "paragraph": 12,
+    "json": 3.5,
+    "paragraph": 17,
     "document": 7.5,
 }
-COPYING_SHARE = 0.5
+COPYING_SHARE = 0.55
 EASY_COPYING_SHARE = 0.75  # at the beginning of a training
 SMALL_LETTERS = 0.12  # of these, in which the user never types a capital
 WITH_EMOJI = 0.05  # of all, in which the user adds pictures

@@ -19,7 +19,7 @@ HERO_QUESTIONS = (
     "[What was|What is|Tell me] the [hero's|main character's|hero's first] name[?|, please.]", "[Who|Which person] is the story about?",
     "What was the [name of the|] hero [of the story|in the story|of your story] called?", "[And|So|Now] the {sp}[ in the story|]? What was [his|her|the] name?",
     "What is the {sp} called?", "How is the {sp} [in your story|in the story] called?", "Who was the {sp}?", "Name the hero of [the|your] story.",
-    "What was the name of the {sp}?", "Which name did you give [to |]the {sp}?", "Do you remember the name of the {sp}?", "The {sp}'s name?",
+    "What was the name of the {sp}?", "Which name has the {sp}?", "Do you remember the name of the {sp}?", "The {sp}'s name?",
     "The main character, what was the name?", "[Who|Which one] was the main character?", "And what is the name of the {sp} from [the|your] story?",
 )  # fmt: skip
 HERO_REPLIES = (
@@ -119,10 +119,52 @@ def mixed_questions(rng: Random, facts: list[Fact], story: stories.Story) -> lis
 
 # Two people and what belongs to each; {a} and {b} are told apart by who or what they are to the user.
 PAIRS: tuple[dict[str, Any], ...] = (
+    {
+        "pool": "food",
+        "tell": ("brings the {x}", "takes care of the {x}", "is making {x}", "will cook {x}", "orders {x}"),
+        "ask": ("What does {w} bring?", "What will {w} [bring|cook|make]?", "What does {w} take care of?", "What is {w} busy with?", "What is {w}'s [task|part|job at the party]?"),
+        "reply": ("{W} takes care of the {x}.", "{W} brings the {x}."),
+        "who": ("Who [brings|makes] the {x}?", "Who takes care of the {x}?", "Whose task is the {x}?"),
+    },
+    {
+        "pool": "owned_thing",
+        "tell": ("repairs {x}s", "sells {x}s", "makes {x}s", "collects {x}s", "paints {x}s"),
+        "ask": ("What does {w} do with the day?", "How does {w} earn a living?", "What is {w} busy with?", "What is {w}'s business?", "What does {w} work with?"),
+        "reply": ("{W} works with {x}s.", "With {x}s."),
+        "who": ("Who works with {x}s?", "Who has to do with {x}s?", "Which of the two has {x}s?"),
+    },
+    {
+        "pool": "language",
+        "tell": ("studies {x}", "speaks {x}", "teaches {x}", "is learning {x}"),
+        "ask": ("What does {w} study?", "Which language is it with {w}?", "What language does {w} speak?", "Which subject does {w} have?"),
+        "reply": ("{W} knows {x}.", "It is {x}."),
+        "who": ("Who has to do with {x}?", "Who knows {x}?", "Which one speaks {x}?"),
+    },
+    {
+        "pool": "day",
+        "tell": ("comes on {x}", "arrives on {x}", "has a day off on {x}", "has a birthday on {x}"),
+        "ask": ("When does {w} come?", "On which day is it for {w}?", "What day is it for {w}?", "Which day belongs to {w}?"),
+        "reply": ("For {w} it is {x}.", "On {x}."),
+        "who": ("For whom is it {x}?", "Who has {x}?", "Who is it on {x}?"),
+    },
+    {
+        "pool": "animal",
+        "tell": ("adores {x}s", "is afraid of {x}s", "draws {x}s", "dreams of {x}s"),
+        "ask": ("What does {w} [adore|dream of|draw]?", "Which animal is it with {w}?", "What animal belongs to {w}?"),
+        "reply": ("With {w} it is {x}s.", "{X}s."),
+        "who": ("Who is it with the {x}s?", "Who has to do with {x}s?"),
+    },
+    {
+        "pool": "spot",
+        "tell": ("is {x}", "sleeps {x}", "waits {x}", "left the keys {x}"),
+        "ask": ("Where is {w}?", "Where do I find {w}?", "Which place is it for {w}?"),
+        "reply": ("For {w} it is {x}.", "{X}."),
+        "who": ("Who is {x}?", "Who is it {x}?"),
+    },
     {"pool": "place", "tell": ("[lives|works|grew up|has a house] in {x}", "is from {x}", "moved to {x}"), "ask": ("Where does {w} live?", "In which city is {w}?", "[What is the home of|Where can I find] {w}?", "{W} is from where?"), "reply": ("{W} lives in {x}.", "{W} is in {x}."), "who": ("Who lives in {x}?", "Who is in {x}?", "Which of them is from {x}?")},
     {"pool": "job", "tell": ("is a {x}", "works as a {x}", "became a {x}", "earns money as a {x}"), "ask": ("What does {w} do?", "What is {w}'s job?", "What does {w} work as?", "What is the job of {w}?"), "reply": ("{W} is a {x}.", "{W} works as a {x}."), "who": ("Who is the {x}?", "Who works as a {x}?", "Which of them is a {x}?")},
     {"pool": "food", "tell": ("likes {x}", "loves {x}", "eats {x}", "is fond of {x}"), "ask": ("What does {w} like?", "What does {w} eat?", "Which food is for {w}?", "What should I cook for {w}?"), "reply": ("{W} likes {x}.",), "who": ("Who likes {x}?", "Who eats {x}?", "Which of them wants {x}?")},
-    {"pool": "age", "tell": ("is {x} years old", "is {x}", "turned {x}"), "ask": ("How old is {w}?", "What is {w}'s age?", "What is the age of {w}?"), "reply": ("{W} is {x} years old.",), "who": ("Who is {x} years old?", "Who is {x}?")},
+    {"pool": "age", "tell": ("is {x} years old", "is {x}", "turned {x}"), "ask": ("What age is {w}?", "What is {w}'s age?", "What is the age of {w}?"), "reply": ("{W} is {x} years old.",), "who": ("Who is {x} years old?", "Who is {x}?")},
     {"pool": "colour", "tell": ("likes {x}", "wears {x}", "always picks {x}"), "ask": ("Which color does {w} like?", "What is {w}'s favorite color?", "What color is it for {w}?"), "reply": ("{W} likes {x}.",), "who": ("Who likes {x}?", "Who picks {x}?")},
     {"pool": "instrument", "tell": ("plays the {x}", "is learning the {x}"), "ask": ("What does {w} play?", "Which instrument does {w} play?"), "reply": ("{W} plays the {x}.",), "who": ("Who plays the {x}?",)},
     {"pool": "petname", "tell": ("has a dog called {x}", "has a cat named {x}", "owns a pony, {x}"), "ask": ("What is the name of {w}'s pet?", "What is {w}'s animal called?"), "reply": ("{W}'s pet is called {x}.",), "who": ("Whose pet is {x}?", "Who has {x}?")},
@@ -159,10 +201,22 @@ def two_people(rng: Random, distract: Distract) -> Copying:
     for _ in range(rng.choice((0, 0, 0, 0, 1, 2, 4))):
         turns += distract(rng)
     order = rng.sample(range(count), count)
+    if style < 0.3 and rng.random() < 0.5:
+        turns.append(_stranger(rng, pair, relatives))
     for i in order:
         turns.append(_about(rng, pair, i, relatives, names, values, style))
     kept = [*values, *(names if style >= 0.3 else [])]
     return turns, kept
+
+
+def _stranger(rng: Random, pair: dict[str, Any], relatives: list[str]) -> Turn:
+    """The same question for somebody of whom nothing was told."""
+    other = rng.choice([each for each in table("words")["relatives"] if each not in relatives])
+    reply = (
+        "[I do not know.|I do not know that.|Sorry, I do not know.]"
+        " You have not told me about your {o}[, only about your {k}|]."
+    )
+    return say(rng, pair["ask"], w=f"my {other}"), say(rng, reply, o=other, k=relatives[0])
 
 
 def _about(
@@ -184,5 +238,6 @@ def _about(
     who, answered = (names[i], names[i]) if by_name else (mine, yours)
     if rng.random() < 0.35:
         asked = say(rng, pair["who"], x=values[i])
-        return asked, say(rng, pair["reply"], w=answered, x=values[i])
+        named = [reply for reply in pair["reply"] if "{w}" in reply.casefold()]
+        return asked, say(rng, named, w=answered, x=values[i])
     return say(rng, pair["ask"], w=who), say(rng, pair["reply"], w=answered, x=values[i])

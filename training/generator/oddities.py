@@ -106,7 +106,11 @@ def with_emoji(rng: Random, text: str) -> str:
 def refused(rng: Random) -> list[Turn]:
     if rng.random() < 0.12:
         return [(say(rng, texts()["in_need"]), say(rng, texts()["care"]))]
-    return [(say(rng, texts()["harmful"]), say(rng, texts()["refusal"]))]
+    if rng.random() < 0.3:
+        return [(say(rng, texts()["harmful"]), say(rng, texts()["refusal"]))]
+    person = f"{rng.choice(texts()['harm_verbs'])} {rng.choice(texts()['harm_people'])}"
+    aim = person if rng.random() < 0.5 else say(rng, f"[{texts()['harm_things']}]")
+    return [(say(rng, texts()["harm_frames"], x=aim), say(rng, texts()["refusal"]))]
 
 
 def not_learned(rng: Random) -> list[Turn]:

@@ -18,6 +18,7 @@ from training.generator.words import invented, name, place, unheard, value
 
 Slots = dict[str, str]
 PRONOUNS = ("He", "She")
+VERB_SLOTS = frozenset(("v", "v2", "ved"))  # forms of verbs, filled together
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ def draw(rng: Random, slot: str) -> str:
     if slot == "o":
         things = table("stories")
         return f"{rng.choice(things['object_adjectives'])} {rng.choice(things['object_nouns'])}"
+    if slot in ("r", "s"):
+        return str(rng.choice(nouns()))
     simple = {
         "y": lambda: str(rng.randrange(1100, 2030)),
         "n": lambda: number(rng),
@@ -68,6 +71,9 @@ def draw(rng: Random, slot: str) -> str:
         "d": lambda: value(rng, "day"),
         "mo": lambda: rng.choice(table("knowledge")["months"]),
         "f": lambda: value(rng, "food"),
+        "food2": lambda: value(rng, "food"),
+        "e": lambda: value(rng, "day"),
+        "g": lambda: rng.choice("six seven eight nine ten eleven twelve".split()),
         "a": lambda: value(rng, "animal"),
         "c": lambda: value(rng, "colour"),
         "k": lambda: value(rng, "pet"),
@@ -76,6 +82,15 @@ def draw(rng: Random, slot: str) -> str:
     }  # fmt: skip
     made = simple[slot]() if slot in simple else rng.choice(pools[slot])
     return str(made)
+
+
+@cache
+def nouns() -> list[str]:
+    """Some thousands of nouns that can be counted, more or less: words to be matched, not known."""
+    listed = [word for word, sort, _ in table("glosses") if sort == "n"]
+    return sorted(
+        {word for word in listed if word.isalpha() and word.islower() and word[-1] != "s"}
+    )
 
 
 SHARED = ("b", "t", "p", "q", "ev", "w", "on", "o")  # what several sentences of a text speak of
@@ -94,7 +109,7 @@ class Scene:
     def fill(self, wanted: set[str]) -> Slots:
         """Values for the slots, different where two are of one sort."""
         slots: Slots = {}
-        for slot in sorted(wanted):
+        for slot in sorted(wanted - VERB_SLOTS):
             while True:
                 cast = self._casts.get(slot)
                 made = (
@@ -105,6 +120,10 @@ class Scene:
                 if made not in slots.values():
                     break
             slots[slot] = made
+        if "v" in wanted:
+            (slots["v"], slots["ved"]), (slots["v2"], _) = self._rng.sample(
+                texts()["pools"]["verbs"], 2
+            )
         if "o" in slots:
             slots |= {"a_o": f"a {slots['o']}"}
         if "f" in slots:
@@ -124,7 +143,7 @@ def needs(relation: int) -> frozenset[str]:
         slot[0].lower() + slot[1:] if slot not in ("N",) else slot
         for slot in re.findall(r"\{(\w+)\}", written)
     }
-    found = {{"a_o": "o", "f_cap": "f"}.get(slot, slot) for slot in found}
+    found = {{"a_o": "o", "f_cap": "f", "v2": "v", "ved": "v"}.get(slot, slot) for slot in found}
     return frozenset(found)
 
 
@@ -149,6 +168,19 @@ def _alternatives(template: str) -> tuple[str, ...]:
     return (*parts, template[start:])
 
 
+@cache
+def of_any_words() -> tuple[int, ...]:
+    """The relations whose nouns and verbs are any: only matching words with words helps there."""
+    everything = range(len(texts()["relations"]))
+    return tuple(i for i in everything if needs(i) & {"r", "s", "v"})
+
+
+def any_relation(rng: Random) -> int:
+    if rng.random() < 0.3:
+        return rng.choice(of_any_words())
+    return rng.randrange(len(texts()["relations"]))
+
+
 def facts(rng: Random, scene: Scene, count: int) -> list[Told]:
     """Different facts of one scene, of which no two answer the same question."""
     told: list[Told] = []
@@ -157,7 +189,7 @@ def facts(rng: Random, scene: Scene, count: int) -> list[Told]:
         if len(told) == count:
             break
         again = told and rng.random() < 0.3
-        relation = rng.choice(told).relation if again else rng.randrange(len(texts()["relations"]))
+        relation = rng.choice(told).relation if again else any_relation(rng)
         slots = scene.fill(set(needs(relation)))
         if any(_collide(relation, slots, *other) for other in used):
             continue
@@ -183,8 +215,24 @@ def prose(rng: Random, scene: Scene, told: list[Told]) -> str:
         text = fact.sentence
         if before and rng.random() < 0.4:
             text = _with_pronoun(scene, before, text)
+        if before and rng.random() < 0.2:
+            joint = rng.choice((", and ", " and ", "; ", ", while ", ", but ", ", so "))
+            sentences[-1] = f"{sentences[-1].rstrip('.')}{joint}{_low(text)}"
+            continue
         sentences.append(text)
     return " ".join(sentences)
+
+
+def _low(sentence: str) -> str:
+    """For the middle of a sentence: names keep their capitals."""
+    first = sentence.split(" ", 1)[0]
+    return sentence[:1].lower() + sentence[1:] if first in OPENING else sentence
+
+
+OPENING = frozenset(
+    "The It He She In A An From Because For To They At After You There People Visitors With What"
+    " Since Never Please First Everybody On Under Near Behind Beside Next Somebody Nobody".split()
+)
 
 
 def _with_pronoun(scene: Scene, before: Told, text: str) -> str:

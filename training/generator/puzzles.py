@@ -9,12 +9,16 @@ from training.generator.grammar import Turn, and_join, capital, say, table
 from training.generator.words import name
 
 MORE = (
+    "A [cook|painter|baker|boy] puts {a} {o} [in a bowl|on a plate|into a basket|in a row] and [then|later] {b} [others|more]. How many {o} [lie there|are in it|is that]?", "{n} [knits|paints|finds|makes] {a} {o} in [spring|May|summer] and {b} in [autumn|June|winter]. How many [{o} |][did {n} make|are that|in all]?",
+    "{n} has {a} {o}, {m} {b}. [What|How many] do they have [as two|both|together|when they share]?",
     "{n} has {a} {o}. {m} gives {n} {b} more. How many {o} does {n} have[ now|]?", "I [own|have|hold] {a} {o}[,| and] my [sister|friend|mother] [brings|gives] me {b}. How many [are there|do I have][ now|]?",
     "[On|At] Monday {n} [made|read|sold|ate] {a} {o}, and on Tuesday {b}. How many [in all|together]?", "{a} {o} are in the box. I put {b} more into it. How many are in the box[ now|]?",
     "There are {a} {o} in one [bag|room|row] and {b} in [another|the next]. How many {o} are there [in all|altogether|in total]?", "{n} and {m} [pick|collect|buy] {o}. {n} has {a}, {m} has {b}. How many do they have together?",
     "[If|Suppose] a [child|farmer|cook|teacher] with {a} {o} gets {b} more, how many [are that|does that make|has the child then]?",
 )  # fmt: skip
 LESS = (
+    "[From|Out of] {a} {o}, {b} are [used|eaten|sold|taken|lost]. How many [stay|are still good|are left]?", "{a} {o} [were|are] [on the lake|in the tree|in the yard] and {b} [left|went away|fly away|run off]. How many [stay|are there now]?",
+    "I owe {n} {a} {o} and give back {b}. How many do I owe now?", "{n} must [read|carry|pay] {a} {o}. {b} are done. How many [are open|are left|to go]?",
     "{n} has {a} {o} and loses {b}. How many [are left|remain|does {n} still have]?", "There are {a} {o}. {n} takes {b} [away|of them]. How many are left?",
     "I [had|bought|baked] {a} {o} and [ate|sold|gave away|broke|lost] {b}. How many are left?", "{a} {o} [sit|lie|stand] on the [wall|table|shelf]. {b} fall down. How many are still there?",
     "Of {a} {o}, {b} are [red|broken|sold|old]. How many are not?", "[If|Suppose] I take {b} from {a} {o}, how many [stay|remain|are left]?", "{n} needs {a} {o} and has {b}. How many are missing?",
@@ -100,9 +104,9 @@ def calendar(rng: Random) -> list[Turn]:
     if step == 1:
         asked = say(
             rng,
-            "[Which {s} [follows|is next after|comes right after|comes next after] {x}?|After {x} comes which {s}?|{x}, and then?|Today is {x}. What is tomorrow?|What comes after {x}?|Name the {s} after {x}.]"
+            "[Which {s} [follows|is next after|comes right after|comes next after|do we have after] {x}?|After {x} comes which {s}?|{x}, and then?|Today is {x}. What is tomorrow?|{x} is over. Which {s} [is it now|starts|comes]?|When {x} is over, what {s} [starts|comes|is it]?|The {s} after {x} is [called|which one]?|{x} was yesterday. Today is?|Which {s} comes between {x} and the one after the next?|What comes after {x}?|Name the {s} after {x}.]"
             if sort == "day"
-            else "[Which {s} [follows|comes right after] {x}?|After {x} comes which {s}?|{x}, and then?|It is {x}. What is the next {s}?|What comes after {x}?|Name the {s} after {x}.]",
+            else "[Which {s} [follows|comes right after|do we have after] {x}?|{x} is over. Which {s} [starts|comes]?|When {x} ends, what {s} [starts|comes|is it]?|The {s} after {x} is [called|which one]?|After {x} has gone by, which {s} is it?|After {x} comes which {s}?|{x}, and then?|It is {x}. What is the next {s}?|What comes after {x}?|Name the {s} after {x}.]",
             s=sort,
             x=here,
         )
@@ -110,7 +114,7 @@ def calendar(rng: Random) -> list[Turn]:
     if step == -1:
         asked = say(
             rng,
-            "[Which {s} [is right before|comes just before|precedes] {x}?|Before {x} comes which {s}?|What comes before {x}?|Name the {s} before {x}.|What was before {x}?]",
+            "[Which {s} [is right before|comes just before|goes before|do we have before] {x}?|The {s} before {x} is [called|which one]?|Which {s} ends when {x} begins?|{x} comes after which {s}?|Which {s} stands before {x}?|Before {x} comes which {s}?|What comes before {x}?|Name the {s} before {x}.|What was before {x}?]",
             s=sort,
             x=here,
         )
@@ -131,7 +135,7 @@ def rhyme_or_opposite(rng: Random) -> list[Turn]:
         a, b = rng.sample(rng.choice(facts["opposites"]), 2)
         asked = say(
             rng,
-            '[Tell me the opposite of {a}.|{a}: the opposite?|Not {a}, but?|What is the contrary of {a}?|Which word means the opposite of "{a}"?|If it is not {a}, what is it?|{a} and its opposite?|I need the opposite of {a}.]',
+            '[Tell me the opposite of {a}.|{a}: the opposite?|Not {a}, but?|What is the contrary of {a}?|The contrary of {a} [is|would be]?|Turn {a} around: what is its opposite?|Say the reverse of {a}.|[When|If] something is not {a}, it is what?|{a} is one thing, and the other?|Which word stands against {a}?|Which word means the opposite of "{a}"?|If it is not {a}, what is it?|{a} and its opposite?|I need the opposite of {a}.]',
             a=a,
         )
         return [(capital(asked), f"The opposite of {a} is {b}.")]

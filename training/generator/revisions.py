@@ -11,7 +11,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from training.generator import memory
+from training.generator import memory, unknown
 from training.generator.grammar import Turn, capital, for_you, say, table, uncapital
 from training.generator.memory import Distract, Fact
 from training.generator.words import value
@@ -58,7 +58,10 @@ def changed(rng: Random, fact: Fact) -> Fact:
 
 def correction(rng: Random, old: Fact, new: Fact) -> str:
     slots = {"v": new.value, "old": old.value}
-    if rng.random() < 0.55:
+    own = texts()["kind"].get(new.kind)
+    if own and rng.random() < 0.3:
+        return capital(say(rng, own, k=new.key, **slots))
+    if rng.random() < 0.45:
         told = say(rng, memory.kinds()[new.kind]["tell"], thing="bag", **new.slots)
         told = memory.reworded(rng, told, new)
         text = say(rng, texts()["again"], t=told, t0=uncapital(told), c=rng.choice(",,:."), **slots)
@@ -138,7 +141,11 @@ def check(rng: Random, fact: Fact) -> Turn:
     shown = fact if is_so else changed(rng, fact)
     named, answered = noun(rng, fact), memory.answer(rng, fact)
     slots = {"v": fact.value, "w": shown.value}
-    asked = say(rng, texts()["check"], n=named, **slots)
+    own = texts()["check_kind"].get(fact.kind)
+    if own and rng.random() < 0.5:
+        asked = say(rng, own, k=fact.key, **slots)
+    else:
+        asked = say(rng, texts()["check"], n=named, **slots)
     reply = say(rng, texts()["yes" if is_so else "no"], n=for_you(named), a=answered, **slots)
     return capital(asked), reply
 
@@ -202,6 +209,8 @@ def near_miss(rng: Random, distract: Distract) -> Copying:
 
 def missed(rng: Random, facts: list[Fact]) -> Turn:
     """A question for what was not told, as near as can be to what was."""
+    if rng.random() < 0.25:
+        return unknown.own(rng), say(rng, table("memory")["unknown_thing"])
     near = [fact for fact in facts if fact.key]
     pick = rng.random()
     if near and pick < 0.7:

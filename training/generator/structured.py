@@ -31,6 +31,9 @@ ECHO = (
 )
 READ = (
     "[What is|Tell me|Read out|Which is] the {k} in {j}?",
+    '[This is|Here is|I have] [an object|a record|some JSON]: {j}[.|] [Which value|What value|What|What word] [has|belongs to|is at|is behind|stands for|is under] "{k}"?',
+    "{j} - [and the {k}|what stands for {k}|value of {k}|give me {k}]?",
+    "[From|Out of] {j}, [give|read|tell] me [only |]the {k}.",
     "{j} What is the {k}?",
     "Look at this JSON: {j} [What does {k} say?|What is the value of {k}?|The {k}?]",
     "In {j}, what is {k}?",
@@ -190,7 +193,7 @@ def _whole(rng: Random, sort: str, items: list[str]) -> str:
 def _ask_list(rng: Random, sort: str, items: list[str], everything: list[str]) -> Turn:
     pick = rng.random()
     if pick < 0.45:
-        asked = "[What is on my {s}|What is on the {s}|What does my {s} say|What did I put on my {s}|Which things are on my {s}|Read me my {s}|Tell me my {s}|My {s}, please|What do I have on my {s}]?"
+        asked = "[What did I want to remember|Which things did I tell you|What were the things|Read me the list|Read it all back to me|What must I get|What do I need|Name all of it|What did I list|What did I pack or plan|Tell me the whole list|What is on my {s}|What is on the {s}|What does my {s} say|What did I put on my {s}|Which things are on my {s}|Read me my {s}|Tell me my {s}|My {s}, please|What do I have on my {s}]?"
         return say(rng, asked, s=sort), _whole(rng, sort, items)
     if pick < 0.6:
         asked = "[How many things are on my {s}|How long is my {s}|How many items are that]?"
@@ -199,7 +202,7 @@ def _ask_list(rng: Random, sort: str, items: list[str], everything: list[str]) -
         )
     if pick < 0.8:
         i, word = rng.choice(((0, "first"), (-1, "last"), (1, "second")))
-        asked = "[What is the {x} thing on my {s}|What comes {x} on my {s}|What is {x} on the {s}|The {x} one]?"
+        asked = "[Which one did I say {x}|Which of them was {x}|Which thing comes {x}|What is the {x} thing on my {s}|What comes {x} on my {s}|What is {x} on the {s}|The {x} one]?"
         return say(rng, asked, s=sort, x=word), say(rng, "The {x} one is {v}.", x=word, v=items[i])
     there = rng.choice(items)
     if rng.random() < 0.5:

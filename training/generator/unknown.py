@@ -80,6 +80,32 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+# Parts for questions about the user's life: what nobody can know who was not told.
+ACTIONS = (
+    "finish school|learn to swim|learn to drive|start to work|buy a house|get married|move out|quit my job|"
+    "plant my first tree|see the sea|ride a horse|break my arm|fly for the first time|meet my wife|read that book|"
+    "write my first letter|lose my keys|sell my car|win a prize|stop smoking|begin to paint|visit my uncle|join the club"
+)
+OWN = (
+    f"[In which year|When|In which month|At what age|Where|With whom|Why] did I [{ACTIONS}]?",
+    f"Who [taught|told|asked|helped|showed] me to [{ACTIONS}]?",
+    f"[What|How much] did I [pay|spend|get|give] for my [{OWN_THINGS}]?",
+    f"What [is|was] [written|printed|painted|carved|drawn|stuck] on my [{OWN_THINGS}]?",
+    f"[Which|What] [train|bus|road|boat] do I take [{TIMES}|to work|every day|home]?",
+    "Do I [wear a hat|have a beard|eat meat|drink coffee|own a car|play an instrument|smoke|snore|have a garden|like my job|speak French|have a sister|sleep well|go to church]?",
+    "How many [guests|friends|people|cousins|letters|years|hours|windows|languages|books] [came to my party|did I invite|did I work|did I read|do I speak|are on my list|has my house]?",
+    "[Whom|Who] did I [invite|marry|visit|call first|meet on the train|forget to thank|write to]?",
+    f"[Which|What] [{THINGS}|tool|gift|picture|tree] [stands|lies|hangs|gathers dust] in my [{OWN_THINGS}]?",
+    f"How is my [{PEOPLE}|stepfather|godfather|lawyer|barber|hairdresser|stepmother] called?",
+    "What is my favorite [dish|soup|fruit|flower|season|month|band|film|writer|book|song|game|smell|city|country|holiday|subject|ice cream|tree|shop|poem]?",
+    "Who is my favorite [writer|actor|painter|teacher|player|cousin|hero]?",
+    "[At which|In which|On which] [table|hotel|street|floor|bench|school|hospital|village|ship|bed] did I [sit|stay|sleep|wait|live as a child|work|get born|spend May|celebrate]?",
+    f"[Which|What] [language|song|illness|sport|pet|toy|dream|job] did [I|my [{PEOPLE}]] have [as a child|at ten|before|long ago]?",
+    f"What [does|did] my [{OWN_THINGS}] [weigh|cost|look like|contain|smell of]?",
+    f"What did I [name|call] my first [{OWN_THINGS}|dog|cat|doll|boat]?",
+    f"[Did|Has] my [parcel|letter|luggage|order|visa|{PEOPLE}] [arrive|come|reach me|call] [{TIMES}]?",
+)
+
 REASONS = {
     "own": (
         "[You have not told me.|You did not tell me that.|I only know what you tell me.|I cannot see you.|I cannot see where you are.|I know nothing about your life except what you write.]"
@@ -102,9 +128,14 @@ OFFERS = (
 )  # fmt: skip
 
 
+def own(rng: Random) -> str:
+    """About the user's life."""
+    return say(rng, OWN if rng.random() < 0.5 else QUESTIONS["own"])
+
+
 def question(rng: Random) -> list[Turn]:
     kind = rng.choices(tuple(QUESTIONS), (45, 15, 22, 18))[0]
-    asked = say(rng, QUESTIONS[kind], n=name(rng))
+    asked = own(rng) if kind == "own" else say(rng, QUESTIONS[kind], n=name(rng))
     if rng.random() < 0.3:
         asked = wrap_question(rng, asked)
     reply = " ".join((say(rng, SORRY), say(rng, REASONS[kind]), say(rng, OFFERS)))
