@@ -25,6 +25,7 @@ from benchmarks.lib.paced import pace
 from benchmarks.lib.report import Table, about, finish
 from benchmarks.serving import alone, on_engine, served
 from falcon_mamba_app.ops.select import select_ops
+from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
@@ -51,7 +52,7 @@ async def read_on_page(page: Page, service: LocalService) -> float:
 
 
 async def measure(options: argparse.Namespace) -> list[dict[str, float]]:
-    service = LocalService(ModelSettings(model="nano", device="cpu"), EngineSettings())
+    service = build_local(ModelSettings(model="nano", device="cpu"), EngineSettings())
     await service.start()
     try:
         await on_engine(service, partial(pace, step_s=options.step_ms / 1_000))

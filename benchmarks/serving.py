@@ -44,6 +44,7 @@ from falcon_mamba_app.protocol import (
     SamplingParams,
     TextDelta,
 )
+from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 
@@ -125,7 +126,7 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
     from falcon_mamba_app.middleware.stack import listening
 
     settings = Settings()
-    options = listening(settings.server, settings.limits)
+    options = listening(settings)
     server = uvicorn.Server(uvicorn.Config(_application(service, settings), port=0, **options))
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -147,7 +148,7 @@ def _application(service: LocalService, settings: Settings) -> Any:
     from falcon_mamba_app.middleware.stack import protect
 
     application = create_api(service)
-    protect(application, settings.server, settings.limits)
+    protect(application, settings)
     return application
 
 
@@ -259,7 +260,7 @@ async def measure(options: argparse.Namespace, out: Measurements) -> None:
     # One more than the readers: for the long prompt that somebody sends while all of them read.
     limits = EngineSettings(max_running=options.clients + 1, max_new_tokens=2**20)
     checkpoint = locate(model, has_cuda=has_gpu)
-    service = LocalService(model, limits)
+    service = build_local(model, limits)
     try:
         await measure_start(service, checkpoint.folder, options, out)
         if options.start_only:

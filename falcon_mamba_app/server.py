@@ -17,7 +17,7 @@ import uvicorn
 from falcon_mamba_app.errors import FalconMambaError, SettingsError
 from falcon_mamba_app.logs import handle_loop_error, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.settings import ServerSettings, Settings, load_settings
+from falcon_mamba_app.settings import Platform, ServerSettings, Settings, load_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -27,8 +27,6 @@ logger = logging.getLogger("falcon_mamba_app")
 # An open page holds a connection for as long as it is open; without a limit it would block exit.
 MAX_SHUTDOWN_S = 3
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-IS_SPACE = bool(os.environ.get("SPACE_ID"))
-ON_ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
 # to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")
@@ -68,15 +66,15 @@ async def serve(settings: Settings) -> None:
     from falcon_mamba_app.service import build_service
 
     listener = _listen(settings.server)
-    service = build_service(settings, on_zero_gpu=ON_ZERO_GPU)
+    service = build_service(settings)
     app = build_app(service, settings)
     config = uvicorn.Config(
         app,
         timeout_graceful_shutdown=MAX_SHUTDOWN_S,
         lifespan="on",
-        **listening(settings.server, settings.limits, is_space=IS_SPACE),
+        **listening(settings),
     )
-    await _run(_Server(config, service, app), listener, service, settings.server)
+    await _run(_Server(config, service, app), listener, service, settings)
 
 
 def build_app(service: GenerationService, settings: Settings) -> FastAPI:
@@ -93,7 +91,7 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
         limits=limits,
     )
     mount_page(app, service, limits=limits, keep_session_s=server.keep_session_s)
-    protect(app, server, limits, is_space=IS_SPACE)
+    protect(app, settings)
     return app
 
 
@@ -136,7 +134,7 @@ async def _run(
     server: uvicorn.Server,
     listener: socket.socket,
     service: GenerationService,
-    settings: ServerSettings,
+    settings: Settings,
 ) -> None:
     """Run server and model side by side; either one's failure is the end of both."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -161,22 +159,25 @@ async def _run(
         await asyncio.gather(serving, starting, announcing, return_exceptions=True)
 
 
-async def _announce(server: uvicorn.Server, port: int, settings: ServerSettings) -> None:
+async def _announce(server: uvicorn.Server, port: int, settings: Settings) -> None:
     """Say where the server is, once it answers, and who can reach it."""
     while not server.started:
         await asyncio.sleep(0.01)
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    host = settings.server.host
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
-    _warn_if_open(settings)
-    if settings.share:
+    _warn_if_open(settings.server)
+    if settings.server.share:
         # A daemon: a relay that does not answer must not keep the app from ending.
-        threading.Thread(target=_share, args=(port,), name="link", daemon=True).start()
+        threading.Thread(
+            target=_share, args=(port, settings.platform), name="link", daemon=True
+        ).start()
 
 
-def _share(port: int) -> None:
+def _share(port: int, platform: Platform) -> None:
     from falcon_mamba_app.ui.share_link import open_link
 
-    link = open_link(port)
+    link = open_link(port, platform)
     if link:
         print(f"Public link: {link}", flush=True)
 

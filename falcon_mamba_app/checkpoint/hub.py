@@ -97,7 +97,7 @@ def missing_files(repository: Repository, names: Sequence[str]) -> tuple[RemoteF
     if lost and repository.files is None:
         raise CheckpointError(
             f"{repository.hub_id} is only partly downloaded ({lost[0]} is missing) and the hub"
-            " cannot be reached; connect, or give --model a folder"
+            " cannot be reached; connect, or give `model` a folder"
         )
     if lost:
         raise CheckpointError(f"{repository.hub_id} lacks {lost[0]}, which its index names")
@@ -191,7 +191,7 @@ def _explain(error: Exception, hub_id: str, revision: str | None) -> CheckpointE
             " with `hf auth login`"
         )
     if isinstance(error, HFValidationError):
-        return CheckpointError(f"--model {hub_id!r} is neither a folder nor a hub id")
+        return CheckpointError(f"`model` {hub_id!r} is neither a folder nor a hub id")
     if isinstance(error, RevisionNotFoundError):
         return CheckpointError(f"{hub_id} has no revision {revision!r}; see its page for branches")
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
@@ -207,7 +207,7 @@ def _explain(error: Exception, hub_id: str, revision: str | None) -> CheckpointE
         return CheckpointError(f"{hub_id} cannot be stored: {_one_line(error)}")
     return CheckpointError(
         f"the hub cannot be reached ({type(error).__name__}) and {hub_id} is not in the local"
-        " cache; connect, use --model nano, or give --model a folder"
+        " cache; connect, use `model` nano, or give `model` a folder"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint a setting means, and whether this app can run it.
+"""Which checkpoint a name means, and whether this app can run it.
 
 `locate` runs before anything else starts. It reads (from the hub: fetches) only the small files,
 and refuses in one line whatever could not be loaded later: the wrong architecture, a missing shard,
@@ -15,11 +15,12 @@ from typing import Any
 
 from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.checkpoint import hub
+from falcon_mamba_app.checkpoint.asked import AskedModel
 from falcon_mamba_app.checkpoint.quantization import Quantization, stored_quantization
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.config import FAMILIES, ModelConfig
-from falcon_mamba_app.settings import ModelSettings
 
+AUTO = "auto"  # what suits the machine
 BUNDLED = "nano"
 BUNDLED_FOLDER = ASSETS / BUNDLED
 SINGLE_FILE = "model.safetensors"
@@ -75,10 +76,10 @@ class Checkpoint:
 
 
 def resolve(model: str, *, has_cuda: bool) -> str:
-    """The --model setting as a hub id or a folder's path. Raises CheckpointError for a bare word
+    """What was asked for as a hub id or a folder's path. Raises CheckpointError for a bare word
     that is no known name.
     """
-    if model == "auto":
+    if model == AUTO:
         model = DEFAULT_ON_GPU if has_cuda else BUNDLED
     if model == BUNDLED:
         return str(BUNDLED_FOLDER)
@@ -88,9 +89,9 @@ def resolve(model: str, *, has_cuda: bool) -> str:
     if _is_path(model):
         return str(Path(model).expanduser())
     if model.count("/") != 1:
-        names = ", ".join(("auto", BUNDLED, *KNOWN_MODELS))
+        names = ", ".join((AUTO, BUNDLED, *KNOWN_MODELS))
         raise CheckpointError(
-            f"--model {model!r} is neither a folder nor a known name; allowed are {names},"
+            f"`model` {model!r} is neither a folder nor a known name; allowed are {names},"
             " a hub id such as tiiuae/falcon-mamba-7b, or a folder"
         )
     return model
@@ -100,22 +101,22 @@ def _is_path(model: str) -> bool:
     return Path(model).expanduser().is_dir() or model.startswith((".", "/", "~", os.sep))
 
 
-def locate(settings: ModelSettings, *, has_cuda: bool) -> Checkpoint:
-    """The checkpoint that the settings mean, its small files in place and checked.
+def locate(asked: AskedModel, *, has_cuda: bool) -> Checkpoint:
+    """The checkpoint that was asked for, its small files in place and checked.
 
     Raises CheckpointError with one line that says what to do.
     """
-    target = resolve(settings.model, has_cuda=has_cuda)
+    target = resolve(asked.model, has_cuda=has_cuda)
     if _is_path(target):
         return _locate_folder(Path(target))
-    return _locate_on_hub(target, settings.revision)
+    return _locate_on_hub(target, asked.revision)
 
 
 def _locate_folder(folder: Path) -> Checkpoint:
     is_bundled = folder == BUNDLED_FOLDER
     name = BUNDLED if is_bundled else folder.resolve().name
     if not folder.is_dir():
-        raise CheckpointError(f"--model {folder}: there is no such folder")
+        raise CheckpointError(f"`model` {folder}: there is no such folder")
     config, quantization = _read_config(folder, str(folder))
     weight_files = _weight_files(folder, str(folder))
     absent = [file for file in weight_files if not (folder / file).is_file()]

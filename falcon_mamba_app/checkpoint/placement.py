@@ -1,4 +1,8 @@
-"""Which model a machine gets, and in how many bits: from the settings and the free memory."""
+"""What runs here, and in what form: decided once, from what was asked and what the machine has.
+
+`Machine.look` is the only look at the machine; `decide` follows from it and from the checkpoint's
+small files, which it fetches where they are on the hub. It loads no weights.
+"""
 
 from __future__ import annotations
 
@@ -7,72 +11,171 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from falcon_mamba_app.checkpoint.locate import BUNDLED, Checkpoint, locate
+from falcon_mamba_app.checkpoint.asked import Asked
+from falcon_mamba_app.checkpoint.locate import AUTO, BUNDLED, Checkpoint, locate
 from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, agree, what_fits
-from falcon_mamba_app.checkpoint.weights import choose_dtype
-from falcon_mamba_app.engine.states.pool import num_kept_on_device
-from falcon_mamba_app.errors import CheckpointError
+from falcon_mamba_app.errors import CheckpointError, SettingsError
+from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.bitsandbytes import why_unusable
-from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.ops.select import select_ops
 
 logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+OLDEST_CAPABILITY_WITH_BF16 = (8, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What this process can compute with.
+
+    gpu_capability: None without a GPU.  free_gpu_bytes: None where the GPU is lent for single
+    replies only, and is not here now.
+    """
+
+    gpu_capability: tuple[int, int] | None = None
+    free_gpu_bytes: int | None = None
+    cpu_multiplies_bf16: bool = False
+
+    @property
+    def has_gpu(self) -> bool:
+        return self.gpu_capability is not None
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if self.has_gpu else "cpu")
+
+    @classmethod
+    def look(cls, device: str = AUTO) -> Machine:
+        """As it is now, without its GPU if "cpu" was asked for."""
+        multiplies_bf16 = _cpu_multiplies_bf16()
+        if device == "cpu" or not torch.cuda.is_available():
+            return cls(cpu_multiplies_bf16=multiplies_bf16)
+        return cls(
+            gpu_capability=torch.cuda.get_device_capability(),
+            free_gpu_bytes=_free_gpu_bytes(),
+            cpu_multiplies_bf16=multiplies_bf16,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What there is to be room for beside the weights: sequences at a time, prompt tokens read at a
+    time, and copies of idle sessions' states that are kept on the device.
+    """
+
+    max_running: int
+    max_prefill_tokens: int
+    num_copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What is loaded, and in what form."""
+    """What is loaded, in what form, where, and who computes."""
 
     checkpoint: Checkpoint
     quantization: Quantization | None
+    device: torch.device
+    dtype: torch.dtype
+    ops: Ops
 
 
-def place(model: ModelSettings, limits: EngineSettings, *, has_cuda: bool) -> Placement:
-    """What the settings mean on this machine; the choice is logged with its reason.
+def decide(asked: Asked, room: Room, machine: Machine) -> Placement:
+    """What was asked for, on this machine; a choice that was left open is logged with its reason.
 
-    Only what is left to choose depends on the memory, and only a GPU's: on the CPU 4 bits save
-    memory at the price of speed, so they have to be asked for. Raises CheckpointError,
-    SettingsError.
+    Raises CheckpointError, and SettingsError for what this machine or this checkpoint cannot do.
     """
-    checkpoint = locate(model, has_cuda=has_cuda)
-    agreed = agree(model, checkpoint.quantization, checkpoint.id)
-    is_free = model.quantization == "auto" and checkpoint.quantization is None
-    if not (has_cuda and is_free) or checkpoint.is_bundled:
-        return Placement(checkpoint, agreed)
+    if asked.device == "cuda" and not machine.has_gpu:
+        raise SettingsError("`device` cuda: torch finds no CUDA GPU here; use `device` cpu")
+    dtype = choose_dtype(asked.dtype, machine)
+    checkpoint, quantization = _choose_form(asked, room, machine, dtype)
+    ops = select_ops(machine.device, asked.kernels)
+    return Placement(checkpoint, quantization, machine.device, dtype, ops)
+
+
+def choose_dtype(dtype: str, machine: Machine) -> torch.dtype:
+    """The precision asked for; "auto" is bfloat16 where the hardware multiplies it.
+
+    Raises SettingsError for one that the device does not compute in.
+    """
+    if machine.gpu_capability is None:
+        if dtype == "float16":
+            raise SettingsError("`dtype` float16 needs a GPU; use float32 or bfloat16 on the CPU")
+        auto = torch.bfloat16 if machine.cpu_multiplies_bf16 else torch.float32
+        return auto if dtype == AUTO else DTYPES[dtype]
+    # torch.cuda.is_bf16_supported() counts GPUs that only emulate it.
+    has_bf16 = machine.gpu_capability >= OLDEST_CAPABILITY_WITH_BF16
+    if dtype == "bfloat16" and not has_bf16:
+        major, minor = machine.gpu_capability
+        raise SettingsError(
+            f"`dtype` bfloat16 needs an Ampere GPU (compute capability 8.0) or newer; this one"
+            f" has {major}.{minor}: use float16"
+        )
+    auto = torch.bfloat16 if has_bf16 else torch.float16
+    return auto if dtype == AUTO else DTYPES[dtype]
+
+
+def _choose_form(
+    asked: Asked, room: Room, machine: Machine, dtype: torch.dtype
+) -> tuple[Checkpoint, Quantization | None]:
+    """Only what is left to choose depends on the memory, and only a GPU's: on the CPU 4 bits save
+    memory at the price of speed, so they have to be asked for.
+    """
+    checkpoint = locate(asked, has_cuda=machine.has_gpu)
+    agreed = agree(asked, checkpoint.quantization, checkpoint.id)
+    is_free = asked.quantization == AUTO and checkpoint.quantization is None
+    if machine.free_gpu_bytes is None or not is_free or checkpoint.is_bundled:
+        return checkpoint, agreed
     try:
-        return _by_memory(checkpoint, model, limits)
+        quantization = _by_memory(checkpoint, room, machine.free_gpu_bytes, dtype)
     except CheckpointError as error:
-        if model.model != "auto":
+        if asked.model != AUTO:
             raise
         logger.warning("%s; running the bundled model instead", error)
-        return Placement(locate(replace(model, model=BUNDLED), has_cuda=has_cuda), None)
+        return locate(BundledModel(), has_cuda=machine.has_gpu), None
+    if quantization is not None and asked.double_quantization == "on":
+        quantization = replace(quantization, is_double=True)
+    return checkpoint, quantization
 
 
-def _by_memory(checkpoint: Checkpoint, model: ModelSettings, limits: EngineSettings) -> Placement:
-    device = torch.device("cuda")
+@dataclass(frozen=True, slots=True)
+class BundledModel:
+    """The model that is always there."""
+
+    model: str = BUNDLED
+    revision: str | None = None
+
+
+def _by_memory(
+    checkpoint: Checkpoint, room: Room, free_bytes: int, dtype: torch.dtype
+) -> Quantization | None:
     demand = Demand(
-        num_sessions=limits.max_running,
-        prefill_tokens=limits.max_prefill_tokens,
-        dtype_bytes=choose_dtype(model.dtype, device).itemsize,
-        num_copies=num_kept_on_device(limits.max_running),
+        num_sessions=room.max_running,
+        prefill_tokens=room.max_prefill_tokens,
+        dtype_bytes=dtype.itemsize,
+        num_copies=room.num_copies,
     )
-    free_bytes = _free_bytes()
-    if free_bytes is None:
-        return Placement(checkpoint, None)
     try:
         quantization, why = what_fits(checkpoint.config, demand, free_bytes)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.id}: {error}") from None
-    missing = why_unusable(device) if quantization else None
+    missing = why_unusable(torch.device("cuda")) if quantization else None
     if missing is not None:
         raise CheckpointError(f"{checkpoint.id} would have to run in {why}; but {missing}")
-    if quantization is not None and model.double_quantization == "on":
-        quantization = replace(quantization, is_double=True)
     logger.info("%s runs %s", checkpoint.id, why)
-    return Placement(checkpoint, quantization)
+    return quantization
 
 
-def _free_bytes() -> int | None:
-    """Of the GPU; None where it is lent for single turns only, and is not here now."""
+def _cpu_multiplies_bf16() -> bool:
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def _free_gpu_bytes() -> int | None:
     try:
         free_bytes, total_bytes = torch.cuda.mem_get_info()
     except (RuntimeError, AssertionError):

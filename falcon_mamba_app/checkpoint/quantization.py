@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from falcon_mamba_app.checkpoint.asked import AskedQuantization
 from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.settings import ModelSettings
 
 KINDS = ("nf4", "fp4")
 # Of the device, beside what is counted: decode graphs, libraries, the allocator's gaps.
@@ -60,22 +60,22 @@ def stored_quantization(value: Any, name: str) -> Quantization | None:
     return Quantization(kind, is_double, dtype, is_stored=True)
 
 
-def agree(settings: ModelSettings, stored: Quantization | None, name: str) -> Quantization | None:
-    """What the settings mean for a checkpoint, with "auto" as the checkpoint has it.
+def agree(wish: AskedQuantization, stored: Quantization | None, name: str) -> Quantization | None:
+    """What was asked for, of a checkpoint, with "auto" as the checkpoint has it.
 
     Raises SettingsError where they contradict what is stored.
     """
-    asked, double = settings.quantization, settings.double_quantization
+    asked, double = wish.quantization, wish.double_quantization
     if stored is None:
         return Quantization(asked, double == "on") if asked in KINDS else None
     if asked not in ("auto", stored.kind):
         raise SettingsError(
-            f"--quantization {asked}: {name} is stored in {stored.kind} and cannot be turned into"
+            f"`quantization` {asked}: {name} is stored in {stored.kind} and cannot be turned into"
             f" anything else; use auto or {stored.kind}, or the model it was made from"
         )
     if double not in ("auto", "on" if stored.is_double else "off"):
         raise SettingsError(
-            f"--double-quantization {double}: {name} is stored with it"
+            f"`double_quantization` {double}: {name} is stored with it"
             f" {'on' if stored.is_double else 'off'}; leave the setting out"
         )
     return stored
@@ -123,7 +123,7 @@ def what_fits(
     if demand.total_bytes(config, nf4) <= free_bytes:
         return nf4, f"nf4: unquantised would take {full} and nf4 takes {packed} {room}"
     raise CheckpointError(
-        f"even in nf4 this takes {packed} {room}; lower --max-running, or choose a smaller --model"
+        f"even in nf4 this takes {packed} {room}; lower `max_running`, or choose a smaller `model`"
     )
 
 

@@ -31,7 +31,7 @@ from falcon_mamba_app.checkpoint.weights_4bit import (
     refuse_without_library,
     take_over_4bit,
 )
-from falcon_mamba_app.errors import CheckpointError, InvalidRequest, SettingsError
+from falcon_mamba_app.errors import CheckpointError, InvalidRequest
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.linear import weights_bytes
 from falcon_mamba_app.protocol import SamplingParams
@@ -39,16 +39,10 @@ from falcon_mamba_app.protocol import SamplingParams
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[float, str], None]
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 # A = -exp(A_log): a rounded logarithm moves every decay, so checkpoints in fp32 keep these so.
 FP32_PARAMETERS = frozenset({"A_log", "D"})
 # What a chat answers with where its checkpoint says nothing: varied, and rarely astray.
 CHAT_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9)
-OLDEST_CAPABILITY_WITH_BF16 = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +54,6 @@ class GenerationDefaults:
 
     eos_token_ids: frozenset[int]
     sampling: SamplingParams
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The --dtype setting for this device; "auto" is bfloat16 where the hardware multiplies it.
-
-    Raises SettingsError for bfloat16 on a GPU that does not.
-    """
-    if device.type == "cuda":
-        # torch.cuda.is_bf16_supported() counts cards that only emulate it.
-        capability = torch.cuda.get_device_capability(device)
-        has_bf16 = capability >= OLDEST_CAPABILITY_WITH_BF16
-        if dtype == "bfloat16" and not has_bf16:
-            raise SettingsError(
-                f"--dtype bfloat16 needs an Ampere GPU (compute capability 8.0) or newer; this one"
-                f" has {capability[0]}.{capability[1]}: use float16"
-            )
-        if dtype == "auto":
-            return torch.bfloat16 if has_bf16 else torch.float16
-    if dtype != "auto":
-        return DTYPES[dtype]
-    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
-
-
-def _cpu_multiplies_bf16() -> bool:
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
 def load_model(
@@ -162,7 +130,7 @@ def _read_weights(
         form = quantization.kind if quantization else _name(dtype)
         raise CheckpointError(
             f"{checkpoint.id} needs {needed / 1e9:.1f} GB for its weights in {form} and"
-            f" {device} has not that much free; free some, or choose a smaller --model"
+            f" {device} has not that much free; free some, or choose a smaller `model`"
         ) from error
     except Exception as error:  # safetensors, OSError, RuntimeError and more: all mean the files
         raise CheckpointError(

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -26,6 +27,8 @@ from falcon_mamba_app.errors import EngineFailure
 logger = logging.getLogger(__name__)
 
 Command = Callable[[Engine], None]
+OnEvents = Callable[[list[EngineEvent]], None]
+OnFailure = Callable[[EngineFailure], None]
 Result = TypeVar("Result")
 
 
@@ -50,11 +53,15 @@ class SessionStates(Protocol):
 
 
 class Worker(Protocol):
-    """Takes sequences and tells their events: EngineWorker, or another that says the same."""
+    """Takes sequences and tells their events: EngineWorker, or another that says the same.
+
+    `on_events` gets the events of each step, `on_failure` the one error after which nothing more
+    can be generated. Both are called on the worker's thread and must not block.
+    """
 
     @property
     def stats(self) -> EngineStats: ...
-    def start(self) -> Future[None]: ...
+    def start(self, *, on_events: OnEvents, on_failure: OnFailure) -> Future[None]: ...
     def add(self, seq: Sequence) -> None: ...
     def abort(self, seq_id: int) -> None: ...
     def call(self, function: Callable[[SessionStates], Result]) -> Future[Result]: ...
@@ -82,30 +89,21 @@ class _Question(Generic[Result]):
 
 
 class EngineWorker:
-    """Runs an engine that `make_engine` builds on the worker's own thread.
+    """Runs an engine that `make_engine` builds on the worker's own thread."""
 
-    `on_events` gets the events of each step, `on_failure` the one error after which nothing more
-    can be generated. Both are called on the worker's thread and must not block.
-    """
-
-    def __init__(
-        self,
-        make_engine: Callable[[], Engine],
-        *,
-        on_events: Callable[[list[EngineEvent]], None],
-        on_failure: Callable[[EngineFailure], None],
-    ) -> None:
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
         self._make_engine = make_engine
-        self._on_events, self._on_failure = on_events, on_failure
         self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._ready: Future[None] = Future()
-        # A daemon: a process that is told to end must not wait for a download or a long step.
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread: threading.Thread | None = None
         self._has_ended = False
         self.stats = EngineStats()
 
-    def start(self) -> Future[None]:
+    def start(self, *, on_events: OnEvents, on_failure: OnFailure) -> Future[None]:
         """Start the thread; the future is done when the model is loaded, or holds why it is not."""
+        run = partial(self._run, on_events, on_failure)
+        # A daemon: a process that is told to end must not wait for a download or a long step.
+        self._thread = threading.Thread(target=run, name="engine", daemon=True)
         self._thread.start()
         return self._ready
 
@@ -130,20 +128,21 @@ class EngineWorker:
     def stop(self, *, timeout_s: float) -> bool:
         """End the thread after the current step; whether it ended in time."""
         self._inbox.put(None)
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _run(self, on_events: OnEvents, on_failure: OnFailure) -> None:
         self._ready.set_running_or_notify_cancel()  # from here on it cannot be cancelled
         try:
-            self._work()
+            self._work(on_events, on_failure)
         finally:
             # In this order: who asks from now on either sees the flag or is refused here.
             self._has_ended = True
             self._refuse_all()
 
-    def _work(self) -> None:
+    def _work(self, on_events: OnEvents, on_failure: OnFailure) -> None:
         try:
             engine = self._make_engine()
         except BaseException as error:
@@ -155,12 +154,12 @@ class EngineWorker:
                 events = engine.step()
                 self.stats = _stats(engine)
                 if events:
-                    self._on_events(events)
+                    on_events(events)
         except Exception as error:
             logger.exception("the engine failed")
             self.stats = EngineStats()
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            self._on_failure(EngineFailure(f"the engine failed ({reason}); restart the server"))
+            on_failure(EngineFailure(f"the engine failed ({reason}); restart the server"))
             self._serve_snapshots(engine)
 
     def _refuse_all(self) -> None:

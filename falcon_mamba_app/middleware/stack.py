@@ -22,7 +22,7 @@ from falcon_mamba_app.middleware.security_headers import (
     SecurityHeaders,
 )
 from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
-from falcon_mamba_app.settings import LimitSettings, ServerSettings
+from falcon_mamba_app.settings import Settings
 from falcon_mamba_app.visitors import Visitors
 
 logger = logging.getLogger(__name__)
@@ -32,10 +32,9 @@ SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 RELAY_ADDRESSES = ("127.0.0.1", "::1")
 
 
-def protect(
-    app: FastAPI, server: ServerSettings, limits: LimitSettings, *, is_space: bool = False
-) -> None:
+def protect(app: FastAPI, settings: Settings) -> None:
     """Everything that `app` serves, now or later, passes these layers, the last one first."""
+    server, limits, is_space = settings.server, settings.limits, settings.platform.is_space
     is_relayed = is_space or server.share
     if server.auth or server.api_key:
         secret = (server.session_secret or secrets.token_urlsafe(32)).encode()
@@ -69,15 +68,14 @@ def protect(
     app.add_middleware(SecurityHeaders, frame_ancestors=ancestors, sources=sources)
 
 
-def listening(
-    server: ServerSettings, limits: LimitSettings, *, is_space: bool = False
-) -> dict[str, Any]:
+def listening(settings: Settings) -> dict[str, Any]:
     """The web server's options: whom it believes about addresses, how long it waits, no log of
     what was asked.
     """
+    server, limits = settings.server, settings.limits
     logging.getLogger("uvicorn.error").addFilter(is_news)
     trusted = [*server.trusted_proxies]
-    if is_space:
+    if settings.platform.is_space:
         trusted += SPACE_PROXIES
     if server.share:
         trusted += RELAY_ADDRESSES

@@ -1,4 +1,8 @@
-"""The implementations of the GenerationService, and the one place that chooses between them."""
+"""The implementations of the GenerationService, and the one place that chooses between them.
+
+Each knows nothing of the page and of HTTP's server side. `local` runs a model in this process;
+`zero_gpu` does so in processes that borrow a GPU for one reply; `remote` speaks to another server.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Settings
 
 
-def build_service(settings: Settings, *, on_zero_gpu: bool = False) -> GenerationService:
+def build_service(settings: Settings) -> GenerationService:
     """The service that the settings describe, not started yet.
 
     For a model that runs here, its checkpoint has been found and checked when this returns. Raises
@@ -22,10 +26,10 @@ def build_service(settings: Settings, *, on_zero_gpu: bool = False) -> Generatio
             api_key=settings.server.backend_api_key,
             max_new_tokens=settings.engine.max_new_tokens,
         )
-    if on_zero_gpu:
-        from falcon_mamba_app.service.zero_gpu.service import build_on_zero_gpu
+    if settings.platform.lends_gpus:
+        from falcon_mamba_app.service.zero_gpu.build import build_on_zero_gpu
 
         return build_on_zero_gpu(settings)
-    from falcon_mamba_app.service.local.service import LocalService
+    from falcon_mamba_app.service.local.build import build_local
 
-    return LocalService(settings.model, settings.engine)
+    return build_local(settings.model, settings.engine)

@@ -1,14 +1,18 @@
 """What can be set, from the command line or the environment. The only reader of both.
 
-`sections` declares every option, `reading` finds their values, `contradictions` refuses what cannot
-go together. Standard library only.
+It knows no model, no engine and no web server; standard library only. `sections` declares every
+option, `parsing` makes values from text, `platform` says where the process runs, `reading` finds
+all of them, `contradictions` refuses what cannot go together, and `flags` spells options in errors.
 """
 
+from falcon_mamba_app.settings.flags import flags_spelled
 from falcon_mamba_app.settings.parsing import parse_bytes
+from falcon_mamba_app.settings.platform import Platform
 from falcon_mamba_app.settings.reading import load_settings
 from falcon_mamba_app.settings.sections import (
     DEFAULT_LIMITS,
     SECTIONS,
+    EngineLimits,
     EngineSettings,
     LimitSettings,
     ModelSettings,
@@ -19,11 +23,14 @@ from falcon_mamba_app.settings.sections import (
 __all__ = [
     "DEFAULT_LIMITS",
     "SECTIONS",
+    "EngineLimits",
     "EngineSettings",
     "LimitSettings",
     "ModelSettings",
+    "Platform",
     "ServerSettings",
     "Settings",
+    "flags_spelled",
     "load_settings",
     "parse_bytes",
 ]

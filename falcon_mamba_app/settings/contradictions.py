@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.settings.sections import Settings
+from falcon_mamba_app.settings.flags import flag
+from falcon_mamba_app.settings.sections import SECTIONS, Settings
+
+LOCAL_NAMES = {
+    option.name
+    for section in SECTIONS.values()
+    for option in fields(section)
+    if option.metadata["is_local"]
+}
 
 
 def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
@@ -17,27 +26,10 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
             raise SettingsError(
                 f"--backend-url is {server.backend_url!r}; it must start with http:// or https://"
             )
-        local = (
-            "revision",
-            "device",
-            "dtype",
-            "kernels",
-            "quantization",
-            "double_quantization",
-            "threads",
-            "max_running",
-            "max_waiting",
-            "max_prefill_tokens",
-            "max_mixed_prefill_tokens",
-            "max_prompt_tokens",
-            "snapshot_bytes",
-        )
-        for name in local:
-            if name in given:
-                flag = "--" + name.replace("_", "-")
-                raise SettingsError(
-                    f"{flag} belongs to a model that runs here, not behind --backend-url"
-                )
+        for name in [name for name in given if name in LOCAL_NAMES]:
+            raise SettingsError(
+                f"{flag(name)} belongs to a model that runs here, not behind --backend-url"
+            )
     elif server.backend_api_key is not None:
         raise SettingsError("--backend-api-key needs --backend-url")
     unknown = [key for key, _ in server.key_weights if key not in server.api_key]

@@ -34,6 +34,11 @@ def parse_int(text: str) -> int:
         raise ValueError(f"{text!r} is no whole number") from None
 
 
+def parse_int_or_auto(text: str) -> int | str:
+    """A number, or the word that leaves it to the app."""
+    return "auto" if text.strip().lower() == "auto" else parse_int(text)
+
+
 def parse_key(text: str) -> str:
     """A lock that was asked for and is empty would leave the door open."""
     if not text.strip(" ,"):

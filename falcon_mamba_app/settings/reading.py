@@ -15,8 +15,10 @@ from typing import Any, NoReturn
 from falcon_mamba_app import __version__
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.settings.contradictions import refuse_contradictions
+from falcon_mamba_app.settings.flags import flag
 from falcon_mamba_app.settings.parsing import parse_bool, parse_int
-from falcon_mamba_app.settings.sections import SECTIONS, Settings
+from falcon_mamba_app.settings.platform import Platform
+from falcon_mamba_app.settings.sections import AUTO, SECTIONS, Settings
 
 ENVIRONMENT_PREFIX = "FALCON_MAMBA_"
 # What Gradio apps listen to anywhere, and what Hugging Face's Spaces tell them.
@@ -47,7 +49,8 @@ def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
         **{
             section: kind(**{o.name: values[o.name] for o in fields(kind) if o.name in values})
             for section, kind in SECTIONS.items()
-        }
+        },
+        platform=Platform.of(environment),
     )
     refuse_contradictions(settings, values)
     return settings
@@ -55,28 +58,24 @@ def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
 
 def _convert(option: Field[Any], text: str) -> Any:
     """The value of one option from its text. Raises SettingsError naming the option."""
-    flag = flag_of(option)
+    name = flag(option.name)
     parse = option.metadata.get("parse") or _PARSERS.get(type(option.default), str)
     try:
         value = parse(text)
     except ValueError as error:
-        raise SettingsError(f"{flag}: {error}") from None
+        raise SettingsError(f"{name}: {error}") from None
     choices = option.metadata.get("choices")
     if choices and value not in choices:
-        raise SettingsError(f"{flag} is {value!r}; allowed are {', '.join(choices)}")
+        raise SettingsError(f"{name} is {value!r}; allowed are {', '.join(choices)}")
     low, high = option.metadata.get("at_least"), option.metadata.get("at_most")
-    if low is not None and value < low:
-        raise SettingsError(f"{flag} is {value}; it must be at least {low}")
+    if low is not None and value != AUTO and value < low:
+        raise SettingsError(f"{name} is {value}; it must be at least {low}")
     if high is not None and value > high:
-        raise SettingsError(f"{flag} is {value}; it must be at most {high}")
+        raise SettingsError(f"{name} is {value}; it must be at most {high}")
     return value
 
 
 _PARSERS: dict[Any, Callable[[str], Any]] = {bool: parse_bool, int: parse_int}
-
-
-def flag_of(option: Field[Any]) -> str:
-    return "--" + option.name.replace("_", "-")
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -98,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         group = parser.add_argument_group(title, section.__doc__)
         for option in fields(section):
             group.add_argument(
-                flag_of(option), dest=option.name, help=_help(option), **_argument(option)
+                flag(option.name), dest=option.name, help=_help(option), **_argument(option)
             )
     return parser
 

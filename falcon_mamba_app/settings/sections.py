@@ -1,17 +1,17 @@
 """Every setting, its default and its limits.
 
 Each field of a section is one option: `max_running` is `--max-running` and
-`FALCON_MAMBA_MAX_RUNNING`.
+`FALCON_MAMBA_MAX_RUNNING`. What an option is besides its name and default stands in its metadata.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal
 
 from falcon_mamba_app.settings.parsing import (
     parse_bytes,
-    parse_int,
+    parse_int_or_auto,
     parse_key,
     parse_key_weights,
     parse_keys,
@@ -22,12 +22,38 @@ from falcon_mamba_app.settings.parsing import (
     parse_origins,
     parse_secret,
 )
+from falcon_mamba_app.settings.platform import Platform
+
+AUTO = "auto"  # choose for me: the one word for it
+IntOrAuto = int | Literal["auto"]
 
 
-def option(default: Any, help_text: str, *, is_secret: bool = False, **metadata: Any) -> Any:
-    """One setting. A secret one is in no representation of its section."""
-    metadata = {"help": help_text, "is_secret": is_secret, **metadata}
+def option(
+    default: Any,
+    help_text: str,
+    *,
+    is_secret: bool = False,
+    is_local: bool = False,
+    **metadata: Any,
+) -> Any:
+    """One setting. A secret one is in no representation of its section; a local one is about a
+    model that runs here, and refused beside --backend-url.
+    """
+    metadata = {"help": help_text, "is_secret": is_secret, "is_local": is_local, **metadata}
     return field(default=default, repr=not is_secret, metadata=metadata)
+
+
+def number_for_me(help_text: str, *, on_gpu: int | None, on_cpu: int | None, means: str) -> Any:
+    """A number of a local model that is AUTO unless given; `means` is that in words."""
+    return option(
+        AUTO,
+        f"{help_text}; auto: {means}",
+        is_local=True,
+        at_least=1,
+        parse=parse_int_or_auto,
+        on_gpu=on_gpu,
+        on_cpu=on_cpu,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,31 +61,35 @@ class ModelSettings:
     """Which model runs, and where."""
 
     model: str = option(
-        "auto",
+        AUTO,
         'a known name, a hub id or a folder; "nano" is bundled, "auto" suits the machine',
     )
-    revision: str | None = option(None, "branch, tag or commit of a hub model")
-    device: str = option("auto", "where it runs", choices=("auto", "cpu", "cuda"))
+    revision: str | None = option(None, "branch, tag or commit of a hub model", is_local=True)
+    device: str = option(AUTO, "where it runs", is_local=True, choices=(AUTO, "cpu", "cuda"))
     dtype: str = option(
-        "auto",
+        AUTO,
         "precision of weights and activations",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        is_local=True,
+        choices=(AUTO, "float32", "bfloat16", "float16"),
     )
     quantization: str = option(
-        "auto",
+        AUTO,
         "4-bit matrices through bitsandbytes; auto: as stored, else none where it fits, else nf4",
-        choices=("auto", "none", "nf4", "fp4"),
+        is_local=True,
+        choices=(AUTO, "none", "nf4", "fp4"),
     )
     double_quantization: str = option(
-        "auto",
+        AUTO,
         "also quantise the 4-bit blocks' scales; auto: as stored, else off",
-        choices=("auto", "on", "off"),
+        is_local=True,
+        choices=(AUTO, "on", "off"),
     )
     kernels: str = option(
-        "auto",
+        AUTO,
         "implementation of the recurrence: numba on the CPU; triton or library (mamba-ssm and"
         " causal-conv1d) on a GPU; reference on both",
-        choices=("auto", "reference", "numba", "triton", "library"),
+        is_local=True,
+        choices=(AUTO, "reference", "numba", "triton", "library"),
     )
 
 
@@ -67,38 +97,60 @@ class ModelSettings:
 class EngineSettings:
     """How much the engine takes on. Everything that could grow has a limit here."""
 
-    max_running: int = option(
-        0,
-        "replies written at the same time, each with a state; 0 is 32 on a GPU, else 8",
-        at_least=0,
+    max_running: IntOrAuto = number_for_me(
+        "replies written at the same time, each with a state",
+        on_gpu=32,
+        on_cpu=8,
+        means="32 on a GPU, else 8",
     )
-    max_waiting: int = option(64, "requests that may wait in line; more are refused", at_least=0)
-    max_prefill_tokens: int = option(
-        0, "prompt tokens read at a time; 0 is 2048 on a GPU, else 512", at_least=0
+    max_waiting: int = option(
+        64, "requests that may wait in line; more are refused", is_local=True, at_least=0
     )
-    max_mixed_prefill_tokens: int = option(
-        0,
-        "the same while others are being answered, so that their replies go on; 0 is 128 on a GPU,"
-        " else 64",
-        at_least=0,
+    max_prefill_tokens: IntOrAuto = number_for_me(
+        "prompt tokens read at a time", on_gpu=2048, on_cpu=512, means="2048 on a GPU, else 512"
     )
-    max_prompt_tokens: int = option(131_072, "longest prompt accepted", at_least=1)
+    max_mixed_prefill_tokens: IntOrAuto = number_for_me(
+        "the same while others are being answered, so that their replies go on",
+        on_gpu=128,
+        on_cpu=64,
+        means="128 on a GPU, else 64",
+    )
+    max_prompt_tokens: int = option(131_072, "longest prompt accepted", is_local=True, at_least=1)
     max_new_tokens: int = option(4_096, "longest reply a request may ask for", at_least=1)
     snapshot_bytes: int = option(
-        2 * 2**30, "host memory for the states of idle sessions", at_least=0, parse=parse_bytes
+        2 * 2**30,
+        "host memory for the states of idle sessions",
+        is_local=True,
+        at_least=0,
+        parse=parse_bytes,
     )
-    threads: int | None = option(
-        None, "CPU threads; default: all cores", at_least=1, parse=parse_int
-    )
+    threads: IntOrAuto = number_for_me("CPU threads", on_gpu=None, on_cpu=None, means="all cores")
 
-    def on(self, *, has_gpu: bool) -> EngineSettings:
-        """These settings with what suits the device in place of the zeros."""
-        return replace(
-            self,
-            max_running=self.max_running or (32 if has_gpu else 8),
-            max_prefill_tokens=self.max_prefill_tokens or (2048 if has_gpu else 512),
-            max_mixed_prefill_tokens=self.max_mixed_prefill_tokens or (128 if has_gpu else 64),
-        )
+    def on(self, *, has_gpu: bool) -> EngineLimits:
+        """These settings with what suits the device in place of every AUTO."""
+        suits = "on_gpu" if has_gpu else "on_cpu"
+
+        def value(option: Field[Any]) -> Any:
+            given = getattr(self, option.name)
+            return option.metadata[suits] if given == AUTO else given
+
+        return EngineLimits(**{option.name: value(option) for option in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """EngineSettings on a certain device, nothing left to choose. threads: None leaves them to
+    torch.
+    """
+
+    max_running: int
+    max_waiting: int
+    max_prefill_tokens: int
+    max_mixed_prefill_tokens: int
+    max_prompt_tokens: int
+    max_new_tokens: int
+    snapshot_bytes: int
+    threads: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,12 +267,13 @@ DEFAULT_LIMITS = LimitSettings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings of one process."""
+    """All settings of one process, and where it runs."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    platform: Platform = field(default_factory=Platform)
 
 
 SECTIONS: dict[str, type] = {

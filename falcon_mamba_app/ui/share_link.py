@@ -7,20 +7,21 @@ link, and the server goes on without one.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from urllib.parse import urlparse
 
 from gradio import networking
 
+from falcon_mamba_app.settings import Platform
+
 logger = logging.getLogger(__name__)
 
 
-def open_link(port: int) -> str | None:
+def open_link(port: int, platform: Platform) -> str | None:
     """The public address of 127.0.0.1:`port`, or None with the reason in the log. May take a
     minute; not to be called on the event loop.
     """
-    if os.environ.get("SPACE_ID"):
+    if platform.is_space:
         logger.warning("--share is ignored: a Hugging Face Space has its own public address")
         return None
     try:

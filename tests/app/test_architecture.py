@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
+import textwrap
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = "falcon_mamba_app"
+from tests.support.architecture import (
+    PACKAGE,
+    ROOT,
+    between_rooms,
+    circles,
+    dotted,
+    floors,
+    imported,
+    imports_between,
+    modules,
+)
+
 MAX_LINES = 320
 
 STANDARD = frozenset(sys.stdlib_module_names)
@@ -56,13 +65,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "model": ({*VOCABULARY, "model", "ops"}, {"torch"}),
     "checkpoint": (
-        {*VOCABULARY, "settings", "checkpoint", "model", "ops", "engine"},
+        {*VOCABULARY, "checkpoint", "model", "ops"},
         {"torch", "transformers", "huggingface_hub", "httpx"},
     ),
     "engine": ({*VOCABULARY, "engine", "model", "ops"}, {"torch", "safetensors"}),
     "service.remote": ({*VOCABULARY, "service.remote"}, {"httpx"}),
     "service.zero_gpu": (
-        {*VOCABULARY, "settings", "service", "engine", "checkpoint", "model"},
+        {*VOCABULARY, "settings", "service", "text", "engine", "checkpoint", "model"},
         {"spaces", "gradio", "torch"},
     ),
     "service": (
@@ -74,27 +83,6 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 ROOTS = ("server", "__main__")  # the composition root, which may import everything
-
-
-def modules() -> list[Path]:
-    return sorted((ROOT / PACKAGE).rglob("*.py"))
-
-
-def dotted(path: Path) -> str:
-    """The module's name within the package: "engine.engine", "ui" for ui/__init__.py."""
-    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__")
-
-
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} imports relatively"
-            names.add(node.module or "")
-    return names
 
 
 def rule_for(module: str) -> tuple[set[str], set[str]]:
@@ -123,11 +111,42 @@ def test_nobody_imports_the_composition_root():
             assert not imported(path) & {"app", f"{PACKAGE}.server"}, path
 
 
-@pytest.mark.parametrize("layer", ["api.routes", "ui.page", "service.remote.service", "settings"])
-def test_the_page_and_the_api_come_without_torch(layer):
-    code = f"import sys, {PACKAGE}.{layer}; sys.exit('torch' in sys.modules)"
-    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
-    assert finished.returncode == 0, f"{layer} pulls in torch"
+def test_the_page_and_the_api_come_without_torch():
+    """In a fresh interpreter, and every module of theirs: a late import counts too."""
+    layers = ("api", "ui", "http", "middleware", "settings", "service.remote")
+    names = [
+        name for name in map(dotted, modules()) if name.startswith(tuple(f"{x}." for x in layers))
+    ]
+    code = f"""
+        import importlib, sys
+        for name in {names}:
+            importlib.import_module("{PACKAGE}." + name)
+            assert "torch" not in sys.modules, f"{{name}} pulls in torch"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True)
+
+
+def test_no_circle_of_imports_exists_between_modules_or_between_the_rooms_of_a_folder():
+    imports = imports_between(modules())
+    assert circles(imports) == []
+    for folder in {name.rpartition(".")[0] for name in imports}:
+        assert circles(between_rooms(imports, folder)) == [], folder
+
+
+def test_a_circle_would_be_found_and_floors_are_counted():
+    imports = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d.x": {"a"}, "d.y": {"d.x"}, "e": {"d.y"}}
+    frozen = {name: frozenset(targets) for name, targets in imports.items()}
+    assert circles(frozen) == [["b", "c"]]
+    assert floors(frozen) == 5
+    assert between_rooms(frozen, "d") == {"x": frozenset(), "y": {"x"}}
+    assert between_rooms(frozen, "")["e"] == {"d"}
+
+
+def test_the_benchmarks_library_knows_no_script():
+    for path in modules(ROOT / "benchmarks" / "lib"):
+        for name in imported(path):
+            is_script = name.startswith("benchmarks.") and not name.startswith("benchmarks.lib")
+            assert not is_script, f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", [*modules(), ROOT / "app.py"], ids=lambda path: path.stem)

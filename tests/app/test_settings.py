@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.settings import SECTIONS, LimitSettings, load_settings, parse_bytes
+from falcon_mamba_app.settings import (
+    SECTIONS,
+    EngineSettings,
+    LimitSettings,
+    ModelSettings,
+    Platform,
+    load_settings,
+    parse_bytes,
+)
+from falcon_mamba_app.settings.contradictions import LOCAL_NAMES
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +62,7 @@ def test_every_option_can_be_set_from_the_environment():
         (["--port", "x"], "--port: 'x' is no whole number"),
         (["--port", "70000"], "at most 65535"),
         (["--port"], "--port"),
-        (["--max-running", "-1"], "at least 0"),
+        (["--max-running", "-1"], "at least 1"),
         (["--device", "tpu"], "auto, cpu, cuda"),
         (["--dtype", "int8"], "float32"),
         (["--snapshot-bytes", "lots"], "GiB"),
@@ -71,6 +80,7 @@ def test_every_option_can_be_set_from_the_environment():
         (["--auth", "nocolon"], "USER:PASSWORD"),
         (["--auth", "user:"], "USER:PASSWORD"),
         (["--auth", " : "], "USER:PASSWORD"),
+        (["--max-prefill-tokens", "0"], "at least 1"),
         (["--threads", "two"], "--threads: 'two' is no whole number"),
         (["--revision", "main"], "hub model"),
         (["--model", str(ROOT), "--revision", "main"], "folder"),
@@ -99,6 +109,36 @@ def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", sorted(LOCAL_NAMES))
+def test_what_is_about_a_model_that_runs_here_is_refused_beside_another_server(name):
+    options = {o.name: o for section in SECTIONS.values() for o in fields(section)}
+    value = (options[name].metadata.get("choices") or ("1",))[-1]
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(SettingsError, match=f"{flag} belongs to a model that runs here"):
+        load_settings(["--backend-url", "http://h", flag, value], {})
+
+
+def test_all_that_is_about_the_model_or_the_engine_is_local_but_its_name_and_a_replys_length():
+    assert {option.name for kind in (ModelSettings, EngineSettings) for option in fields(kind)} - {
+        "model",
+        "max_new_tokens",
+    } == LOCAL_NAMES
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Platform()),
+        ({"SPACE_ID": ""}, Platform()),
+        ({"SPACE_ID": "someone/space"}, Platform(is_space=True)),
+        ({"SPACE_ID": "a/b", "SPACES_ZERO_GPU": "True"}, Platform(is_space=True, lends_gpus=True)),
+        ({"SPACES_ZERO_GPU": "0"}, Platform()),
+    ],
+)
+def test_the_platform_is_what_the_environment_says(environment, expected):
+    assert load_settings([], environment).platform == expected
+
+
 @pytest.mark.parametrize("value", ["", " ", " , "])
 @pytest.mark.parametrize("name", ["API_KEY", "AUTH", "BACKEND_API_KEY", "SESSION_SECRET"])
 def test_an_empty_secret_in_the_environment_is_no_open_door(name, value):
@@ -123,13 +163,14 @@ def test_an_unknown_variable_of_ours_is_refused():
         load_settings([], {"FALCON_MAMBA_PROT": "1"})
 
 
-def test_zeros_stand_for_what_suits_the_device():
-    engine = load_settings(["--max-running", "3"], {}).engine
+def test_auto_stands_for_what_suits_the_device():
+    engine = load_settings(["--max-running", "3", "--max-prefill-tokens", "auto"], {}).engine
     on_cpu, on_gpu = engine.on(has_gpu=False), engine.on(has_gpu=True)
     assert (on_cpu.max_running, on_cpu.max_prefill_tokens) == (3, 512)
     assert (on_gpu.max_running, on_gpu.max_prefill_tokens) == (3, 2048)
     assert (on_cpu.max_mixed_prefill_tokens, on_gpu.max_mixed_prefill_tokens) == (64, 128)
     assert load_settings([], {}).engine.on(has_gpu=True).max_running == 32
+    assert load_settings(["--threads", "AUTO"], {}).engine.on(has_gpu=False).threads is None
 
 
 @pytest.mark.parametrize(

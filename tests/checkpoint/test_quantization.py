@@ -10,12 +10,14 @@ import torch
 from benchmarks.lib.models import FALCON_MAMBA_7B
 from falcon_mamba_app.checkpoint import placement
 from falcon_mamba_app.checkpoint import quantization as decisions
-from falcon_mamba_app.checkpoint.placement import place
+from falcon_mamba_app.checkpoint.placement import Machine, Room, decide
 from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, what_fits
 from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.ops import bitsandbytes
+from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, load_settings
+from falcon_mamba_app.settings.flags import spell_flags
 from tests.support.checkpoints import make_tiny_checkpoint
 from tests.support.quantized import make_quantized_checkpoint
 
@@ -32,21 +34,28 @@ def fp4_folder(tmp_path_factory):
     return make_quantized_checkpoint(tmp_path_factory.mktemp("fp4"), "fp4", is_double=False)
 
 
-@pytest.fixture
-def gpu_with(monkeypatch):
-    """Let the decision believe in a GPU with so many bytes free."""
-
-    def pretend(free_bytes: int) -> None:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_bytes, free_bytes))
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-        monkeypatch.setattr(placement, "why_unusable", lambda device: None)
-
-    return pretend
+CPU = Machine()
 
 
-def placed(model="auto", *, has_cuda=False, **settings):
-    limits = EngineSettings().on(has_gpu=has_cuda)
-    return place(ModelSettings(model=str(model), **settings), limits, has_cuda=has_cuda)
+def gpu_with(free_bytes: int | None) -> Machine:
+    """A GPU with so many bytes free."""
+    return Machine(gpu_capability=(9, 0), free_gpu_bytes=free_bytes)
+
+
+@pytest.fixture(autouse=True)
+def library(monkeypatch):
+    """As if bitsandbytes fitted the GPU."""
+    monkeypatch.setattr(placement, "why_unusable", lambda device: None)
+
+
+def placed(model="auto", machine=CPU, **settings):
+    """On the reference kernels: this machine has no others for a GPU."""
+    limits = EngineSettings().on(has_gpu=machine.has_gpu)
+    room = Room(
+        max_running=limits.max_running, max_prefill_tokens=limits.max_prefill_tokens, num_copies=8
+    )
+    asked = ModelSettings(model=str(model), kernels="reference", **settings)
+    return decide(asked, room, machine)
 
 
 def refusal(error, **settings) -> str:
@@ -77,11 +86,11 @@ def test_the_most_exact_form_that_leaves_room_for_32_sessions_is_taken(free_gb, 
 def test_more_sessions_need_more_room():
     free = 8_000_000_000
     assert what_fits(FALCON_MAMBA_7B, Demand(1, 2048, 2), free)[0] == Quantization("nf4")
-    with pytest.raises(CheckpointError, match=r"with 128 sessions.*lower --max-running"):
+    with pytest.raises(CheckpointError, match=r"with 128 sessions.*lower `max_running`"):
         what_fits(FALCON_MAMBA_7B, Demand(128, 2048, 2), free)
 
 
-def test_auto_takes_4_bits_on_a_small_gpu_and_says_why(folder, gpu_with, caplog, monkeypatch):
+def test_auto_takes_4_bits_on_a_small_gpu_and_says_why(folder, caplog, monkeypatch):
     monkeypatch.setattr(decisions, "RESERVE_BYTES", 0)
     config = placed(folder).checkpoint.config
     demand = Demand(num_sessions=32, prefill_tokens=2048, dtype_bytes=2, num_copies=8)
@@ -90,21 +99,17 @@ def test_auto_takes_4_bits_on_a_small_gpu_and_says_why(folder, gpu_with, caplog,
         monkeypatch.setattr(ModelConfig, "num_parameters", lambda self: 10_000_000)
         full = demand.total_bytes(config, None)
     caplog.set_level(logging.INFO)
-    gpu_with(full - 1)
-    assert placed(folder, has_cuda=True).quantization == Quantization("nf4")
+    assert placed(folder, gpu_with(full - 1)).quantization == Quantization("nf4")
     assert "nf4: unquantised would take" in caplog.text
-    gpu_with(full)
-    assert placed(folder, has_cuda=True).quantization is None
+    assert placed(folder, gpu_with(full)).quantization is None
 
 
-def test_a_named_model_that_fits_in_no_form_is_refused(folder, gpu_with):
-    gpu_with(1_000_000)
-    text = refusal(CheckpointError, model=folder, has_cuda=True)
-    assert "even in nf4" in text and "lower --max-running" in text
+def test_a_named_model_that_fits_in_no_form_is_refused(folder):
+    text = refusal(CheckpointError, model=folder, machine=gpu_with(1_000_000))
+    assert "even in nf4" in text and "lower `max_running`" in text
 
 
-def test_auto_falls_back_to_the_bundled_model(folder, gpu_with, monkeypatch, caplog):
-    gpu_with(1_000_000)
+def test_auto_falls_back_to_the_bundled_model(folder, monkeypatch, caplog):
     real = placement.locate
 
     def locate(settings, *, has_cuda):
@@ -112,28 +117,33 @@ def test_auto_falls_back_to_the_bundled_model(folder, gpu_with, monkeypatch, cap
         return real(ModelSettings(model=name), has_cuda=has_cuda)
 
     monkeypatch.setattr(placement, "locate", locate)
-    found = placed("auto", has_cuda=True)
+    found = placed("auto", gpu_with(1_000_000))
     assert found.checkpoint.is_bundled and found.quantization is None
     assert "running the bundled model instead" in caplog.text
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no NVIDIA driver"), AssertionError("no CUDA")])
-def test_a_gpu_that_is_lent_later_runs_the_model_as_it_is(folder, gpu_with, monkeypatch, error):
-    gpu_with(0)  # as ZeroGPU's package answers in the process that lends nothing
-    assert placed(folder, has_cuda=True).quantization is None
+def test_a_gpu_that_is_lent_later_runs_the_model_as_it_is(folder, monkeypatch, error):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    # As ZeroGPU's package answers in the process that lends nothing.
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 0))
+    assert Machine.look().free_gpu_bytes is None
 
     def fail():
         raise error
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
-    assert placed(folder, has_cuda=True).quantization is None
+    assert Machine.look().free_gpu_bytes is None
+    assert placed(folder, Machine.look()).quantization is None
+    assert not Machine.look("cpu").has_gpu
 
 
-def test_what_was_asked_for_does_not_depend_on_the_memory(folder, gpu_with):
-    gpu_with(1_000_000)
-    asked = placed(folder, has_cuda=True, quantization="fp4", double_quantization="on")
+def test_what_was_asked_for_does_not_depend_on_the_memory(folder):
+    small = gpu_with(1_000_000)
+    asked = placed(folder, small, quantization="fp4", double_quantization="on")
     assert asked.quantization == Quantization("fp4", is_double=True)
-    assert placed(folder, has_cuda=True, quantization="none").quantization is None
+    assert placed(folder, small, quantization="none").quantization is None
 
 
 def test_the_cpu_quantises_only_when_asked(folder):
@@ -141,11 +151,10 @@ def test_the_cpu_quantises_only_when_asked(folder):
     assert placed(folder, quantization="nf4").quantization == Quantization("nf4")
 
 
-def test_a_quantised_checkpoint_runs_as_its_config_says(fp4_folder, gpu_with):
-    gpu_with(1_000_000)
+def test_a_quantised_checkpoint_runs_as_its_config_says(fp4_folder):
     expected = Quantization("fp4", compute_dtype="float32", is_stored=True)
     assert placed(fp4_folder).quantization == expected
-    assert placed(fp4_folder, has_cuda=True).quantization == expected
+    assert placed(fp4_folder, gpu_with(1_000_000)).quantization == expected
     assert placed(fp4_folder, quantization="fp4").quantization == expected
     assert expected.describe() == "fp4, products in float32"
 
@@ -153,8 +162,8 @@ def test_a_quantised_checkpoint_runs_as_its_config_says(fp4_folder, gpu_with):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"quantization": "nf4"}, "--quantization nf4: in_4bit is stored in fp4"),
-        ({"quantization": "none"}, "--quantization none: in_4bit is stored in fp4"),
+        ({"quantization": "nf4"}, "`quantization` nf4: in_4bit is stored in fp4"),
+        ({"quantization": "none"}, "`quantization` none: in_4bit is stored in fp4"),
         ({"double_quantization": "on"}, "is stored with it off; leave the setting out"),
     ],
 )
@@ -167,6 +176,12 @@ def test_settings_that_contradict_each_other_are_refused():
         load_settings(["--quantization", "none", "--double-quantization", "on"], {})
     with pytest.raises(SettingsError, match="allowed are auto, none, nf4, fp4"):
         load_settings(["--quantization", "int4"], {})
+
+
+def test_what_a_refusal_names_between_backticks_reaches_people_as_a_flag(fp4_folder):
+    with pytest.raises(SettingsError, match="^--quantization nf4: in_4bit is stored in fp4"):
+        build_local(ModelSettings(model=str(fp4_folder), quantization="nf4"), EngineSettings())
+    assert spell_flags("lower `max_running`; `x` stays") == "lower --max-running; `x` stays"
 
 
 @pytest.mark.parametrize("value", ["nf4", {"quant_method": "awq"}, {**STORED, "load_in_4bit": 0}])
@@ -189,9 +204,8 @@ def test_a_library_for_another_cuda_is_one_line_too(monkeypatch):
     assert why is not None and "has no library for torch's CUDA" in why and "\n" not in why
 
 
-def test_auto_without_the_library_says_what_it_would_need(folder, gpu_with, monkeypatch):
+def test_auto_without_the_library_says_what_it_would_need(folder, monkeypatch):
     monkeypatch.setattr(placement, "what_fits", lambda *args: (Quantization("nf4"), "nf4: small"))
-    gpu_with(1_000_000)
     monkeypatch.setattr(placement, "why_unusable", lambda device: "4-bit needs the package")
-    text = refusal(CheckpointError, model=folder, has_cuda=True)
+    text = refusal(CheckpointError, model=folder, machine=gpu_with(1_000_000))
     assert "would have to run in nf4: small; but 4-bit needs the package" in text

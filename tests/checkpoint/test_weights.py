@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from falcon_mamba_app.checkpoint import weights
 from falcon_mamba_app.checkpoint.locate import Checkpoint, locate
+from falcon_mamba_app.checkpoint.placement import Machine, choose_dtype
 from falcon_mamba_app.checkpoint.weights import (
-    choose_dtype,
     load_generation_defaults,
     load_model,
     load_tokenizer,
@@ -220,23 +220,24 @@ def test_a_hub_model_is_downloaded_with_progress_and_then_needs_no_hub(
 def test_auto_precision_is_bf16_only_where_the_cpu_multiplies_it(monkeypatch):
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: False)
-    assert choose_dtype("auto", CPU) == torch.float32
+    assert choose_dtype("auto", Machine.look("cpu")) == torch.float32
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert choose_dtype("auto", CPU) == torch.bfloat16
-    assert choose_dtype("float32", CPU) == torch.float32
+    assert choose_dtype("auto", Machine.look("cpu")) == torch.bfloat16
+    assert choose_dtype("float32", Machine.look("cpu")) == torch.float32
+    with pytest.raises(SettingsError, match="float16 needs a GPU"):
+        choose_dtype("float16", Machine.look("cpu"))
 
 
 @pytest.mark.parametrize("capability,expected", [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
-def test_a_gpu_gets_bf16_from_ampere_on_and_fp16_before(monkeypatch, capability, expected):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    cuda = torch.device("cuda")
-    assert choose_dtype("auto", cuda) == expected
-    assert choose_dtype("float32", cuda) == torch.float32
+def test_a_gpu_gets_bf16_from_ampere_on_and_fp16_before(capability, expected):
+    gpu = Machine(gpu_capability=capability)
+    assert choose_dtype("auto", gpu) == expected
+    assert choose_dtype("float32", gpu) == torch.float32
     if expected == torch.bfloat16:
-        assert choose_dtype("bfloat16", cuda) == torch.bfloat16
+        assert choose_dtype("bfloat16", gpu) == torch.bfloat16
     else:
         with pytest.raises(SettingsError, match="has 7.5: use float16"):
-            choose_dtype("bfloat16", cuda)
+            choose_dtype("bfloat16", gpu)
 
 
 def defaults_of(folder: Path):

@@ -10,7 +10,7 @@ import pytest
 
 from falcon_mamba_app.middleware.security_headers import inline_scripts
 from falcon_mamba_app.middleware.stack import listening, protect
-from falcon_mamba_app.settings import LimitSettings, ServerSettings
+from falcon_mamba_app.settings import Platform, ServerSettings, Settings
 from tests.support.api_fixtures import USER, in_process
 from tests.support.web_fixtures import visiting
 
@@ -76,7 +76,7 @@ async def test_a_space_may_be_framed_by_the_hub_and_others_by_whom_they_name():
 
         app = create_api(EchoService())
         server = ServerSettings(frame_ancestors=named)
-        protect(app, server, LimitSettings(), is_space=is_space)
+        protect(app, Settings(server=server, platform=Platform(is_space=is_space)))
         async with in_process(app) as client:
             return policy(await client.get("/health"))
 
@@ -163,7 +163,7 @@ async def test_only_named_hosts_are_answered_where_some_are_named():
 def test_only_a_relayed_server_believes_the_relay():
     def trusted(is_space: bool = False, **options) -> list[str]:
         server = ServerSettings(**options)
-        chosen = listening(server, LimitSettings(), is_space=is_space)
+        chosen = listening(Settings(server=server, platform=Platform(is_space=is_space)))
         assert chosen["proxy_headers"] == bool(chosen["forwarded_allow_ips"])
         assert chosen["access_log"] is False
         return chosen["forwarded_allow_ips"]

@@ -67,22 +67,23 @@ async def remote_echo() -> AsyncGenerator[GenerationService, None]:
 @asynccontextmanager
 async def local() -> AsyncGenerator[GenerationService, None]:
     """The bundled model in this process."""
-    from falcon_mamba_app.service.local.service import LocalService
+    from falcon_mamba_app.service.local.build import build_local
     from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
     model = ModelSettings(model="nano", device="cpu")
-    yield LocalService(model, EngineSettings(max_prompt_tokens=2_000))
+    yield build_local(model, EngineSettings(max_prompt_tokens=2_000))
 
 
 @asynccontextmanager
 async def zero_gpu() -> AsyncGenerator[GenerationService, None]:
-    """The bundled model as on ZeroGPU, undecorated: its turns run in this process."""
-    from falcon_mamba_app.service.zero_gpu.service import ZeroGpuService
+    """The bundled model as on ZeroGPU, undecorated: its replies run in this process."""
+    from falcon_mamba_app.service.zero_gpu.build import build_borrowing
+    from falcon_mamba_app.service.zero_gpu.service import PageOnly
     from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
     model = ModelSettings(model="nano", device="cpu")
     limits = EngineSettings(max_prompt_tokens=2_000)
-    yield ZeroGpuService(model, limits, lend=lambda turn: turn)
+    yield PageOnly(build_borrowing(model, limits, lend=lambda run: run), lambda: True)
 
 
 IMPLEMENTATIONS: list[Implementation] = [echo, remote_echo, local, zero_gpu]

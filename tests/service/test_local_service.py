@@ -34,7 +34,7 @@ from falcon_mamba_app.protocol import (
     TokenIds,
     Waiting,
 )
-from falcon_mamba_app.service.local.service import LocalService
+from falcon_mamba_app.service.local.build import build_local
 from tests.support.services import collect, make_local_service, reply_text, settled
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=24)
@@ -571,4 +571,4 @@ def test_a_missing_gpu_is_said_before_anything_starts():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(SettingsError, match="no CUDA GPU"):
-        LocalService(ModelSettings(model="nano", device="cuda"), EngineSettings())
+        build_local(ModelSettings(model="nano", device="cuda"), EngineSettings())

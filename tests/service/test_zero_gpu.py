@@ -20,21 +20,22 @@ from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.errors import NotSupported, Overloaded, SettingsError
 from falcon_mamba_app.protocol import SamplingParams, TextDelta, Waiting
-from falcon_mamba_app.service.local.service import LocalService
-from falcon_mamba_app.service.local.startup import Loader
+from falcon_mamba_app.service.local.build import build_local
+from falcon_mamba_app.service.local.startup import Startup
 from falcon_mamba_app.service.zero_gpu.borrowed_run import (
-    LentTurn,
+    BorrowedRun,
+    Borrower,
     PackedSnapshot,
-    StopSigns,
-    TurnRunner,
+    StopFlags,
 )
-from falcon_mamba_app.service.zero_gpu.service import ZeroGpuService
+from falcon_mamba_app.service.zero_gpu.build import build_borrowing
+from falcon_mamba_app.service.zero_gpu.service import PageOnly
 from falcon_mamba_app.service.zero_gpu.worker import (
     FIRST_PREPARATION_S,
     MAX_LOAN_S,
     PREPARATION_S,
     loan_s,
-    plan_turn,
+    plan_run,
 )
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from tests.service.test_contract import GREEDY, LONG, chat, events_of, text_of, until
@@ -80,7 +81,7 @@ def gpu():
 
 @pytest.fixture
 async def service(tiny, gpu):
-    service = ZeroGpuService(*settings(tiny, max_running=1), lend=gpu.lend)
+    service = build_borrowing(*settings(tiny, max_running=1), lend=gpu.lend)
     await service.start()
     yield service
     await service.close()
@@ -100,7 +101,7 @@ def num_open_files() -> int:
 
 
 async def test_a_lent_reply_is_the_one_that_a_gpu_of_our_own_gives(tiny, service):
-    ours = LocalService(*settings(tiny))
+    ours = build_local(*settings(tiny))
     await ours.start()
     conversation = ("hello", "and then", "the sea")
     lent, local = [], []
@@ -115,7 +116,7 @@ async def test_a_lent_reply_is_the_one_that_a_gpu_of_our_own_gives(tiny, service
 @pytest.mark.parametrize("keeps", [True, False])
 async def test_a_state_is_carried_from_process_to_process(tiny, keeps):
     gpu = ForkedGpu(keeps=keeps)
-    service = ZeroGpuService(*settings(tiny, max_running=1), lend=gpu.lend)
+    service = build_borrowing(*settings(tiny, max_running=1), lend=gpu.lend)
     await service.start()
     reply = text_of(await events_of(service, chat("hello", session_id="s")))
     again = (await events_of(service, chat("hello", reply, "go on", session_id="s")))[-1]
@@ -130,7 +131,7 @@ async def test_fifty_conversations_of_the_7bs_size_leave_no_file_open(
 ):
     """Tensors would cross as file descriptors, two for each state that is held."""
     engine = EngineSettings(max_running=1, max_prompt_tokens=2_000, snapshot_bytes=2 * 2**30)
-    service = ZeroGpuService(settings(seven_b_state)[0], engine, lend=gpu.lend)
+    service = build_borrowing(settings(seven_b_state)[0], engine, lend=gpu.lend)
     assert service.stats().model.state_bytes == SEVEN_B_STATE_BYTES
     await service.start()
     sampling = replace(GREEDY, max_new_tokens=2)
@@ -241,14 +242,14 @@ async def test_a_lent_gpu_spends_no_time_on_memory_for_more_states_than_a_turn_h
     seven_b_state, monkeypatch
 ):
     """Every fork pinned memory for 64 states, 0.8 s of what was lent."""
-    build, engines = Loader.build_engine, []
+    build, engines = Startup.build_engine, []
 
-    def build_engine(loader, model, **options):
-        engines.append(build(loader, model, **options))
+    def build_engine(startup, model, **options):
+        engines.append(build(startup, model, **options))
         return engines[-1]
 
-    monkeypatch.setattr(Loader, "build_engine", build_engine)
-    service = ZeroGpuService(*settings(seven_b_state), lend=lambda turn: turn)
+    monkeypatch.setattr(Startup, "build_engine", build_engine)
+    service = build_borrowing(*settings(seven_b_state), lend=lambda run: run)
     await service.start()
     await events_of(service, chat("hello", session_id="s"))
     stats = service.stats()
@@ -262,16 +263,16 @@ async def test_a_lent_gpu_spends_no_time_on_memory_for_more_states_than_a_turn_h
 @pytest.mark.parametrize("look_ahead", [False, True])
 async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahead):
     """On a GPU a step is in flight when the time is up; its token counts."""
-    build = Loader.build_engine
+    build = Startup.build_engine
 
-    def build_engine(loader, model, **options):
-        engine = build(loader, model, **options)
+    def build_engine(startup, model, **options):
+        engine = build(startup, model, **options)
         engine._look_ahead = look_ahead
         return engine
 
-    monkeypatch.setattr(Loader, "build_engine", build_engine)
+    monkeypatch.setattr(Startup, "build_engine", build_engine)
     seconds = itertools.count()  # one passes with each look at the clock: a step takes a second
-    service = ZeroGpuService(
+    service = build_borrowing(
         *settings(tiny, max_running=1), lend=gpu.lend, clock=lambda: float(next(seconds))
     )
     await service.start()
@@ -291,8 +292,8 @@ def test_a_turn_whose_last_token_was_in_flight_when_its_time_was_up_ends_once():
     """It ended twice, and was told so before its state had come: the next turn read it again."""
     clock = iter([0.0, 0.0, 10.0])  # the beginning, and after each of two steps
     build_engine = partial(make_engine, look_ahead=True)
-    runner = TurnRunner(
-        ours(make_model()), build_engine, StopSigns(1), clock=lambda: next(clock, 10.0)
+    runner = Borrower(
+        ours(make_model()), build_engine, StopFlags(1), clock=lambda: next(clock, 10.0)
     )
     seq = Sequence(
         seq_id=1,
@@ -301,7 +302,7 @@ def test_a_turn_whose_last_token_was_in_flight_when_its_time_was_up_ends_once():
         seed=0,
         session_id="s",
     )
-    reports = list(runner.run(LentTurn(seq, None, max_seconds=1.0, preparation_s=0.0)))
+    reports = list(runner.run(BorrowedRun(seq, None, max_seconds=1.0, preparation_s=0.0)))
     ends = [event for report in reports for event in report.events if isinstance(event, Ended)]
     assert ends == reports[-1].events
     assert reports[-1].snapshot is not None
@@ -331,7 +332,7 @@ async def test_who_waits_behind_somebody_that_leaves_the_line_is_told_the_new_pl
 
 
 async def test_the_api_is_told_that_it_is_off(tiny):
-    service = ZeroGpuService(*settings(tiny), lend=lambda turn: turn, is_visitor=lambda: False)
+    service = PageOnly(build_borrowing(*settings(tiny), lend=lambda run: run), lambda: False)
     await service.start()
     with pytest.raises(NotSupported, match="gradio_client"):
         await events_of(service, chat("hello"))
@@ -341,13 +342,13 @@ async def test_the_api_is_told_that_it_is_off(tiny):
 def test_a_quantised_model_is_refused(tiny):
     model, engine = settings(tiny)
     with pytest.raises(SettingsError, match="nf4.*leave --quantization out"):
-        ZeroGpuService(replace(model, quantization="nf4"), engine, lend=lambda turn: turn)
+        build_borrowing(replace(model, quantization="nf4"), engine, lend=lambda run: run)
 
 
 async def test_the_platform_is_told_when_everything_is_loaded(tiny):
     told = []
-    service = ZeroGpuService(
-        *settings(tiny), lend=lambda turn: turn, report_start=lambda: told.append("start")
+    service = build_borrowing(
+        *settings(tiny), lend=lambda run: run, report_start=lambda: told.append("start")
     )
     assert not told
     await service.start()
@@ -368,20 +369,20 @@ def after(num_tokens: int) -> Snapshot:
 
 def test_the_loan_is_for_the_work_there_is():
     short, long = sequence(30, 100), sequence(30_000, 1_000)
-    assert loan_s(plan_turn(short, None)) < 20
-    assert 20 < loan_s(plan_turn(long, after(29_990))) < loan_s(plan_turn(long, None))
-    first = loan_s(plan_turn(short, None, preparation_s=FIRST_PREPARATION_S))
+    assert loan_s(plan_run(short, None)) < 20
+    assert 20 < loan_s(plan_run(long, after(29_990))) < loan_s(plan_run(long, None))
+    first = loan_s(plan_run(short, None, preparation_s=FIRST_PREPARATION_S))
     assert first > FIRST_PREPARATION_S
 
 
 @pytest.mark.parametrize("preparation_s", [PREPARATION_S, FIRST_PREPARATION_S])
 def test_no_loan_is_larger_than_a_visitor_without_an_account_has(preparation_s):
-    turn = plan_turn(sequence(100_000, 4_096), None, preparation_s=preparation_s)
+    turn = plan_run(sequence(100_000, 4_096), None, preparation_s=preparation_s)
     assert loan_s(turn) * 1.5 <= 120  # half as much again is charged
 
 
 def test_what_crosses_can_be_pickled():
-    turn = plan_turn(sequence(5, 5), after(3))
+    turn = plan_run(sequence(5, 5), after(3))
     crossed = pickle.loads(pickle.dumps(turn))
     assert crossed.seq.prompt_token_ids == list(range(5))
     assert crossed.snapshot == turn.snapshot
@@ -389,14 +390,14 @@ def test_what_crosses_can_be_pickled():
 
 async def test_the_engine_is_built_only_where_the_gpu_is(tiny, gpu, tmp_path, monkeypatch):
     """The server's process must not touch CUDA: a process forked after that has no GPU."""
-    build, builders = Loader.build_engine, tmp_path / "builders"
+    build, builders = Startup.build_engine, tmp_path / "builders"
 
-    def build_and_tell(loader, model, **options):
+    def build_and_tell(startup, model, **options):
         builders.write_text(str(os.getpid()))
-        return build(loader, model, **options)
+        return build(startup, model, **options)
 
-    monkeypatch.setattr(Loader, "build_engine", build_and_tell)
-    service = ZeroGpuService(*settings(tiny), lend=gpu.lend)
+    monkeypatch.setattr(Startup, "build_engine", build_and_tell)
+    service = build_borrowing(*settings(tiny), lend=gpu.lend)
     await service.start()
     assert not builders.exists()
     await events_of(service, chat("hello"))

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from falcon_mamba_app.middleware.stack import listening, protect
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.settings import LimitSettings, ServerSettings
+from falcon_mamba_app.settings import ServerSettings, Settings
 from falcon_mamba_app.ui.page import mount_page
 
 
@@ -64,10 +64,10 @@ class _Server(threading.Thread):
     async def _serve(self) -> None:
         if not self._options.pop("is_loading", False):
             await self._service.start()
-        server = ServerSettings(auth=self._options.pop("auth", None))
+        settings = Settings(server=ServerSettings(auth=self._options.pop("auth", None)))
         app = mount_page(FastAPI(), self._service, **self._options)
-        protect(app, server, LimitSettings())
-        options = {**listening(server, LimitSettings()), "log_level": "critical"}
+        protect(app, settings)
+        options = {**listening(settings), "log_level": "critical"}
         config = uvicorn.Config(app, timeout_graceful_shutdown=1, **options)
         self._uvicorn = _Uvicorn(config, self._is_up)
         await self._uvicorn.serve([self._listener])

@@ -14,6 +14,7 @@ from falcon_mamba_app.protocol import (
     GenerationService,
     TextDelta,
 )
+from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
@@ -21,7 +22,7 @@ from falcon_mamba_app.settings import EngineSettings, ModelSettings
 def make_local_service(*, dtype: str = "float32", **limits: Any) -> LocalService:
     """The bundled model on the CPU; in fp32, where answers are compared with transformers."""
     model = ModelSettings(model="nano", device="cpu", dtype=dtype)
-    return LocalService(model, EngineSettings(**limits))
+    return build_local(model, EngineSettings(**limits))
 
 
 async def collect(service: GenerationService, request: GenerationRequest) -> list[GenerationEvent]:

@@ -53,7 +53,7 @@ async def serving(*options: str, service: GenerationService | None = None) -> As
         config = uvicorn.Config(
             composition.build_app(service, settings),
             timeout_graceful_shutdown=1,
-            **listening(settings.server, settings.limits),
+            **listening(settings),
         )
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))

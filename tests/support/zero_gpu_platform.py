@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
@@ -110,15 +111,15 @@ def _replace_the_hardware() -> None:
 
     wrappers.torch.init = lambda uuid: None
     wrappers.torch.move = lambda callback=None: None
-    from falcon_mamba_app.service.local.startup import Loader
+    from falcon_mamba_app.service.local.startup import Startup
 
-    build_engine = Loader.build_engine
+    build_engine = Startup.build_engine
 
     def build_on_the_cpu(self, model, **options):
-        self._device = torch.device("cpu")
+        self.placement = replace(self.placement, device=torch.device("cpu"))
         return build_engine(self, model, **options)
 
-    Loader.build_engine = build_on_the_cpu
+    Startup.build_engine = build_on_the_cpu
 
 
 if __name__ == "__main__":

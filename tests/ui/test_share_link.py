@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from falcon_mamba_app.settings import Platform
 from falcon_mamba_app.ui.share_link import open_link
 
 NOBODY = "http://127.0.0.1:9"  # the discard port, where nobody listens
@@ -14,7 +15,7 @@ SETUP = "gradio.networking.setup_tunnel"
 
 def test_the_link_is_https(monkeypatch):
     monkeypatch.setattr(SETUP, lambda *args: "http://abc.gradio.live")
-    assert open_link(7860) == "https://abc.gradio.live"
+    assert open_link(7860, Platform()) == "https://abc.gradio.live"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no network"), OSError("no frpc"), ValueError("x")])
@@ -24,7 +25,7 @@ def test_without_a_relay_there_is_a_reason_and_no_link(monkeypatch, caplog, erro
 
     monkeypatch.setattr(SETUP, fail)
     with caplog.at_level(logging.WARNING):
-        assert open_link(7860) is None
+        assert open_link(7860, Platform()) is None
     assert str(error) in caplog.text
 
 
@@ -40,7 +41,7 @@ def relay(monkeypatch, tmp_path):
 
 
 def test_without_a_network_the_reason_is_one_line(relay, caplog):
-    assert open_link(7860) is None
+    assert open_link(7860, Platform()) is None
     assert "Gradio API Server: " in caplog.text
     assert "refused" in caplog.text
     assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
@@ -48,7 +49,7 @@ def test_without_a_network_the_reason_is_one_line(relay, caplog):
 
 def test_without_frpc_the_reason_is_one_line(relay, monkeypatch, caplog):
     monkeypatch.setattr("gradio.networking.GRADIO_SHARE_SERVER_ADDRESS", "127.0.0.1:9")
-    assert open_link(7860) is None
+    assert open_link(7860, Platform()) is None
     assert "refused" in caplog.text
     assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
 
@@ -60,7 +61,7 @@ def test_what_frpc_prints_is_the_link(relay, monkeypatch):
     relay.parent.mkdir()
     relay.write_text("#!/bin/sh\necho start proxy success: http://abc.gradio.live\nexec sleep 60\n")
     relay.chmod(0o755)
-    assert open_link(7860) == "https://abc.gradio.live"
+    assert open_link(7860, Platform()) == "https://abc.gradio.live"
     (tunnel,) = tunnels
     process = tunnel.proc
     tunnel.kill()
@@ -69,7 +70,6 @@ def test_what_frpc_prints_is_the_link(relay, monkeypatch):
     process.stderr.close()
 
 
-def test_a_space_has_an_address_of_its_own(monkeypatch, caplog):
-    monkeypatch.setenv("SPACE_ID", "someone/space")
-    assert open_link(7860) is None
+def test_a_space_has_an_address_of_its_own(caplog):
+    assert open_link(7860, Platform(is_space=True)) is None
     assert "Space" in caplog.text

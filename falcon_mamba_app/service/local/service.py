@@ -11,21 +11,16 @@ import contextlib
 import itertools
 import logging
 import secrets
-import threading
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from functools import partial
 
-import torch
-
-from falcon_mamba_app.checkpoint.locate import Checkpoint
-from falcon_mamba_app.checkpoint.placement import Placement, place
 from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states import file
 from falcon_mamba_app.engine.states.store import Snapshot
-from falcon_mamba_app.engine.worker import EngineWorker, SessionStates, Worker
+from falcon_mamba_app.engine.worker import SessionStates, Worker
 from falcon_mamba_app.errors import (
     EngineFailure,
     FalconMambaError,
@@ -46,9 +41,10 @@ from falcon_mamba_app.protocol import (
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.prompts import encoded
-from falcon_mamba_app.service.local.startup import Hardware, Loader, read_tokenizer
+from falcon_mamba_app.service.local.startup import Startup
 from falcon_mamba_app.service.local.stream import Stream
-from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.settings import EngineLimits
+from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
 
 logger = logging.getLogger(__name__)
@@ -59,21 +55,19 @@ MAX_STOP_S = 5.0
 
 
 class LocalService:
-    """Implements GenerationService over an EngineWorker."""
+    """Implements GenerationService over a Worker: an EngineWorker, or one that borrows GPUs."""
 
-    def __init__(self, model: ModelSettings, engine: EngineSettings) -> None:
-        """Find and check the checkpoint; load nothing. Raises CheckpointError, SettingsError."""
-        has_cuda = model.device != "cpu" and torch.cuda.is_available()
-        self._limits = engine = engine.on(has_gpu=has_cuda)
-        placement = place(model, engine, has_cuda=has_cuda)
-        self._checkpoint: Checkpoint = placement.checkpoint
-        hardware = Hardware.choose(model, has_cuda=has_cuda)
-        # Before the tokenizer: to import what reads it takes seconds.
-        rehearsal = self._rehearse(hardware, placement)
-        self._reply_log = ReplyLog()
-        self._encoder, defaults = read_tokenizer(self._checkpoint, self._reply_log)
-        self._loader = Loader(placement, defaults, hardware, engine, rehearsal=rehearsal)
-        self._worker = self._make_worker(self._loader)
+    def __init__(
+        self,
+        startup: Startup,
+        encoder: PromptEncoder,
+        reply_log: ReplyLog,
+        worker: Worker,
+        limits: EngineLimits,
+    ) -> None:
+        """`build.build_local` puts the parts together. `worker` runs what `startup` makes."""
+        self._startup, self._worker, self._limits = startup, worker, limits
+        self._encoder, self._reply_log = encoder, reply_log
         self._status: ServiceStatus = "loading"
         self._failure: FalconMambaError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,16 +75,11 @@ class LocalService:
         self._seq_ids = itertools.count(1)
         self._counters = Counters()
 
-    def _rehearse(self, hardware: Hardware, placement: Placement) -> threading.Thread | None:
-        return hardware.rehearse(placement, self._limits)
-
-    def _make_worker(self, loader: Loader) -> Worker:
-        return EngineWorker(loader.make_engine, on_events=self._post, on_failure=self._post_failure)
-
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            await asyncio.wrap_future(self._worker.start())
+            started = self._worker.start(on_events=self._post, on_failure=self._post_failure)
+            await asyncio.wrap_future(started)
         except Exception as error:
             failure = (
                 error
@@ -117,7 +106,7 @@ class LocalService:
     async def _encode(self, request: GenerationRequest) -> list[int]:
         """The prompt's ids, within the limits. Raises InvalidRequest."""
         self._check_limits(request)
-        vocab_size = self._checkpoint.config.vocab_size
+        vocab_size = self._startup.placement.checkpoint.config.vocab_size
         encode = partial(encoded, self._encoder, request, vocab_size=vocab_size)
         is_long = _num_characters(request) > MAX_INLINE_CHARACTERS
         prompt_ids = await asyncio.to_thread(encode) if is_long else encode()
@@ -219,7 +208,7 @@ class LocalService:
 
     def _refuse_while_loading(self) -> None:
         if self._status == "loading":
-            raise NotReady(f"the model is still loading ({self._loader.progress.what}); try again")
+            raise NotReady(f"the model is still loading ({self._startup.progress.what}); try again")
 
     async def export_state(self, session_id: str) -> bytes:
         self._refuse_while_loading()  # after a failure, what is in host memory can still be saved
@@ -237,7 +226,7 @@ class LocalService:
         return await asyncio.to_thread(
             file.to_bytes,
             snapshot,
-            model_fingerprint=self._loader.fingerprint,
+            model_fingerprint=self._startup.fingerprint,
             replies=replies,
         )
 
@@ -248,13 +237,14 @@ class LocalService:
                 f"this state takes {len(data)} bytes; this server keeps at most"
                 f" {self._limits.snapshot_bytes} (--snapshot-bytes)"
             )
-        config = self._checkpoint.config
+        placement = self._startup.placement
+        config = placement.checkpoint.config
         snapshot, claimed = await asyncio.to_thread(
             file.from_bytes,
             data,
             config=config,
-            conv_dtype=self._loader.dtype,
-            model_fingerprint=self._loader.fingerprint,
+            conv_dtype=placement.dtype,
+            model_fingerprint=self._startup.fingerprint,
         )
         replies = checked_replies(claimed, vocab_size=config.vocab_size)
 
@@ -273,13 +263,13 @@ class LocalService:
         return self._worker.call(lambda engine: engine.forget(session_id) or had_ids)
 
     def stats(self) -> ServiceStats:
-        engine, progress = self._worker.stats, self._loader.progress
+        engine, progress = self._worker.stats, self._startup.progress
         detail = str(self._failure) if self._failure else progress.what
         return ServiceStats(
             status=self._status,
             detail="" if self._status == "ready" else detail,
             load_progress=progress.share if self._status == "loading" else None,
-            model=self._loader.model_info,
+            model=self._startup.model_info,
             running=engine.running,
             waiting=engine.waiting,
             max_running=self._limits.max_running,

@@ -1,6 +1,6 @@
-"""From a located checkpoint to a running engine: on the engine's thread, watched from others.
+"""From a placement to a running engine: on the engine's thread, watched from others.
 
-It chooses device, precision and kernels, says so in the log, and describes the result for people.
+It reads what was decided, tells how far it has come, and describes the result for people.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.placement import Placement
 from falcon_mamba_app.checkpoint.weights import (
     GenerationDefaults,
-    choose_dtype,
     load_generation_defaults,
     load_model,
     load_tokenizer,
@@ -25,15 +24,11 @@ from falcon_mamba_app.engine.build import build_engine
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.runner.warm_up import rehearse_meanwhile
 from falcon_mamba_app.engine.states.file import fingerprint
-from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
 from falcon_mamba_app.service.local.prompts import tell_of_tokens_beyond
-from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.settings import EngineLimits, flags_spelled
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog
 
@@ -71,140 +66,123 @@ def read_tokenizer(
     return encoder, defaults
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What computes, in which precision and with which kernels."""
-
-    device: torch.device
-    dtype: torch.dtype
-    ops: Ops
-
-    @classmethod
-    def choose(cls, model: ModelSettings, *, has_cuda: bool) -> Hardware:
-        """Raises SettingsError for a device or kernels that are not to be had here."""
-        if model.device == "cuda" and not has_cuda:
-            raise SettingsError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
-        device = torch.device("cuda" if has_cuda else "cpu")
-        dtype = choose_dtype(model.dtype, device)
-        if dtype == torch.float16 and not has_cuda:
-            raise SettingsError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
-        return cls(device, dtype, select_ops(device, model.kernels))
-
-    def rehearse(self, placement: Placement, limits: EngineSettings) -> threading.Thread | None:
-        """On a GPU, what can be made ready before the weights are there; in 4 bits nothing: an
-        empty layer has no matrices in bitsandbytes' storage to compile their products with.
-        """
-        if self.device.type != "cuda" or placement.quantization is not None:
-            return None
-        return rehearse_meanwhile(
-            placement.checkpoint.config,
-            self.ops,
-            max_running=limits.max_running,
-            device=self.device,
-            dtype=self.dtype,
-        )
+def begin_rehearsal(placement: Placement, *, max_running: int) -> threading.Thread | None:
+    """On a GPU, what can be made ready before the weights are there; in 4 bits nothing: an empty
+    layer has no matrices in bitsandbytes' storage to compile their products with.
+    """
+    if placement.device.type != "cuda" or placement.quantization is not None:
+        return None
+    return rehearse_meanwhile(
+        placement.checkpoint.config,
+        placement.ops,
+        max_running=max_running,
+        device=placement.device,
+        dtype=placement.dtype,
+    )
 
 
-class Loader:
-    """Builds the engine that the settings describe."""
+class Startup:
+    """Loads what was decided, and builds engines over it."""
 
     def __init__(
         self,
         placement: Placement,
         defaults: GenerationDefaults,
-        hardware: Hardware,
-        limits: EngineSettings,
+        limits: EngineLimits,
         *,
         rehearsal: threading.Thread | None = None,
     ) -> None:
         """A rehearsal that has begun ends before the engine is built."""
-        self._checkpoint, self._quantization = placement.checkpoint, placement.quantization
-        self._defaults, self._limits, self._rehearsal = defaults, limits, rehearsal
-        self._device, self.dtype, self._ops = hardware.device, hardware.dtype, hardware.ops
+        self.placement, self.limits, self._defaults = placement, limits, defaults
+        self._rehearsal = rehearsal
         self.progress = Progress(0.0, "starting")
         self.fingerprint = ""  # of the weights, once they are loaded
-        self.model_info = self._describe()
+        self.model_info = describe(placement, defaults, limits)
 
     def make_engine(self) -> Engine:
         """Load the weights and build the engine. Raises CheckpointError."""
-        if self._limits.threads is not None:
-            torch.set_num_threads(self._limits.threads)  # counts for the calling thread alone
+        if self.limits.threads is not None:
+            torch.set_num_threads(self.limits.threads)  # counts for the calling thread alone
         try:
-            model = self._load(self._device)
+            model = self._load(self.placement.device)
         finally:
             if self._rehearsal is not None:
-                wait_for(self._rehearsal)
-        return self.build_engine(model, limits=self._limits)
+                _wait_for(self._rehearsal)
+        return self.build_engine(model, limits=self.limits)
 
     def load_on_host(self) -> FalconMamba:
         """The model in host memory, whatever device it is for. Raises CheckpointError."""
         return self._load(torch.device("cpu"))
 
     def _load(self, device: torch.device) -> FalconMamba:
-        ops: Ops = self._ops
-        model = load_model(
-            self._checkpoint,
-            device=device,
-            dtype=self.dtype,
-            make_model=lambda config: FalconMamba(config, ops),
-            quantization=self._quantization,
-            on_progress=self._on_progress,
-        )
+        with flags_spelled():
+            model = load_model(
+                self.placement.checkpoint,
+                device=device,
+                dtype=self.placement.dtype,
+                make_model=lambda config: FalconMamba(config, self.placement.ops),
+                quantization=self.placement.quantization,
+                on_progress=self._on_progress,
+            )
         assert isinstance(model, FalconMamba), type(model)
         self.model_info = replace(self.model_info, weights_bytes=weights_bytes(model))
         self.fingerprint = fingerprint(model)
         return model
 
-    def build_engine(self, model: FalconMamba, *, limits: EngineSettings) -> Engine:
+    def build_engine(self, model: FalconMamba, *, limits: EngineLimits) -> Engine:
         """The engine over a model that was loaded here, which moves to the device if need be."""
         engine = build_engine(
-            model.to(self._device),
+            model.to(self.placement.device),
             eos_token_ids=self._defaults.eos_token_ids,
             max_running=limits.max_running,
             max_prefill_tokens=limits.max_prefill_tokens,
             max_mixed_prefill_tokens=limits.max_mixed_prefill_tokens,
             max_snapshot_bytes=limits.snapshot_bytes,
         )
+        info = self.model_info
         logger.info(
             "%s runs in %s (%.2f GB) on %s with %s kernels",
-            self._checkpoint.id,
-            ", ".join(filter(None, (self.model_info.quantization, self.model_info.dtype))),
+            info.id,
+            ", ".join(filter(None, (info.quantization, info.dtype))),
             weights_bytes(model) / 1e9,
-            self.model_info.device,
-            self._ops.name,
+            info.device,
+            info.kernels,
         )
         return engine
 
     def _on_progress(self, share: float, what: str) -> None:
         self.progress = Progress(share, what)
 
-    def _describe(self) -> ModelInfo:
-        config: ModelConfig = self._checkpoint.config
-        return ModelInfo(
-            id=self._checkpoint.id,
-            has_chat_template=self._checkpoint.has_chat_template,
-            is_bundled=self._checkpoint.is_bundled,
-            family=config.family,
-            num_parameters=config.num_parameters(),
-            dtype=str(self.dtype).removeprefix("torch."),
-            device=_device_name(self._device, self._limits.threads),
-            kernels=self._ops.name,
-            quantization=self._quantization.describe() if self._quantization else None,
-            state_bytes=config.state_bytes(self.dtype.itemsize),
-            kv_bytes_per_token=config.kv_bytes_per_token(),
-            trained_context_tokens=self._checkpoint.trained_context_tokens,
-            max_prompt_tokens=self._limits.max_prompt_tokens,
-            max_new_tokens=self._limits.max_new_tokens,
-            default_sampling=self._default_sampling(),
-        )
 
-    def _default_sampling(self) -> SamplingParams:
-        sampling = self._defaults.sampling
-        limit = min(sampling.max_new_tokens, self._limits.max_new_tokens)
-        return replace(sampling, max_new_tokens=limit)
+def describe(placement: Placement, defaults: GenerationDefaults, limits: EngineLimits) -> ModelInfo:
+    """For people: all that is known before the weights are read."""
+    checkpoint, quantization = placement.checkpoint, placement.quantization
+    config = checkpoint.config
+    return ModelInfo(
+        id=checkpoint.id,
+        has_chat_template=checkpoint.has_chat_template,
+        is_bundled=checkpoint.is_bundled,
+        family=config.family,
+        num_parameters=config.num_parameters(),
+        dtype=str(placement.dtype).removeprefix("torch."),
+        device=_device_name(placement.device, limits.threads),
+        kernels=placement.ops.name,
+        quantization=quantization.describe() if quantization else None,
+        state_bytes=config.state_bytes(placement.dtype.itemsize),
+        kv_bytes_per_token=config.kv_bytes_per_token(),
+        trained_context_tokens=checkpoint.trained_context_tokens,
+        max_prompt_tokens=limits.max_prompt_tokens,
+        max_new_tokens=limits.max_new_tokens,
+        default_sampling=_within(limits, defaults.sampling),
+    )
 
 
-def wait_for(rehearsal: threading.Thread) -> None:
+def _within(limits: EngineLimits, sampling: SamplingParams) -> SamplingParams:
+    limit = min(sampling.max_new_tokens, limits.max_new_tokens)
+    return replace(sampling, max_new_tokens=limit)
+
+
+def _wait_for(rehearsal: threading.Thread) -> None:
     started_s = time.perf_counter()
     rehearsal.join()
     torch.cuda.empty_cache()  # 0.8 GB of the 7B's shapes

@@ -1,4 +1,4 @@
-"""One turn in a process that has a GPU for seconds: what crosses the border, and what runs there.
+"""A reply in a process that has a GPU for seconds: what crosses the border, what runs there.
 
 The process is a fork of the server's, made when a GPU is lent and gone when somebody else gets it.
 Everything in and out of it is pickled. A state crosses once each way, as two blocks of bytes:
@@ -23,9 +23,9 @@ from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.settings import EngineSettings
+from falcon_mamba_app.settings import EngineLimits
 
-STATES_OF_A_TURN = 2  # where its prompt ends, and where its reply does
+STATES_OF_A_RUN = 2  # where its prompt ends, and where its reply does
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ class PackedSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class LentTurn:
+class BorrowedRun:
     """What the process is asked: one sequence, its best snapshot, and how long it may take, from
-    its first step and before that. `number` is its stop sign's.
+    its first step and before that. `number` is its stop flag's.
     """
 
     seq: Sequence
@@ -80,7 +80,7 @@ class LentTurn:
 @dataclass(frozen=True, slots=True)
 class Report:
     """What the process tells after a step. The last one has the state, if the session keeps it:
-    at the reply's end, or where the prompt ends if the turn was stopped.
+    at the reply's end, or where the prompt ends if the run was stopped.
     """
 
     events: list[EngineEvent]
@@ -89,38 +89,38 @@ class Report:
     snapshot: PackedSnapshot | None = None
 
 
-def limits_of_a_turn(limits: EngineSettings, state_bytes: int) -> EngineSettings:
+def limits_of_a_run(limits: EngineLimits, state_bytes: int) -> EngineLimits:
     """Room for one sequence and the states that it leaves: more would be pinned in the time that
     is lent, 14 ms for each state of the 7B.
     """
     ids_bytes = ID_BYTES * (limits.max_prompt_tokens + limits.max_new_tokens)
-    needed = STATES_OF_A_TURN * (state_bytes + ids_bytes)
+    needed = STATES_OF_A_RUN * (state_bytes + ids_bytes)
     return replace(limits, max_running=1, snapshot_bytes=min(limits.snapshot_bytes, needed))
 
 
-class StopSigns:
-    """Says to turns in other processes that they are to end: a byte for each turn at a time, in
+class StopFlags:
+    """Says to runs in other processes that they are to end: a byte for each run at a time, in
     memory that is shared with every fork made after it.
 
-    Closing a turn's generator would end it too, but then nothing more can come back, no state
+    Closing a run's generator would end it too, but then nothing more can come back, no state
     either.
     """
 
-    def __init__(self, num_turns: int) -> None:
-        self._signs = mmap.mmap(-1, num_turns)
+    def __init__(self, num_runs: int) -> None:
+        self._flags = mmap.mmap(-1, num_runs)
 
-    def show(self, number: int) -> None:
-        self._signs[number] = 1
+    def raise_for(self, number: int) -> None:
+        self._flags[number] = 1
 
-    def take_down(self, number: int) -> None:
-        self._signs[number] = 0
+    def lower(self, number: int) -> None:
+        self._flags[number] = 0
 
-    def is_shown(self, number: int) -> bool:
-        return self._signs[number] == 1
+    def is_raised(self, number: int) -> bool:
+        return self._flags[number] == 1
 
 
-class TurnRunner:
-    """Runs turns, one at a time, on an engine that it builds at its first turn.
+class Borrower:
+    """Runs runs, one at a time, on an engine that it builds at its first run.
 
     It is made before the fork and holds the model in host memory; the GPU is there only after it.
     """
@@ -129,40 +129,40 @@ class TurnRunner:
         self,
         model: FalconMamba,
         build_engine: Callable[[FalconMamba], Engine],
-        signs: StopSigns,
+        flags: StopFlags,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model, self._build_engine = model, build_engine
-        self._signs, self._clock = signs, clock
+        self._flags, self._clock = flags, clock
         self._engine: Engine | None = None
-        self._is_free = threading.Lock()  # where nothing is forked, turns share this object
+        self._is_free = threading.Lock()  # where nothing is forked, runs share this object
 
-    def run(self, turn: LentTurn) -> Generator[Report, None, None]:
-        """The reports of the turn's steps. Closing it gives the turn up, and its state."""
+    def run(self, run: BorrowedRun) -> Generator[Report, None, None]:
+        """The reports of the run's steps. Closing it gives the run up, and its state."""
         # Once: where nothing is forked, the sequence may lose its session meanwhile.
-        session_id = turn.seq.session_id
+        session_id = run.seq.session_id
         with self._is_free:
             self._engine = engine = self._engine or self._build_engine(self._model)
             try:
-                yield from self._steps(engine, turn, session_id)
+                yield from self._steps(engine, run, session_id)
             finally:
-                engine.abort(turn.seq.seq_id)
+                engine.abort(run.seq.seq_id)
                 if session_id is not None:
                     engine.snapshots.forget(session_id)
 
     def _steps(
-        self, engine: Engine, turn: LentTurn, session_id: str | None
+        self, engine: Engine, run: BorrowedRun, session_id: str | None
     ) -> Generator[Report, None, None]:
-        seq, is_stopped = turn.seq, False
-        deadline_s = self._clock() + turn.max_seconds
-        if turn.snapshot is not None and session_id is not None:
-            packed = turn.snapshot
+        seq, is_stopped = run.seq, False
+        deadline_s = self._clock() + run.max_seconds
+        if run.snapshot is not None and session_id is not None:
+            packed = run.snapshot
             engine.snapshots.put(session_id, packed.packed_token_ids, packed.unpacked())
         engine.add(seq)
         while engine.has_work:
             events = engine.step()
-            is_stopped = self._signs.is_shown(turn.number)
+            is_stopped = self._flags.is_raised(run.number)
             if engine.has_work and (is_stopped or self._clock() > deadline_s):
                 engine.abort(seq.seq_id)
                 # A step that was in flight has one more token to tell, perhaps the last.

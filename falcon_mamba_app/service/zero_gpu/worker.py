@@ -1,6 +1,6 @@
-"""Turns in place of steps: does for LocalService what EngineWorker does, where GPUs are lent.
+"""Runs in place of steps: does for LocalService what EngineWorker does, where GPUs are lent.
 
-Sequences wait in one line; some threads take them from it, each running one turn at a time in a
+Sequences wait in one line; some threads take them from it, each performing one run at a time in a
 process that has a GPU. The states of all sessions stay here. It knows no text and no platform.
 """
 
@@ -20,49 +20,49 @@ from typing import TypeVar
 from falcon_mamba_app.engine.events import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
-from falcon_mamba_app.engine.worker import EngineStats
+from falcon_mamba_app.engine.worker import EngineStats, OnEvents, OnFailure
 from falcon_mamba_app.errors import Overloaded, ReplyFailure
 from falcon_mamba_app.service.zero_gpu.borrowed_run import (
-    LentTurn,
+    BorrowedRun,
     PackedSnapshot,
     Report,
-    StopSigns,
+    StopFlags,
 )
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-RunTurn = Callable[[LentTurn], Generator[Report, None, None]]
+Perform = Callable[[BorrowedRun], Generator[Report, None, None]]
 
-# What half an RTX PRO 6000 does with the 7B in bfloat16, guessed low: a turn that ends early is
+# What half an RTX PRO 6000 does with the 7B in bfloat16, guessed low: a run that ends early is
 # charged for what it took, one that takes longer is ended.
 READ_TOKENS_PER_S, WRITE_TOKENS_PER_S = 3_000, 40
 # From the loan to the first step: 15 GB to the GPU and the graph of a decode step; in the server's
-# first turn the kernels are compiled as well, and stay on disk.
+# first run the kernels are compiled as well, and stay on disk.
 PREPARATION_S, FIRST_PREPARATION_S = 12, 45
 # Half as much again is charged, and a visitor without an account has 120 s a day.
 MAX_LOAN_S = 75
 
 
-def plan_turn(
+def plan_run(
     seq: Sequence,
     snapshot: Snapshot | None,
     *,
     preparation_s: float = PREPARATION_S,
     number: int = 0,
-) -> LentTurn:
-    """The turn, with time to read what is new and to write the reply, within what can be lent."""
+) -> BorrowedRun:
+    """The run, with time to read what is new and to write the reply, within what can be lent."""
     num_read_tokens = 0 if snapshot is None else snapshot.num_tokens
     num_new_tokens = len(seq.prompt_token_ids) - num_read_tokens
     work_s = num_new_tokens / READ_TOKENS_PER_S + seq.sampling.max_new_tokens / WRITE_TOKENS_PER_S
     packed = None if snapshot is None else PackedSnapshot.of(snapshot)
     max_seconds = min(1 + work_s, MAX_LOAN_S - preparation_s)
-    return LentTurn(seq, packed, max_seconds, preparation_s, number)
+    return BorrowedRun(seq, packed, max_seconds, preparation_s, number)
 
 
-def loan_s(turn: LentTurn) -> int:
+def loan_s(run: BorrowedRun) -> int:
     """The seconds of GPU to ask for."""
-    return math.ceil(turn.preparation_s + turn.max_seconds)
+    return math.ceil(run.preparation_s + run.max_seconds)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,32 +92,31 @@ class HostStates:
         return had_snapshots or bool(at_work)
 
 
-class LentWorker:
-    """Does for LocalService what EngineWorker does, with a turn for each sequence.
+class BorrowingWorker:
+    """Does for LocalService what EngineWorker does, with a run for each sequence.
 
-    Some threads take sequences from the line; each turn's generator belongs to one of them. All
+    Some threads take sequences from the line; each run's generator belongs to one of them. All
     else is behind one lock.
     """
 
     def __init__(
         self,
-        prepare: Callable[[], RunTurn],
-        signs: StopSigns,
+        prepare: Callable[[], Perform],
+        flags: StopFlags,
         *,
         max_running: int,
         max_snapshot_bytes: int,
-        on_events: Callable[[list[EngineEvent]], None],
     ) -> None:
-        """`signs` has one for each of the `max_running` turns at a time."""
-        self._prepare, self._on_events = prepare, on_events
-        self._signs = signs
+        """`flags` has one for each of the `max_running` runs at a time."""
+        self._prepare, self._flags = prepare, flags
+        self._on_events: OnEvents = lambda events: None
         self._max_running = max_running
         self._states = HostStates(SnapshotStore(max_bytes=max_snapshot_bytes))
         self._line: deque[_Entry] = deque()
         self._changed = threading.Condition(threading.RLock())
         self._is_stopping = False
         self._num_running = 0
-        self._has_compiled = False  # the kernels, in a turn of any process
+        self._has_compiled = False  # the kernels, in a run of any process
         self._memory: tuple[int | None, int | None] = (None, None)
 
     @property
@@ -132,22 +131,23 @@ class LentWorker:
                 *self._memory,
             )
 
-    def start(self) -> Future[None]:
-        """Load the model on a thread; the future is done when turns can be taken."""
+    def start(self, *, on_events: OnEvents, on_failure: OnFailure) -> Future[None]:
+        """Load the model on a thread; the future is done when runs can be taken."""
+        self._on_events = on_events
         ready: Future[None] = Future()
         ready.set_running_or_notify_cancel()
 
         def begin() -> None:
             try:
-                run_turn = self._prepare()
+                perform = self._prepare()
             except BaseException as error:
                 ready.set_exception(error)
                 return
             for number in range(self._max_running):
-                threading.Thread(target=self._serve, args=(run_turn, number), daemon=True).start()
+                threading.Thread(target=self._serve, args=(perform, number), daemon=True).start()
             ready.set_result(None)
 
-        threading.Thread(target=begin, name="loader", daemon=True).start()
+        threading.Thread(target=begin, name="startup", daemon=True).start()
         return ready
 
     def add(self, seq: Sequence) -> None:
@@ -182,7 +182,7 @@ class LentWorker:
         return future
 
     def stop(self, *, timeout_s: float) -> bool:
-        """Give all turns up; whether the running ones ended in time."""
+        """Give all runs up; whether the running ones ended in time."""
         with self._changed:
             self._is_stopping = True
             self._line.clear()
@@ -191,12 +191,12 @@ class LentWorker:
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._num_running == 0, timeout_s)
 
-    def _serve(self, run_turn: RunTurn, number: int) -> None:
+    def _serve(self, perform: Perform, number: int) -> None:
         while (entry := self._next()) is not None:
             try:
-                entry.context.run(self._run, run_turn, entry, number)
+                entry.context.run(self._run, perform, entry, number)
             except Exception as error:
-                logger.warning("a turn failed: %s", getattr(error, "title", type(error).__name__))
+                logger.warning("a run failed: %s", getattr(error, "title", type(error).__name__))
                 self._on_events([Failed(entry.seq.seq_id, Overloaded(sentence_for(error)))])
             with self._changed:
                 del self._states.entries[entry.seq.seq_id]
@@ -214,25 +214,25 @@ class LentWorker:
             self._tell_places()
             return entry
 
-    def _run(self, run_turn: RunTurn, entry: _Entry, number: int) -> None:
-        self._signs.take_down(number)
-        with closing(run_turn(self._turn(entry.seq, number))) as reports:
+    def _run(self, perform: Perform, entry: _Entry, number: int) -> None:
+        self._flags.lower(number)
+        with closing(perform(self._planned(entry.seq, number))) as reports:
             for report in reports:
                 if entry.is_given_up:
                     if self._is_stopping or entry.seq.session_id is None:
                         return
-                    self._signs.show(number)  # and wait for the state
+                    self._flags.raise_for(number)  # and wait for the state
                 self._take_in(entry.seq, report)
                 self._has_compiled = True
 
-    def _turn(self, seq: Sequence, number: int) -> LentTurn:
+    def _planned(self, seq: Sequence, number: int) -> BorrowedRun:
         with self._changed:
             snapshot = None
             # A prompt that is scored is read in full: its scores are not in the snapshot.
             if seq.session_id is not None and seq.score_prompt is None:
                 snapshot = self._states.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
         preparation_s = PREPARATION_S if self._has_compiled else FIRST_PREPARATION_S
-        return plan_turn(seq, snapshot, preparation_s=preparation_s, number=number)
+        return plan_run(seq, snapshot, preparation_s=preparation_s, number=number)
 
     def _take_in(self, seq: Sequence, report: Report) -> None:
         """The state before the events: who hears of the end may at once ask for the next turn."""
@@ -258,7 +258,7 @@ def _is_failure(event: EngineEvent) -> bool:
 
 
 def sentence_for(error: Exception) -> str:
-    """What to tell the visitor whose turn failed; `spaces` raises errors with a title."""
+    """What to tell the visitor whose reply failed; `spaces` raises errors with a title."""
     title, message = getattr(error, "title", ""), str(getattr(error, "message", error)).strip()
     if "quota" in title or "credits" in title:
         return f"the GPU time that Hugging Face lends you is spent for now. {message}"

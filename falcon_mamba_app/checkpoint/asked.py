@@ -1,0 +1,37 @@
+"""What somebody wants to run. Any record with these fields will do; the settings are one.
+
+"auto" leaves a choice to the machine. Errors name a field between backticks.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class AskedModel(Protocol):
+    """A known name, a hub id or a folder, and the revision of a hub model."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+
+
+class AskedQuantization(Protocol):
+    """4 bits: "auto", "none", "nf4" or "fp4"; their scales quantised too: "auto", "on" or "off"."""
+
+    @property
+    def quantization(self) -> str: ...
+    @property
+    def double_quantization(self) -> str: ...
+
+
+class Asked(AskedModel, AskedQuantization, Protocol):
+    """A model, the device and precision it is to have, and who is to compute."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def kernels(self) -> str: ...

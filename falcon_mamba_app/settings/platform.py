@@ -1,0 +1,25 @@
+"""Where the process runs, as its environment says. Nobody else looks there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """A machine of one's own, unless it says otherwise.
+
+    is_space: a Hugging Face Space, which has a public address and shows the page in a frame.
+    lends_gpus: a Space on ZeroGPU, where a GPU is there for one reply at a time.
+    """
+
+    is_space: bool = False
+    lends_gpus: bool = False
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Platform:
+        return cls(
+            is_space=bool(environment.get("SPACE_ID")),
+            lends_gpus=environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"),
+        )
