@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from falcon_mamba_app.engine.runner.model_runner import ModelRunner
+from falcon_mamba_app.engine.runner.passes import Passes
 from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, unpack
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
@@ -81,13 +81,13 @@ def test_padding_rows_change_no_other_row_s_token_and_no_state():
     tokens, states = [], []
     for batch_size in (2, 5):
         pool = StatePool(model.config, max_running=4, device=model.device, dtype=model.dtype)
-        runner = ModelRunner(model, pool, eos_token_ids=frozenset({2}))
+        passes = Passes(model, pool, eos_token_ids=frozenset({2}))
         seqs = [make_sequence(random_prompt(1, seed=i), temperature=1.0) for i in range(2)]
         for slot, seq in zip((3, 1), seqs, strict=True):
             seq.slot = slot
         with torch.inference_mode():
-            step = runner._choose(
-                runner._advance(pack(seqs, [], Shape(batch_size)), Shape(batch_size))
+            step = passes.choose(
+                passes.advance(pack(seqs, [], Shape(batch_size)), Shape(batch_size))
             )
         assert step.sampled is not None
         tokens.append(step.sampled[:2].tolist())

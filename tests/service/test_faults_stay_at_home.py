@@ -26,6 +26,7 @@ from falcon_mamba_app.protocol import (
     Text,
     TokenIds,
 )
+from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from tests.support.checkpoints import CHATML, make_tiny_checkpoint
@@ -54,7 +55,7 @@ def odd_checkpoint(folder: Path, template: str = CHATML) -> Path:
 
 def make_service(folder: Path) -> LocalService:
     model = ModelSettings(model=str(folder), device="cpu", dtype="float32", kernels="reference")
-    return LocalService(model, EngineSettings(max_running=4, max_waiting=100))
+    return build_local(model, EngineSettings(max_running=4, max_waiting=100))
 
 
 @pytest.fixture(scope="module")
