@@ -5,7 +5,7 @@ from __future__ import annotations
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.runner.model_runner import make_runner
 from falcon_mamba_app.engine.scheduler import Scheduler
-from falcon_mamba_app.engine.states.keeper import StateKeeper
+from falcon_mamba_app.engine.state_keeper import StateKeeper
 from falcon_mamba_app.engine.states.pool import StatePool, reserve_host
 from falcon_mamba_app.engine.states.store import SnapshotStore
 from falcon_mamba_app.model.falcon_mamba import FalconMamba

@@ -30,7 +30,7 @@ from falcon_mamba_app.engine.runner.model_runner import DecodeStep, ModelRunner,
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import Plan, PrefillChunk, Scheduler
 from falcon_mamba_app.engine.sequence import Sequence, Status
-from falcon_mamba_app.engine.states.keeper import StateKeeper
+from falcon_mamba_app.engine.state_keeper import StateKeeper
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.engine.states.store import SnapshotStore
 from falcon_mamba_app.errors import Overloaded, ReplyFailure, origin_of
