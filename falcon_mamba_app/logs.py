@@ -1,15 +1,18 @@
 """What the terminal tells: events and places, never the users' words and never a secret.
 
 An exception's message may quote whoever caused it. So tracebacks are printed without messages,
-those of libraries too; only the engine's keep them, which knows no text.
+those of libraries too; only the engine's keep them, which knows no text. A line that a request
+caused carries the request's id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -19,17 +22,19 @@ OURS = "falcon_mamba_app"
 WORDLESS = tuple(f"falcon_mamba_app.{layer}" for layer in ("checkpoint", "engine", "model", "ops"))
 FORMAT = "%(levelname)s %(name)s: %(message)s"
 
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
 ExceptionInfo = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 )
 
 
-def set_up_logging(level: str) -> None:
+def set_up_logging(level: str, form: str = "text") -> None:
     """Our own loggers at `level`; libraries tell no more than "info", whatever is asked for, since
-    some print bodies and headers at "debug".
+    some print bodies and headers at "debug". `form` is "text" or "json", an object a line.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(DiscreetFormatter(FORMAT))
+    handler.setFormatter(JsonFormatter() if form == "json" else DiscreetFormatter(FORMAT))
     wanted = logging.getLevelName(level.upper())
     logging.basicConfig(level=max(wanted, logging.INFO), handlers=[handler])
     logging.getLogger(OURS).setLevel(wanted)
@@ -47,7 +52,29 @@ class DiscreetFormatter(logging.Formatter):
         if record.exc_info and not record.name.startswith(WORDLESS):
             record = logging.makeLogRecord(record.__dict__)
             record.exc_text = discreet_traceback(record.exc_info)
-        return super().format(record)
+        line = super().format(record)
+        own = request_id.get()
+        return f"{line} [{own}]" if own else line
+
+
+class JsonFormatter(DiscreetFormatter):
+    """The same facts as one JSON object a line, for collectors of logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": request_id.get(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info and record.name.startswith(WORDLESS):
+            facts["traceback"] = self.formatException(record.exc_info)
+        elif record.exc_info:
+            facts["traceback"] = discreet_traceback(record.exc_info)
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        return json.dumps(known, ensure_ascii=False)
 
 
 def discreet_traceback(exception: ExceptionInfo | Any) -> str:

@@ -225,6 +225,7 @@ class ModelInfo:
 
     id: str
     has_chat_template: bool
+    aliases: tuple[str, ...] = ()  # other names that mean it
     is_bundled: bool = False
     family: str | None = None  # "falcon_mamba" or "mamba"
     num_parameters: int | None = None

@@ -46,7 +46,7 @@ def main() -> int:
         # A shell's background job starts with SIGINT ignored and would end with status 0.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         settings = load_settings(sys.argv[1:], os.environ)
-        set_up_logging(settings.server.log_level)
+        set_up_logging(settings.server.log_level, settings.server.log_format)
         asyncio.run(serve(settings))
     except FalconMambaError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -88,6 +88,7 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
         service,
         api_keys=server.api_key or ((server.auth,) if server.auth else ()),
         session_secret=server.session_secret,
+        served_names=server.served_model_name,
         limits=limits,
     )
     mount_page(app, service, limits=limits, keep_session_s=server.keep_session_s)

@@ -17,12 +17,12 @@ from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
+from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
 from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions, parse_body
 from falcon_mamba_app.api.usage import UsageMeter
-from falcon_mamba_app.errors import EngineFailure, NotReady
-from falcon_mamba_app.http.errors import ModelNotFound, error_body, presentable
+from falcon_mamba_app.http.errors import error_body, presentable
 from falcon_mamba_app.http.transport import (
     EventStream,
     json_response,
@@ -33,7 +33,6 @@ from falcon_mamba_app.http.transport import (
 from falcon_mamba_app.protocol import (
     GenerationEvent,
     GenerationService,
-    ModelInfo,
     PrefillProgress,
     Waiting,
 )
@@ -51,25 +50,35 @@ Body = TypeVar("Body", ChatBody, CompletionBody)
 class Generation:
     """Chat and completions over one service."""
 
-    def __init__(self, service: GenerationService, access: Access, *, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        service: GenerationService,
+        access: Access,
+        names: ServedNames,
+        *,
+        max_body_bytes: int,
+    ) -> None:
         self._service = service
         self._access = access
+        self._names = names
         self._max_body_bytes = max_body_bytes
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         body = await self._read(request, ChatBody)
-        model = served_model(self._service, body.model)
+        model = ready_model(self._service)
+        name = self._names.answered(model, body.model)
         plan = plan_chat(body, model, self._session_id(request, body))
-        return await self._answer(request, body, plan, _Answer(ChatFormat(), model.id))
+        return await self._answer(request, body, plan, _Answer(ChatFormat(), name))
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await self._read(request, CompletionBody)
-        model = served_model(self._service, body.model)
+        model = ready_model(self._service)
+        name = self._names.answered(model, body.model)
         plan = plan_completion(body, model, self._session_id(request, body))
         shape = CompletionFormat(echo=bool(body.echo), with_logprobs=body.logprobs is not None)
-        return await self._answer(request, body, plan, _Answer(shape, model.id))
+        return await self._answer(request, body, plan, _Answer(shape, name))
 
     async def _read(self, request: Request, kind: type[Body]) -> Body:
         data = await read_json_body(request, max_bytes=self._max_body_bytes)
@@ -172,15 +181,3 @@ def _comment(event: GenerationEvent) -> bytes | None:
     if isinstance(event, PrefillProgress):
         return b": prefill %d/%d\n\n" % (event.computed_tokens, event.prompt_tokens)
     return None
-
-
-def served_model(service: GenerationService, name: str | None) -> ModelInfo:
-    """The model, if it is ready and `name` means it. Raises NotReady, EngineFailure or NotFound."""
-    stats = service.stats()
-    if stats.status == "loading":
-        raise NotReady(f"the model is still loading{': ' if stats.detail else ''}{stats.detail}")
-    if stats.status == "failed" or stats.model is None:
-        raise EngineFailure(stats.detail or "the server has stopped generating")
-    if name is not None and name != stats.model.id:
-        raise ModelNotFound(f"there is no model of the name asked for; served is {stats.model.id}")
-    return stats.model

@@ -17,7 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from falcon_mamba_app.api.access import Access
-from falcon_mamba_app.api.generation import Generation, served_model
+from falcon_mamba_app.api.fields import shown
+from falcon_mamba_app.api.generation import Generation
+from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.errors import NotFound
@@ -43,6 +45,7 @@ def create_api(
     *,
     api_keys: tuple[str, ...] = (),
     session_secret: str | None = None,
+    served_names: tuple[str, ...] = (),
     limits: LimitSettings = DEFAULT_LIMITS,
 ) -> FastAPI:
     """The application that serves the API.
@@ -51,9 +54,10 @@ def create_api(
     `session_secret`, a session's id is the same after a restart.
     """
     access = Access(api_keys, session_secret)
-    generation = Generation(service, access, max_body_bytes=limits.max_body_bytes)
+    names = ServedNames(served_names)
+    generation = Generation(service, access, names, max_body_bytes=limits.max_body_bytes)
     sessions = Sessions(service, access, max_state_bytes=limits.max_state_bytes)
-    info = _Information(service)
+    info = _Information(service, names)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
     def add(method: str, path: str, endpoint: Endpoint) -> None:
@@ -68,12 +72,18 @@ def create_api(
     add("PUT", "/v1/sessions/{prompt_cache_key:path}/state", sessions.import_state)
     add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
     add("GET", "/metrics", info.metrics)
-    app.add_api_route("/health", info.health, methods=_with_head("GET"))
+    for path, endpoint in (
+        ("/health", info.health),
+        ("/health/live", info.live),
+        ("/health/ready", info.health),
+    ):
+        app.add_api_route(path, endpoint, methods=_with_head("GET"))
     # Last: without it a page mounted at "/" would answer for what is not here.
     guarded = _answered(_admitted(_no_such_endpoint, access))
     for path in ("/v1", "/v1/{rest:path}", "/metrics"):
         app.add_api_route(path, guarded, methods=ALL_METHODS)
-    app.add_api_route("/health", _answered(_no_such_endpoint), methods=ALL_METHODS)
+    for path in ("/health", "/health/{rest:path}"):
+        app.add_api_route(path, _answered(_no_such_endpoint), methods=ALL_METHODS)
     return app
 
 
@@ -122,28 +132,32 @@ async def _no_such_endpoint(request: Request) -> Response:
             f"{request.method} is not allowed here; allowed is {', '.join(allowed)}",
             {"Allow": ", ".join(allowed)},
         )
-    raise NotFound("there is no such endpoint under /v1")
+    offered = sorted({r.path for r in request.app.routes if "{rest" not in getattr(r, "path", "{")})
+    raise NotFound(
+        f"there is no endpoint {shown(request.url.path)}; this server has {', '.join(offered)}"
+    )
 
 
 class _Information:
     """What is served, and how it fares."""
 
-    def __init__(self, service: GenerationService) -> None:
+    def __init__(self, service: GenerationService, names: ServedNames) -> None:
         self._service = service
+        self._names = names
         self._created = int(time.time())
         self._metrics = MetricsPage(service)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        return json_response(
-            {"object": "list", "data": [self._entry(served_model(self._service, None))]}
-        )
+        model = ready_model(self._service)
+        entries = [self._entry(model, name) for name in self._names.listed(model)]
+        return json_response({"object": "list", "data": entries})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}."""
-        return json_response(
-            self._entry(served_model(self._service, request.path_params["model_id"]))
-        )
+        model = ready_model(self._service)
+        name = self._names.answered(model, request.path_params["model_id"])
+        return json_response(self._entry(model, name))
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 when requests are served, else 503, and why."""
@@ -159,16 +173,24 @@ class _Information:
             status=200 if is_ready else 503,
         )
 
+    async def live(self, request: Request) -> Response:
+        """GET /health/live: 200 unless only a restart helps, loading included; else 503."""
+        stats = self._service.stats()
+        is_live = stats.status != "failed"
+        answer = {"status": "live" if is_live else "failed", "detail": stats.detail}
+        return json_response(answer, status=200 if is_live else 503)
+
     async def metrics(self, request: Request) -> Response:
         """GET /metrics, for Prometheus."""
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
-    def _entry(self, model: ModelInfo) -> dict[str, Any]:
+    def _entry(self, model: ModelInfo, name: str) -> dict[str, Any]:
         """OpenAI's model object; what else is known goes under "falcon_mamba"."""
         return {
-            "id": model.id,
+            "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": OWNER,
+            "max_model_len": model.max_prompt_tokens,  # by vLLM's name, which clients look for
             "falcon_mamba": asdict(model),
         }

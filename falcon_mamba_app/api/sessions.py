@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
-from falcon_mamba_app.api.generation import served_model
+from falcon_mamba_app.api.names import ready_model
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.http.transport import json_response, read_body
 from falcon_mamba_app.protocol import GenerationService
@@ -36,7 +36,7 @@ class Sessions:
 
     async def import_state(self, request: Request) -> Response:
         """PUT /v1/sessions/{prompt_cache_key}/state; answers how many tokens the state has read."""
-        served_model(self._service, None)
+        ready_model(self._service)
         visitor: Visitor = request.state.visitor
         visitor.count_transfer()
         session_id = self._session_id(request)
@@ -47,7 +47,7 @@ class Sessions:
 
     async def forget(self, request: Request) -> Response:
         """DELETE /v1/sessions/{prompt_cache_key}."""
-        served_model(self._service, None)
+        ready_model(self._service)
         session_id = self._session_id(request)
         was_known = await asyncio.wrap_future(self._service.forget(session_id))
         request.state.visitor.drop_session(session_id)

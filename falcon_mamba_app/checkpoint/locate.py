@@ -74,6 +74,14 @@ class Checkpoint:
     trained_context_tokens: int | None = None
     quantization: Quantization | None = None  # as the files are
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Its other names: the short one, the hub's and the folder's."""
+        names = [known.name for known in KNOWN_MODELS.values() if known.hub_id == self.hub_id]
+        names += [self.hub_id or "", self.id.rpartition("/")[2]]
+        names += [] if self.hub_id else [self.folder.name]
+        return tuple(dict.fromkeys(name for name in names if name and name != self.id))
+
 
 def resolve(model: str, *, has_cuda: bool) -> str:
     """What was asked for as a hub id or a folder's path. Raises CheckpointError for a bare word

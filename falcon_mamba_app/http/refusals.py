@@ -18,7 +18,7 @@ BESIDE_API = ("/metrics", "/health")
 
 def is_api(path: str) -> bool:
     """Whether the API answers there, and not the page."""
-    return path in (API, *BESIDE_API) or path.startswith(f"{API}/")
+    return path in (API, *BESIDE_API) or path.startswith((f"{API}/", "/health/"))
 
 
 def refusal(error: FalconMambaError, path: str) -> Response:

@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from falcon_mamba_app.middleware.allowed_paths import Surface
+from falcon_mamba_app.middleware.arrival import OneSpelling, RequestIds
 from falcon_mamba_app.middleware.body_limits import BodyLimits
 from falcon_mamba_app.middleware.connections import Connections, allow_files_for, limited_protocol
 from falcon_mamba_app.middleware.cross_site import SameSiteOnly
@@ -66,6 +67,8 @@ def protect(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Failures)
     sources = SPACE_SOURCES if is_space else {}
     app.add_middleware(SecurityHeaders, frame_ancestors=ancestors, sources=sources)
+    app.add_middleware(OneSpelling)
+    app.add_middleware(RequestIds)
 
 
 def listening(settings: Settings) -> dict[str, Any]:

@@ -205,6 +205,9 @@ class ServerSettings:
         "web pages elsewhere, as https://host with commas, that may show this one in a frame",
         parse=parse_origin_patterns,
     )
+    served_model_name: tuple[str, ...] = option(
+        (), "names, with commas, under which the API offers the model", parse=parse_names
+    )
     backend_url: str | None = option(
         None, "serve the model of another OpenAI-compatible server, such as http://host:8000/v1"
     )
@@ -213,6 +216,9 @@ class ServerSettings:
     )
     log_level: str = option(
         "info", "how much the terminal tells", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = option(
+        "text", "how it tells it; json is one object a line", choices=("text", "json")
     )
 
 

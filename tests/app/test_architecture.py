@@ -37,7 +37,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "visitors": ({"errors", "settings"}, set()),
     "http": ({"errors", "http"}, {"fastapi", "starlette"}),
     "middleware": (
-        {*VOCABULARY, "http", "settings", "visitors", "middleware"},
+        {*VOCABULARY, "http", "logs", "settings", "visitors", "middleware"},
         {"fastapi", "starlette", "uvicorn", "h11"},
     ),
     "ui": (

@@ -117,8 +117,8 @@ class LocalService:
         limit = self._limits.max_prompt_tokens
         if length > limit:
             raise PromptTooLong(
-                f"the prompt has {length} {unit}; this server accepts at most {limit} tokens"
-                " (--max-prompt-tokens)"
+                f"This model's maximum context length is {limit} tokens on this server"
+                f" (--max-prompt-tokens); the prompt has {length} {unit}"
             )
 
     def _check_limits(self, request: GenerationRequest) -> None:

@@ -160,6 +160,7 @@ def describe(placement: Placement, defaults: GenerationDefaults, limits: EngineL
     config = checkpoint.config
     return ModelInfo(
         id=checkpoint.id,
+        aliases=checkpoint.aliases,
         has_chat_template=checkpoint.has_chat_template,
         is_bundled=checkpoint.is_bundled,
         family=config.family,

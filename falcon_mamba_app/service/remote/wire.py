@@ -91,6 +91,7 @@ def _model_info(entry: dict[str, Any]) -> ModelInfo:
     defaults = values.pop("default_sampling", {})
     known = {f.name: defaults[f.name] for f in fields(SamplingParams) if f.name in defaults}
     known["stop"] = tuple(known.get("stop", ()))
+    values["aliases"] = tuple(values.get("aliases", ()))
     return replace(ModelInfo(**values), default_sampling=SamplingParams(**known))
 
 
