@@ -10,7 +10,7 @@ import pytest
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.logs import DiscreetFormatter, JsonFormatter, request_id
 from falcon_mamba_app.middleware.stack import protect
-from falcon_mamba_app.settings import LimitSettings, ServerSettings
+from falcon_mamba_app.settings import Settings
 from tests.support.api_fixtures import USER, in_process
 from tests.support.echo_service import EchoService
 
@@ -20,7 +20,7 @@ async def client():
     service = EchoService()
     await service.start()
     app = create_api(service)
-    protect(app, ServerSettings(), LimitSettings())
+    protect(app, Settings())
     async with in_process(app) as client:
         yield client
 
