@@ -7,7 +7,6 @@ a full disk. It loads no weights and knows no tensors.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.checkpoint import hub
 from falcon_mamba_app.checkpoint.asked import AskedModel
 from falcon_mamba_app.checkpoint.quantization import Quantization, stored_quantization
+from falcon_mamba_app.checkpoint.small_files import check_tokenizer_files, read_object
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.config import FAMILIES, ModelConfig
 
@@ -167,7 +167,7 @@ def _locate_on_hub(hub_id: str, revision: str | None) -> Checkpoint:
 
 
 def _read_config(folder: Path, name: str) -> tuple[ModelConfig, Quantization | None]:
-    raw = _read_json(folder / "config.json", name)
+    raw = read_object(folder / "config.json", name)
     _refuse_foreign(raw, name)
     quantization = stored_quantization(raw.get("quantization_config"), name)
     try:
@@ -197,10 +197,13 @@ def _weight_files(
 ) -> tuple[str, ...]:
     """The names of the safetensors files that hold the weights, present or not."""
     if (folder / INDEX_FILE).is_file():
-        weight_map = _read_json(folder / INDEX_FILE, name).get("weight_map")
+        weight_map = read_object(folder / INDEX_FILE, name).get("weight_map")
         names = weight_map.values() if isinstance(weight_map, dict) else ()
-        if not names or not all(isinstance(name, str) for name in names):
-            raise CheckpointError(f"{name}: {INDEX_FILE} has no weight_map; download it again")
+        if not names or not all(map(_is_file_name, names)):
+            raise CheckpointError(
+                f"{name}: {INDEX_FILE}: weight_map is no object of the names of files beside it;"
+                " download it again"
+            )
         return tuple(sorted(set(names)))
     if (folder / SINGLE_FILE).is_file() or SINGLE_FILE in remote:
         return (SINGLE_FILE,)
@@ -210,28 +213,16 @@ def _weight_files(
     )
 
 
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith(".safetensors") and Path(value).name == value
+
+
 def _has_chat_template(folder: Path, name: str) -> bool:
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(
             f"{name} has no tokenizer.json; add the tokenizer it was trained with"
         )
+    config = check_tokenizer_files(folder, name)
     if (folder / "chat_template.jinja").is_file():
         return True
-    path = folder / "tokenizer_config.json"
-    return path.is_file() and bool(_read_json(path, name).get("chat_template"))
-
-
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{name} is no checkpoint: it has no {path.name}") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name}: {path.name} cannot be read: {_one_line(error)}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{name}: {path.name} is no JSON object; download it again")
-    return value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return bool(config.get("chat_template"))

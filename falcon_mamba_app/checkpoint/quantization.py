@@ -14,6 +14,7 @@ from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.model.config import ModelConfig
 
 KINDS = ("nf4", "fp4")
+COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 # Of the device, beside what is counted: decode graphs, libraries, the allocator's gaps.
 RESERVE_BYTES = 500_000_000
 # While a prompt is read each token has about so many numbers per channel in memory, in bf16.
@@ -56,6 +57,11 @@ def stored_quantization(value: Any, name: str) -> Quantization | None:
             " bitsandbytes and unquantised ones, so use the model it was made from"
         )
     dtype = str(value.get("bnb_4bit_compute_dtype") or "float32").removeprefix("torch.")
+    if dtype not in COMPUTE_DTYPES:
+        raise CheckpointError(
+            f"{name}: config.json: bnb_4bit_compute_dtype is {dtype[:60]!r}; allowed are "
+            + ", ".join(COMPUTE_DTYPES)
+        )
     is_double = bool(value.get("bnb_4bit_use_double_quant"))
     return Quantization(kind, is_double, dtype, is_stored=True)
 

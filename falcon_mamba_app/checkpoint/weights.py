@@ -1,4 +1,4 @@
-"""Weights, tokenizer and generation defaults of a located checkpoint.
+"""Weights and tokenizer of a located checkpoint.
 
 transformers and accelerate read the files; our modules then take over the very same tensors, so
 that nothing is held twice. A file that is damaged, or a tensor that is missing or of another shape,
@@ -9,13 +9,10 @@ transformers is imported where it is needed: that takes seconds, in which a GPU 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,34 +23,21 @@ from falcon_mamba_app.checkpoint.host_memory import returning_freed
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.checkpoint.quantization import weights_bytes as needed_bytes
+from falcon_mamba_app.checkpoint.small_files import one_line
 from falcon_mamba_app.checkpoint.weights_4bit import (
     quantize_while_reading,
     refuse_without_library,
     take_over_4bit,
 )
-from falcon_mamba_app.errors import CheckpointError, InvalidRequest
+from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.linear import weights_bytes
-from falcon_mamba_app.protocol import SamplingParams
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[float, str], None]
 # A = -exp(A_log): a rounded logarithm moves every decay, so checkpoints in fp32 keep these so.
 FP32_PARAMETERS = frozenset({"A_log", "D"})
-# What a chat answers with where its checkpoint says nothing: varied, and rarely astray.
-CHAT_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9)
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationDefaults:
-    """How the checkpoint's authors want it to generate.
-
-    eos_token_ids: any of these ends a reply. sampling: for requests that do not say otherwise.
-    """
-
-    eos_token_ids: frozenset[int]
-    sampling: SamplingParams
 
 
 def load_model(
@@ -134,7 +118,7 @@ def _read_weights(
         ) from error
     except Exception as error:  # safetensors, OSError, RuntimeError and more: all mean the files
         raise CheckpointError(
-            f"the weights of {checkpoint.id} cannot be read ({_one_line(error)});"
+            f"the weights of {checkpoint.id} cannot be read ({one_line(error)});"
             f" download {checkpoint.folder} again"
         ) from error
     _refuse_incomplete(report, checkpoint)
@@ -221,40 +205,14 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+    except BaseException as error:  # tokenizers raises bare Exception, and its Rust code panics
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise CheckpointError(
-            f"the tokenizer of {checkpoint.id} cannot be read ({_one_line(error)});"
+            f"the tokenizer of {checkpoint.id} cannot be read: tokenizer.json or"
+            f" tokenizer_config.json ({type(error).__name__}: {one_line(error)});"
             f" download {checkpoint.folder} again"
         ) from error
-
-
-def load_generation_defaults(checkpoint: Checkpoint, tokenizer: Any) -> GenerationDefaults:
-    """From generation_config.json, with config.json and the tokenizer behind it.
-
-    Ids come from the files alone: the base and instruct checkpoints number them differently. A
-    generation_config that samples is followed; a chat model without one gets CHAT_SAMPLING, a base
-    model the plain distribution, as the OpenAI API does.
-    """
-    path = checkpoint.folder / "generation_config.json"
-    config = _read_json(path) if path.is_file() else {}
-    eos = config.get("eos_token_id")
-    if eos is None:
-        eos = getattr(_transformers_config(checkpoint), "eos_token_id", None)
-    eos_token_ids: set[Any] = set(eos) if isinstance(eos, list) else {eos}
-    # A chat template's turns end with the tokenizer's own end token, whatever the list says.
-    eos_token_ids.add(tokenizer.eos_token_id)
-    eos_token_ids.discard(None)
-    fallback = CHAT_SAMPLING if checkpoint.has_chat_template else SamplingParams()
-    try:
-        sampling = _sampling(config) if config.get("do_sample") else fallback
-    except InvalidRequest as error:
-        raise CheckpointError(f"{checkpoint.id}: generation_config.json: {error}") from error
-    return GenerationDefaults(frozenset(eos_token_ids), sampling)
-
-
-def _sampling(config: Mapping[str, Any]) -> SamplingParams:
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    return SamplingParams(**{name: config[name] for name in names if config.get(name) is not None})
 
 
 def _transformers_config(checkpoint: Checkpoint) -> Any:
@@ -264,21 +222,9 @@ def _transformers_config(checkpoint: Checkpoint) -> Any:
         return AutoConfig.from_pretrained(checkpoint.folder)
     except Exception as error:  # transformers validates with exceptions of several trees
         raise CheckpointError(
-            f"{checkpoint.id}: config.json is not valid: {_one_line(error)}"
+            f"{checkpoint.id}: config.json is not valid: {one_line(error)}"
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_one_line(error)}") from error
-    return value
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -21,6 +21,9 @@ FAMILIES: dict[str, Family] = {
     "MambaForCausalLM": "mamba",
 }
 DEFAULT_MIXER_NORM_EPS = 1e-6  # of checkpoints that do not say, the published 7B among them
+# The largest that makes sense; ids travel as fp32, which is exact up to 2²⁴.
+MAX_DIMENSION = 2**20
+MAX_DIMENSIONS = {"num_hidden_layers": 2**12, "vocab_size": 2**24, "conv_kernel": 2**8}
 SSM_STATE_BYTES = 4  # per number, always fp32
 BLOCK_4BIT = 64  # numbers
 KV_BYTES = 2  # per number of an attention model's cache in bf16
@@ -144,21 +147,25 @@ class ModelConfig:
 
 # The last argument is what transformers takes where config.json does not say.
 def _dimension(values: Mapping[str, Any], key: str, default: int) -> int:
-    value = values.get(key, default)
-    if type(value) is not int or value < 1:
-        raise CheckpointError(f"{key} is {value!r}; allowed are whole numbers from 1")
+    value, limit = values.get(key, default), MAX_DIMENSIONS.get(key, MAX_DIMENSION)
+    if type(value) is not int or not 1 <= value <= limit:
+        raise CheckpointError(
+            f"{key} is {value!r:.60}; allowed are whole numbers from 1 to {limit}"
+        )
     return value
 
 
 def _number(values: Mapping[str, Any], key: str, default: float) -> float:
     value = values.get(key, default)
-    if type(value) not in (int, float) or value <= 0:
-        raise CheckpointError(f"{key} is {value!r}; allowed are numbers above 0")
+    if type(value) not in (int, float) or not 0 < value <= MAX_DIMENSION:
+        raise CheckpointError(
+            f"{key} is {value!r:.60}; allowed are numbers above 0, up to {MAX_DIMENSION}"
+        )
     return float(value)
 
 
 def _switch(values: Mapping[str, Any], key: str, default: bool) -> bool:
     value = values.get(key, default)
     if not isinstance(value, bool):
-        raise CheckpointError(f"{key} is {value!r}; allowed are true and false")
+        raise CheckpointError(f"{key} is {value!r:.60}; allowed are true and false")
     return value

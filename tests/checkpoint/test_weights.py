@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from falcon_mamba_app.checkpoint import weights
+from falcon_mamba_app.checkpoint.generation import load_generation_defaults
 from falcon_mamba_app.checkpoint.locate import Checkpoint, locate
 from falcon_mamba_app.checkpoint.placement import Machine, choose_dtype
 from falcon_mamba_app.checkpoint.weights import (
-    load_generation_defaults,
     load_model,
     load_tokenizer,
     weights_bytes,

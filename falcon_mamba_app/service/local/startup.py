@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from falcon_mamba_app.checkpoint.generation import GenerationDefaults, load_generation_defaults
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.placement import Placement
 from falcon_mamba_app.checkpoint.weights import (
-    GenerationDefaults,
-    load_generation_defaults,
     load_model,
     load_tokenizer,
 )
