@@ -17,6 +17,7 @@ from functools import partial
 
 import torch
 
+from falcon_mamba_app.engine import failures
 from falcon_mamba_app.engine.events import (
     Admitted,
     Ended,
@@ -33,7 +34,7 @@ from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.engine.state_keeper import StateKeeper
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.engine.states.store import SnapshotStore
-from falcon_mamba_app.errors import Overloaded, ReplyFailure, origin_of
+from falcon_mamba_app.errors import origin_of
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
 
@@ -297,32 +298,14 @@ class Engine:
     def _fail(self, seq: Sequence, error: Exception) -> Failed:
         """Free the slot without keeping a state that may be half advanced."""
         self._drop(seq)
-        if isinstance(error, torch.OutOfMemoryError):
-            reason = str(error).partition("\n")[0]
-            message = f"the device ran out of memory in mid-step: {reason}"
-            return Failed(seq.seq_id, Overloaded(message))
-        logger.error("one reply given up: %s", origin_of(error))
-        kind = type(error).__name__
-        message = f"this reply failed inside the engine ({kind}); the server's log says where"
-        return Failed(seq.seq_id, ReplyFailure(message))
+        return failures.after_error(seq, error)
 
     def _fail_without_numbers(self, seq: Sequence) -> Failed:
         """The session's saved states go too: the fault may have begun in any of them."""
-        logger.warning(
-            "the model's logits are not finite after %d tokens; one reply given up",
-            seq.num_computed_tokens,
-        )
         self._drop(seq)
         if seq.session_id is not None:
             self.snapshots.forget(seq.session_id)
-        return Failed(
-            seq.seq_id,
-            ReplyFailure(
-                "the model computed no number to choose the next token by (its weights are"
-                " damaged, or its values exceed this precision), so the reply ends here;"
-                " --dtype float32 or bfloat16 has the wider range"
-            ),
-        )
+        return failures.without_numbers(seq)
 
     def _drop(self, seq: Sequence) -> None:
         self._scheduler.remove(seq)
