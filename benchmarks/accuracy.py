@@ -58,13 +58,14 @@ class Reader:
     def read(self, prompt: Tensor) -> Tensor:
         """(t,) → (t, v) fp32, as a chunk of a prompt is read."""
         starts = torch.tensor([0, len(prompt)], device=prompt.device)
-        return self._run(Batch(prompt, self._slots(prompt), starts), is_step=False)
+        return self._model.prompt_logits(self._run(Batch(prompt, self._slots(prompt), starts)))
 
     @torch.inference_mode()
     def write(self, tokens: Tensor) -> Tensor:
         """(t,) → (t, v) fp32, each token fed by a decode step of its own."""
         steps = [
-            self._run(Batch(token, self._slots(token)), is_step=True) for token in tokens.split(1)
+            self._model.step_logits(self._run(Batch(token, self._slots(token)))).clone()
+            for token in tokens.split(1)
         ]
         return torch.cat(steps)
 
@@ -74,9 +75,9 @@ class Reader:
     def _slots(self, like: Tensor) -> Tensor:
         return torch.tensor([self._slot], device=like.device)
 
-    def _run(self, batch: Batch, *, is_step: bool) -> Tensor:
-        hidden = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
-        return self._model.logits(hidden, is_step=is_step).clone()
+    def _run(self, batch: Batch) -> Tensor:
+        hidden: Tensor = self._model(batch, self._pool.conv_states, self._pool.ssm_states)
+        return hidden
 
 
 def carried(model: FalconMamba, prompt: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.lib import roofline, timing
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
 
 CACHE_BYTES = 300_000_000  # of the matrices that take turns: six times an H100's L2
 RESULTS = Path(__file__).parent / "results"
@@ -83,9 +83,10 @@ class Layer:
         self.mixed, self.projected = normal(1, t, s.h), normal(1, t, s.r + 2 * n)
         self.B, self.C = normal(t, 2 * n).split([n, n], dim=-1)
         self.delta, self.dt_weight = normal(t, d), normal(d, s.r)
-        self.conv_weight, self.conv_bias = normal(s.k, d), normal(d)
-        self.A = -torch.arange(1.0, n + 1, device=device)[:, None].repeat(1, d)
-        self.D, self.dt_bias = (normal(d, dtype=torch.float32) for _ in range(2))
+        self.conv = ConvWeights(normal(s.k, d), normal(d))
+        A = -torch.arange(1.0, n + 1, device=device)[:, None].repeat(1, d)
+        D, dt_bias = (normal(d, dtype=torch.float32) for _ in range(2))
+        self.scan = ScanWeights(A, D, dt_bias)
         self.conv_states = normal(num_slots, s.k - 1, d)
         self.ssm_states = normal(num_slots, n, d, dtype=torch.float32)
 
@@ -121,8 +122,7 @@ def linear_works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Wor
         num_bytes = i * o * dtype.itemsize
         copies = max(2, min(40, CACHE_BYTES // num_bytes))
         weights = [torch.randn(o, i, device=device).to(dtype) for _ in range(copies)]
-        addends = partial(ops.linear_addends, is_step=True)
-        ours = ops.linear if o in (2 * s.d, s.d) else addends
+        ours = ops.matmul_step if o in (2 * s.d, s.d) else ops.matmul_step_addends
         for rows in sorted({1, *s.rows}):
             x = torch.randn(rows, i, device=device).to(dtype)
             for op, product in [("linear", ours), ("torch's linear", F.linear)]:
@@ -134,8 +134,8 @@ def norm_works(ops: Ops, shapes: Shapes, layers: list[Layer], shape: str, t: int
     size = layers[0].x.element_size()
 
     def block(layer: Layer) -> Callable[[], tuple[Tensor, Tensor]]:
-        inputs = layer.hidden, layer.mixed, layer.norm_weight, 1e-5, layer.x.dtype
-        return lambda: ops.add_rms_norm(*inputs)
+        v = layer
+        return lambda: ops.add_rms_norm(v.hidden, v.mixed, v.norm_weight, 1e-5, v.x.dtype)
 
     def mixer(layer: Layer) -> Callable[[], tuple[Tensor, ...]]:
         sizes = [shapes.r, shapes.n, shapes.n]
@@ -154,13 +154,23 @@ def prefill_works(
     slots, starts = torch.tensor([1], device=device), torch.tensor([0, t], device=device)
 
     def conv(v: Layer) -> Callable[[], Tensor]:
-        inputs = v.x, v.conv_weight, v.conv_bias, v.conv_states, slots, starts
-        return lambda: ops.conv_prefill(*inputs)
+        return lambda: ops.conv_prefill(
+            v.x, v.conv, conv_states=v.conv_states, slots=slots, query_starts=starts
+        )
 
     def scan(v: Layer) -> Callable[[], Tensor]:
         x = v.x.contiguous()
-        inputs = x, v.delta, v.A, v.B, v.C, v.D, v.z, v.dt_bias, v.ssm_states, slots, starts
-        return lambda: ops.scan_prefill(*inputs)
+        return lambda: ops.scan_prefill(
+            x,
+            v.scan,
+            dt=v.delta,
+            B=v.B,
+            C=v.C,
+            z=v.z,
+            ssm_states=v.ssm_states,
+            slots=slots,
+            query_starts=starts,
+        )
 
     num_bytes = (2 * t + 2 * (k - 1) + k + 1) * d * size
     yield Work("conv_prefill", f"{t} tokens", num_bytes, 0, [conv(v) for v in layers])
@@ -175,20 +185,37 @@ def step_works(
     slots = torch.arange(b, 0, -1, device=device)
 
     def conv(v: Layer) -> Callable[[], Tensor]:
-        return lambda: ops.conv_step(v.x, v.conv_weight, v.conv_bias, v.conv_states, slots)
+        return lambda: ops.conv_step(v.x, v.conv, conv_states=v.conv_states, slots=slots)
 
     def scan(v: Layer) -> Callable[[], Tensor]:
         x = v.x.contiguous()
-        inputs = x, v.delta, v.A, v.B, v.C, v.D, v.z, v.dt_bias, v.ssm_states, slots
-        return lambda: ops.scan_step(*inputs)
+        return lambda: ops.scan_step(
+            x,
+            v.scan,
+            dt=v.delta,
+            B=v.B,
+            C=v.C,
+            z=v.z,
+            ssm_states=v.ssm_states,
+            slots=slots,
+        )
 
     num_bytes = ((2 + 2 * (k - 1)) * b + k + 1) * d * size
     yield Work("conv_step", f"{b} rows", num_bytes, 0, [conv(v) for v in layers])
 
     def projected(v: Layer) -> Callable[[], Tensor]:
-        x, sizes = v.x.contiguous(), [shapes.r, n, n]
-        weights = v.dt_weight, v.A, v.D, v.z, v.dt_bias, v.ssm_states, slots
-        return lambda: ops.projected_scan_step(x, v.projected, sizes, 1e-6, *weights)
+        x = v.x.contiguous()
+        return lambda: ops.projected_scan_step(
+            x,
+            v.scan,
+            addends=v.projected,
+            sizes=[shapes.r, n, n],
+            eps=1e-6,
+            dt_weight=v.dt_weight,
+            z=v.z,
+            ssm_states=v.ssm_states,
+            slots=slots,
+        )
 
     num_bytes = (4 * d + 2 * n) * b * size + (2 * b + 1) * n * d * 4 + 2 * d * 4
     yield Work("scan_step", f"{b} rows", num_bytes, b * d * n, [scan(v) for v in layers])
@@ -238,7 +265,7 @@ def choose() -> tuple[Ops, Shapes, torch.device, str]:
         from falcon_mamba_app.ops.triton.ops import TRITON
 
         return TRITON, SHAPES_7B, torch.device("cuda"), f", triton {triton.__version__}"
-    from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+    from falcon_mamba_app.ops import REFERENCE
 
     return REFERENCE, SHAPES_CPU, torch.device("cpu"), ""
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.lib.models import random_7b
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE
 
 NANO = Path(__file__).parents[2] / "assets" / "nano"
 NUM_FILES = 3  # as the published checkpoint

@@ -103,5 +103,6 @@ def forms(asked: list[str], device: torch.device) -> list[str]:
 
 def resident_bytes(model: FalconMamba) -> int:
     """Of all that the model holds, derived constants included."""
-    buffers = sum(buffer.nbytes for buffer in model.buffers())
-    return weights_bytes(model) + buffers
+    mixers = [layer.mixer for layer in model.backbone.layers]
+    derived = [(m.conv.weight, m.scan.A, m.scan.D, m.scan.dt_bias) for m in mixers]
+    return weights_bytes(model) + sum(tensor.nbytes for part in derived for tensor in part)

@@ -10,13 +10,14 @@ dt_proj (arXiv 2410.05355, §2.2).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.linear import Linear
-from falcon_mamba_app.ops import Ops, total
+from falcon_mamba_app.model.linear import Linear, Linear4bit
+from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +73,23 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor, addends: Tensor | None) -> tuple[Tensor, Tensor]:
         """hidden (t, h) + the sum of addends (a, t, h), and its norm in the weight's dtype."""
-        settings = self.weight, self._eps, self.weight.dtype
+        weight, eps = self.weight, self._eps
         if addends is None:
-            return hidden, self._ops.rms_norm(hidden, *settings)
-        return self._ops.add_rms_norm(hidden, addends, *settings)
+            return hidden, self._ops.rms_norm(hidden, weight, eps, weight.dtype)
+        return self._ops.add_rms_norm(hidden, addends, weight, eps, weight.dtype)
 
 
 class Mixer(nn.Module):
     """The selective state-space block: gate, short convolution, scan, projection."""
 
+    # As built, or what a quantised checkpoint puts in its place.
+    in_proj: Linear | Linear4bit
+    x_proj: Linear | Linear4bit
+    dt_proj: Linear | Linear4bit
+    out_proj: Linear | Linear4bit
     # Derived by `prepare`.
-    A: Tensor
-    D32: Tensor
-    dt_bias: Tensor
-    conv_weight: Tensor
+    conv: ConvWeights
+    scan: ScanWeights
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -101,68 +105,91 @@ class Mixer(nn.Module):
 
     def prepare(self) -> None:
         """Derive the constants of the recurrence from the loaded weights, once, in fp32."""
-        self.register_buffer("A", -torch.exp(self.A_log.float()).T.contiguous(), persistent=False)
-        self.register_buffer("D32", self.D.float(), persistent=False)
-        self.register_buffer("dt_bias", self.dt_proj.bias.float(), persistent=False)
+        dt_bias = self.dt_proj.bias
+        assert dt_bias is not None, "dt_proj has a bias in every Mamba"
+        A = -torch.exp(self.A_log.float()).T.contiguous()
+        self.scan = ScanWeights(A, self.D.float(), dt_bias.float())
         weight = self.conv1d.weight.squeeze(1).T.contiguous()  # (k, d)
-        self.register_buffer("conv_weight", weight, persistent=False)
+        self.conv = ConvWeights(weight, self.conv1d.bias)
 
     def forward(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch) -> Tensor:
         """(t, h) → (a, t, h), the output as addends; conv_states (s, k−1, d) and ssm_states
         (s, n, d) are advanced.
         """
-        is_step = batch.is_step
-        x, z = self._convolved(x, conv_states, batch)
-        if is_step and self._can_step_from_projection:
-            y = self._step_from_projection(x, z, ssm_states, batch.slots)
-            return self.out_proj.addends(y, is_step=True)
-        dt, B, C = self._project(x, is_step=is_step)
+        if batch.is_step:
+            return self._step(x, conv_states, ssm_states, batch.slots)
+        return self._read(x, conv_states, ssm_states, batch)
+
+    def _step(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
+        """`forward` of rows alone, which has kernels of its own."""
+        x, z = self._convolved_step(x, conv_states, slots)
+        y = self._scanned_step(x, z, ssm_states, slots)
+        return self.out_proj.step_addends(y)
+
+    def _convolved_step(
+        self, x: Tensor, conv_states: Tensor, slots: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(b, h) → x after the convolution and z, both (b, d)."""
+        ops, conv, in_proj = self._ops, self.conv, self.in_proj
+        if isinstance(in_proj, Linear):
+            return ops.projected_conv_step(
+                x, in_proj.weight, in_proj.bias, conv, conv_states=conv_states, slots=slots
+            )
+        x, z = in_proj.step(x).chunk(2, dim=-1)
+        return ops.conv_step(x, conv, conv_states=conv_states, slots=slots), z
+
+    def _scanned_step(self, x: Tensor, z: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
+        """(b, d), from behind the convolution to the gate."""
+        ops, scan, dt_proj = self._ops, self.scan, self.dt_proj
+        if self._eps is not None and isinstance(dt_proj, Linear):
+            return ops.projected_scan_step(
+                x,
+                scan,
+                addends=self.x_proj.step_addends(x),
+                sizes=self._sizes,
+                eps=self._eps,
+                dt_weight=dt_proj.weight,
+                z=z,
+                ssm_states=ssm_states,
+                slots=slots,
+            )
+        if self._eps is None:
+            dt, B, C = self.x_proj.step(x).split(self._sizes, dim=-1)
+        else:
+            addends = self.x_proj.step_addends(x)
+            dt, B, C = ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
         # dt_proj's bias is added in the scan, in fp32.
-        dt = self.dt_proj.without_bias(dt, is_step=is_step)
-        y = self._scan(x, dt, B, C, z, ssm_states, batch)
-        return self.out_proj.addends(y, is_step=is_step)
+        dt = dt_proj.step_without_bias(dt)
+        return ops.scan_step(x, scan, dt=dt, B=B, C=C, z=z, ssm_states=ssm_states, slots=slots)
 
-    @property
-    def _can_step_from_projection(self) -> bool:
-        return self._eps is not None and isinstance(self.dt_proj.weight, Tensor)
+    def _read(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch) -> Tensor:
+        """`forward` of prompts, behind rows or not."""
+        x, z = self.in_proj.prompt(x).chunk(2, dim=-1)
+        x = self._convolved(x, conv_states, batch)
+        if self._eps is None:
+            dt, B, C = self.x_proj.prompt(x).split(self._sizes, dim=-1)
+        else:
+            addends = self.x_proj.prompt_addends(x)
+            dt, B, C = self._ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
+        dt = self.dt_proj.prompt_without_bias(dt)
+        y = self._scanned(x, dt, B, C, z, ssm_states, batch)
+        return self.out_proj.prompt_addends(y)
 
-    def _step_from_projection(
-        self, x: Tensor, z: Tensor, ssm_states: Tensor, slots: Tensor
-    ) -> Tensor:
-        """One token of each row, from behind the convolution to the gate, (b, d)."""
-        assert self._eps is not None
-        addends = self.x_proj.addends(x, is_step=True)
-        weights = self.dt_proj.weight, self.A, self.D32, z, self.dt_bias
-        return self._ops.projected_scan_step(
-            x, addends, self._sizes, self._eps, *weights, ssm_states, slots
+    def _convolved(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
+        """(t, d) → (t, d): each row by a step, the prompts by a prefill."""
+        ops, conv = self._ops, self.conv
+        return _joined(
+            [
+                ops.conv_step(x[part], conv, conv_states=conv_states, slots=slots)
+                if starts is None
+                else ops.conv_prefill(
+                    x[part], conv, conv_states=conv_states, slots=slots, query_starts=starts
+                )
+                for part, slots, starts in batch.parts()
+            ]
         )
 
-    def _project(self, x: Tensor, *, is_step: bool) -> tuple[Tensor, ...]:
-        """(t, d) → dt (t, r), B and C (t, n)."""
-        if self._eps is None:
-            return self.x_proj(x, is_step=is_step).split(self._sizes, dim=-1)
-        addends = self.x_proj.addends(x, is_step=is_step)
-        return self._ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
-
-    def _convolved(self, x: Tensor, conv_states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(t, h) → x after the convolution and z, both (t, d)."""
-        weight, bias = self.conv_weight, self.conv1d.bias
-        if batch.is_step and isinstance(self.in_proj.weight, Tensor):
-            in_proj = self.in_proj.weight, self.in_proj.bias
-            states = conv_states, batch.slots
-            return self._ops.projected_conv_step(x, *in_proj, weight, bias, *states)
-        x, z = self.in_proj(x, is_step=batch.is_step).chunk(2, dim=-1)
-        convolved = []
-        for part, slots, starts in batch.parts():
-            inputs = x[part], weight, bias, conv_states, slots
-            convolved.append(
-                self._ops.conv_step(*inputs)
-                if starts is None
-                else self._ops.conv_prefill(*inputs, starts)
-            )
-        return _joined(convolved), z
-
-    def _scan(
+    def _scanned(
         self,
         x: Tensor,
         dt: Tensor,
@@ -172,14 +199,23 @@ class Mixer(nn.Module):
         ssm_states: Tensor,
         batch: Batch,
     ) -> Tensor:
-        scanned = []
+        """As `_convolved`."""
+        ops, scanned = self._ops, []
         for part, slots, starts in batch.parts():
-            weights = (self.A, B[part], C[part], self.D32, z[part], self.dt_bias)
-            inputs = (x[part], dt[part], *weights, ssm_states, slots)
+            scan = (
+                ops.scan_step if starts is None else partial(ops.scan_prefill, query_starts=starts)
+            )
             scanned.append(
-                self._ops.scan_step(*inputs)
-                if starts is None
-                else self._ops.scan_prefill(*inputs, starts)
+                scan(
+                    x[part],
+                    self.scan,
+                    dt=dt[part],
+                    B=B[part],
+                    C=C[part],
+                    z=z[part],
+                    ssm_states=ssm_states,
+                    slots=slots,
+                )
             )
         return _joined(scanned)
 
@@ -245,7 +281,7 @@ class FalconMamba(nn.Module):
             ssm_states: (l, s, n, d) fp32. Of one layer, the first one runs alone.
 
         Returns:
-            (t, h) after the final norm; feed it to `logits` where needed.
+            (t, h) after the final norm; feed it to one of the two below where needed.
         """
         hidden = self.backbone.embeddings(batch.token_ids)
         if self.config.residual_in_fp32:
@@ -257,6 +293,10 @@ class FalconMamba(nn.Module):
             hidden, addends = layer(hidden, addends, conv, ssm, batch)
         return self.backbone.norm_f(hidden, addends)[1]
 
-    def logits(self, normed: Tensor, *, is_step: bool) -> Tensor:
-        """(t, h) from `forward` → (t, v) fp32."""
-        return total(self.lm_head.addends(normed, is_step=is_step)).float()
+    def step_logits(self, normed: Tensor) -> Tensor:
+        """(b, h) from `forward`, of a decode step's rows → (b, v) fp32."""
+        return total(self.lm_head.step_addends(normed)).float()
+
+    def prompt_logits(self, normed: Tensor) -> Tensor:
+        """(t, h) from `forward`, of prompts → (t, v) fp32."""
+        return total(self.lm_head.prompt_addends(normed)).float()

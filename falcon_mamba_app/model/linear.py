@@ -16,16 +16,26 @@ class Linear(nn.Linear):
         super().__init__(num_inputs, num_outputs, bias=bias)
         self._ops = ops
 
-    def forward(self, x: Tensor, *, is_step: bool) -> Tensor:  # type: ignore[override]
-        """(t, inputs) → (t, outputs)."""
-        return self._ops.linear_for(is_step=is_step)(x, self.weight, self.bias)
+    def step(self, x: Tensor) -> Tensor:
+        """Rows of a decode step (b, inputs) → (b, outputs)."""
+        return self._ops.matmul_step(x, self.weight, self.bias)
 
-    def without_bias(self, x: Tensor, *, is_step: bool) -> Tensor:
-        return self._ops.linear_for(is_step=is_step)(x, self.weight, None)
+    def prompt(self, x: Tensor) -> Tensor:
+        """Tokens of prompts (t, inputs) → (t, outputs)."""
+        return self._ops.matmul_prompt(x, self.weight, self.bias)
 
-    def addends(self, x: Tensor, *, is_step: bool) -> Tensor:
-        """(t, inputs) → (a, t, outputs), whose sum over a is the product."""
-        return self._ops.linear_addends(x, self.weight, self.bias, is_step=is_step)
+    def step_without_bias(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_step(x, self.weight, None)
+
+    def prompt_without_bias(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_prompt(x, self.weight, None)
+
+    def step_addends(self, x: Tensor) -> Tensor:
+        """(b, inputs) → (a, b, outputs), whose sum over a is the product."""
+        return self._ops.matmul_step_addends(x, self.weight, self.bias)
+
+    def prompt_addends(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_prompt_addends(x, self.weight, self.bias)
 
     def in_4bit(self, weight: Weight4bit, bias: Tensor | None) -> Linear4bit:
         """What takes this module's place once its matrix is quantised."""
@@ -41,14 +51,23 @@ class Linear4bit(nn.Module):
         self.weight, self._ops = weight, ops
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
-    def forward(self, x: Tensor, *, is_step: bool) -> Tensor:
-        return self._ops.linear_4bit(x, self.weight, self.bias, is_step=is_step)
+    def step(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_4bit_step(x, self.weight, self.bias)
 
-    def without_bias(self, x: Tensor, *, is_step: bool) -> Tensor:
-        return self._ops.linear_4bit(x, self.weight, None, is_step=is_step)
+    def prompt(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_4bit_prompt(x, self.weight, self.bias)
 
-    def addends(self, x: Tensor, *, is_step: bool) -> Tensor:
-        return self._ops.linear_4bit_addends(x, self.weight, self.bias, is_step=is_step)
+    def step_without_bias(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_4bit_step(x, self.weight, None)
+
+    def prompt_without_bias(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_4bit_prompt(x, self.weight, None)
+
+    def step_addends(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_4bit_step_addends(x, self.weight, self.bias)
+
+    def prompt_addends(self, x: Tensor) -> Tensor:
+        return self._ops.matmul_4bit_prompt_addends(x, self.weight, self.bias)
 
 
 def weights_bytes(model: nn.Module) -> int:

@@ -1,6 +1,6 @@
-"""bitsandbytes, where its own code is asked: what it quantised, and how it dequantises.
+"""bitsandbytes, where its own code is asked: to quantise a matrix, and what it quantised.
 
-The library is optional. Only quantising, the CPU, and blocks of other sizes than 64 need it.
+The library is optional. What it quantised is read by our own kernels.
 """
 
 from __future__ import annotations
@@ -12,13 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from falcon_mamba_app.ops.reference.weight_4bit import (
-    NESTED_BLOCK,
-    NestedAbsmax,
-    Weight4bit,
-    block_absmax,
-)
-from falcon_mamba_app.ops.reference.weight_4bit import dequantize as portable_dequantize
+from falcon_mamba_app.ops.reference.weight_4bit import NESTED_BLOCK, NestedAbsmax, Weight4bit
 
 
 def why_unusable(device: torch.device) -> str | None:
@@ -40,26 +34,6 @@ def why_unusable(device: torch.device) -> str | None:
             " pip install -U bitsandbytes, or a torch for another CUDA"
         )
     return None
-
-
-def dequantize(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
-    """`weight_4bit.dequantize` by the library."""
-    num_values = weight.shape[0] * weight.shape[1]
-    if num_values % weight.blocksize:
-        return portable_dequantize(weight, dtype)
-    import bitsandbytes  # noqa: F401, registers its operations
-
-    # A block to a row: of rows that are no whole blocks its code for AVX-512 mixes up the scales
-    # (seen in 0.50.2).
-    values = torch.ops.bitsandbytes.dequantize_4bit(
-        weight.packed.view(-1, 1),
-        block_absmax(weight),
-        weight.blocksize,
-        weight.kind,
-        (num_values // weight.blocksize, weight.blocksize),
-        dtype,
-    )
-    return values.view(weight.shape)
 
 
 def quantize(

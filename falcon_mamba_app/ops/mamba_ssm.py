@@ -9,87 +9,56 @@ waits for it, once a layer. Convolution and steps continue states in place as ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
+from falcon_mamba_app.ops.triton.ops import TritonOps
 
-# Their convolution reads rows of channels in pieces of 16 bytes.
+# Their convolution reads rows of channels 16 bytes at a time.
 CHANNEL_MULTIPLE, WIDTHS = 8, range(2, 5)
 
 
-def library_ops(base: Ops) -> Ops:
-    """The libraries' operations, and those of `base` for all the rest.
+class MambaSsmOps(TritonOps):
+    """Their four functions under our contract, and our kernels for all the rest."""
 
-    Raises ImportError where a library, or the CUDA half of one, is missing.
-    """
-    import causal_conv1d
-    import selective_scan_cuda  # noqa: F401  mamba-ssm can be there without it, and fail later
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+    name = "library"
+    can_capture_prompts = False
 
-    theirs = _Library(
-        base,
-        conv=causal_conv1d.causal_conv1d_fn,
-        conv_update=causal_conv1d.causal_conv1d_update,
-        scan=selective_scan_fn,
-        state_update=selective_state_update,
-    )
-    rest = {field.name: getattr(base, field.name) for field in fields(Ops)}
-    return type(base)(
-        **rest
-        | {
-            "name": "library",
-            "conv_prefill": theirs.conv_prefill,
-            "conv_step": theirs.conv_step,
-            "scan_prefill": theirs.scan_prefill,
-            "scan_step": theirs.scan_step,
-            "can_capture_prompts": False,
-            "fuses_steps": False,
-        }
-    )
+    def __init__(self) -> None:
+        """Raises ImportError where a library, or the CUDA half of one, is missing."""
+        import causal_conv1d
+        import selective_scan_cuda  # noqa: F401  mamba-ssm can be there without it, and fail later
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+        from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
-
-class _Library:
-    """Their four functions under our contract; where they cannot serve, `base` does."""
-
-    def __init__(
-        self,
-        base: Ops,
-        *,
-        conv: Callable[..., Any],
-        conv_update: Callable[..., Any],
-        scan: Callable[..., Any],
-        state_update: Callable[..., Any],
-    ) -> None:
-        self._base = base
-        self._conv, self._conv_update = conv, conv_update
-        self._scan, self._state_update = scan, state_update
+        self._conv = causal_conv1d.causal_conv1d_fn
+        self._conv_update = causal_conv1d.causal_conv1d_update
+        self._scan = selective_scan_fn
+        self._state_update = selective_state_update
 
     def conv_prefill(
         self,
         x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
+        weights: ConvWeights,
+        *,
         conv_states: Tensor,
         slots: Tensor,
         query_starts: Tensor,
     ) -> Tensor:
-        """`reference.conv_prefill`, a call for each sequence."""
-        if not _conv_takes(x, weight):
-            return self._base.conv_prefill(x, weight, bias, conv_states, slots, query_starts)
+        """A call for each sequence."""
+        if not _conv_takes(x, weights.weight):
+            return super().conv_prefill(
+                x, weights, conv_states=conv_states, slots=slots, query_starts=query_starts
+            )
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        weight = weight.T.contiguous()
+        weight = weights.weight.T.contiguous()
         for slot, start, end in _sequences(slots, query_starts):
             window = conv_states[slot].T.unsqueeze(0)  # (1, d, k−1), as x one channel after another
             new, last = self._conv(
                 x[start:end].T.unsqueeze(0),
                 weight,
-                bias,
+                weights.bias,
                 initial_states=window.to(x.dtype),
                 return_final_states=True,
                 activation="silu",
@@ -99,16 +68,15 @@ class _Library:
         return y
 
     def conv_step(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, conv_states: Tensor, slots: Tensor
+        self, x: Tensor, weights: ConvWeights, *, conv_states: Tensor, slots: Tensor
     ) -> Tensor:
-        """`reference.conv_step`."""
-        if not _conv_takes(x, weight):
-            return self._base.conv_step(x, weight, bias, conv_states, slots)
+        if not _conv_takes(x, weights.weight):
+            return super().conv_step(x, weights, conv_states=conv_states, slots=slots)
         y: Tensor = self._conv_update(
             x,
             conv_states.transpose(1, 2),
-            weight.T.contiguous(),
-            bias,
+            weights.weight.T.contiguous(),
+            weights.bias,
             activation="silu",
             conv_state_indices=slots.int(),
         )
@@ -117,43 +85,56 @@ class _Library:
     def scan_prefill(
         self,
         x: Tensor,
+        weights: ScanWeights,
+        *,
         dt: Tensor,
-        A: Tensor,
         B: Tensor,
         C: Tensor,
-        D: Tensor,
         z: Tensor,
-        dt_bias: Tensor,
         ssm_states: Tensor,
         slots: Tensor,
         query_starts: Tensor,
     ) -> Tensor:
-        """`reference.scan_prefill`: theirs for empty states, `base` for all others."""
+        """Theirs for sequences whose state is empty, ours for all others."""
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         is_empty = (ssm_states[slots] == 0).flatten(1).all(1).tolist()
         for empty, (slot, start, end) in zip(
             is_empty, _sequences(slots, query_starts), strict=True
         ):
-            rows = slice(start, end)
-            of_tokens = (x[rows], dt[rows], A, B[rows], C[rows], D, z[rows], dt_bias)
+            part = slice(start, end)
             if empty:
-                y[rows] = self._scan_from_nothing(*of_tokens, ssm_states[slot])
+                y[part] = self._scan_from_nothing(
+                    x[part],
+                    weights,
+                    dt=dt[part],
+                    B=B[part],
+                    C=C[part],
+                    z=z[part],
+                    ssm_state=ssm_states[slot],
+                )
             else:
-                ends = torch.tensor([0, end - start], device=x.device)
-                one = torch.tensor([slot], device=x.device)
-                y[rows] = self._base.scan_prefill(*of_tokens, ssm_states, one, ends)
+                y[part] = super().scan_prefill(
+                    x[part],
+                    weights,
+                    dt=dt[part],
+                    B=B[part],
+                    C=C[part],
+                    z=z[part],
+                    ssm_states=ssm_states,
+                    slots=torch.tensor([slot], device=x.device),
+                    query_starts=torch.tensor([0, end - start], device=x.device),
+                )
         return y
 
     def _scan_from_nothing(
         self,
         x: Tensor,
+        weights: ScanWeights,
+        *,
         dt: Tensor,
-        A: Tensor,
         B: Tensor,
         C: Tensor,
-        D: Tensor,
         z: Tensor,
-        dt_bias: Tensor,
         ssm_state: Tensor,
     ) -> Tensor:
         """One sequence, (t, d) → (t, d); ssm_state (n, d) becomes the state after it."""
@@ -161,46 +142,49 @@ class _Library:
         y, last = self._scan(
             x,
             dt,
-            A.T.contiguous(),
+            weights.A.T.contiguous(),
             B,
             C,
-            D,
+            weights.D,
             z,
-            delta_bias=dt_bias,
+            delta_bias=weights.dt_bias,
             delta_softplus=True,
             return_last_state=True,
         )
         ssm_state.copy_(last.squeeze(0).T)
-        return y.squeeze(0).T
+        result: Tensor = y.squeeze(0).T
+        return result
 
     def scan_step(
         self,
         x: Tensor,
+        weights: ScanWeights,
+        *,
         dt: Tensor,
-        A: Tensor,
         B: Tensor,
         C: Tensor,
-        D: Tensor,
         z: Tensor,
-        dt_bias: Tensor,
         ssm_states: Tensor,
         slots: Tensor,
     ) -> Tensor:
-        """`reference.scan_step`."""
         y: Tensor = self._state_update(
             ssm_states.transpose(1, 2),
             x,
             dt,
-            A.T,
+            weights.A.T,
             B,
             C,
-            D,
+            weights.D,
             z=z,
-            dt_bias=dt_bias,
+            dt_bias=weights.dt_bias,
             dt_softplus=True,
             state_batch_indices=slots.int(),
         )
         return y
+
+    # A step in its parts, which are the libraries' functions, and not in our kernels for several.
+    projected_conv_step = Ops.projected_conv_step
+    projected_scan_step = Ops.projected_scan_step
 
 
 def _conv_takes(x: Tensor, weight: Tensor) -> bool:

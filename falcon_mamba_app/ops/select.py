@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE, Ops
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +96,9 @@ def _triton() -> Ops:
 
 
 def _library() -> Ops:
-    from falcon_mamba_app.ops.mamba_ssm import library_ops
+    from falcon_mamba_app.ops.mamba_ssm import MambaSsmOps
 
-    return library_ops(_triton())
+    return MambaSsmOps()
 
 
 NUMBA = _Choice("numba", "numba", "", _numba)

@@ -26,6 +26,7 @@ from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 from tests.support.checkpoints import make_tiny_checkpoint
+from tests.support.engine_fixtures import logits_after
 from tests.support.fake_hub import HUB_ID, FakeHub
 
 CPU = torch.device("cpu")
@@ -58,8 +59,7 @@ def logits_of_ours(model: FalconMamba, token_ids: list[int]) -> torch.Tensor:
     ssm_states = torch.zeros(c.num_layers, 2, c.d_state, c.d_inner)
     starts = torch.tensor([0, len(token_ids)])
     batch = Batch(torch.tensor(token_ids), torch.tensor([1]), starts)
-    with torch.inference_mode():
-        return model.logits(model(batch, conv_states, ssm_states), is_step=batch.is_step)
+    return logits_after(model, batch, conv_states, ssm_states)
 
 
 def logits_of_transformers(folder: Path, token_ids: list[int]) -> torch.Tensor:

@@ -24,6 +24,7 @@ from falcon_mamba_app.model.linear import Linear4bit, weights_bytes
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 from tests.support.checkpoints import make_tiny_checkpoint
+from tests.support.engine_fixtures import logits_after
 from tests.support.quantized import (
     FORMS,
     config_of,
@@ -69,9 +70,7 @@ def logits_in_chunks(model: FalconMamba, sizes: list[int]) -> torch.Tensor:
     for chunk in torch.tensor(PROMPT, device=device).split(sizes):
         starts = None if len(chunk) == 1 else torch.tensor([0, len(chunk)], device=device)
         batch = Batch(chunk, torch.tensor([1], device=device), starts)
-        with torch.inference_mode():
-            hidden = model(batch, conv_states, ssm_states)
-            parts.append(model.logits(hidden, is_step=batch.is_step))
+        parts.append(logits_after(model, batch, conv_states, ssm_states))
     return torch.cat(parts).cpu()
 
 

@@ -12,9 +12,8 @@ import torch
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.events import Failed, Prefilled
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops import REFERENCE, Ops
 from falcon_mamba_app.ops.cpu.ops import NUMBA
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from tests.support import engine_fixtures
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import (

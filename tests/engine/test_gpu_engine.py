@@ -156,7 +156,7 @@ def test_starting_an_engine_touches_the_scratch_slot_alone(on_gpu):
     torch.cuda.synchronize()
     assert torch.equal(pool.conv_states[:, 1:], before[0][:, 1:])
     assert torch.equal(pool.ssm_states[:, 1:], before[1][:, 1:])
-    assert runner._passes._carried[1].tolist() == [0, 1, 2, 3]
+    assert runner._passes._last_tokens[1].tolist() == [0, 1, 2, 3]
 
 
 def test_after_the_start_nothing_is_compiled_any_more(on_gpu, monkeypatch):

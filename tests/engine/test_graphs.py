@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from falcon_mamba_app.engine.runner.graphs import (
-    MAX_PIECES,
+    MAX_PROMPTS,
     NUM_TURNS,
     PROMPT_TOKENS,
     PinnedInputs,
@@ -21,8 +19,8 @@ from falcon_mamba_app.engine.runner.passes import Passes
 from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, padding
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.states.pool import StatePool
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
-from falcon_mamba_app.ops.triton.ops import TRITON
+from falcon_mamba_app.ops import REFERENCE
+from falcon_mamba_app.ops.triton.ops import TRITON, TritonOps
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import make_sequence, ours, random_prompt
 
@@ -39,19 +37,22 @@ def test_every_number_of_rows_has_a_graph_of_little_padding(max_rows):
 
 def test_rows_and_prompts_share_a_pass_where_both_fit():
     shapes = wanted_shapes(20)
-    assert smallest_shape(shapes, 3, 65, 2) == Shape(8, 128, MAX_PIECES)
-    assert smallest_shape(shapes, 20, 1, 1) == Shape(20, 64, MAX_PIECES)
-    assert smallest_shape(shapes, 0, 257, 1) == Shape(0, 512, MAX_PIECES)
+    assert smallest_shape(shapes, 3, 65, 2) == Shape(8, 128, MAX_PROMPTS)
+    assert smallest_shape(shapes, 20, 1, 1) == Shape(20, 64, MAX_PROMPTS)
+    assert smallest_shape(shapes, 0, 257, 1) == Shape(0, 512, MAX_PROMPTS)
     assert smallest_shape(shapes, 0, max(PROMPT_TOKENS) + 1, 1) is None
-    assert smallest_shape(shapes, 3, 65, MAX_PIECES + 1) is None
+    assert smallest_shape(shapes, 3, 65, MAX_PROMPTS + 1) is None
     assert smallest_shape(shapes, 21, 0, 0) is None
+
+
+class RowsOnly(TritonOps):
+    can_capture_prompts = False
 
 
 def test_only_what_never_waits_for_the_device_is_captured():
     assert shapes_for(REFERENCE, 4) == []
     assert shapes_for(TRITON, 4) == wanted_shapes(4)
-    rows_only = replace(TRITON, can_capture_prompts=False)
-    assert shapes_for(rows_only, 4) == [Shape(1), Shape(2), Shape(4)]
+    assert shapes_for(RowsOnly(), 4) == [Shape(1), Shape(2), Shape(4)]
 
 
 @pytest.mark.parametrize("shape", [Shape(2, 12, 3), Shape(2, 16, 3), Shape(5, 30, 8)], ids=str)
@@ -89,7 +90,7 @@ def test_capturing_and_warming_up_touch_the_scratch_slot_alone():
         states.copy_(torch.randn(states.shape, generator=generator))
     before = pool.conv_states.clone(), pool.ssm_states.clone()
     passes = Passes(model, pool, eos_token_ids=frozenset(range(model.config.vocab_size)))
-    carried = passes._carried.clone()
+    last_tokens = passes._last_tokens.clone()
     with torch.inference_mode():
         for shape in wanted_shapes(3):
             step = passes.advance(padding(shape), shape)
@@ -97,8 +98,8 @@ def test_capturing_and_warming_up_touch_the_scratch_slot_alone():
                 passes.choose(step)
     assert torch.equal(pool.conv_states[:, 1:], before[0][:, 1:])
     assert torch.equal(pool.ssm_states[:, 1:], before[1][:, 1:])
-    assert torch.equal(passes._carried[:, 1:], carried[:, 1:])
-    assert passes._carried[1, 0] == 0  # padding stays in the scratch slot even after an end
+    assert torch.equal(passes._last_tokens[:, 1:], last_tokens[:, 1:])
+    assert passes._last_tokens[1, 0] == 0  # padding stays in the scratch slot even after an end
 
 
 def test_the_inputs_of_a_pass_wait_for_those_of_four_passes_before_and_pin_nothing(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from falcon_mamba_app.engine.runner.warm_up import empty_model, rehearse_meanwhile
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE, Ops
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import ours
@@ -32,11 +32,12 @@ def rehearse(config, ops):
 def test_it_runs_every_operation_once_and_ends(config, ops):
     ran = []
 
-    def noted(*args):
-        ran.append(args[0].shape)
-        return ops.sample(*args)
+    class Noted(type(ops)):
+        def sample(self, logits, params):
+            ran.append(logits.shape)
+            return ops.sample(logits, params)
 
-    rehearse(config, replace(ops, sample=noted)).join()
+    rehearse(config, Noted()).join()
     assert ran and {shape[1] for shape in ran} == {config.vocab_size}
 
 
@@ -48,10 +49,11 @@ def test_it_runs_every_operation_once_and_ends(config, ops):
     ],
 )
 def test_where_it_fails_the_start_goes_on_without_it(config, caplog, error, said):
-    def fails(*_):
-        raise error
+    class Fails(Ops):
+        def rms_norm(self, *_):
+            raise error
 
-    rehearse(config, replace(REFERENCE, rms_norm=fails)).join()
+    rehearse(config, Fails()).join()
     assert f"the rehearsal failed, so the start takes longer: {said}" in caplog.text
     assert "at line 3" not in caplog.text
 
@@ -69,16 +71,16 @@ def test_a_process_that_ends_meanwhile_waits_for_what_compiles():
     """Or it would end with a crash."""
     code = """
         import sys, time
-        from dataclasses import replace
-        from tests.engine.test_rehearsal import REFERENCE, make_model, ours, rehearse
+        from tests.engine.test_rehearsal import Ops, make_model, ours, rehearse
 
-        def compile_slowly(*args):
-            time.sleep(0.5)
-            print("compiled", flush=True)
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        class CompilesSlowly(Ops):
+            def rms_norm(self, *args):
+                time.sleep(0.5)
+                print("compiled", flush=True)
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
         config = ours(make_model("falcon_mamba")).config
-        rehearse(config, replace(REFERENCE, rms_norm=compile_slowly))
+        rehearse(config, CompilesSlowly())
         sys.exit(130)
     """
     ended = subprocess.run(

@@ -117,7 +117,7 @@ def test_packed_sequences_of_different_lengths_equal_each_alone(model):
     token_ids = torch.tensor([token_id for prompt in prompts for token_id in prompt])
     with torch.inference_mode():
         hidden = model(Batch(token_ids, slots, starts), packed.conv, packed.ssm)
-        logits = model.logits(hidden, is_step=False)
+        logits = model.prompt_logits(hidden)
     assert_close(logits, torch.cat(expected), **TOLERANCE)
     for slot in range(1, 5):
         assert_close(packed.at(slot), alone.at(slot), **TOLERANCE)

@@ -9,14 +9,15 @@ from torch.testing import assert_close
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.ops.cpu.ops import NUMBA
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.settings import ModelSettings
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import (
     States,
     decode,
     generate,
+    logits_after,
     make_engine,
     ours,
     prefill,
@@ -109,6 +110,5 @@ def test_packed_prompts_equal_each_alone(models):
     batch = Batch(
         torch.tensor(sum(prompts.values(), [])), torch.tensor([3, 1]), torch.tensor([0, 9, 11])
     )
-    with torch.inference_mode():
-        logits = model.logits(model(batch, packed.conv, packed.ssm), is_step=batch.is_step)
+    logits = logits_after(model, batch, packed.conv, packed.ssm)
     assert_close(logits, torch.cat(expected), **LOGITS)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from benchmarks.lib.models import FALCON_MAMBA_7B
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE, Ops
 from falcon_mamba_app.ops.triton.ops import TRITON
+from tests.support.engine_fixtures import logits_after
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -73,8 +73,7 @@ class Reader:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        hidden = self.model(batch, self.conv_states, self.ssm_states)
-        return self.model.logits(hidden, is_step=batch.is_step)
+        return logits_after(self.model, batch, self.conv_states, self.ssm_states)
 
     def read(self, token_ids: Tensor, slots: list[int], starts: list[int]) -> Tensor:
         """Logits (t, v) after each token of packed sequences."""

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from falcon_mamba_app.errors import SettingsError
+from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
 from falcon_mamba_app.ops.cpu import kernels
 from falcon_mamba_app.ops.cpu import ops as cpu_ops
 from falcon_mamba_app.ops.cpu.ops import NUMBA, warm_up
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import load_settings
 
@@ -46,11 +46,8 @@ class Case:
     dt: Tensor
     B: Tensor
     C: Tensor
-    A: Tensor
-    D: Tensor
-    dt_bias: Tensor
-    weight: Tensor
-    bias: Tensor | None
+    scan_weights: ScanWeights
+    conv_weights: ConvWeights
     conv_states: Tensor
     ssm_states: Tensor
     slots: Tensor
@@ -62,26 +59,29 @@ class Case:
         )
 
     def conv(self, ops) -> Tensor:
-        inputs = self.x, self.weight, self.bias, self.conv_states, self.slots
         if len(self.slots) == len(self.x):
-            return ops.conv_step(*inputs)
-        return ops.conv_prefill(*inputs, self.query_starts)
+            return ops.conv_step(self.x, self.conv_weights, **self._conv_rows())
+        return self.conv_prefill(ops)
 
     def conv_prefill(self, ops) -> Tensor:
-        inputs = self.x, self.weight, self.bias, self.conv_states, self.slots
-        return ops.conv_prefill(*inputs, self.query_starts)
+        rows = self._conv_rows()
+        return ops.conv_prefill(self.x, self.conv_weights, **rows, query_starts=self.query_starts)
+
+    def _conv_rows(self) -> dict[str, Tensor]:
+        return {"conv_states": self.conv_states, "slots": self.slots}
 
     def scan(self, ops) -> Tensor:
         if len(self.slots) == len(self.x):
-            return ops.scan_step(*self._scan_inputs())
+            return ops.scan_step(self.x, self.scan_weights, **self._scan_rows())
         return self.scan_prefill(ops)
 
     def scan_prefill(self, ops) -> Tensor:
-        return ops.scan_prefill(*self._scan_inputs(), self.query_starts)
+        rows = self._scan_rows()
+        return ops.scan_prefill(self.x, self.scan_weights, **rows, query_starts=self.query_starts)
 
-    def _scan_inputs(self) -> tuple[Tensor, ...]:
-        inputs = self.x, self.dt, self.A, self.B, self.C, self.D, self.z, self.dt_bias
-        return *inputs, self.ssm_states, self.slots
+    def _scan_rows(self) -> dict[str, Tensor]:
+        names = "dt", "B", "C", "z", "ssm_states", "slots"
+        return {name: getattr(self, name) for name in names}
 
 
 def make_case(lengths, *, slots=None, size=(20, 16, 4), dtype=torch.float32, seed=0) -> Case:
@@ -99,11 +99,10 @@ def make_case(lengths, *, slots=None, size=(20, 16, 4), dtype=torch.float32, see
         dt=dt,
         B=B,
         C=C,
-        A=-torch.rand(n, d, generator=g) * 16,
-        D=random(d),
-        dt_bias=random(d) - 3,
-        weight=random(k, d).to(dtype),
-        bias=random(d).to(dtype),
+        scan_weights=ScanWeights(
+            A=-torch.rand(n, d, generator=g) * 16, D=random(d), dt_bias=random(d) - 3
+        ),
+        conv_weights=ConvWeights(random(k, d).to(dtype), random(d).to(dtype)),
         conv_states=random(7, k - 1, d).to(dtype),
         ssm_states=random(7, n, d),
         slots=torch.tensor(slots or [5, 2, 6, 1][: len(lengths)]),
@@ -176,7 +175,8 @@ def test_a_prompt_on_three_threads_equals_the_prompt_on_one_bit_for_bit(operatio
 
 
 def test_the_convolution_needs_no_bias():
-    theirs = replace(make_case([5, 2]), bias=None)
+    theirs = make_case([5, 2])
+    theirs = replace(theirs, conv_weights=replace(theirs.conv_weights, bias=None))
     mine = theirs.on_states_of_its_own()
     assert_near(mine.conv(NUMBA), theirs.conv(REFERENCE))
 
@@ -209,25 +209,25 @@ def test_linear_equals_that_of_torch(num_rows, has_bias, dtype):
     weight = torch.randn(37, 87).to(dtype)
     bias = torch.randn(37).to(dtype) if has_bias else None
     expected = F.linear(x, weight, bias)
-    assert_near(NUMBA.linear(x, weight, bias), expected)
-    assert_near(NUMBA.linear_step(x, weight, bias), expected)
+    assert_near(NUMBA.matmul_prompt(x, weight, bias), expected)
+    assert_near(NUMBA.matmul_step(x, weight, bias), expected)
 
 
 @BOTH_DTYPES
 def test_a_row_of_a_step_is_the_same_bit_for_bit_alone_and_in_any_batch(dtype):
     x, weight = torch.randn(11, 87).to(dtype), torch.randn(37, 87).to(dtype)
-    together = NUMBA.linear_step(x, weight, None)
+    together = NUMBA.matmul_step(x, weight, None)
     for low in range(11):
         for high in range(low + 1, 12):
-            assert torch.equal(NUMBA.linear_step(x[low:high], weight, None), together[low:high])
+            assert torch.equal(NUMBA.matmul_step(x[low:high], weight, None), together[low:high])
 
 
 def test_a_large_matrix_on_three_threads_equals_it_on_one_bit_for_bit(monkeypatch):
     x, weight = torch.randn(2, 20), torch.randn(3 * kernels.BLOCK + 5, 20)
-    expected = NUMBA.linear_step(x, weight, None)
+    expected = NUMBA.matmul_step(x, weight, None)
     monkeypatch.setattr(cpu_ops, "MIN_WEIGHTS_PER_THREAD", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert torch.equal(NUMBA.linear_step(x, weight, None), expected)
+    assert torch.equal(NUMBA.matmul_step(x, weight, None), expected)
 
 
 @numba.njit

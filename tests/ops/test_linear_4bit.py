@@ -13,9 +13,9 @@ import torch
 from bitsandbytes import functional
 from torch import Tensor
 
-from falcon_mamba_app.ops import bitsandbytes
+from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.ops.cpu import ops as cpu_ops
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, dequantize
 from falcon_mamba_app.ops.triton import linear_4bit
 from falcon_mamba_app.ops.triton.ops import TRITON
@@ -72,23 +72,23 @@ def test_our_torch_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_dou
 @pytest.mark.parametrize(("num_outputs", "num_inputs"), [*SLICES, (1024, 32), (3, 20)])
 def test_the_cpu_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_double, dtype):
     weight = make_weight(num_outputs, num_inputs, kind, is_double=is_double)
-    assert torch.equal(cpu_ops.dequantize(weight, dtype), dequantize(weight, dtype))
+    assert torch.equal(NUMBA.dequantize(weight, dtype), dequantize(weight, dtype))
 
 
 def test_a_large_matrix_is_dequantised_by_several_threads_alike(monkeypatch):
     weight = make_weight(512, 512)
     monkeypatch.setattr(cpu_ops, "MIN_WEIGHTS_PER_THREAD", 65_536)
-    matrix = cpu_ops.dequantize(weight, torch.bfloat16)
+    matrix = NUMBA.dequantize(weight, torch.bfloat16)
     assert torch.equal(matrix, dequantize(weight, torch.bfloat16))
 
 
 @pytest.mark.parametrize("num_inputs", [16, 20, 32, 48, 80, 96])
 @pytest.mark.parametrize("is_double", [False, True])
 def test_rows_that_are_no_whole_blocks_are_dequantised_right(num_inputs, is_double):
-    """bitsandbytes' code for AVX-512 takes the scale of another block there."""
-    weight = make_weight(64, num_inputs, is_double=is_double)
-    matrix = bitsandbytes.dequantize(weight, torch.float32)
-    assert torch.equal(matrix, dequantize(weight, torch.float32))
+    """bitsandbytes' own code for AVX-512 takes the scale of another block there."""
+    weight = make_weight(64, num_inputs, is_double=is_double, device=DEVICE)
+    matrix = linear_4bit.dequantize(weight, torch.float32)
+    torch.testing.assert_close(matrix, dequantize(weight, torch.float32), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, HALF])
@@ -115,9 +115,9 @@ def test_the_product_is_that_of_the_dequantised_matrix(num_outputs, num_inputs, 
     # One row may use the unrounded matrix: compared with that of fp32 it is only nearer.
     expected = product(x, weight, HALF)
     loose = {"atol": 2e-2, "rtol": 1e-2}
-    torch.testing.assert_close(TRITON.linear_4bit(x, weight, None, is_step=True).double(), expected,
-                               **loose)  # fmt: skip
-    addends = TRITON.linear_4bit_addends(x, weight, None, is_step=True)
+    y = TRITON.matmul_4bit_step(x, weight, None)
+    torch.testing.assert_close(y.double(), expected, **loose)
+    addends = TRITON.matmul_4bit_step_addends(x, weight, None)
     torch.testing.assert_close(addends.double().sum(0), expected, **loose)
 
 
@@ -127,12 +127,12 @@ def test_products_in_fp32_lose_nothing_to_half_precision(num_rows, kind, is_doub
     """As checkpoints such as tiiuae/falcon-mamba-7b-4bit ask for."""
     weight = make_weight(64, 256, kind, is_double=is_double, device=DEVICE)
     x = rows(num_rows, 256, HALF)
-    addends = TRITON.linear_4bit_addends(x, weight, None, is_step=True)
+    addends = TRITON.matmul_4bit_step_addends(x, weight, None)
     exact, rounded = product(x, weight, torch.float32), product(x, weight, HALF)
     error = (addends.double().sum(0) - exact).abs().max()
     if num_rows <= linear_4bit.MAX_ROWS:
         assert error < 0.05 * (rounded - exact).abs().max()
-    y = TRITON.linear_4bit(x, weight, None, is_step=True)
+    y = TRITON.matmul_4bit_step(x, weight, None)
     torch.testing.assert_close(y.double(), exact, atol=2e-3, rtol=2**-8)
 
 
@@ -140,22 +140,22 @@ def test_products_in_fp32_lose_nothing_to_half_precision(num_rows, kind, is_doub
 def test_a_bias_is_added_and_the_dtype_kept(num_rows):
     weight, bias = make_weight(64, 256, device=DEVICE), torch.randn(64).to(DEVICE, HALF)
     x = rows(num_rows, 256, HALF)
-    y = TRITON.linear_4bit(x, weight, bias, is_step=True)
+    y = TRITON.matmul_4bit_step(x, weight, bias)
     assert y.dtype == HALF
     expected = product(x, weight, torch.float32) + bias.double()
     torch.testing.assert_close(y.double(), expected, atol=5e-3, rtol=2**-7)
-    addends = TRITON.linear_4bit_addends(x, weight, bias, is_step=True)
+    addends = TRITON.matmul_4bit_step_addends(x, weight, bias)
     torch.testing.assert_close(addends.double().sum(0), expected, atol=5e-3, rtol=2**-7)
 
 
-@pytest.mark.parametrize("blocksize", [32, 128])
-def test_blocks_of_other_sizes_go_through_the_library(blocksize):
+@pytest.mark.parametrize("blocksize", [32, 128, 4096])
+def test_blocks_of_other_sizes_are_dequantised_too(blocksize):
     matrix = torch.randn(32, 256)
     packed, state = functional.quantize_4bit(matrix, blocksize=blocksize, quant_type="nf4")
     weight = replace(make_weight(32, 256), packed=packed.flatten(), absmax=state.absmax,
                      blocksize=blocksize).to(DEVICE)  # fmt: skip
     x = rows(3, 256, torch.float32)
-    y = TRITON.linear_4bit(x, weight, None, is_step=True)
+    y = TRITON.matmul_4bit_step(x, weight, None)
     expected = x @ functional.dequantize_4bit(packed, state).to(DEVICE).T
     torch.testing.assert_close(y, expected, atol=1e-4, rtol=1e-4)
 
@@ -164,9 +164,9 @@ def test_blocks_of_other_sizes_go_through_the_library(blocksize):
 def test_no_rows_or_fp32_rows_are_products_too(ops):
     weight = make_weight(64, 128, device=DEVICE)
     x = rows(7, 128, torch.float32)
-    y = ops.linear_4bit(x, weight, None, is_step=False)
+    y = ops.matmul_4bit_prompt(x, weight, None)
     torch.testing.assert_close(y.double(), product(x, weight, torch.float32), atol=1e-5, rtol=1e-5)
-    assert ops.linear_4bit(x[:0], weight, None, is_step=False).shape == (0, 64)
+    assert ops.matmul_4bit_prompt(x[:0], weight, None).shape == (0, 64)
 
 
 def test_the_storage_is_read_where_it_lies():

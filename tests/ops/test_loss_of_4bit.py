@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.lib.models import bundled_model
 from benchmarks.quantization import FORMS, measure, real_text
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE
 
 
 @pytest.fixture(scope="module")

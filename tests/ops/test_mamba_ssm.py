@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.ops.mamba_ssm import library_ops
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE
+from falcon_mamba_app.ops.mamba_ssm import MambaSsmOps
 from falcon_mamba_app.ops.select import select_ops
 from tests.ops.test_triton import (
     EXACT,
@@ -32,7 +31,7 @@ CUDA = torch.device("cuda")
 @pytest.fixture
 def library(monkeypatch):
     library_stand_ins.install(monkeypatch)
-    return library_ops(REFERENCE)
+    return MambaSsmOps()
 
 
 def assert_twins_agree(ops, case, run):
@@ -76,7 +75,7 @@ def test_only_a_sequence_without_history_is_given_to_the_scan_that_starts_from_n
     library_stand_ins.install(monkeypatch)
     name = "mamba_ssm.ops.selective_scan_interface"
     monkeypatch.setattr(sys.modules[name], "selective_scan_fn", scan)
-    library = library_ops(REFERENCE)
+    library = MambaSsmOps()
     case = without_history(make_case([12], d=24), [0])
     for start, end in pairwise([0, 5, 6, 12]):
         scan_prefill(library, case.tokens(start, end))
@@ -100,10 +99,8 @@ def test_an_engine_over_the_libraries_answers_as_over_the_reference(library):
 
 
 def test_reading_prompts_is_not_captured_since_it_waits_for_the_device(library):
-    capturable = replace(REFERENCE, can_capture_steps=True, can_capture_prompts=True)
-    library = library_ops(capturable)
     assert library.can_capture_steps and not library.can_capture_prompts
-    assert library.name == "library" and not library.fuses_steps
+    assert library.name == "library"
 
 
 @pytest.mark.parametrize("missing", ["causal_conv1d", "selective_scan_cuda"])

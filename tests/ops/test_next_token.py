@@ -8,8 +8,8 @@ import torch
 from falcon_mamba_app.engine.runner.passes import Passes
 from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, unpack
 from falcon_mamba_app.engine.states.pool import StatePool
+from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
 from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.checkpoints import make_model
@@ -21,48 +21,54 @@ IS_EOS = torch.arange(10, device=DEVICE) == 7
 both = pytest.mark.parametrize("ops", [REFERENCE, TRITON], ids=lambda ops: ops.name)
 
 
-def given(*rows):
+def inputs(*rows):
     """Rows of (token, slot, slot after an end-of-sequence), as they arrive on the device."""
     return torch.tensor(rows, dtype=torch.float32, device=DEVICE).T.contiguous()
 
 
-def carried(tokens, slots):
+def last_tokens(tokens, slots):
     return torch.tensor([tokens, slots], device=DEVICE)
+
+
+def remember(ops, sampled, rows, live_slots, left):
+    return ops.remember_tokens(
+        sampled, rows, live_slots=live_slots, is_eos=IS_EOS, last_tokens=left
+    )
 
 
 @both
 def test_a_row_reads_the_host_s_token_or_the_one_left_in_its_slot(ops):
-    left = carried([0, 5, 6, 7, 8], [0, 1, 2, 0, 4])
-    rows = given((9, 1, 0), (ON_DEVICE, 2, 0), (ON_DEVICE, 3, 0), (0, 0, 0), (0, 0, 0))
-    assert ops.feed(rows, left).tolist() == [[9, 6, 7, 0, 0], [1, 2, 0, 0, 0]]
+    left = last_tokens([0, 5, 6, 7, 8], [0, 1, 2, 0, 4])
+    rows = inputs((9, 1, 0), (ON_DEVICE, 2, 0), (ON_DEVICE, 3, 0), (0, 0, 0), (0, 0, 0))
+    assert ops.next_inputs(rows, left).tolist() == [[9, 6, 7, 0, 0], [1, 2, 0, 0, 0]]
 
 
 @both
 def test_a_token_that_ends_the_reply_sends_its_row_to_the_scratch_slot(ops):
-    left = carried([0] * 5, range(5))
-    rows = given((1, 4, 0), (1, 2, 0), (1, 3, 3), (0, 0, 0))
+    left = last_tokens([0] * 5, range(5))
+    rows = inputs((1, 4, 0), (1, 2, 0), (1, 3, 3), (0, 0, 0))
     sampled = torch.tensor([7, 6, 7, 1], device=DEVICE)
     live = torch.tensor([4, 2, 3, 0], device=DEVICE)
-    assert ops.hand_on(sampled, rows, live, IS_EOS, left).tolist() == [7, 6, 7, 1]
+    assert remember(ops, sampled, rows, live, left).tolist() == [7, 6, 7, 1]
     assert left.tolist() == [[1, 0, 6, 7, 7], [0, 1, 2, 3, 0]]  # slot 3's request ignores the end
 
 
 @both
 def test_a_row_that_has_ended_stays_where_it_is(ops):
-    left = carried([0, 7], [0, 0])
-    rows = given((ON_DEVICE, 1, 0))
-    token_ids, live = ops.feed(rows, left)
-    ops.hand_on(torch.tensor([3], device=DEVICE), rows, live, IS_EOS, left)
+    left = last_tokens([0, 7], [0, 0])
+    rows = inputs((ON_DEVICE, 1, 0))
+    token_ids, live = ops.next_inputs(rows, left)
+    remember(ops, torch.tensor([3], device=DEVICE), rows, live, left)
     assert left[1].tolist() == [0, 0]
 
 
 @both
-def test_what_is_carried_lies_inside_the_vocabulary_even_where_there_was_no_token(ops):
+def test_what_is_remembered_lies_inside_the_vocabulary_even_where_there_was_no_token(ops):
     """The next step, launched before the host hears of it, reads an embedding by it."""
-    left = carried([0] * 3, range(3))
-    rows, live = given((1, 1, 0), (1, 2, 0)), torch.tensor([1, 2], device=DEVICE)
+    left = last_tokens([0] * 3, range(3))
+    rows, live = inputs((1, 1, 0), (1, 2, 0)), torch.tensor([1, 2], device=DEVICE)
     sampled = torch.tensor([NO_TOKEN, 4_000], device=DEVICE)
-    assert ops.hand_on(sampled, rows, live, IS_EOS, left).tolist() == [NO_TOKEN, 4_000]
+    assert remember(ops, sampled, rows, live, left).tolist() == [NO_TOKEN, 4_000]
     assert left.tolist() == [[0, 0, 9], [0, 1, 2]]
 
 
@@ -70,7 +76,7 @@ def test_what_is_packed_for_the_device_comes_out_as_it_was():
     seq = make_sequence([3, 4], temperature=0.5, top_k=6, top_p=0.75, min_p=0.25, ignore_eos=False)
     seq.slot = 2
     rows, _ = unpack(pack([seq], [], Shape(3)), Shape(3))
-    assert rows.given.tolist() == [[4, 0, 0], [2, 0, 0], [0, 0, 0]]
+    assert rows.inputs.tolist() == [[4, 0, 0], [2, 0, 0], [0, 0, 0]]
     assert rows.params[0, :4].tolist() == [0.5, 6, 0.75, 0.25]
     assert rows.params[1:].tolist() == [[0] * 5] * 2
 

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
 from falcon_mamba_app.ops.triton.ops import TRITON
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
-# Over 2048 steps the card's exponentials, good to 2⁻²², add up in states of a size near 1 to 10.
+# Over 2048 steps the GPU's exponentials, good to 2⁻²², add up in states of a size near 1 to 10.
 LONG = {"atol": 1e-4, "rtol": 1e-4}
 # The interpreter multiplies the bits of bf16 as if they were integers.
 HALF = torch.bfloat16 if HAS_GPU else torch.float16
@@ -41,11 +41,8 @@ class Case:
     dt: Tensor
     B: Tensor
     C: Tensor
-    A: Tensor
-    D: Tensor
-    dt_bias: Tensor
-    conv_weight: Tensor
-    conv_bias: Tensor | None
+    scan_weights: ScanWeights
+    conv_weights: ConvWeights
     conv_states: Tensor
     ssm_states: Tensor
     slots: Tensor
@@ -56,12 +53,15 @@ class Case:
             self, conv_states=self.conv_states.clone(), ssm_states=self.ssm_states.clone()
         )
 
-    def conv_inputs(self) -> tuple[Tensor | None, ...]:
-        return self.x, self.conv_weight, self.conv_bias, self.conv_states, self.slots
+    def without_conv_bias(self) -> Case:
+        return replace(self, conv_weights=replace(self.conv_weights, bias=None))
 
-    def scan_inputs(self) -> tuple[Tensor, ...]:
-        inputs = self.x, self.dt, self.A, self.B, self.C, self.D, self.z, self.dt_bias
-        return *inputs, self.ssm_states, self.slots
+    def conv_rows(self) -> dict[str, Tensor]:
+        return {"conv_states": self.conv_states, "slots": self.slots}
+
+    def scan_rows(self) -> dict[str, Tensor]:
+        names = "dt", "B", "C", "z", "ssm_states", "slots"
+        return {name: getattr(self, name) for name in names}
 
     def tokens(self, start: int, end: int) -> Case:
         """A chunk of a case of one sequence, on the same states."""
@@ -86,11 +86,12 @@ def make_case(lengths, *, slots=None, d=20, n=16, k=4, dtype=torch.float32, seed
         dt=x_proj[:, :d],
         B=x_proj[:, d : d + n],
         C=x_proj[:, d + n :],
-        A=-torch.arange(1.0, n + 1, device=DEVICE)[:, None].repeat(1, d),
-        D=normal(d),
-        dt_bias=delta + torch.log(-torch.expm1(-delta)),
-        conv_weight=normal(k, d).to(dtype),
-        conv_bias=normal(d).to(dtype),
+        scan_weights=ScanWeights(
+            A=-torch.arange(1.0, n + 1, device=DEVICE)[:, None].repeat(1, d),
+            D=normal(d),
+            dt_bias=delta + torch.log(-torch.expm1(-delta)),
+        ),
+        conv_weights=ConvWeights(normal(k, d).to(dtype), normal(d).to(dtype)),
         conv_states=normal(q + 3, k - 1, d).to(dtype),
         ssm_states=normal(q + 3, n, d),
         # Out of order, and neither the first nor the last of the rows.
@@ -114,19 +115,21 @@ def assert_twins_agree(case: Case, run, tolerance=EXACT, state_tolerance=EXACT) 
 
 
 def conv_prefill(ops, case):
-    return ops.conv_prefill(*case.conv_inputs(), case.query_starts)
+    rows = case.conv_rows()
+    return ops.conv_prefill(case.x, case.conv_weights, **rows, query_starts=case.query_starts)
 
 
 def conv_step(ops, case):
-    return ops.conv_step(*case.conv_inputs())
+    return ops.conv_step(case.x, case.conv_weights, **case.conv_rows())
 
 
 def scan_prefill(ops, case):
-    return ops.scan_prefill(*case.scan_inputs(), case.query_starts)
+    rows = case.scan_rows()
+    return ops.scan_prefill(case.x, case.scan_weights, **rows, query_starts=case.query_starts)
 
 
 def scan_step(ops, case):
-    return ops.scan_step(*case.scan_inputs())
+    return ops.scan_step(case.x, case.scan_weights, **case.scan_rows())
 
 
 @pytest.mark.parametrize("prefill", [conv_prefill, scan_prefill])
@@ -169,7 +172,7 @@ def test_any_number_of_states_per_channel(n):
 def test_any_width_of_convolution_with_and_without_bias(k, has_bias):
     prompt, rows = make_case([1, 2, 5], k=k), make_case([1, 1], k=k)
     if not has_bias:
-        prompt, rows = replace(prompt, conv_bias=None), replace(rows, conv_bias=None)
+        prompt, rows = prompt.without_conv_bias(), rows.without_conv_bias()
     assert_twins_agree(prompt, conv_prefill)
     assert_twins_agree(rows, conv_step)
 
@@ -239,7 +242,7 @@ def test_the_time_step_is_softplus_from_end_to_end(size):
 @pytest.mark.parametrize("has_weight", [True, False])
 def test_the_norm_kernel_is_its_reference_on_strided_rows(m, has_weight):
     x = make_case([37], d=m).x
-    weight = make_case([1], d=m).D if has_weight else None
+    weight = make_case([1], d=m).scan_weights.D if has_weight else None
     assert x.stride(0) == 2 * m
     y = TRITON.rms_norm(x, weight, 1e-5, torch.float32)
     torch.testing.assert_close(y, REFERENCE.rms_norm(x, weight, 1e-5, torch.float32), **EXACT)
@@ -270,7 +273,7 @@ def test_a_few_rows_times_a_matrix_is_the_library_s_product(rows, outputs, input
 @pytest.mark.parametrize("outputs,inputs", [(40, 8192), (1032, 1536)])
 def test_the_addends_of_a_product_add_up_to_it(rows, outputs, inputs):
     x, weight = random_product(outputs, inputs, HALF, rows=rows)
-    addends = TRITON.linear_addends(x, weight, None)
+    addends = TRITON.matmul_step_addends(x, weight, None)
     assert len(addends) == 1 if rows == 1 else len(addends) > 1
     truth = F.linear(x.double(), weight.double())
     torch.testing.assert_close(addends.sum(0).double(), truth, atol=1e-4, rtol=1e-4)
@@ -281,9 +284,9 @@ def test_other_products_are_left_to_the_library(rows, outputs, inputs):
     x = torch.randn(rows, inputs, device=DEVICE)
     weight = torch.randn(outputs, inputs, device=DEVICE)
     bias = torch.randn(outputs, device=DEVICE)
-    assert torch.equal(TRITON.linear(x, weight, None), F.linear(x, weight))
-    assert torch.equal(TRITON.linear(x[:1], weight, bias), F.linear(x[:1], weight, bias))
-    addends = TRITON.linear_addends(x, weight, bias)
+    assert torch.equal(TRITON.matmul_prompt(x, weight, None), F.linear(x, weight))
+    assert torch.equal(TRITON.matmul_prompt(x[:1], weight, bias), F.linear(x[:1], weight, bias))
+    addends = TRITON.matmul_step_addends(x, weight, bias)
     assert torch.equal(addends, F.linear(x, weight, bias).unsqueeze(0))
 
 
@@ -291,7 +294,7 @@ def assert_products_agree(outputs, inputs, dtype, *, rows=1):
     x, weight = random_product(outputs, inputs, dtype, rows=rows)
     tolerance = EXACT if dtype == torch.float32 else ROUNDED
     truth = F.linear(x.double(), weight.double()).to(dtype)
-    torch.testing.assert_close(TRITON.linear(x, weight, None), truth, **tolerance)
+    torch.testing.assert_close(TRITON.matmul_prompt(x, weight, None), truth, **tolerance)
 
 
 def random_product(outputs, inputs, dtype, *, rows):
@@ -305,7 +308,10 @@ def random_product(outputs, inputs, dtype, *, rows):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_norm_after_a_sum_is_its_reference(num_addends, m, dtype):
     hidden = torch.randn(5, m, device=DEVICE).to(dtype)
-    addends, weight = torch.randn(num_addends, 5, m, device=DEVICE), make_case([1], d=m).D
+    addends, weight = (
+        torch.randn(num_addends, 5, m, device=DEVICE),
+        make_case([1], d=m).scan_weights.D,
+    )
     inputs = hidden, addends, weight, 1e-5, dtype
     ours, theirs = TRITON.add_rms_norm(*inputs), REFERENCE.add_rms_norm(*inputs)
     # In bf16 the norm is of a sum that was rounded, and is rounded again: up to 2⁻⁶ apart.
@@ -324,9 +330,17 @@ def test_the_norm_of_three_groups_is_its_reference(num_addends, sizes):
 
 def projected_step(ops, case, dt_weight, addends):
     """One kernel for one row, three for more; `addends` stand for what x_proj gives."""
-    sizes, eps = [dt_weight.shape[1], *2 * [case.A.shape[0]]], 1e-6
-    rest = case.A, case.D, case.z, case.dt_bias, case.ssm_states, case.slots
-    return ops.projected_scan_step(case.x, addends, sizes, eps, dt_weight, *rest)
+    return ops.projected_scan_step(
+        case.x,
+        case.scan_weights,
+        addends=addends,
+        sizes=[dt_weight.shape[1], *2 * [len(case.scan_weights.A)]],
+        eps=1e-6,
+        dt_weight=dt_weight,
+        z=case.z,
+        ssm_states=case.ssm_states,
+        slots=case.slots,
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -349,13 +363,12 @@ def test_the_step_rounds_where_its_parts_would(rank):
 
 def projected_conv(case, num_inputs, *, has_bias=False):
     """in_proj, the convolution of its first half, and its second half as it is."""
-    x, weight = random_product(2 * case.A.shape[1], num_inputs, HALF, rows=len(case.slots))
+    x, weight = random_product(2 * case.x.shape[1], num_inputs, HALF, rows=len(case.slots))
     bias = torch.randn(len(weight), device=DEVICE).to(HALF) if has_bias else None
 
     def run(ops, case):
-        conv = case.conv_weight, case.conv_bias, case.conv_states
-        inputs = x, weight, bias, *conv, case.slots
-        return torch.cat(ops.projected_conv_step(*inputs), 1)
+        rows = case.conv_rows()
+        return torch.cat(ops.projected_conv_step(x, weight, bias, case.conv_weights, **rows), 1)
 
     return run
 
@@ -370,7 +383,7 @@ def test_the_convolution_behind_in_proj_is_its_reference(rows, d, inputs, k):
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize("k", [4, 5])
 def test_in_proj_with_a_bias_and_a_window_too_wide_go_in_two_parts(rows, k):
-    case = replace(make_case([1] * rows, d=128, k=k, dtype=HALF), conv_bias=None)
+    case = make_case([1] * rows, d=128, k=k, dtype=HALF).without_conv_bias()
     run = projected_conv(case, 256, has_bias=k == 4)
     assert_twins_agree(case, run, ROUNDED, ROUNDED)
 

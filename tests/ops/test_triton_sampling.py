@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from falcon_mamba_app.engine.runner.penalties import pack_params, uniform
-from falcon_mamba_app.ops.reference.sampling import NO_TOKEN, sample
-from falcon_mamba_app.ops.triton.sampling import sample_rows
+from falcon_mamba_app.ops import REFERENCE
+from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
+from falcon_mamba_app.ops.triton.ops import TRITON
 from falcon_mamba_app.protocol import SamplingParams
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -17,8 +18,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def both(logits, rows, uniforms):
     params = pack_params(rows, uniforms)
-    expected = sample(logits, params)
-    return sample_rows(logits.to(DEVICE), params.to(DEVICE)).cpu().tolist(), expected.tolist()
+    expected = REFERENCE.sample(logits, params)
+    return TRITON.sample(logits.to(DEVICE), params.to(DEVICE)).cpu().tolist(), expected.tolist()
 
 
 def random_params(rng):
@@ -67,10 +68,10 @@ def test_a_tail_of_tiny_weights_is_searched_too(top_p):
 def test_logits_that_are_no_numbers_disturb_no_other_row(bad):
     logits = torch.randn(3, 3_000, generator=torch.Generator().manual_seed(1))
     rows = [SamplingParams(top_p=0.9, top_k=100)] * 3
-    expected = sample(logits, pack_params(rows, [0.3, 0.5, 0.7])).tolist()
+    expected = REFERENCE.sample(logits, pack_params(rows, [0.3, 0.5, 0.7])).tolist()
     logits[1] = bad
     params = pack_params(rows, [0.3, 0.5, 0.7])
-    ours = sample_rows(logits.to(DEVICE), params.to(DEVICE)).cpu().tolist()
+    ours = TRITON.sample(logits.to(DEVICE), params.to(DEVICE)).cpu().tolist()
     assert ours == [expected[0], NO_TOKEN, expected[2]]
 
 

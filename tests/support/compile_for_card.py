@@ -83,16 +83,18 @@ def run_model(dtype: torch.dtype, form: str) -> None:
         model.prepare()
         conv = torch.empty(1, 65, config.d_conv - 1, config.d_inner, dtype=dtype)
         ssm = torch.empty(1, 65, config.d_state, config.d_inner)
-        is_eos, carried = torch.empty(config.vocab_size, dtype=torch.bool), integers(2, 65)
+        is_eos, last_tokens = torch.empty(config.vocab_size, dtype=torch.bool), integers(2, 65)
     for rows in ROWS:
-        given, params = torch.empty(3, rows, device=META), torch.empty(rows, 5, device=META)
-        token_ids, slots = TRITON.feed(given, carried)
+        inputs, params = torch.empty(3, rows, device=META), torch.empty(rows, 5, device=META)
+        token_ids, slots = TRITON.next_inputs(inputs, last_tokens)
         hidden = model(Batch(token_ids, slots), conv, ssm)
-        sampled = TRITON.sample(model.logits(hidden, is_step=True), params)
-        TRITON.hand_on(sampled, given, slots, is_eos, carried)
-    for pieces, tokens in PROMPTS:
-        batch = Batch(integers(tokens), integers(pieces), integers(pieces + 1))
-        model.logits(model(batch, conv, ssm)[-1:], is_step=False)
+        sampled = TRITON.sample(model.step_logits(hidden), params)
+        TRITON.remember_tokens(
+            sampled, inputs, live_slots=slots, is_eos=is_eos, last_tokens=last_tokens
+        )
+    for prompts, tokens in PROMPTS:
+        batch = Batch(integers(tokens), integers(prompts), integers(prompts + 1))
+        model.prompt_logits(model(batch, conv, ssm)[-1:])
 
 
 def put_in_4bit(model: torch.nn.Module, dtype: torch.dtype, *, is_double: bool) -> None:

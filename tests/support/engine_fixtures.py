@@ -16,8 +16,7 @@ from falcon_mamba_app.engine.events import Admitted, Ended, EngineEvent, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
-from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE, Ops
 from falcon_mamba_app.protocol import SamplingParams
 
 EOS = 2
@@ -192,15 +191,24 @@ class States:
 
 
 @torch.inference_mode()
+def logits_after(
+    model: FalconMamba, batch: Batch, conv_states: torch.Tensor, ssm_states: torch.Tensor
+) -> torch.Tensor:
+    """The logits (t, v) after each token of the batch."""
+    hidden = model(batch, conv_states, ssm_states)
+    return model.step_logits(hidden) if batch.is_step else model.prompt_logits(hidden)
+
+
+@torch.inference_mode()
 def prefill(model: FalconMamba, states: States, slot: int, token_ids: list[int]) -> torch.Tensor:
     """Read tokens into one slot; returns their logits (t, v)."""
     starts = torch.tensor([0, len(token_ids)])
     batch = Batch(torch.tensor(token_ids), torch.tensor([slot]), starts)
-    return model.logits(model(batch, states.conv, states.ssm), is_step=batch.is_step)
+    return logits_after(model, batch, states.conv, states.ssm)
 
 
 @torch.inference_mode()
 def decode(model: FalconMamba, states: States, slots: list[int], ids: list[int]) -> torch.Tensor:
     """Read one token into each slot; returns their logits (b, v)."""
     batch = Batch(torch.tensor(ids), torch.tensor(slots))
-    return model.logits(model(batch, states.conv, states.ssm), is_step=batch.is_step)
+    return logits_after(model, batch, states.conv, states.ssm)

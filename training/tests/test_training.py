@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.ops.reference.recurrence import REFERENCE
+from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.settings import ModelSettings
 from tests.checkpoint.test_weights import logits_of_ours
 from training import train

@@ -24,14 +24,14 @@ from falcon_mamba_app.ops import Ops
 
 logger = logging.getLogger(__name__)
 
-# Prompt tokens of one pass. Of more than these the device has as long to do as the host.
+# Prompt tokens of one pass. Above this the GPU is as slow as the launches; a graph gains nothing.
 PROMPT_TOKENS = (64, 128, 256, 512, 1024)
 MIXED_PROMPT_TOKENS = (64, 128, 256)
 MIXED_ROWS = (8, 32)
-# Passes of one shape that the host can be ahead.
+# Input buffers per shape: the host may run this many passes ahead.
 NUM_TURNS = 4
 # Prompts that share a pass. The programs of those that are absent return at once.
-MAX_PIECES = 8
+MAX_PROMPTS = 8
 
 
 class PinnedInputs:
@@ -146,12 +146,12 @@ def shapes_for(ops: Ops, max_rows: int) -> list[Shape]:
 def wanted_shapes(max_rows: int) -> list[Shape]:
     """What is worth a graph for an engine of so many rows."""
     decode = [Shape(rows) for rows in ladder(max_rows)]
-    prefill = [Shape(0, tokens, MAX_PIECES) for tokens in PROMPT_TOKENS]
+    prefill = [Shape(0, tokens, MAX_PROMPTS) for tokens in PROMPT_TOKENS]
     if max_rows == 1:  # nobody decodes while a prompt is read
         return decode + prefill
     mixed_rows = {min(rows, max_rows) for rows in (*MIXED_ROWS, max_rows)}
     mixed = [
-        Shape(rows, tokens, MAX_PIECES)
+        Shape(rows, tokens, MAX_PROMPTS)
         for rows in sorted(mixed_rows)
         for tokens in MIXED_PROMPT_TOKENS
     ]
@@ -159,7 +159,7 @@ def wanted_shapes(max_rows: int) -> list[Shape]:
 
 
 def smallest_shape(
-    shapes: list[Shape], num_rows: int, num_tokens: int, num_pieces: int
+    shapes: list[Shape], num_rows: int, num_tokens: int, num_prompts: int
 ) -> Shape | None:
     """The one that holds so much with the least padding, or None if none does.
 
@@ -170,7 +170,7 @@ def smallest_shape(
         for shape in shapes
         if shape.num_rows >= num_rows
         and shape.num_tokens >= num_tokens
-        and shape.num_pieces >= num_pieces
+        and shape.num_prompts >= num_prompts
         and bool(shape.num_rows) == bool(num_rows)
         and bool(shape.num_tokens) == bool(num_tokens)
     ]

@@ -94,7 +94,7 @@ class ModelRunner:
     ) -> tuple[DecodeStep, dict[int, list[ScoredToken]]]:
         """Both in one pass, which reads the weights once; there must be a graph for it."""
         step = self._launch(rows, chunks)
-        num_rows = step.rows.given.shape[1]
+        num_rows = step.rows.inputs.shape[1]
         return self._settle_rows(rows, step), self._score_prompts(chunks, step.hidden[num_rows:])
 
     def _launch(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> StepTensors:
@@ -171,7 +171,7 @@ class ModelRunner:
         predicted = chunk.seq.tokens(chunk.start + 1, chunk.end + 1)
         scores: list[ScoredToken] = []
         for tile in torch.split(hidden, SCORE_TILE):
-            logprobs = torch.log_softmax(self.model.logits(tile, is_step=False), -1)
+            logprobs = torch.log_softmax(self.model.prompt_logits(tile), -1)
             token_ids = torch.tensor(predicted[len(scores) : len(scores) + len(tile)])
             token_ids = token_ids.to(self.model.device)
             scores += score_rows(logprobs, token_ids, chunk.seq.score_prompt).as_list()

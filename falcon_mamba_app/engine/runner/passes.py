@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from falcon_mamba_app.engine.runner.graphs import shapes_for
-from falcon_mamba_app.engine.runner.step_tensors import NUM_GIVEN, Shape, StepTensors, unpack
+from falcon_mamba_app.engine.runner.step_tensors import NUM_INPUTS, Shape, StepTensors, unpack
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
 
@@ -28,8 +28,8 @@ class Passes:
         self._is_eos = torch.tensor(is_eos, device=model.device)
         # By slot: the token that the newest decode step sampled, and where the row goes on: in its
         # slot, or in the scratch slot once that token has ended the reply.
-        carried = [[0] * pool.num_slots, list(range(pool.num_slots))]
-        self._carried = torch.tensor(carried, device=model.device)
+        last_tokens = [[0] * pool.num_slots, list(range(pool.num_slots))]
+        self._last_tokens = torch.tensor(last_tokens, device=model.device)
 
     def shapes_to_capture(self) -> list[Shape]:
         """None on a CPU, which launches as fast as it would replay."""
@@ -46,11 +46,11 @@ class Passes:
         rows, prompts = unpack(inputs, shape)
         if not shape.num_rows:
             return StepTensors(self._hidden(prompts, num_layers), rows)
-        token_ids, live_slots = self.model.ops.feed(rows.given, self._carried)
+        token_ids, live_slots = self.model.ops.next_inputs(rows.inputs, self._last_tokens)
         batch = Batch(token_ids, live_slots)
         batch = prompts.behind_rows(batch) if shape.num_tokens else batch
         hidden = self._hidden(batch, num_layers)
-        logits = self.model.logits(hidden[: shape.num_rows], is_step=True)
+        logits = self.model.step_logits(hidden[: shape.num_rows])
         return StepTensors(hidden, rows, live_slots, logits)
 
     def _hidden(self, batch: Batch, num_layers: int | None) -> Tensor:
@@ -59,15 +59,24 @@ class Passes:
         return hidden
 
     def choose(self, step: StepTensors) -> StepTensors:
-        """Sample each row's token and hand it to the next step. Asked twice, it hands on anew."""
+        """Sample each row's token and leave it for the next step. Asked twice, it samples anew."""
         ops, rows = self.model.ops, step.rows
+        assert step.logits is not None and step.live_slots is not None, "a pass without rows"
         sampled = ops.sample(step.logits, rows.params)
-        sampled = ops.hand_on(sampled, rows.given, step.live_slots, self._is_eos, self._carried)
+        sampled = ops.remember_tokens(
+            sampled,
+            rows.inputs,
+            live_slots=step.live_slots,
+            is_eos=self._is_eos,
+            last_tokens=self._last_tokens,
+        )
         return replace(step, sampled=sampled)
 
     def feed_nothing(self) -> None:
         """The smallest kernel there is, for a compiler to load what it loads once."""
-        self.model.ops.feed(torch.zeros(NUM_GIVEN, 1, device=self.model.device), self._carried)
+        self.model.ops.next_inputs(
+            torch.zeros(NUM_INPUTS, 1, device=self.model.device), self._last_tokens
+        )
 
     def to_device(self, values: Tensor) -> Tensor:
         """A small host tensor on the device, without waiting for the device."""

@@ -20,12 +20,12 @@ from falcon_mamba_app.engine.states.pool import SCRATCH_SLOT
 from falcon_mamba_app.model.falcon_mamba import Batch
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
 
-NUM_GIVEN, NUM_PARAMS = 3, 5  # of a row, as `Ops.feed` and `Ops.sample` take them
+NUM_INPUTS, NUM_PARAMS = 3, 5  # of a row, as `Ops.next_inputs` and `Ops.sample` take them
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Rows that decode, and prompt tokens of `num_pieces` sequences, in one pass.
+    """Rows that decode, and prompt tokens of `num_prompts` sequences, in one pass.
 
     What it holds beyond those there are is padding: rows in the scratch slot, tokens that belong to
     no sequence, and sequences of no tokens.
@@ -33,21 +33,21 @@ class Shape:
 
     num_rows: int
     num_tokens: int = 0
-    num_pieces: int = 0
+    num_prompts: int = 0
 
     @property
     def sizes(self) -> list[int]:
         """Of the parts of the inputs, in their order."""
-        given, params = NUM_GIVEN * self.num_rows, NUM_PARAMS * self.num_rows
-        num_starts = self.num_pieces + 1 if self.num_pieces else 0
-        return [given, params, self.num_tokens, self.num_pieces, num_starts]
+        inputs, params = NUM_INPUTS * self.num_rows, NUM_PARAMS * self.num_rows
+        num_starts = self.num_prompts + 1 if self.num_prompts else 0
+        return [inputs, params, self.num_tokens, self.num_prompts, num_starts]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that decode: given (3, b) and params (b, 5), both fp32."""
+    """Rows that decode: inputs (3, b) as `Ops.next_inputs` takes them and params (b, 5), fp32."""
 
-    given: Tensor
+    inputs: Tensor
     params: Tensor
 
 
@@ -79,8 +79,8 @@ def pack(rows: list[Sequence], chunks: list[PrefillChunk], shape: Shape) -> Tens
     parts = inputs.split(shape.sizes)
     if rows:
         decoding = _rows(parts)
-        decoding.given[:, : len(rows)] = torch.tensor(
-            [_given(seq) for seq in rows], dtype=torch.float32
+        decoding.inputs[:, : len(rows)] = torch.tensor(
+            [_inputs(seq) for seq in rows], dtype=torch.float32
         ).T
         numbers = [uniform(seq.seed, seq.num_launched_tokens) for seq in rows]
         decoding.params[: len(rows)] = pack_params([seq.sampling for seq in rows], numbers)
@@ -106,11 +106,11 @@ def starts_of(chunks: list[PrefillChunk]) -> list[int]:
 
 
 def _rows(parts: tuple[Tensor, ...]) -> Rows:
-    given, params = parts[:2]
-    return Rows(given.view(NUM_GIVEN, -1), params.view(-1, NUM_PARAMS))
+    inputs, params = parts[:2]
+    return Rows(inputs.view(NUM_INPUTS, -1), params.view(-1, NUM_PARAMS))
 
 
-def _given(seq: Sequence) -> tuple[int, int, int]:
+def _inputs(seq: Sequence) -> tuple[int, int, int]:
     """The token to feed or ON_DEVICE; the slot; where the row goes on after an end-of-sequence."""
     assert seq.slot is not None, f"{seq.seq_id=} has no slot"
     token_id = ON_DEVICE if seq.next_token_id is None else seq.next_token_id

@@ -115,7 +115,7 @@ def _run(passes: Passes, shape: Shape) -> None:
         inputs[-1] = shape.num_tokens  # where the one sequence ends
     step = passes.run(passes.to_device(inputs), shape, 1)
     if not shape.num_rows:
-        passes.model.logits(step.hidden[-1:], is_step=False)
+        passes.model.prompt_logits(step.hidden[-1:])
 
 
 @torch.inference_mode()

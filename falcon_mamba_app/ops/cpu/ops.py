@@ -1,6 +1,6 @@
 """The operations for the CPU, each one call into a compiled kernel.
 
-The contracts are `reference.py`'s. Outputs are new tensors; states are read and written once, where
+Outputs are new tensors; states are read and written once, where
 they lie. A step of a small model runs on the calling thread alone, since a second would arrive too
 late for an operation of 10 to 100 µs; prompts and large matrices are split over torch's number of
 threads. A matrix times many rows is left to torch.
@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
 from falcon_mamba_app.ops.cpu import kernels
 from falcon_mamba_app.ops.cpu.sampling import sample
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, block_absmax
-from falcon_mamba_app.ops.reference.weight_4bit import dequantize as portable_dequantize
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +38,117 @@ MIN_WEIGHTS_PER_THREAD = 8_388_608
 MAX_ROWS = 4
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` for the tokens of prompts, by oneDNN: it computes a row the same way however many
-    there are, so a prompt reads alike whoever shares its chunk.
-    """
-    if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        return _onednn_linear(x, weight, bias)
-    return F.linear(x, weight, bias)
+class CpuOps(Ops):
+    """Numba's kernels, and oneDNN for prompts."""
+
+    name = "numba"
+
+    def matmul_prompt(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """By oneDNN: it computes a row the same way however many there are, so a prompt reads alike
+        whoever shares its chunk.
+        """
+        if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+            return onednn_linear(x, weight, bias)
+        return F.linear(x, weight, bias)
+
+    def matmul_step(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """By our kernel and nothing else: a row comes out the same, bit for bit, alone and in any
+        batch. For 8 rows oneDNN would be a third faster.
+        """
+        if len(x) <= MAX_ROWS:
+            return few_rows_linear(x, weight, bias)
+        return torch.cat([few_rows_linear(rows, weight, bias) for rows in x.split(MAX_ROWS)])
+
+    def dequantize(self, weight: Weight4bit, dtype: torch.dtype) -> Tensor:
+        """bitsandbytes' own starts as many threads as there are cores for each matrix: with one
+        core taken by somebody else a step takes twenty times as long.
+        """
+        num_blocks = weight.packed.numel() * 2 // weight.blocksize
+        if num_blocks * weight.blocksize != weight.shape[0] * weight.shape[1]:
+            return super().dequantize(weight, dtype)
+        y, absmax = torch.empty(weight.shape, dtype=dtype), block_absmax(weight)
+        _check(weight.packed, absmax, weight.code)
+
+        def run(low: int, high: int) -> None:
+            scratch = torch.empty(16, dtype=dtype)
+            kernels.dequantize_4bit(
+                weight.packed.data_ptr(), absmax.data_ptr(), weight.code.data_ptr(),
+                weight.blocksize, scratch.data_ptr(), y.data_ptr(), KINDS[dtype], low, high,
+            )  # fmt: skip
+
+        _split(run, num_blocks, y.numel() // MIN_WEIGHTS_PER_THREAD)
+        return y
+
+    def rms_norm(
+        self, x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtype
+    ) -> Tensor:
+        num_rows, num_columns = x.shape
+        y = torch.empty((num_rows, num_columns), dtype=out_dtype)
+        weight_kind = KINDS[out_dtype if weight is None else weight.dtype]
+        kernels.rms_norm(
+            x.data_ptr(), _row_stride(x), _address(weight), eps, num_rows, num_columns,
+            y.data_ptr(), KINDS[x.dtype], weight_kind, KINDS[out_dtype],
+        )  # fmt: skip
+        return y
+
+    def conv_step(
+        self, x: Tensor, weights: ConvWeights, *, conv_states: Tensor, slots: Tensor
+    ) -> Tensor:
+        y, run = _conv(x, weights, conv_states, slots, None)
+        run(0, x.shape[1])
+        return y
+
+    def conv_prefill(
+        self,
+        x: Tensor,
+        weights: ConvWeights,
+        *,
+        conv_states: Tensor,
+        slots: Tensor,
+        query_starts: Tensor,
+    ) -> Tensor:
+        y, run = _conv(x, weights, conv_states, slots, query_starts)
+        _split(run, x.shape[1], x.numel() // MIN_VALUES_PER_THREAD)
+        return y
+
+    def scan_step(
+        self,
+        x: Tensor,
+        weights: ScanWeights,
+        *,
+        dt: Tensor,
+        B: Tensor,
+        C: Tensor,
+        z: Tensor,
+        ssm_states: Tensor,
+        slots: Tensor,
+    ) -> Tensor:
+        y, run = _scan(x, weights, dt, B, C, z, ssm_states, slots, None)
+        run(0, x.shape[1])
+        return y
+
+    def scan_prefill(
+        self,
+        x: Tensor,
+        weights: ScanWeights,
+        *,
+        dt: Tensor,
+        B: Tensor,
+        C: Tensor,
+        z: Tensor,
+        ssm_states: Tensor,
+        slots: Tensor,
+        query_starts: Tensor,
+    ) -> Tensor:
+        y, run = _scan(x, weights, dt, B, C, z, ssm_states, slots, query_starts)
+        _split(run, x.shape[1], x.numel() // MIN_VALUES_PER_THREAD)
+        return y
+
+    def sample(self, logits: Tensor, params: Tensor) -> Tensor:
+        return sample(logits, params)
 
 
-def linear_step(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` for the rows of a decode step, by our kernel and nothing else: a row comes out the
-    same, bit for bit, alone and in any batch. For 8 rows oneDNN would be a third faster.
-    """
-    parts = [_few_rows(part, weight, bias) for part in x.split(MAX_ROWS)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """At most MAX_ROWS rows times the matrix."""
     b, num_inputs = x.shape
     num_outputs = weight.shape[0]
@@ -71,140 +163,48 @@ def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-def dequantize(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
-    """`weight_4bit.dequantize`. The library's own starts as many threads as there are cores for
-    each matrix: with one core taken by somebody else a step takes twenty times as long.
-    """
-    num_blocks = weight.packed.numel() * 2 // weight.blocksize
-    if num_blocks * weight.blocksize != weight.shape[0] * weight.shape[1]:
-        return portable_dequantize(weight, dtype)
-    y, absmax = torch.empty(weight.shape, dtype=dtype), block_absmax(weight)
-    _check(weight.packed, absmax, weight.code)
-
-    def run(low: int, high: int) -> None:
-        scratch = torch.empty(16, dtype=dtype)
-        kernels.dequantize_4bit(
-            weight.packed.data_ptr(), absmax.data_ptr(), weight.code.data_ptr(), weight.blocksize,
-            scratch.data_ptr(), y.data_ptr(), KINDS[dtype], low, high,
-        )  # fmt: skip
-
-    _split(run, num_blocks, y.numel() // MIN_WEIGHTS_PER_THREAD)
-    return y
-
-
-def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """torch gives fp32 products to MKL, which leaves half of an AMD processor's vectors empty: the
     bundled model's for 512 tokens take 110 ms, by oneDNN, which torch keeps for bf16, 48 ms.
     """
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def rms_norm(x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtype) -> Tensor:
-    """`reference.rms_norm`, for x of one or two dimensions."""
-    num_rows, num_columns = x.shape
-    y = torch.empty((num_rows, num_columns), dtype=out_dtype)
-    kernels.rms_norm(
-        x.data_ptr(), _row_stride(x), _address(weight), eps, num_rows, num_columns, y.data_ptr(),
-        KINDS[x.dtype], KINDS[out_dtype if weight is None else weight.dtype], KINDS[out_dtype],
-    )  # fmt: skip
-    return y
-
-
-def conv_step(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv_states: Tensor, slots: Tensor
-) -> Tensor:
-    """`reference.conv_step`."""
-    y, run = _conv(x, weight, bias, conv_states, slots, None)
-    run(0, x.shape[1])
-    return y
-
-
-def conv_prefill(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    conv_states: Tensor,
-    slots: Tensor,
-    query_starts: Tensor,
-) -> Tensor:
-    """`reference.conv_prefill`."""
-    y, run = _conv(x, weight, bias, conv_states, slots, query_starts)
-    _split(run, x.shape[1], x.numel() // MIN_VALUES_PER_THREAD)
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
 
 def _conv(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    weights: ConvWeights,
     conv_states: Tensor,
     slots: Tensor,
     query_starts: Tensor | None,
 ) -> tuple[Tensor, Callable[[int, int], None]]:
-    """The output (t, d), and what fills its channels low … high when called."""
-    (t, d), k = x.shape, weight.shape[0]
+    """The output (t, d), and what fills its channels low … high when called, while it is there."""
+    (t, d), k, weight = x.shape, weights.weight.shape[0], weights.weight
     y = torch.empty((t, d), dtype=x.dtype)
     assert x.dtype == weight.dtype == conv_states.dtype, (x.dtype, weight.dtype, conv_states.dtype)
     _check(weight, conv_states, slots)
     run = partial(
         kernels.conv,
-        x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), conv_states.data_ptr(),
-        slots.data_ptr(), _address(query_starts), slots.numel(), d, k, y.data_ptr(), KINDS[x.dtype],
+        x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(weights.bias),
+        conv_states.data_ptr(), slots.data_ptr(), _address(query_starts), slots.numel(), d, k,
+        y.data_ptr(), KINDS[x.dtype],
     )  # fmt: skip
     return y, run
 
 
-def scan_step(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    ssm_states: Tensor,
-    slots: Tensor,
-) -> Tensor:
-    """`reference.scan_step`."""
-    y, run = _scan(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, None)
-    run(0, x.shape[1])
-    return y
-
-
-def scan_prefill(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    ssm_states: Tensor,
-    slots: Tensor,
-    query_starts: Tensor,
-) -> Tensor:
-    """`reference.scan_prefill`."""
-    y, run = _scan(x, dt, A, B, C, D, z, dt_bias, ssm_states, slots, query_starts)
-    _split(run, x.shape[1], x.numel() // MIN_VALUES_PER_THREAD)
-    return y
-
-
 def _scan(
     x: Tensor,
+    weights: ScanWeights,
     dt: Tensor,
-    A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor,
     z: Tensor,
-    dt_bias: Tensor,
     ssm_states: Tensor,
     slots: Tensor,
     query_starts: Tensor | None,
 ) -> tuple[Tensor, Callable[[int, int], None]]:
-    """The output (t, d), and what fills its channels low … high when called."""
+    """The output (t, d), and what fills its channels low … high when called, while it is there."""
+    A, D, dt_bias = weights.A, weights.D, weights.dt_bias
     (t, d), n = x.shape, A.shape[0]
     y = torch.empty((t, d), dtype=x.dtype)
     assert x.dtype == dt.dtype == z.dtype == B.dtype == C.dtype, (x.dtype, dt.dtype, B.dtype)
@@ -253,40 +253,31 @@ def _check(*tensors: Tensor) -> None:
         assert tensor.is_contiguous(), f"strides are {tensor.stride()}"
 
 
+NUMBA = CpuOps()
+
+
 def warm_up() -> None:
     """Compile every kernel for both dtypes on tensors of its own, or load it from numba's cache."""
     began = time.perf_counter()
     with torch.inference_mode():
         for dtype in KINDS:
             _run_every_operation(dtype, d=4, n=2, k=2)
-        sample(torch.zeros(1, 2), torch.zeros(1, 5))
+        NUMBA.sample(torch.zeros(1, 2), torch.zeros(1, 5))
     logger.info("numba kernels are ready after %.1f s", time.perf_counter() - began)
 
 
 def _run_every_operation(dtype: torch.dtype, *, d: int, n: int, k: int) -> None:
-    x, states = torch.zeros(1, d, dtype=dtype), torch.zeros(1, n, d)
-    B, D, A = torch.zeros(1, n, dtype=dtype), torch.zeros(d), torch.zeros(n, d)
-    weight, window = torch.zeros(k, d, dtype=dtype), torch.zeros(1, k - 1, d, dtype=dtype)
-    slots, query_starts = torch.tensor([0]), torch.tensor([0, 1])
-    linear_step(x, weight, None)
-    rms_norm(x, None, 1.0, dtype)
+    x, B = torch.zeros(1, d, dtype=dtype), torch.zeros(1, n, dtype=dtype)
+    conv = ConvWeights(torch.zeros(k, d, dtype=dtype), None)
+    scan = ScanWeights(A=torch.zeros(n, d), D=torch.zeros(d), dt_bias=torch.zeros(d))
+    conv_rows = {"conv_states": torch.zeros(1, k - 1, d, dtype=dtype), "slots": torch.tensor([0])}
+    scan_rows = {"ssm_states": torch.zeros(1, n, d), "slots": conv_rows["slots"]}
+    query_starts = torch.tensor([0, 1])
+    NUMBA.matmul_step(x, conv.weight, None)
+    NUMBA.rms_norm(x, None, 1.0, dtype)
     for residual in (x, x.float()):
-        rms_norm(residual, x[0], 1.0, dtype)
-    conv_step(x, weight, None, window, slots)
-    conv_prefill(x, weight, None, window, slots, query_starts)
-    scan_step(x, x, A, B, B, D, x, D, states, slots)
-    scan_prefill(x, x, A, B, B, D, x, D, states, slots, query_starts)
-
-
-NUMBA = Ops(
-    name="numba",
-    linear=linear,
-    linear_step=linear_step,
-    dequantize=dequantize,
-    sample=sample,
-    rms_norm=rms_norm,
-    conv_prefill=conv_prefill,
-    conv_step=conv_step,
-    scan_prefill=scan_prefill,
-    scan_step=scan_step,
-)
+        NUMBA.rms_norm(residual, x[0], 1.0, dtype)
+    NUMBA.conv_step(x, conv, **conv_rows)
+    NUMBA.conv_prefill(x, conv, **conv_rows, query_starts=query_starts)
+    NUMBA.scan_step(x, scan, dt=x, B=B, C=B, z=x, **scan_rows)
+    NUMBA.scan_prefill(x, scan, dt=x, B=B, C=B, z=x, **scan_rows, query_starts=query_starts)

@@ -14,36 +14,19 @@ from torch import Tensor
 ON_DEVICE = -1
 
 
-def feed(given: Tensor, carried: Tensor) -> Tensor:
-    """What each row of a step reads.
-
-    Args:
-        given: (3, b) fp32, whole numbers from the host: the token or ON_DEVICE, the row's slot, and
-            the slot in which it goes on once it has sampled an end-of-sequence.
-        carried: (2, s) int64, by slot: the token sampled last, and where the row goes on.
-
-    Returns:
-        (2, b) int64: the token to feed and the slot to advance.
-    """
-    inputs = given[:2].long()
-    return torch.where(inputs[0] == ON_DEVICE, carried[:, inputs[1]], inputs)
+def next_inputs(inputs: Tensor, last_tokens: Tensor) -> Tensor:
+    """`Ops.next_inputs`."""
+    tokens_and_slots = inputs[:2].long()
+    tokens, slots = tokens_and_slots
+    return torch.where(tokens == ON_DEVICE, last_tokens[:, slots], tokens_and_slots)
 
 
-def hand_on(
-    sampled: Tensor, given: Tensor, live_slots: Tensor, is_eos: Tensor, carried: Tensor
+def remember_tokens(
+    sampled: Tensor, inputs: Tensor, *, live_slots: Tensor, is_eos: Tensor, last_tokens: Tensor
 ) -> Tensor:
-    """Leave what the rows have sampled for the next step to find.
-
-    Args:
-        sampled: (b,) int64.  given, carried: as in `feed`; carried changes at the rows' slots.
-        live_slots: (b,) int64, what `feed` returned.  is_eos: (v,) bool.
-
-    Returns:
-        (b,) int64, the tokens as they were sampled. What is carried lies inside the vocabulary,
-        even where there was none: a row's steps launched too many must not read beyond it.
-    """
+    """`Ops.remember_tokens`."""
     tokens = sampled.clamp(0, len(is_eos) - 1)
-    slots, slots_after_eos = given[1:].long()
+    slots, slots_after_eos = inputs[1:].long()
     live_slots = torch.where(is_eos[tokens], slots_after_eos, live_slots)
-    carried[:, slots] = torch.stack([tokens, live_slots])
+    last_tokens[:, slots] = torch.stack([tokens, live_slots])
     return sampled

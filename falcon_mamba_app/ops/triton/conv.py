@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.reference.recurrence import ConvWeights
+from falcon_mamba_app.ops.triton.math import silu
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
 PREFILL_TOKENS, PREFILL_CHANNELS, PREFILL_WARPS = 32, 128, 8
@@ -19,23 +21,23 @@ STEP_CHANNELS, STEP_WARPS = 256, 1
 
 def conv_prefill(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    weights: ConvWeights,
+    *,
     conv_states: Tensor,
     slots: Tensor,
     query_starts: Tensor,
 ) -> Tensor:
-    """`reference.conv_prefill`, one program for each sequence, tile of tokens and of channels."""
+    """`Ops.conv_prefill`, one program for each sequence, tile of tokens and of channels."""
     assert x.stride(1) == 1 and conv_states.is_contiguous(), (x.stride(), conv_states.stride())
-    (t, d), k = x.shape, weight.shape[0]
+    (t, d), k = x.shape, weights.weight.shape[0]
     y = torch.empty((t, d), dtype=x.dtype, device=x.device)
     # The lengths are on the device: each sequence gets the tiles it would need had it all tokens,
     # and those past its end return at once.
     grid = (triton.cdiv(d, PREFILL_CHANNELS), triton.cdiv(t, PREFILL_TOKENS), slots.shape[0])
     _conv_prefill_kernel[grid](
         x,
-        weight,
-        bias,
+        weights.weight,
+        weights.bias,
         y,
         conv_states,
         slots,
@@ -51,15 +53,13 @@ def conv_prefill(
     return y
 
 
-def conv_step(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv_states: Tensor, slots: Tensor
-) -> Tensor:
-    """`reference.conv_step`, one program for each row and block of channels."""
+def conv_step(x: Tensor, weights: ConvWeights, *, conv_states: Tensor, slots: Tensor) -> Tensor:
+    """`Ops.conv_step`, one program for each row and block of channels."""
     assert x.stride(1) == 1 and conv_states.is_contiguous(), (x.stride(), conv_states.stride())
-    (b, d), k = x.shape, weight.shape[0]
+    (b, d), k = x.shape, weights.weight.shape[0]
     y = torch.empty((b, d), dtype=x.dtype, device=x.device)
     _conv_step_kernel[(triton.cdiv(d, STEP_CHANNELS), b)](
-        x, weight, bias, y, conv_states, slots, x.stride(0), d, k,
+        x, weights.weight, weights.bias, y, conv_states, slots, x.stride(0), d, k,
         triton.next_power_of_2(k - 1), STEP_CHANNELS, num_warps=STEP_WARPS, **OVERLAPPED,
     )  # fmt: skip
     return y
@@ -103,7 +103,7 @@ def _conv_prefill_kernel(
         if tile == 0:
             inputs += _load_old(window_ptr, sources, start, channels, mask, d, k).to(inputs.dtype)
         y += weight.to(tl.float32)[None, :] * inputs.to(tl.float32)
-    tl.store(y_ptr + rows[:, None] * d + channels[None, :], _silu(y), mask=mask)
+    tl.store(y_ptr + rows[:, None] * d + channels[None, :], silu(y), mask=mask)
 
     # Only a sequence's first tile reads its window, so only that one may write it.
     if tile == 0:
@@ -166,9 +166,4 @@ def _conv_step_kernel(
     tl.debug_barrier()
     tl.store(window_ptr + cells - d, window, mask=has_cell & (places > 0)[:, None])
     tl.store(window_ptr + (k - 2) * d + channels, x, mask=mask)
-    tl.store(y_ptr + row * d + channels, _silu(y), mask=mask)
-
-
-@triton.jit
-def _silu(x):
-    return x / (1.0 + tl.exp2(-x * 1.4426950408889634))
+    tl.store(y_ptr + row * d + channels, silu(y), mask=mask)

@@ -9,7 +9,7 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Gpu:
     capability: tuple[int, int]
     shared_bytes: int  # that one program can have
 
@@ -20,21 +20,21 @@ class Card:
 
     @property
     def can_multiply_tiles(self) -> bool:
-        """Whether Triton uses the card's matrix units; on Turing it keeps tiles in registers, which
+        """Whether Triton uses its matrix units; on Turing it keeps tiles in registers, which
         they overflow by kilobytes.
         """
         return self.capability >= (8, 0)
 
 
-# What the interpreter stands for.
-H100 = Card((9, 0), 232_448)
+# Assumed by Triton's interpreter.
+H100 = Gpu((9, 0), 232_448)
 
 
 @cache
-def card() -> Card:
-    """The current one."""
+def current_gpu() -> Gpu:
+    """The current GPU's limits."""
     if not torch.cuda.is_available():
         return H100
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
     shared_bytes = found.shared_memory_per_block_optin  # type: ignore[attr-defined]
-    return Card((found.major, found.minor), shared_bytes)
+    return Gpu((found.major, found.minor), shared_bytes)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops.reference.recurrence import ConvWeights
 from falcon_mamba_app.ops.triton.linear import (
     first_of_row,
     first_of_rows,
@@ -21,47 +21,43 @@ from falcon_mamba_app.ops.triton.linear import (
     rows_product,
     rows_tile,
 )
+from falcon_mamba_app.ops.triton.math import silu
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
-from falcon_mamba_app.ops.triton.scan import silu
 
-# With 2 to 32 rows two kernels are as fast: those of the convolution fill the card sooner than half
+# With 2 to 32 rows two kernels are as fast: those of the convolution fill the GPU sooner than half
 # of the other's programs do. With 64 one kernel saves 2 % of a layer.
 MIN_ROWS = 33
 MAX_TAPS = 4
 
 
-def projected_conv_step(
-    ops: Ops,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    conv_weight: Tensor,
-    conv_bias: Tensor | None,
-    conv_states: Tensor,
-    slots: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """`Ops.projected_conv_step`; where it is not faster, a launch for each part."""
-    conv = conv_weight, conv_bias, conv_states, slots
-    k, d = conv_weight.shape
+def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvWeights) -> bool:
+    """Whether the kernels below serve, and take less time than a launch for each part."""
+    k, d = conv.weight.shape
     # Every tile of outputs is of x alone or of z alone.
     fits = is_ours(x, weight, bias) and d % 128 == 0 and k <= MAX_TAPS
-    if not (ops.fuses_steps and fits and (len(x) == 1 or len(x) >= MIN_ROWS)):
-        return Ops.projected_conv_step(ops, x, weight, bias, *conv)
+    return fits and (len(x) == 1 or len(x) >= MIN_ROWS)
+
+
+def projected_conv_step(
+    x: Tensor, weight: Tensor, conv: ConvWeights, *, conv_states: Tensor, slots: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`Ops.projected_conv_step` without a bias, where `is_faster`."""
+    k, d = conv.weight.shape
     assert x.stride(1) == 1 and weight.is_contiguous() and conv_states.is_contiguous()
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     y = torch.empty((num_rows, num_outputs), dtype=x.dtype, device=x.device)
-    tensors = x, weight, conv_weight, conv_bias, y, conv_states, slots
     if num_rows == 1:
         outputs, inputs, num_warps = row_tile(num_outputs, num_inputs)
         _in_proj_row_kernel[(num_outputs // outputs,)](
-            *tensors, num_inputs, d, k, triton.next_power_of_2(k - 1), outputs, inputs,
-            num_warps=num_warps, **OVERLAPPED,
+            x, weight, conv.weight, conv.bias, y, conv_states, slots, num_inputs, d, k,
+            triton.next_power_of_2(k - 1), outputs, inputs, num_warps=num_warps, **OVERLAPPED,
         )  # fmt: skip
     else:
         rows, tile = rows_tile(x, weight, 1)
         _in_proj_rows_kernel[(num_outputs // tile.outputs,)](
-            *tensors, num_rows, x.stride(0), num_inputs, d, k,
-            rows, tile.outputs, tile.inputs, tile.stages, num_warps=tile.warps, **OVERLAPPED,
+            x, weight, conv.weight, conv.bias, y, conv_states, slots, num_rows, x.stride(0),
+            num_inputs, d, k, rows, tile.outputs, tile.inputs, tile.stages,
+            num_warps=tile.warps, **OVERLAPPED,
         )  # fmt: skip
     x, z = y.chunk(2, dim=-1)
     return x, z

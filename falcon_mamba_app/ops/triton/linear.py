@@ -1,4 +1,4 @@
-"""A few rows times a weight matrix, at the speed the card reads the matrix.
+"""A few rows times a weight matrix, at the speed the GPU reads the matrix.
 
 Decoding is little else: of 14.0 GB read for one token of the 7B model, 13.9 are weights. The
 library's products are made for many rows: with 1 … 64 they read the large matrices at 2.1 to 2.7
@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops.triton.device import card
+from falcon_mamba_app.ops.triton.device import current_gpu
 from falcon_mamba_app.ops.triton.overlap import (
     OVERLAPPED,
     read_ahead,
@@ -31,19 +31,18 @@ from falcon_mamba_app.ops.triton.overlap import (
 MAX_ROWS = 64
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` of x (t, i) and weight (o, i); few rows take our kernels, more rows torch's."""
+def matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`Ops.matmul_prompt` and `matmul_step`: few rows take our kernels, more rows torch's, whether
+    they are a decode step's or not.
+    """
     if not is_ours(x, weight, bias):
         return F.linear(x, weight, bias)
     return _product(x, weight, num_addends=1, out_dtype=x.dtype)[0]
 
 
-def linear_addends(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, is_step: bool = True
-) -> Tensor:
-    """`Ops.linear_addends`: a matrix of few outputs is read by more programs than it has tiles.
-
-    Only the number of rows decides how, not whether they are a decode step's.
+def matmul_addends(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The addends of `matmul`: a matrix of few outputs is read by more programs than it has
+    tiles.
     """
     if not is_ours(x, weight, bias):
         return F.linear(x, weight, bias).unsqueeze(0)
@@ -56,7 +55,7 @@ def is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     fits = bias is None and num_rows <= MAX_ROWS and num_inputs % 256 == 0 and num_outputs % 8 == 0
     # fp32 goes through the matrix units as tf32, which keeps 10 bits.
-    has_units = card().can_multiply_tiles and x.dtype != torch.float32
+    has_units = current_gpu().can_multiply_tiles and x.dtype != torch.float32
     return fits and (num_rows == 1 or has_units)
 
 
@@ -89,7 +88,7 @@ def rows_tile(x: Tensor, weight: Tensor, num_addends: int) -> tuple[int, Tile]:
         rows=rows,
         length=num_inputs // num_addends,
         value_bytes=x.element_size(),
-        shared_bytes=card().shared_bytes,
+        shared_bytes=current_gpu().shared_bytes,
     )
     return rows, tile
 
@@ -132,7 +131,7 @@ def _tile(num_outputs: int, num_inputs: int, num_rows: int) -> Tile:
 
 
 def fitting(tile: Tile, *, rows: int, length: int, value_bytes: int, shared_bytes: int) -> Tile:
-    """The tile with what a card's shared memory leaves of its stages, or of its inputs where fewer
+    """The tile with what a GPU's shared memory leaves of its stages, or of its inputs where fewer
     than three stages would be left. `length`: inputs that a program works through.
     """
     bytes_of_stage = (tile.outputs + rows) * tile.inputs * value_bytes

@@ -1,10 +1,10 @@
 """Products with matrices in bitsandbytes' 4-bit storage, read as it lies.
 
-A card multiplies far more than it reads, so what 4 bits save in reading must not be spent again on
+A GPU multiplies far more than it reads, so what 4 bits save in reading must not be spent again on
 decoding them. One row sums in fp32, and in bf16 looks the two numbers of a byte up at once. For the
 rest each lane of a warp holds one of the 16 code values, and a shuffle, which takes the low bits of
 its index and ignores the others, looks eight numbers of a word up with a shift each and no mask. A
-few rows go through the matrix units, each weight rounded once, as `dequantize_4bit` rounds it. Many
+few rows go through the matrix units, each weight rounded once, as `dequantize` rounds it. Many
 rows, and what these kernels do not serve, multiply one dequantised matrix, which is gone before the
 next is made.
 """
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from falcon_mamba_app.ops.bitsandbytes import dequantize as library_dequantize
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
-from falcon_mamba_app.ops.triton.device import card
+from falcon_mamba_app.ops.reference.weight_4bit import dequantize as portable_dequantize
+from falcon_mamba_app.ops.triton.device import current_gpu
 from falcon_mamba_app.ops.triton.linear_4bit_kernels import (
     dequantize_kernel,
     row_kernel,
@@ -34,34 +34,35 @@ DEQUANTIZED_WORDS = 1024  # of one program
 HALVES = (torch.bfloat16, torch.float16)
 
 
-def linear(x: Tensor, weight: Weight4bit, bias: Tensor | None, *, is_step: bool = True) -> Tensor:
-    """`Ops.linear_4bit`: only the number of rows decides how, not whether they are a step's."""
+def matmul(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
+    """`Ops.matmul_4bit_prompt` and `matmul_4bit_step`: only the number of rows decides how, not
+    whether they are a decode step's.
+    """
     if not _is_ours(x, weight):
         return _dense_product(x, weight, bias)
     y = _product(x, weight, num_addends=1, out_dtype=x.dtype)[0]
     return y if bias is None else y.add_(bias)
 
 
-def linear_addends(
-    x: Tensor, weight: Weight4bit, bias: Tensor | None, *, is_step: bool = True
-) -> Tensor:
-    """`Ops.linear_4bit_addends`: a matrix of few outputs is read by more programs than it has
+def matmul_addends(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
+    """The addends of `matmul`: a matrix of few outputs is read by more programs than it has
     tiles.
     """
     if bias is not None or not _is_ours(x, weight):
-        return linear(x, weight, bias).unsqueeze(0)
+        return matmul(x, weight, bias).unsqueeze(0)
     num_addends = 1 if _takes_one_row(x, weight) else _num_addends(*weight.shape)
     return _product(x, weight, num_addends=num_addends, out_dtype=torch.float32)
 
 
 def dequantize(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
-    """`weight_4bit.dequantize`; odd blocks by the library."""
-    if weight.blocksize != BLOCK or weight.packed.numel() % (BLOCK // 2):
-        return library_dequantize(weight, dtype)
-    num_words = weight.packed.numel() // 4
+    """`Ops.dequantize`; by plain torch where the last block is not whole."""
+    num_words, block = weight.packed.numel() // 4, weight.blocksize // 8
+    is_whole = weight.shape[0] * weight.shape[1] == num_words * 8 and num_words % block == 0
+    if not is_whole or DEQUANTIZED_WORDS % block:
+        return portable_dequantize(weight, dtype)
     y = torch.empty(weight.shape, dtype=dtype, device=weight.packed.device)
     dequantize_kernel[(triton.cdiv(num_words, DEQUANTIZED_WORDS),)](
-        *_storage(weight), y, num_words, DEQUANTIZED_WORDS, num_warps=4
+        *_storage(weight), y, num_words, DEQUANTIZED_WORDS, block, num_warps=4
     )
     return y
 
@@ -76,7 +77,7 @@ def _dense_product(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor
 def _is_ours(x: Tensor, weight: Weight4bit) -> bool:
     """Few rows, of sizes that make whole tiles, and precisions that the kernels keep."""
     fits = weight.blocksize == BLOCK and weight.shape[1] % BLOCK == 0 and len(x) <= MAX_ROWS
-    has_units = x.dtype in HALVES and card().can_multiply_tiles
+    has_units = x.dtype in HALVES and current_gpu().can_multiply_tiles
     return fits and (_takes_one_row(x, weight) or has_units)
 
 

@@ -1,7 +1,8 @@
-"""The kernels behind `triton_4bit`, which says how they decode.
+"""The kernels behind `linear_4bit`, which says how they decode.
 
 They share their first arguments: the tensors of bitsandbytes' storage, of which the last three
-belong to double quantisation and are None without it. A block is 64 numbers: 8 words of 32 bits.
+belong to double quantisation and are None without it. A block is 64 numbers, 8 words of 32 bits,
+unless said otherwise.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import triton.language as tl
 
 from falcon_mamba_app.ops.triton.overlap import start_next, wait_for_inputs
 
-# PTX is for NVIDIA's cards alone; elsewhere the code values are looked up in memory.
+# PTX is for NVIDIA's GPUs alone; elsewhere the code values are looked up in memory.
 _HAS_PTX = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
 
 
@@ -141,18 +142,20 @@ def dequantize_kernel(
     y_ptr,
     num_words,
     WORDS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """num_words is a multiple of a block's."""
+    """For blocks of any size, counted in words; WORDS and num_words are multiples of it."""
     first = tl.program_id(0).to(tl.int64) * WORDS
     words_left = (num_words - first).to(tl.int32)
     offsets = tl.arange(0, WORDS)
     packed_ptrs = packed_ptr + first + offsets
     words = tl.load(packed_ptrs, mask=offsets < words_left, eviction_policy="evict_first")
     # Past the end the last block's magnitude is read again: no mask for all kernels' sake.
-    blocks = first // 8 + tl.minimum(tl.arange(0, WORDS // 8), words_left // 8 - 1)
+    last = words_left // BLOCK - 1
+    blocks = first // BLOCK + tl.minimum(tl.arange(0, WORDS // BLOCK), last)
     absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
     table = _table(code_ptr, packed_ptrs)
-    values = _unpacked(table, words).reshape(WORDS // 8, 64) * absmax[:, None]
+    values = _unpacked(table, words).reshape(WORDS // BLOCK, BLOCK * 8) * absmax[:, None]
     places = tl.arange(0, WORDS * 8)
     tl.store(y_ptr + first * 8 + places, values.reshape(WORDS * 8), mask=places < words_left * 8)
 

@@ -1,4 +1,4 @@
-"""The operations as Triton kernels for one GPU: `TRITON`, tested against `reference.REFERENCE`.
+"""The operations as Triton kernels for one GPU, tested against `ops.REFERENCE`.
 
 No launch here depends on what is on the device: grids come from shapes, and a kernel reads the
 slots and the lengths itself. So nothing waits for the device, and a step can be captured in a CUDA
@@ -8,42 +8,102 @@ are those with which `benchmarks/kernels.py` was fastest on an H100.
 
 from __future__ import annotations
 
-from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.triton import linear_4bit as four_bit
-from falcon_mamba_app.ops.triton.conv import conv_prefill, conv_step
-from falcon_mamba_app.ops.triton.in_proj_step import projected_conv_step
-from falcon_mamba_app.ops.triton.linear import linear, linear_addends
-from falcon_mamba_app.ops.triton.next_token import feed, hand_on
-from falcon_mamba_app.ops.triton.norm import add_rms_norm, rms_norm, split_rms_norm
-from falcon_mamba_app.ops.triton.sampling import sample_rows
-from falcon_mamba_app.ops.triton.scan import scan_prefill, scan_step
-from falcon_mamba_app.ops.triton.x_proj_step import projected_scan_step
+from torch import Tensor
 
-
-class _FusedOps(Ops):
-    """What `Ops` composes, as one kernel each."""
-
-    linear_addends = staticmethod(linear_addends)
-    linear_4bit = staticmethod(four_bit.linear)
-    linear_4bit_addends = staticmethod(four_bit.linear_addends)
-    add_rms_norm = staticmethod(add_rms_norm)
-    split_rms_norm = staticmethod(split_rms_norm)
-    projected_conv_step = projected_conv_step
-    projected_scan_step = projected_scan_step
-
-
-TRITON = _FusedOps(
-    name="triton",
-    linear=linear,
-    dequantize=four_bit.dequantize,
-    rms_norm=rms_norm,
-    conv_prefill=conv_prefill,
-    conv_step=conv_step,
-    scan_prefill=scan_prefill,
-    scan_step=scan_step,
-    sample=sample_rows,
-    feed=feed,
-    hand_on=hand_on,
-    can_capture_steps=True,
-    can_capture_prompts=True,
+from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
+from falcon_mamba_app.ops.triton import (
+    conv,
+    in_proj_step,
+    linear,
+    linear_4bit,
+    next_token,
+    norm,
+    sampling,
+    scan,
+    x_proj_step,
 )
+
+
+class TritonOps(Ops):
+    """Each operation by one kernel; what a kernel does not serve, by those of its parts."""
+
+    name = "triton"
+    can_capture_steps = True
+    can_capture_prompts = True
+
+    matmul_prompt = staticmethod(linear.matmul)
+    matmul_step = staticmethod(linear.matmul)
+    matmul_prompt_addends = staticmethod(linear.matmul_addends)
+    matmul_step_addends = staticmethod(linear.matmul_addends)
+    dequantize = staticmethod(linear_4bit.dequantize)
+    matmul_4bit_prompt = staticmethod(linear_4bit.matmul)
+    matmul_4bit_step = staticmethod(linear_4bit.matmul)
+    matmul_4bit_prompt_addends = staticmethod(linear_4bit.matmul_addends)
+    matmul_4bit_step_addends = staticmethod(linear_4bit.matmul_addends)
+    rms_norm = staticmethod(norm.rms_norm)
+    add_rms_norm = staticmethod(norm.add_rms_norm)
+    split_rms_norm = staticmethod(norm.split_rms_norm)
+    conv_prefill = staticmethod(conv.conv_prefill)
+    conv_step = staticmethod(conv.conv_step)
+    scan_prefill = staticmethod(scan.scan_prefill)
+    scan_step = staticmethod(scan.scan_step)
+    next_inputs = staticmethod(next_token.next_inputs)
+    sample = staticmethod(sampling.sample)
+    remember_tokens = staticmethod(next_token.remember_tokens)
+
+    def projected_conv_step(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        conv: ConvWeights,
+        *,
+        conv_states: Tensor,
+        slots: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        if in_proj_step.is_faster(x, weight, bias, conv):
+            return in_proj_step.projected_conv_step(
+                x, weight, conv, conv_states=conv_states, slots=slots
+            )
+        return super().projected_conv_step(
+            x, weight, bias, conv, conv_states=conv_states, slots=slots
+        )
+
+    def projected_scan_step(
+        self,
+        x: Tensor,
+        weights: ScanWeights,
+        *,
+        addends: Tensor,
+        sizes: list[int],
+        eps: float,
+        dt_weight: Tensor,
+        z: Tensor,
+        ssm_states: Tensor,
+        slots: Tensor,
+    ) -> Tensor:
+        if x_proj_step.is_faster(addends, dt_weight):
+            return x_proj_step.projected_scan_step(
+                x,
+                weights,
+                addends=addends,
+                eps=eps,
+                dt_weight=dt_weight,
+                z=z,
+                ssm_states=ssm_states,
+                slots=slots,
+            )
+        return super().projected_scan_step(
+            x,
+            weights,
+            addends=addends,
+            sizes=sizes,
+            eps=eps,
+            dt_weight=dt_weight,
+            z=z,
+            ssm_states=ssm_states,
+            slots=slots,
+        )
+
+
+TRITON = TritonOps()

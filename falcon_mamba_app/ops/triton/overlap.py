@@ -13,9 +13,9 @@ import torch
 import triton
 import triton.language as tl
 
-from falcon_mamba_app.ops.triton.device import card
+from falcon_mamba_app.ops.triton.device import current_gpu
 
-CAN_OVERLAP = torch.cuda.is_available() and card().can_overlap
+CAN_OVERLAP = torch.cuda.is_available() and current_gpu().can_overlap
 
 if CAN_OVERLAP:
     from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait

@@ -1,9 +1,9 @@
 """The choice of the next token as Triton kernels: rows of logits in, a token for each out.
 
-`sampling.py` states the rule in plain torch, where a sort finds how far down top_k and top_p reach.
-Here `triton_edge.py` finds it by counting, so nothing waits for the host, and a step's sampling can
-be captured in its graph. One program for every PART of the vocabulary shares a row: a program with
-the whole of it in registers would take ten times longer.
+`reference/sampling.py` states the rule in plain torch, where a sort finds how far down top_k and
+top_p reach. Here `top_k_top_p.py` finds it by counting, so nothing waits for the host, and a step's
+sampling can be captured in its graph. One program for every PART of the vocabulary shares a row: a
+program with the whole of it in registers would take ten times longer.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PART = 2048
 # The largest logit of a row that holds +infinity, or what is no number.
 _INFINITE = tl.constexpr(float("inf"))
 _NO_TOKEN = tl.constexpr(NO_TOKEN)
-# Up to here a step leaves the card idle while one program thinks: more warps share it.
+# Up to here a step leaves the GPU idle while one program thinks: more warps share it.
 FEW_ROWS = 8
 
 
-def sample_rows(logits: Tensor, params: Tensor) -> Tensor:
-    """`sampling.sample` on the device, without a sync."""
+def sample(logits: Tensor, params: Tensor) -> Tensor:
+    """`Ops.sample` on the device, without a sync."""
     assert logits.stride(1) == 1 and params.stride(1) == 1, (logits.stride(), params.stride())
     num_rows, vocab_size = logits.shape
     num_parts = triton.cdiv(vocab_size, PART)

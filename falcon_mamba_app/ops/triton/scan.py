@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.reference.recurrence import ScanWeights
+from falcon_mamba_app.ops.triton.math import LOG2_E, silu, softplus
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
 # Channels of one program and tokens it reads at a time. 16 channels × 16 states on one warp give
@@ -19,23 +21,21 @@ from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for
 PREFILL_CHANNELS, PREFILL_TOKENS, PREFILL_WARPS, PREFILL_STAGES = 16, 8, 1, 4
 STEP_CHANNELS, STEP_WARPS = 64, 2
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-
 
 def scan_prefill(
     x: Tensor,
+    weights: ScanWeights,
+    *,
     dt: Tensor,
-    A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor,
     z: Tensor,
-    dt_bias: Tensor,
     ssm_states: Tensor,
     slots: Tensor,
     query_starts: Tensor,
 ) -> Tensor:
-    """`reference.scan_prefill`, one program for each sequence and block of channels."""
+    """`Ops.scan_prefill`, one program for each sequence and block of channels."""
+    A, D, dt_bias = weights.A, weights.D, weights.dt_bias
     _check(x, dt, A, B, C, z, ssm_states)
     n, d = A.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -70,17 +70,17 @@ def scan_prefill(
 
 def scan_step(
     x: Tensor,
+    weights: ScanWeights,
+    *,
     dt: Tensor,
-    A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor,
     z: Tensor,
-    dt_bias: Tensor,
     ssm_states: Tensor,
     slots: Tensor,
 ) -> Tensor:
-    """`reference.scan_step`, one program for each row and block of channels."""
+    """`Ops.scan_step`, one program for each row and block of channels."""
+    A, D, dt_bias = weights.A, weights.D, weights.dt_bias
     _check(x, dt, A, B, C, z, ssm_states)
     n, d = A.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -156,7 +156,7 @@ def _scan_prefill_kernel(
     cells = states[:, None] * d + channels[None, :]
     has_cell = (states < n)[:, None] & has_channel[None, :]
 
-    # exp(Δ·A) = 2^(Δ·A·log₂e): the card computes powers of two.
+    # exp(Δ·A) = 2^(Δ·A·log₂e): the GPU computes powers of two.
     A = tl.load(A_ptr + cells, mask=has_cell, other=0.0) * LOG2_E
     D = tl.load(D_ptr + channels, mask=has_channel, other=0.0)
     dt_bias = tl.load(dt_bias_ptr + channels, mask=has_channel, other=0.0)
@@ -247,32 +247,6 @@ def _load_tile(ptr, stride, rows, end, columns, num_columns):
     mask = (rows < end)[None, :, None] & (columns < num_columns)[None, None, :]
     places = rows[None, :, None] * stride + columns[None, None, :]
     return tl.load(ptr + places, mask=mask, other=0.0)
-
-
-@triton.jit
-def softplus(x):
-    """max(x, 0) + log1p(e) with e = exp(−|x|), log1p as a polynomial on 0 … 1 that errs by 2e-7.
-
-    The card's fast logarithm errs by 2⁻²² absolutely, 1e-4 of a Δ of 0.001. Above 20, torch's
-    threshold, the second part is below fp32's last bit.
-    """
-    e = tl.exp2(tl.abs(x) * -LOG2_E)
-    log1p = e * 0.005253457929939032 - 0.02958850748836994
-    log1p = log1p * e + 0.07836166769266129
-    log1p = log1p * e - 0.13674770295619965
-    log1p = log1p * e + 0.19111430644989014
-    log1p = log1p * e - 0.24844369292259216
-    log1p = log1p * e + 0.33319270610809326
-    log1p = log1p * e - 0.49999502301216125
-    log1p = log1p * e + 1.0
-    return tl.maximum(x, 0.0) + log1p * e
-
-
-@triton.jit
-def silu(x):
-    """x / (1 + exp(−x)), the division as rsqrt²: two instructions where a division takes eight."""
-    root = tl.rsqrt(1.0 + tl.exp2(x * -LOG2_E))
-    return x * (root * root)
 
 
 @triton.jit

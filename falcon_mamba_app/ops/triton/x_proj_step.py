@@ -1,6 +1,6 @@
 """One row from x_proj to the gate as one Triton kernel: three norms, dt_proj, and the scan's step.
 
-Apart, these are three launches of 5 µs in all, of which the card's memory needs 2. Each program
+Apart, these are three launches of 5 µs in all, of which the GPU's memory needs 2. Each program
 computes the norms anew, of 288 numbers, and dt_proj for its own channels.
 """
 
@@ -11,40 +11,37 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops.reference.recurrence import ScanWeights
+from falcon_mamba_app.ops.triton.math import LOG2_E, silu, softplus
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
-from falcon_mamba_app.ops.triton.scan import silu, softplus
 
 CHANNELS, WARPS = 16, 8
 
-LOG2_E = tl.constexpr(1.4426950408889634)
+
+def is_faster(addends: Tensor, dt_weight: Tensor) -> bool:
+    """Whether the kernel below serves: more rows than one take a launch for each part."""
+    rank = dt_weight.shape[1]
+    return addends.shape[:2] == (1, 1) and rank == triton.next_power_of_2(rank)
 
 
 def projected_scan_step(
-    ops: Ops,
     x: Tensor,
+    weights: ScanWeights,
+    *,
     addends: Tensor,
-    sizes: list[int],
     eps: float,
     dt_weight: Tensor,
-    A: Tensor,
-    D: Tensor,
     z: Tensor,
-    dt_bias: Tensor,
     ssm_states: Tensor,
     slots: Tensor,
 ) -> Tensor:
-    """`Ops.projected_scan_step`; more rows than one take a launch for each part."""
-    rest = (A, D, z, dt_bias, ssm_states, slots)
-    (n, d), rank = A.shape, dt_weight.shape[1]
-    is_one_row = addends.shape[:2] == (1, 1) and rank == triton.next_power_of_2(rank)
-    if not (is_one_row and ops.fuses_steps):
-        return Ops.projected_scan_step(ops, x, addends, sizes, eps, dt_weight, *rest)
+    """`Ops.projected_scan_step`, where `is_faster`."""
+    (n, d), rank = weights.A.shape, dt_weight.shape[1]
     assert dt_weight.is_contiguous() and ssm_states.is_contiguous()
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _projected_scan_step_kernel[(triton.cdiv(d, CHANNELS),)](
-        x, addends, dt_weight, A, D, z, dt_bias, y, ssm_states, slots, eps, d, n, rank,
-        triton.next_power_of_2(n), CHANNELS, num_warps=WARPS, **OVERLAPPED,
+        x, addends, dt_weight, weights.A, weights.D, z, weights.dt_bias, y, ssm_states, slots,
+        eps, d, n, rank, triton.next_power_of_2(n), CHANNELS, num_warps=WARPS, **OVERLAPPED,
     )  # fmt: skip
     return y
 
