@@ -291,7 +291,8 @@ class FalconMamba(nn.Module):
         assert num_states in (1, len(layers)), f"{num_states} states for {len(layers)} layers"
         for layer, conv, ssm in zip(layers[:num_states], conv_states, ssm_states, strict=True):
             hidden, addends = layer(hidden, addends, conv, ssm, batch)
-        return self.backbone.norm_f(hidden, addends)[1]
+        normed: Tensor = self.backbone.norm_f(hidden, addends)[1]
+        return normed
 
     def step_logits(self, normed: Tensor) -> Tensor:
         """(b, h) from `forward`, of a decode step's rows → (b, v) fp32."""
