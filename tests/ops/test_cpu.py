@@ -6,6 +6,7 @@ Outputs are poisoned: what a kernel forgets to write is NaN.
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -21,7 +22,7 @@ from torch.testing import assert_close
 
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
-from falcon_mamba_app.ops.cpu import kernels
+from falcon_mamba_app.ops.cpu import compiled, kernels, sampling
 from falcon_mamba_app.ops.cpu import ops as cpu_ops
 from falcon_mamba_app.ops.cpu.ops import NUMBA, warm_up
 from falcon_mamba_app.ops.select import select_ops
@@ -268,14 +269,30 @@ def test_results_are_rounded_to_bfloat16_as_torch_rounds():
     assert_close(y.view(torch.bfloat16), x.bfloat16(), atol=0, rtol=0, equal_nan=True)
 
 
-def test_kernels_are_compiled_where_no_folder_can_keep_them(monkeypatch):
-    def njit(cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return numba.njit(**options)
+def test_kernels_are_compiled_where_no_folder_can_keep_them(monkeypatch, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    assert compiled.first_writable([file / "folder"]) is None
+    assert compiled.first_writable([file / "folder", tmp_path / "new"]) == tmp_path / "new"
+    monkeypatch.setattr(compiled, "CACHE_FOLDER", None)
+    assert compiled.compiled(kernels.OPTIONS)(lambda x: x + 1)(1) == 2
 
-    monkeypatch.setattr(kernels, "njit", njit)
-    assert kernels.compiled(kernels.OPTIONS)(lambda x: x + 1)(1) == 2
+
+def test_no_kernel_is_found_on_disk_once_any_file_of_theirs_has_changed(tmp_path):
+    """A kernel holds code of other files, of which numba's cache knows nothing."""
+    sources = [shutil.copytree(folder, tmp_path / folder.name) for folder in compiled.SOURCES]
+    hashes = {compiled.hash_of(sources)}
+    assert hashes == {compiled.hash_of(compiled.SOURCES)}
+    names = ("cpu/kernels.py", "cpu/sampling.py", "cpu/compiled.py", "reference/sampling.py")
+    for name in names:
+        with (tmp_path / name).open("a") as file:
+            file.write("# changed")
+        hashes.add(compiled.hash_of(sources))
+    assert len(hashes) == 1 + len(names)
+    for kernel in (kernels.exp2, kernels.scan, sampling._sample):
+        folder = Path(kernel.stats.cache_path).parent
+        assert folder.name == f"kernels-{compiled.hash_of(compiled.SOURCES)}"
+    assert str(compiled.CACHE_FOLDER) != numba.config.CACHE_DIR  # other users of numba keep theirs
 
 
 def test_the_cpu_gets_these_kernels_unless_told_otherwise():

@@ -3,7 +3,7 @@
 A kernel takes addresses and row strides as plain integers: a call then costs 1 µs, where unpacking
 ten arrays would cost 5. Channels are the inner loop of everything, so that LLVM fills whole vectors
 with them. `kind` tells the type that activations are stored in, FLOAT32 or BFLOAT16; arithmetic is
-fp32. The kernels share one file, because numba's disk cache looks at no other for changes.
+fp32.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import extending, njit, types
+from numba import extending, types
+
+from falcon_mamba_app.ops.cpu.compiled import compiled
 
 intrinsic: Any = extending.intrinsic  # its type counts the compiler's context as an argument
 # A float, an int and a bool, because numba compiles one kernel for each type of argument, and tells
@@ -37,18 +39,6 @@ P, Q = tuple(map(np.float32, EXP2)), tuple(map(np.float32, (*LOG1P, -0.029588507
 # and no sum changes its order. `reassoc` lets the sum of a dot product be many vectors' wide.
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 REORDERED = {**OPTIONS, "fastmath": {"contract", "reassoc"}}
-
-
-def compiled(options: dict):
-    """njit with numba's cache on disk, where there is a folder for it to write to."""
-
-    def decorate(function):
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:
-            return njit(**options)(function)
-
-    return decorate
 
 
 @intrinsic

@@ -1,8 +1,7 @@
 """The choice of the next token, compiled: `sampling.sample` without a sort, 30 times faster.
 
 Where top_k and top_p cut is found by halving the interval of possible bit patterns: of positive
-floats the larger has the larger bits, so thirty passes over the row name the edge exactly. Numba's
-disk cache does not see when what is imported here changes: touch this file then.
+floats the larger has the larger bits, so thirty passes over the row name the edge exactly.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from falcon_mamba_app.ops.cpu.compiled import compiled
 from falcon_mamba_app.ops.cpu.kernels import (
     FLOAT32,
     INT64,
@@ -19,7 +19,6 @@ from falcon_mamba_app.ops.cpu.kernels import (
     OPTIONS,
     REORDERED,
     ZERO,
-    compiled,
     exp2,
     pointer,
     row_values,
