@@ -35,12 +35,12 @@ ENGINE_STEPS = 200
 
 async def read_on_page(page: Page, service: LocalService) -> float:
     """Tokens a second while a reply is written, from its first to its last."""
-    before = service.stats().completion_tokens_total
+    before = _num_tokens(service)
     await page.locator("#composer textarea").fill("Tell me a story.")
     await page.locator("#composer textarea").press("Enter")
     points: list[tuple[float, int]] = []
     while not points or service.stats().running:
-        num_tokens = service.stats().completion_tokens_total - before
+        num_tokens = _num_tokens(service) - before
         if num_tokens:
             points.append((time.perf_counter(), num_tokens))
         await asyncio.sleep(0.002)
@@ -49,6 +49,13 @@ async def read_on_page(page: Page, service: LocalService) -> float:
         "document.querySelector('.status-line')?.innerText.includes('Done')"
     )
     return (last - first) / (end_s - start_s)
+
+
+def _num_tokens(service: LocalService) -> int:
+    """Written since the service began."""
+    total = service.stats().completion_tokens_total
+    assert total is not None
+    return total
 
 
 async def measure(options: argparse.Namespace) -> list[dict[str, float]]:

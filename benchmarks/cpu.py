@@ -208,7 +208,7 @@ def print_own_peak(prompt_tokens: int) -> None:
 def measure(effort: Effort) -> list[Figures]:
     ours = [Ours(kernels, dtype) for kernels, dtype in CONFIGURATIONS]
     bytes_per_step = next(o.figures.bytes_per_step for o in ours if o.figures.dtype == "float32")
-    programs = [Transformers(bytes_per_step), *ours]
+    programs: list[Transformers | Ours] = [Transformers(bytes_per_step), *ours]
     for _ in range(effort.rounds):
         for program in programs:
             program.round(effort)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -86,12 +87,13 @@ def unpaused_step_s(engine: Engine) -> float | None:
     # What is behind this pause is launched before the device comes to it.
     torch.cuda._sleep(50_000_000)
     start.record()
-    steps = [engine._decode(rows) for _ in range(UNPAUSED_STEPS)]
+    launched = [engine._decode(rows) for _ in range(UNPAUSED_STEPS)]
     end.record()
     end.synchronize()
-    for step in steps:
+    for step, failures in launched:
+        assert not failures, failures
         engine._settle(step)
-    return start.elapsed_time(end) / 1_000 / UNPAUSED_STEPS
+    return float(start.elapsed_time(end)) / 1_000 / UNPAUSED_STEPS
 
 
 def bytes_moved(model: FalconMamba, num_rows: int) -> int:
@@ -124,7 +126,9 @@ def measure_peers(
 ) -> list[dict[str, Any]]:
     """Tokens a second of each peer at each batch, and how many times as fast we are."""
     theirs = peers.transformers_over(model)
-    programs = {"transformers generate": lambda num: peers.transformers_decode(theirs, num)}
+    programs: dict[str, Callable[[int], float]] = {
+        "transformers generate": lambda num: peers.transformers_decode(theirs, num)
+    }
     if peers.HAS_MAMBA_SSM:
         programs["mamba-ssm generate, CUDA graph"] = lambda num: peers.mamba_ssm_decode(model, num)
     ours = {row["rows"]: row["tokens_per_s"] for row in rows if row["weights"] == "none"}

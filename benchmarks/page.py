@@ -47,12 +47,12 @@ async def measure(page: gr.Blocks, num_messages: int, num_updates: int) -> Cost:
     roles = ("user", "assistant")
     earlier = bubbles([Message(roles[i % 2], MESSAGE) for i in range(num_messages)])  # type: ignore[arg-type]
     reply = Reply(meter=ReplyMeter(started_s=0.0))
-    reply.apply_all([Accepted(1_000, 900)], now_s=0.0)
+    reply.apply(Accepted(1_000, 900), now_s=0.0)
     costs: dict[bool, list[float]] = {False: [], True: []}
     sizes = []
     state = SessionState(page)
     for step in range(1, num_updates + 1):
-        reply.apply_all([TextDelta(" word", step)], now_s=step / 12)
+        reply.apply(TextDelta(" word", step), now_s=step / 12)
         with_panel = step % 4 == 0
         started = time.process_time()
         update = Update(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -92,7 +93,7 @@ def _draw_memory(axes: Axes, contexts: list[int], result: dict[str, Any], theme:
 
 def _label(axes: Axes, text: str, height: float, color: str) -> None:
     """Beside its line instead of in a legend."""
-    left = axes.lines[0].get_xdata()[0]
+    left = float(np.asarray(axes.lines[0].get_xdata())[0])
     axes.text(left, height, text, color=color, va="center")
 
 

@@ -88,7 +88,7 @@ def measure_peers(model: FalconMamba, table: Table) -> list[dict[str, Any]]:
     name = "transformers" + ("" if is_fast else " without mamba-ssm's kernels")
     peak_bytes(model.device)
     rate = peers.transformers_prefill(peers.transformers_over(model), num_tokens)
-    found = [{"program": name, "tokens": num_tokens, "tokens_per_s": rate}]
+    found: list[dict[str, Any]] = [{"program": name, "tokens": num_tokens, "tokens_per_s": rate}]
     found[0]["peak_bytes"] = peak_bytes(model.device)
     if peers.HAS_MAMBA_SSM:
         rate = peers.mamba_ssm_prefill(model, num_tokens)

@@ -73,7 +73,8 @@ def measure_decode(engine: Engine, steps: int) -> dict[str, float]:
         kept.append(engine.pool.save(1))
 
     found: dict[str, float] = {}
-    for name, extra in (("alone", lambda: None), ("with snapshots", saving)):
+    meanwhile: dict[str, Callable[[], None]] = {"alone": lambda: None, "with snapshots": saving}
+    for name, extra in meanwhile.items():
         times = []
         for _ in range(steps):
             started_s = time.perf_counter()

@@ -9,7 +9,9 @@ slow (A from -1 to -16, small time steps), so that states matter and a wrong one
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,7 +70,8 @@ def random_7b(
     nn.init.normal_(model.backbone.embeddings.weight, std=0.1)
     steps = torch.logspace(-3, -1, config.d_inner, device=device)
     decays = torch.arange(1.0, config.d_state + 1, device=device).log()
-    for layer in model.backbone.layers:
+    layers: Iterable[Any] = model.backbone.layers
+    for layer in layers:
         layer.mixer.out_proj.weight.data.div_(FALCON_MAMBA_7B.num_layers**0.5)
         layer.mixer.dt_proj.bias.data.copy_(steps + torch.log(-torch.expm1(-steps)))
         layer.mixer.A_log.data.copy_(decays.expand_as(layer.mixer.A_log))

@@ -10,9 +10,9 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -62,16 +62,18 @@ class Tab:
             if found := SAVED.search(line):
                 self.session_id = found[1]
 
-    def attach(self) -> AsyncIterator[str]:
+    def attach(self) -> AsyncGenerator[str, None]:
         """Show the conversation, and the reply in progress to its end; the lines that come."""
         return self.cause("page", "then", None)
 
-    def send(self, text: str, *, max_new_tokens: int = 40, seed: int = 0) -> AsyncIterator[str]:
+    def send(
+        self, text: str, *, max_new_tokens: int = 40, seed: int = 0
+    ) -> AsyncGenerator[str, None]:
         """Send a message; the lines that come until the reply's end."""
         controls = (*SETTINGS, max_new_tokens, str(seed), "")
         return self.cause("composer", "submit", text, *controls)
 
-    def retry(self, *, max_new_tokens: int = 40) -> AsyncIterator[str]:
+    def retry(self, *, max_new_tokens: int = 40) -> AsyncGenerator[str, None]:
         return self.cause("retry", "click", *SETTINGS, max_new_tokens, "", "")
 
     async def press(self, button: str) -> None:
@@ -89,7 +91,7 @@ class Tab:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
 
-    async def cause(self, component: str, event: str, *data: Any) -> AsyncIterator[str]:
+    async def cause(self, component: str, event: str, *data: Any) -> AsyncGenerator[str, None]:
         """Let an event happen; the lines of the stream until it is over. Raises PageError."""
         body = self._body(component, event, list(data))
         joined = await self._http.post("/gradio_api/queue/join", json=body)
@@ -99,8 +101,8 @@ class Tab:
             self._http.stream(
                 "GET", "/gradio_api/queue/data", params={"session_hash": self.page}
             ) as stream,
-            aclosing(stream.aiter_lines()) as lines,
-        ):  # type: ignore[type-var]
+            aclosing(cast("AsyncGenerator[str, None]", stream.aiter_lines())) as lines,
+        ):
             async for line in lines:
                 if line:
                     yield line

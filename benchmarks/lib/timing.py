@@ -47,7 +47,7 @@ def _gpu_s(run: Callable[[], object]) -> float:
     run()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1000
+    return float(start.elapsed_time(end)) / 1000
 
 
 def _cpu_s(run: Callable[[], object]) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from falcon_mamba_app.engine.build import build_engine
 from falcon_mamba_app.engine.engine import Engine
@@ -23,7 +22,7 @@ EOS = 2
 _ids = itertools.count(1)
 
 
-def ours(theirs: nn.Module, ops: Ops = REFERENCE) -> FalconMamba:
+def ours(theirs: Any, ops: Ops = REFERENCE) -> FalconMamba:
     """Our modules over the tensors of a transformers model."""
     config = ModelConfig.from_json(theirs.config.to_dict())
     with torch.device("meta"):

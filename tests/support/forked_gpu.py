@@ -101,7 +101,9 @@ class ForkedGpu:
     def kill(self) -> None:
         """Take the GPU away from whoever has it."""
         for process in self._busy:
-            os.kill(process.process.pid, signal.SIGKILL)
+            pid = process.process.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
 
     def _values(self, process: _Process) -> Generator[Any, None, None]:
         while isinstance(told := _receive(process), Yielded):
@@ -130,7 +132,8 @@ def _receive(process: _Process) -> Yielded | Ended:
     """What the process tells next, or that it is gone."""
     with contextlib.suppress(EOFError):
         while process.process.is_alive() or not process.told.empty():
-            if process.told._reader.poll(0.01):
+            reader: Any = process.told
+            if reader._reader.poll(0.01):
                 told: Yielded | Ended = process.told.get()
                 return told
     return Ended("GPU task aborted")

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 
 def causal_conv1d_fn(
-    x,
-    weight,
-    bias=None,
-    seq_idx=None,
-    initial_states=None,
-    return_final_states=False,
-    final_states_out=None,
-    activation=None,
-):
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    seq_idx: Any = None,
+    initial_states: Any = None,
+    return_final_states: Any = False,
+    final_states_out: Any = None,
+    activation: Any = None,
+) -> Any:
     """x (b, d, t), weight (d, k), initial_states (b, d, k−1) → y, and the last k−1 inputs."""
     assert activation in (None, "silu", "swish") and seq_idx is None
     dim, width = weight.shape
@@ -38,8 +40,14 @@ def causal_conv1d_fn(
 
 
 def causal_conv1d_update(
-    x, conv_state, weight, bias=None, activation=None, cache_seqlens=None, conv_state_indices=None
-):
+    x: Any,
+    conv_state: Any,
+    weight: Any,
+    bias: Any = None,
+    activation: Any = None,
+    cache_seqlens: Any = None,
+    conv_state_indices: Any = None,
+) -> Any:
     """x (b, d), conv_state (s, d, k−1): its rows `conv_state_indices` are shifted in place."""
     assert cache_seqlens is None and conv_state_indices.dtype == torch.int32
     rows = conv_state_indices.long()
@@ -51,17 +59,17 @@ def causal_conv1d_update(
 
 
 def selective_scan_fn(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    z=None,
-    delta_bias=None,
-    delta_softplus=False,
-    return_last_state=False,
-):
+    u: Any,
+    delta: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any = None,
+    z: Any = None,
+    delta_bias: Any = None,
+    delta_softplus: Any = False,
+    return_last_state: Any = False,
+) -> Any:
     """u, delta, z (b, d, t), A (d, n), B and C (b, n, t) → y and the state (b, d, n) after it."""
     delta = delta.float() + delta_bias[:, None]
     delta = F.softplus(delta) if delta_softplus else delta
@@ -75,18 +83,18 @@ def selective_scan_fn(
 
 
 def selective_state_update(
-    state,
-    x,
-    dt,
-    A,
-    B,
-    C,
-    D=None,
-    z=None,
-    dt_bias=None,
-    dt_softplus=False,
-    state_batch_indices=None,
-):
+    state: Any,
+    x: Any,
+    dt: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any = None,
+    z: Any = None,
+    dt_bias: Any = None,
+    dt_softplus: Any = False,
+    state_batch_indices: Any = None,
+) -> Any:
     """state (s, d, n): its rows `state_batch_indices` advance in place; the rest is (b, …)."""
     assert state.shape[1:] == A.shape
     rows = state_batch_indices.long()
@@ -99,9 +107,9 @@ def selective_state_update(
     return (y * F.silu(z.float())).to(x.dtype)
 
 
-def install(monkeypatch) -> None:
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have imports of the libraries find these functions."""
-    modules = {
+    modules: dict[str, dict[str, Any]] = {
         "causal_conv1d": {
             "causal_conv1d_fn": causal_conv1d_fn,
             "causal_conv1d_update": causal_conv1d_update,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from bitsandbytes import functional
 from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -46,43 +46,42 @@ def config_of(kind: str, *, is_double: bool, compute: str = "float32") -> BitsAn
     )
 
 
-def of_transformers(
-    folder: Path, *, device: torch.device | str = "cpu", **options: Any
-) -> nn.Module:
+def of_transformers(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -> Any:
     """transformers' own model over bitsandbytes' modules, in fp32.
 
     Two of bitsandbytes' ways are kept out, on processors with AVX-512: with bf16 it repacks the
     matrices and computes in bf16, whatever was asked; and it mixes up the scales of a matrix whose
     rows are no whole blocks. There its portable code dequantises, as on all other processors.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, device_map={"": device}, **options
-    ).eval()
-    for name, module in list(model.named_modules()):
+    load: Any = AutoModelForCausalLM.from_pretrained
+    model = load(folder, dtype=torch.float32, device_map={"": device}, **options).eval()
+    modules: list[tuple[str, Any]] = list(model.named_modules())
+    for name, module in modules:
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
             if module.in_features % 64:
-                module.forward = partial(_portable_forward, module)
+                setattr(module, "forward", partial(_portable_forward, module))  # noqa: B010
             # Its code for the plain Mamba multiplies by dt_proj's packed bytes.
             if model.config.model_type == "mamba" and name.endswith("dt_proj"):
                 model.set_submodule(name, _dense(module))
     return model
 
 
-def _dense(module: Linear4bit) -> nn.Linear:
+def _dense(module: Any) -> nn.Linear:
     linear = nn.Linear(module.in_features, module.out_features)
     linear.weight, linear.bias = nn.Parameter(_portable_matrix(module)), module.bias
     return linear
 
 
-def _portable_matrix(module: Linear4bit) -> Tensor:
+def _portable_matrix(module: Any) -> Tensor:
     state, packed = module.weight.quant_state, module.weight.data.flatten()
     absmax = state.absmax
     if state.nested:
         absmax = functional.dequantize_blockwise(absmax, state.state2) + state.offset
-    return _dequantize_4bit_compute(
+    matrix: Tensor = _dequantize_4bit_compute(
         packed, absmax, state.code, state.blocksize, state.shape, module.compute_dtype
     )
+    return matrix
 
 
 def _portable_forward(module: Linear4bit, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 ROOT = Path(__file__).parents[2]
@@ -104,22 +105,25 @@ def _replace_the_hardware() -> None:
 
     torch.version.cuda = torch.version.cuda or "12.8"
     # Builtins, because `spaces` pickles it: bool() is False, as it is before CUDA is touched.
-    torch.cuda._is_in_bad_fork = bool
+    cuda: Any = torch.cuda
+    cuda._is_in_bad_fork = bool
     if not hasattr(torch._C, "_cuda_init"):
-        torch._C._cuda_init = bool
+        native: Any = torch._C
+        native._cuda_init = bool
     import spaces.zero.wrappers as wrappers
 
     wrappers.torch.init = lambda uuid: None
     wrappers.torch.move = lambda callback=None: None
     from falcon_mamba_app.service.local.startup import Startup
 
-    build_engine = Startup.build_engine
+    startup: Any = Startup
+    build_engine = startup.build_engine
 
-    def build_on_the_cpu(self, model, **options):
+    def build_on_the_cpu(self: Any, model: Any, **options: Any) -> Any:
         self.placement = replace(self.placement, device=torch.device("cpu"))
         return build_engine(self, model, **options)
 
-    Startup.build_engine = build_on_the_cpu
+    startup.build_engine = build_on_the_cpu
 
 
 if __name__ == "__main__":
