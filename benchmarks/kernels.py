@@ -14,7 +14,7 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ class Work:
     shape: str
     num_bytes: int
     num_exponentials: int
-    calls: list[Callable[[], object]]
+    calls: Sequence[Callable[[], object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,9 @@ def linear_works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Wor
         ours = ops.matmul_step if o in (2 * s.d, s.d) else ops.matmul_step_addends
         for rows in sorted({1, *s.rows}):
             x = torch.randn(rows, i, device=device).to(dtype)
-            for op, product in [("linear", ours), ("torch's linear", F.linear)]:
+            products: dict[str, Callable[[Tensor, Tensor, None], Tensor]]
+            products = {"linear": ours, "torch's linear": F.linear}
+            for op, product in products.items():
                 calls = [partial(product, x, weight, None) for weight in weights]
                 yield Work(op, f"{rows} rows, {i} → {o}", num_bytes, 0, calls)
 
@@ -225,7 +227,7 @@ def step_works(
 
 
 def measure(work: Work, best: roofline.Roofline, device: torch.device) -> Row:
-    seconds = timing.median_s_of_each(work.calls, device)
+    seconds = timing.median_s_of_each(list(work.calls), device)
     is_product = "linear" in work.op
     bytes_per_s = best.read_bytes_per_s if is_product else best.copy_bytes_per_s
     limit_s, limit = work.num_bytes / bytes_per_s, "bytes"

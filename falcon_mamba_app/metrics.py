@@ -73,3 +73,13 @@ class ReplyMeter:
 def _slope(first: tuple[float, int], last: tuple[float, int]) -> float | None:
     elapsed_s = last[0] - first[0]
     return (last[1] - first[1]) / elapsed_s if elapsed_s > 0 else None
+
+
+def num_tokens_of_work(event: GenerationEvent) -> int:
+    """What the event tells that was asked of the model: tokens to read anew, or tokens written."""
+    match event:
+        case Accepted(prompt_tokens=int(prompt), reused_tokens=reused):
+            return prompt - (reused or 0)
+        case Finished(completion_tokens=written):
+            return written
+    return 0

@@ -209,16 +209,6 @@ class Finished:
 GenerationEvent = Waiting | Accepted | PrefillProgress | PromptScored | TextDelta | Finished
 
 
-def num_tokens_of_work(event: GenerationEvent) -> int:
-    """What the event tells that was asked of the model: tokens to read anew, or tokens written."""
-    match event:
-        case Accepted(prompt_tokens=int(prompt), reused_tokens=reused):
-            return prompt - (reused or 0)
-        case Finished(completion_tokens=written):
-            return written
-    return 0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """What is loaded. None means "not known", as for a model behind --backend-url."""

@@ -106,6 +106,8 @@ def forms(asked: list[str], device: torch.device) -> list[str]:
 
 def resident_bytes(model: FalconMamba) -> int:
     """Of all that the model holds, derived constants included."""
-    mixers = [layer.mixer for layer in model.backbone.layers]
+    layers: Iterable[Any] = model.backbone.layers
+    mixers = [layer.mixer for layer in layers]
     derived = [(m.conv.weight, m.scan.A, m.scan.D, m.scan.dt_bias) for m in mixers]
-    return weights_bytes(model) + sum(tensor.nbytes for part in derived for tensor in part)
+    derived_bytes: int = sum(tensor.nbytes for part in derived for tensor in part)
+    return weights_bytes(model) + derived_bytes

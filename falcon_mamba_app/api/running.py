@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from falcon_mamba_app.api.planning import Plan, PlannedReply
+from falcon_mamba_app.metrics import num_tokens_of_work
 from falcon_mamba_app.protocol import (
     GenerationEvent,
     GenerationService,
     TextDelta,
-    num_tokens_of_work,
 )
 from falcon_mamba_app.visitors import Visitor
 

@@ -30,7 +30,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "protocol": ({"errors", "prompts"}, set()),
     "prompts": (set(), set()),
     "errors": (set(), set()),
-    "metrics": (set(), set()),
+    "metrics": ({"protocol"}, set()),
     "bundled": (set(), set()),
     "logs": ({"errors"}, set()),
     "settings": ({"errors", "settings"}, set()),

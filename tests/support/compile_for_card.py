@@ -18,6 +18,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -32,35 +33,36 @@ def pretend_to_have(capability: int, shared_bytes: int) -> None:
     from triton.runtime.driver import driver
 
     class Card:
-        def get_current_target(self):
+        def get_current_target(self) -> Any:
             return GPUTarget("cuda", capability, 32)
 
-        def get_current_device(self):
+        def get_current_device(self) -> int:
             return 0
 
-        def get_current_stream(self, device=0):
+        def get_current_stream(self, device: int = 0) -> int:
             return 0
 
-        def get_active_torch_device(self):
+        def get_active_torch_device(self) -> torch.device:
             return META
 
-    torch.cuda.is_available = lambda: True
+    cuda: Any = torch.cuda
+    cuda.is_available = lambda: True
     major, minor = divmod(capability, 10)
     found = SimpleNamespace(major=major, minor=minor, shared_memory_per_block_optin=shared_bytes)
-    torch.cuda.current_device = lambda: 0
-    torch.cuda.get_device_properties = lambda device: found
+    cuda.current_device = lambda: 0
+    cuda.get_device_properties = lambda device: found
     driver.set_active(Card())
     assert not triton.knobs.runtime.interpret
 
 
-def record_launches() -> dict[str, object]:
+def record_launches() -> dict[str, Any]:
     """Compiled kernels by name and shape, filled while the model runs."""
     from triton.runtime.jit import JITFunction
 
-    compiled: dict[str, object] = {}
+    compiled: dict[str, Any] = {}
     run = JITFunction.run
 
-    def compile_only(self, *args, grid, warmup, **options):
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         compiled[f"{self.fn.__name__} {kernel.hash[:8]}"] = kernel
         return kernel
@@ -104,14 +106,14 @@ def put_in_4bit(model: torch.nn.Module, dtype: torch.dtype, *, is_double: bool) 
 
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear) and ".mixer." in name:
-            shape = tuple(module.weight.shape)
-            blocks = shape[0] * shape[1] // 64
+            outputs, inputs = module.weight.shape
+            blocks = outputs * inputs // 64
             scales = torch.empty(256), torch.empty(blocks // NESTED_BLOCK), torch.empty(())
             weight = Weight4bit(
                 packed=torch.empty(blocks * 32, dtype=torch.uint8),
                 absmax=torch.empty(blocks, dtype=torch.uint8 if is_double else torch.float32),
                 code=torch.empty(16),
-                shape=shape,
+                shape=(outputs, inputs),
                 blocksize=64,
                 kind="nf4",
                 compute_dtype=dtype,
@@ -124,7 +126,7 @@ def integers(*shape: int) -> torch.Tensor:
     return torch.empty(*shape, dtype=torch.int64, device=META)
 
 
-def takes(kernel) -> dict[str, int]:
+def takes(kernel: Any) -> dict[str, int]:
     """Shared bytes, threads, and what ptxas gave it: registers and bytes of spilled ones."""
     import triton
 
@@ -132,9 +134,11 @@ def takes(kernel) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
-        command = [tool, "--dump-resource-usage", file.name]
+        command = [str(tool), "--dump-resource-usage", file.name]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", shown).groups()
+    found = re.search(r"REG:(\d+) STACK:(\d+)", shown)
+    assert found is not None, shown
+    registers, stack = found.groups()
     return {
         "shared_bytes": kernel.metadata.shared,
         "threads": kernel.metadata.num_warps * 32,

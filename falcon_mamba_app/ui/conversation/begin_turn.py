@@ -12,12 +12,12 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, origin_of
+from falcon_mamba_app.metrics import num_tokens_of_work
 from falcon_mamba_app.protocol import (
     GenerationEvent,
     GenerationRequest,
     GenerationService,
     ServiceStats,
-    num_tokens_of_work,
 )
 from falcon_mamba_app.ui.conversation.sessions import Session
 from falcon_mamba_app.ui.conversation.turn import ALONE_S, UPDATE_INTERVAL_S, Target, Turn
