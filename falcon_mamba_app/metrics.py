@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from falcon_mamba_app.protocol import Accepted, Finished, GenerationEvent
+
 
 class RollingRate:
     """Events per second over the last `window_s` seconds."""
