@@ -12,11 +12,12 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from falcon_mamba_app.http.errors import BodyTooLarge, WrongContentType
+from falcon_mamba_app.http.json_bodies import check_values
 
 Result = TypeVar("Result")
 
@@ -69,16 +70,19 @@ class EventStream(StreamingResponse):
 
 
 async def read_body(request: Request, *, max_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge before reading more than `max_bytes`."""
+    """The whole body. Raises BodyTooLarge before reading more than `max_bytes`, ReaderGone."""
     declared = request.headers.get("content-length", "0")
     body = bytearray()
     if not declared.isdigit() or int(declared) <= max_bytes:
-        async for part in request.stream():
-            body += part
-            if len(body) > max_bytes:
-                break
-        else:
-            return bytes(body)
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > max_bytes:
+                    break
+            else:
+                return bytes(body)
+        except ClientDisconnect:
+            raise ReaderGone from None
     raise BodyTooLarge(f"the body is too large; allowed are {max_bytes} bytes")
 
 
@@ -86,12 +90,14 @@ async def read_json_body(request: Request, *, max_bytes: int) -> bytes:
     """The body of a request that says it is JSON.
 
     Raises WrongContentType otherwise: a web page elsewhere can send any other type from its
-    visitor's browser without asking.
+    visitor's browser without asking. Raises BodyTooLarge also for too many values.
     """
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise WrongContentType("send the body with the header Content-Type: application/json")
-    return await read_body(request, max_bytes=max_bytes)
+    body = await read_body(request, max_bytes=max_bytes)
+    await check_values(body)
+    return body
 
 
 async def while_read(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

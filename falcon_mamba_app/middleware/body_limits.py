@@ -1,6 +1,7 @@
 """How long a body may be, and how long it may take, whatever the request says about it.
 
-A long body costs the server more than a request: each further part counts as one.
+A long body costs the server more than a request: each further part counts as one, and so do many
+small pieces. The page's endpoints take what the page sends, and no more.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ class BodyTooSlow(HttpError):
 # A connection that is closed while its client still sends takes the answer with it. So the rest of
 # a body is read, and dropped, for so long; nobody sends for ever and is answered.
 MAX_LINGER_S = 5.0
-# Reading 8 MiB of JSON can take Gradio a second; so 1,200 requests a minute are 18 such bodies.
+# A long body costs as much as a request for each so many bytes, and for each so many small parts.
 BYTES_PER_REQUEST = 128 * 2**10
+PARTS_PER_REQUEST = 64
+SMALL_BYTES = 512
+# A browser's copy of a conversation: a million characters of 4 bytes.
+MAX_COPY_BYTES = 4_000_000
+PAGE_FRAME_BYTES = 64 * 2**10  # the rest of an event of the page
 CLOSE = {"Connection": "close"}
 
 
@@ -36,10 +42,18 @@ class BodyLimits:
     """Refuses a body by its declared length, or as soon as more than allowed has arrived."""
 
     def __init__(
-        self, app: ASGIApp, *, max_bytes: int, max_state_bytes: int, timeout_s: float
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        max_state_bytes: int,
+        timeout_s: float,
+        max_message_chars: int = 0,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        page_bytes = max(4 * max_message_chars, MAX_COPY_BYTES) + PAGE_FRAME_BYTES
+        self._max_page_bytes = min(max_bytes, page_bytes)
         self._max_state_bytes = max_state_bytes
         self._timeout_s = timeout_s
 
@@ -69,8 +83,9 @@ class BodyLimits:
 
     def _limit(self, scope: Scope) -> int:
         path: str = scope["path"]
-        is_state = path.startswith("/v1/sessions/") and scope["method"] == "PUT"
-        return self._max_state_bytes if is_state else self._max_bytes
+        if path.startswith("/v1/sessions/") and scope["method"] == "PUT":
+            return self._max_state_bytes
+        return self._max_page_bytes if path.startswith("/gradio_api/") else self._max_bytes
 
 
 class _Body:
@@ -85,7 +100,7 @@ class _Body:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._ends_s = asyncio.get_running_loop().time() + timeout_s
-        self._num_bytes = 0
+        self._num_bytes = self._num_parts = 0
         self._is_complete = False
         self.refused: FalconMambaError | None = None
 
@@ -107,6 +122,7 @@ class _Body:
                 BodyTooSlow(f"the body did not arrive within {self._timeout_s:g} s", CLOSE)
             )
         self._num_bytes += len(message.get("body", b""))
+        self._num_parts += 1
         self._is_complete = not message.get("more_body", False)
         if self._num_bytes > self._max_bytes:
             self._refuse_length()
@@ -114,13 +130,14 @@ class _Body:
         return message
 
     def _count(self) -> None:
-        num_parts = self._num_bytes // BYTES_PER_REQUEST
-        if num_parts > self._num_counted:
+        num_small = max(0, self._num_parts - self._num_bytes // SMALL_BYTES)
+        amount = self._num_bytes // BYTES_PER_REQUEST + num_small // PARTS_PER_REQUEST
+        if amount > self._num_counted:
             try:
-                self._visitor.count_request(num_parts - self._num_counted)
+                self._visitor.count_request(amount - self._num_counted)
             except TooManyRequests as error:
                 self._refuse(error)
-            self._num_counted = num_parts
+            self._num_counted = amount
 
     def _refuse_length(self) -> NoReturn:
         message = f"the body is too large; allowed are {self._max_bytes} bytes"

@@ -10,10 +10,12 @@ import logging
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from falcon_mamba_app.http.errors import presentable
 from falcon_mamba_app.http.refusals import refusal
+from falcon_mamba_app.http.transport import ReaderGone
 
 DEFAULT_RETRY_S = 5
 
@@ -44,6 +46,8 @@ class Failures:
 
         try:
             await self._app(scope, receive, send_on)
+        except (ClientDisconnect, ReaderGone):
+            return  # in the middle of a body; anybody can do that, as often as they like
         except Exception as raised:
             if has_begun and isinstance(raised.__cause__, HTTPException):
                 raise BrokenAnswer from None  # a refusal that came too late for its status

@@ -13,10 +13,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from falcon_mamba_app.middleware.allowed_paths import Surface
 from falcon_mamba_app.middleware.arrival import OneSpelling, RequestIds
 from falcon_mamba_app.middleware.body_limits import BodyLimits
-from falcon_mamba_app.middleware.connections import Connections, allow_files_for, limited_protocol
+from falcon_mamba_app.middleware.connections import Connections, allow_files_for
 from falcon_mamba_app.middleware.cross_site import SameSiteOnly
 from falcon_mamba_app.middleware.failures import Failures, is_news
+from falcon_mamba_app.middleware.limited_protocol import limited_protocol
 from falcon_mamba_app.middleware.login import Credentials, Login
+from falcon_mamba_app.middleware.page_bodies import PageBodies
 from falcon_mamba_app.middleware.security_headers import (
     SPACE_ANCESTORS,
     SPACE_SOURCES,
@@ -41,6 +43,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
         secret = (server.session_secret or secrets.token_urlsafe(32)).encode()
         credentials = Credentials(server.auth, server.api_key, secret)
         app.add_middleware(Login, credentials=credentials)
+    app.add_middleware(PageBodies)
     app.add_middleware(Surface)
     app.add_middleware(SameSiteOnly, origins=server.cors_origins)
     app.add_middleware(
@@ -48,6 +51,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
         max_bytes=limits.max_body_bytes,
         max_state_bytes=limits.max_state_bytes,
         timeout_s=limits.body_timeout_s,
+        max_message_chars=limits.max_message_chars,
     )
     app.add_middleware(
         VisitorLimits,

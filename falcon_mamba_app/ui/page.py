@@ -26,6 +26,7 @@ from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
 from falcon_mamba_app.ui.gradio_patches.tracebacks import keep_words_out_of_the_log
 from falcon_mamba_app.ui.gradio_patches.wrong_calls import refuse_wrong_calls
@@ -91,7 +92,7 @@ def mount_page(
     keep_words_out_of_the_log()
     sessions = Sessions(service.forget, grace_s=keep_session_s)
     alone_s = min(alone_s, keep_session_s)
-    page = build_page(service, sessions, limits=limits, alone_s=alone_s)
+    page, leave = build_page(service, sessions, limits=limits, alone_s=alone_s)
     # `max_size` is of events that wait for their turn to begin.
     page.queue(default_concurrency_limit=None, max_size=limits.max_page_events, api_open=False)
     keep_readers(page)
@@ -113,6 +114,7 @@ def mount_page(
     )
     for mounted in _pages(app):
         refuse_wrong_calls(mounted)
+        keep_heartbeats(mounted, leave)
     return app
 
 
@@ -134,8 +136,8 @@ def build_page(
     *,
     limits: LimitSettings = DEFAULT_LIMITS,
     alone_s: float = ALONE_S,
-) -> gr.Blocks:
-    """The page's Blocks, with every event wired."""
+) -> tuple[gr.Blocks, Callable[[str], None]]:
+    """The page's Blocks, with every event wired, and what is to hear of each page that has gone."""
     examples = json.loads((ASSETS / "examples.json").read_text())
     max_chars = limits.max_message_chars
     page = gr.Blocks(
@@ -152,8 +154,9 @@ def build_page(
         _wire_chat(components, ChatHandlers(service, sessions, answerer))
         _wire_document(components, DocumentHandlers(service, sessions, answerer))
         _wire_controls(components, service)
-        _wire_arrival(page, components, Arrival(service, sessions, answerer, memory))
-    return page
+        arrival = Arrival(service, sessions, answerer, memory)
+        _wire_arrival(page, components, arrival)
+    return page, arrival.leave
 
 
 def _on(trigger: Any, fn: Callable[..., Any] | None, **options: Any) -> Any:
@@ -240,4 +243,10 @@ def _wire_arrival(page: gr.Blocks, components: Components, arrival: Arrival) -> 
         outputs=after,
         queue=False,
     )
-    page.unload(arrival.leave)
+    page.unload(_hear_of_leaving)
+
+
+async def _hear_of_leaving() -> None:
+    """Never called: browsers hold a heartbeat where there is such an event, and `keep_heartbeats`
+    hears its end.
+    """

@@ -38,7 +38,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "http": ({"errors", "http"}, {"fastapi", "starlette"}),
     "middleware": (
         {*VOCABULARY, "http", "logs", "settings", "visitors", "middleware"},
-        {"fastapi", "starlette", "uvicorn", "h11"},
+        {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
         {*VOCABULARY, "metrics", "settings", "ui", "visitors"},

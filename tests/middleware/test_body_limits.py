@@ -131,7 +131,8 @@ async def test_the_second_head_of_a_connection_has_a_deadline_too():
     async with serving("--header-timeout-s", "1") as port, connection(port) as (reader, writer):
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in await reader.readuntil(b"\r\n")
-        await until_given_up(reader, writer, b"G")
+        writer.write(b"GET /")
+        await until_given_up(reader, writer, b"a")
 
 
 async def test_the_rest_of_a_body_that_was_answered_has_a_deadline_too():
@@ -225,3 +226,15 @@ async def test_web_sockets_are_refused():
 def test_the_limits_are_checked_when_they_are_set():
     limits = load_settings(["--max-body-bytes", "1MiB", "--max-state-bytes", "0"], {}).limits
     assert (limits.max_body_bytes, limits.max_state_bytes) == (2**20, 0)
+
+
+async def test_a_body_in_many_small_pieces_counts_as_several_requests():
+    """A packet for each byte costs the server more than the byte."""
+
+    async def crumbs():
+        for _ in range(1_000):
+            yield b" "
+
+    async with visiting("--visitor-requests-per-minute", "9") as client:
+        response = await client.post(CHAT, content=crumbs(), headers=JSON)
+    assert response.status_code == 429

@@ -27,7 +27,7 @@ async def test_every_event_runs_on_the_event_loop():
     and the sessions were changed from several threads at a time.
     """
     service = EchoService()
-    page = build_page(service, Sessions(service.forget))
+    page, _ = build_page(service, Sessions(service.forget))
     functions = [event.fn for event in page.fns.values() if event.fn is not None]
     ours = [fn for fn in functions if not inspect.unwrap(fn).__module__.startswith("gradio.")]
     assert len(ours) > 20

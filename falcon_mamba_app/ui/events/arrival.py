@@ -118,10 +118,10 @@ class Arrival:
         )
         return (*readiness(stats), *controls)
 
-    async def leave(self, request: gr.Request) -> None:
+    def leave(self, page: str) -> None:
         """The page was closed: free its session after a while, unless it comes back."""
-        self._sessions.leave(page_of(request))
-        self._memory.forget_soon(page_of(request))
+        self._sessions.leave(page)
+        self._memory.forget_soon(page)
         if self._sweeping is None:
             self._sweep_later()
 

@@ -50,12 +50,20 @@ class PageMemory:
 
     def forget_soon(self, page: str) -> None:
         """Give back what is kept for a page that has gone, once nothing runs for it."""
+        if not self._is_known(page):
+            return
         asyncio.get_running_loop().call_later(DELAY_S, self._forget, page)
 
     def is_behind(self, page: str) -> bool:
         """Whether the page has so many updates to read that no more should be added."""
         unread = self._blocks._queue.pending_messages_per_session.get(page)
         return unread is not None and unread.qsize() >= MAX_UNREAD_UPDATES
+
+    def _is_known(self, page: str) -> bool:
+        """Whether it did anything at all."""
+        queue = self._blocks._queue
+        known = (queue.pending_messages_per_session, queue.pending_event_ids_session)
+        return page in self._blocks.state_holder.session_data or any(page in kept for kept in known)
 
     def _forget(self, page: str) -> None:
         queue, holder = self._blocks._queue, self._blocks.state_holder
