@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
@@ -20,6 +23,7 @@ from falcon_mamba_app.errors import origin_of
 
 OURS = "falcon_mamba_app"
 WORDLESS = tuple(f"falcon_mamba_app.{layer}" for layer in ("checkpoint", "engine", "model", "ops"))
+REPEAT_S, MAX_KINDS = 60.0, 100
 FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -86,11 +90,27 @@ def discreet_traceback(exception: ExceptionInfo | Any) -> str:
     return "".join(("Traceback (most recent call last):\n", *lines, kind.__name__))
 
 
-def handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """asyncio's own handler prints the representation of futures, results included."""
-    error = context.get("exception")
-    origin = origin_of(error) if error else "no exception"
-    logging.getLogger("asyncio").error("%s (%s)", context["message"], origin)
+class LoopErrors:
+    """What the event loop reports, each kind once a minute: when a server has no file left for one
+    more connection, its loop says so two thousand times a second.
+
+    asyncio's own handler prints the representation of futures, results included.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_s: dict[str, float] = {}
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        line = f"{context['message']} ({origin_of(error) if error else 'no exception'})"
+        now_s = self._clock()
+        if now_s - self._told_s.get(line, -math.inf) < REPEAT_S:
+            return
+        if len(self._told_s) >= MAX_KINDS:
+            self._told_s.clear()
+        self._told_s[line] = now_s
+        logging.getLogger("asyncio").error("%s", line)
 
 
 def _tell_origin(

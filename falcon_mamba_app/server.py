@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from falcon_mamba_app.errors import FalconMambaError, SettingsError
-from falcon_mamba_app.logs import handle_loop_error, set_up_logging
+from falcon_mamba_app.logs import LoopErrors, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Platform, ServerSettings, Settings, load_settings
 
@@ -60,11 +60,12 @@ def main() -> int:
 
 async def serve(settings: Settings) -> None:
     """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
-    asyncio.get_running_loop().set_exception_handler(handle_loop_error)
+    asyncio.get_running_loop().set_exception_handler(LoopErrors())
     # Imported here, so that --help and a bad setting do not wait for torch and gradio.
     from falcon_mamba_app.middleware.stack import listening
     from falcon_mamba_app.service import build_service
 
+    reading = listening(settings)
     listener = _listen(settings.server)
     service = build_service(settings)
     app = build_app(service, settings)
@@ -72,7 +73,7 @@ async def serve(settings: Settings) -> None:
         app,
         timeout_graceful_shutdown=MAX_SHUTDOWN_S,
         lifespan="on",
-        **listening(settings),
+        **reading,
     )
     await _run(_Server(config, service, app), listener, service, settings)
 

@@ -7,73 +7,19 @@ memory that is bounded. Knows no HTTP; whoever does, names the visitors.
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import sys
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from falcon_mamba_app.errors import TooManyRequests
+from falcon_mamba_app.rates import Clock, Rate, WrongKeys, network
 from falcon_mamba_app.settings import LimitSettings
 
 SESSION_COUNTS_S = 3_600.0
 EXPIRY_INTERVAL_S = 30.0
 BUSY_RETRY_S = 5
-# Visitors remembered; the longest silent one goes first, and is new when it comes back.
-MAX_REMEMBERED = 20_000
-
-Clock = Callable[[], float]
-
-
-class Rate:
-    """`per_minute` for each name, as many at once; 0 is no limit."""
-
-    def __init__(self, per_minute: int, what: str, clock: Clock = time.monotonic) -> None:
-        """`what` names the requests in the refusal: "replies were asked for"."""
-        self._per_minute = per_minute
-        self._what = what
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at_s
-
-    def check(self, name: str, amount: int = 1) -> float:
-        """The tokens left, at least `amount`. Raises TooManyRequests where there are fewer."""
-        tokens = self._tokens(name)
-        if tokens < amount:
-            wait_s = math.ceil((amount - tokens) * 60 / self._per_minute)
-            raise TooManyRequests(
-                f"more than {self._per_minute} {self._what} from here within a minute;"
-                f" try again in {wait_s} s",
-                retry_after_s=wait_s,
-            )
-        return tokens
-
-    def charge(self, name: str, amount: int) -> None:
-        """Count what has been done already; what goes beyond the bucket is a debt."""
-        if self._per_minute and amount:
-            self._set(name, self._tokens(name) - amount)
-
-    def take(self, name: str, amount: int = 1) -> None:
-        """Count `amount`, or the whole bucket if that is less. Raises TooManyRequests."""
-        if not self._per_minute:
-            return
-        amount = min(amount, self._per_minute)
-        tokens = self.check(name, amount)
-        self._set(name, tokens - amount)
-
-    def _set(self, name: str, tokens: float) -> None:
-        self._buckets[name] = (tokens, self._clock())
-        self._buckets.move_to_end(name)
-        while len(self._buckets) > MAX_REMEMBERED:
-            self._buckets.popitem(last=False)
-
-    def _tokens(self, name: str) -> float:
-        if not self._per_minute:
-            return math.inf
-        tokens, at_s = self._buckets.get(name, (float(self._per_minute), 0.0))
-        return min(self._per_minute, tokens + (self._clock() - at_s) * self._per_minute / 60)
 
 
 @dataclass(slots=True)
@@ -115,13 +61,13 @@ class Visitors:
         self.replies = Rate(limits.visitor_replies_per_minute, "replies were asked for", clock)
         self.tokens = Rate(limits.visitor_tokens_per_minute, "tokens were read and written", clock)
         self.weights = dict(weights)
-        self.wrong_keys = Rate(limits.wrong_keys_per_minute, "wrong keys or passwords came", clock)
+        self.wrong_keys = WrongKeys(limits.wrong_keys_per_minute, clock)
         self._usages: dict[str, _Usage] = {}
         self._next_expiry_s = 0.0
 
     def at(self, address: str, *, is_exempt: bool = False) -> Visitor:
         """The visitor at a network address; an exempt one may only not try keys without end."""
-        name = _network(address)
+        name = network(address)
         return Visitor(self, name, address_name=name, is_exempt=is_exempt)
 
     def usage(self, name: str) -> _Usage:
@@ -203,7 +149,11 @@ class Visitor:
 
     def count_wrong_key(self) -> None:
         """A key or password was wrong."""
-        self._visitors.wrong_keys.take(self._address_name)
+        self._visitors.wrong_keys.count(self._address_name)
+
+    def count_right_key(self) -> None:
+        """A key or password was right."""
+        self._visitors.wrong_keys.trust(self._address_name)
 
     def count_request(self, amount: int = 1) -> None:
         """Any request at all; one that is costly may count as several."""
@@ -316,16 +266,3 @@ class Visitor:
 def anybody() -> Visitor:
     """A visitor without limits, where nobody counts them."""
     return Visitors(LimitSettings()).at("", is_exempt=True)
-
-
-def _network(address: str) -> str:
-    """What counts as one visitor: an IPv4 address, or the /64 that a household has of IPv6."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)

@@ -40,6 +40,8 @@ class Access:
             if authorization:
                 visitor.count_wrong_key()
             raise
+        if self._api_keys:
+            visitor.count_right_key()
 
     def check(self, authorization: str | None) -> str:
         """The API key that the header carries, "" where none is configured. Raises WrongKey."""

@@ -11,12 +11,19 @@ import resource
 from collections import Counter
 from collections.abc import Iterable
 
-# Beside the connections: the model's files, libraries, the log.
+from falcon_mamba_app.errors import SettingsError
+from falcon_mamba_app.rates import network
+
+# Beside the connections, where the system allows as many: the model's files, libraries, the log.
 SPARE_FILES = 256
+# What compiling the kernels opens at the start, and the fewest connections that are worth one: a
+# page takes three.
+FEWEST_SPARE_FILES = 48
+FEWEST_CONNECTIONS = 16
 
 
 class Connections:
-    """How many are open: `limit` together, `limit_each` from one address (0: no limit).
+    """How many are open: `limit` together, `limit_each` by one visitor (0: no limit).
 
     Proxies and this machine bring many visitors, so `shared` networks count only together.
     """
@@ -29,17 +36,19 @@ class Connections:
 
     def open(self, address: str) -> bool:
         """Count one more; whether there is room for it."""
-        self._open[address] += 1
+        visitor = network(address)
+        self._open[visitor] += 1
         if self._limit and self._open.total() > self._limit:
             return False
-        is_over = bool(self._limit_each) and self._open[address] > self._limit_each
+        is_over = bool(self._limit_each) and self._open[visitor] > self._limit_each
         return not is_over or self._is_shared(address)
 
     def close(self, address: str) -> None:
         """One less."""
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
+        visitor = network(address)
+        self._open[visitor] -= 1
+        if not self._open[visitor]:
+            del self._open[visitor]
 
     def _is_shared(self, address: str) -> bool:
         with contextlib.suppress(ValueError):
@@ -50,11 +59,18 @@ class Connections:
 
 def allow_files_for(num_connections: int) -> int:
     """Raise the process's limit of open files as far as the connections need and the system
-    allows; returns how many connections there is room for.
+    allows; returns how many connections there is room for. Raises SettingsError for next to none.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = num_connections + SPARE_FILES
     if soft < wanted and hard > soft:
         soft = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, soft - SPARE_FILES)
+    room = soft - max(FEWEST_SPARE_FILES, min(SPARE_FILES, soft // 4))
+    if room < FEWEST_CONNECTIONS:
+        raise SettingsError(
+            f"the system allows this process {soft} open files; at least"
+            f" {FEWEST_SPARE_FILES + FEWEST_CONNECTIONS} are needed, {wanted} would be enough for"
+            " all connections: raise the limit, as with ulimit -n"
+        )
+    return room

@@ -1,12 +1,14 @@
 """Web pages elsewhere may not act here in their visitors' names.
 
 Browsers say where a request comes from. One from another site that would change something is
-refused, unless that site is allowed; a form or a script there could send it without asking.
+refused, unless that site is allowed; a form or a script there could send it without asking. Over
+plain HTTP, as in a home's own network, they tell only the origin; it must be this server's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -42,5 +44,19 @@ class SameSiteOnly:
         if scope["method"] in SAFE_METHODS:
             return False
         headers = Headers(scope=scope)
-        is_cross = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        return is_cross and headers.get("origin") not in self._origins
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin in self._origins:
+            return False
+        if site is not None:
+            return site in ("cross-site", "same-site")
+        return origin is not None and not _is_own(origin, headers)
+
+
+def _is_own(origin: str, headers: Headers) -> bool:
+    """Whether the page stands at the address that was asked, as the browser or its proxy says it.
+
+    A page elsewhere can set neither header.
+    """
+    host = urlsplit(origin).netloc.lower()
+    named = (headers.get("host", "").lower(), headers.get("x-forwarded-host", "").lower())
+    return bool(host) and host in named

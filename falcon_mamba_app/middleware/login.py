@@ -29,6 +29,10 @@ from falcon_mamba_app.visitors import Visitor
 LOGIN_S = 7 * 24 * 3_600
 MAX_FORM_BYTES = 8_192
 PAGE = Template((ASSETS / "login.html").read_text("utf-8"))
+SIGN_OUT_PAGE = (
+    PAGE.template.partition("<form")[0].replace("sign in", "sign out")
+    + '<form method="post" action="/logout"><button>Sign out</button></form>\n</body>\n</html>\n'
+)
 
 
 class NotSignedIn(HttpError):
@@ -123,6 +127,7 @@ class Login:
             if not self._credentials.match(_first(form, "username"), _first(form, "password")):
                 visitor.count_wrong_key()
                 raise NotSignedIn("the user or the password is wrong")
+            visitor.count_right_key()
         except (NotSignedIn, TooManyRequests) as error:
             if _wants_html(request):
                 return _form(target, error)
@@ -136,13 +141,21 @@ class Login:
         return signed_in
 
     def _sign_out(self, request: Request) -> Response:
+        """Only from here: an image on another site may point to this address. (What else is posted
+        from there came no further than `SameSiteOnly`.)
+        """
+        is_from_here = request.headers.get("sec-fetch-site") in ("same-origin", "none")
+        if request.method != "POST" and not is_from_here:
+            return HTMLResponse(SIGN_OUT_PAGE)
         response = RedirectResponse("/login", 303)
         self._set_cookie(request, response, "", 0)
         return response
 
     def _set_cookie(self, request: Request, response: Response, value: str, age_s: int) -> None:
         # In a Space's frame a cookie is a third party's: it must say so, and be secure.
-        is_https = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+        # Of several proxies the first is the browser's.
+        forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+        is_https = "https" in (request.url.scheme, forwarded)
         response.set_cookie(
             self._credentials.cookie_name,
             value,

@@ -8,8 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from falcon_mamba_app.middleware.allowed_hosts import AllowedHosts
 from falcon_mamba_app.middleware.allowed_paths import Surface
 from falcon_mamba_app.middleware.arrival import OneSpelling, RequestIds
 from falcon_mamba_app.middleware.body_limits import BodyLimits
@@ -59,7 +59,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
         exempts_this_machine=not is_relayed,
     )
     if server.allowed_hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(server.allowed_hosts))
+        app.add_middleware(AllowedHosts, names=server.allowed_hosts)
     # Always there, closed by default: without it Gradio answers every site's pages.
     app.add_middleware(
         CORSMiddleware,

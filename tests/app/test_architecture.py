@@ -34,10 +34,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "bundled": (set(), set()),
     "logs": ({"errors"}, set()),
     "settings": ({"errors", "settings"}, set()),
-    "visitors": ({"errors", "settings"}, set()),
+    "rates": ({"errors"}, set()),
+    "visitors": ({"errors", "rates", "settings"}, set()),
     "http": ({"errors", "http"}, {"fastapi", "starlette"}),
     "middleware": (
-        {*VOCABULARY, "http", "logs", "settings", "visitors", "middleware"},
+        {*VOCABULARY, "http", "logs", "rates", "settings", "visitors", "middleware"},
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (

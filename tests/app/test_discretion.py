@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from falcon_mamba_app.logs import DiscreetFormatter, handle_loop_error
+from falcon_mamba_app.logs import DiscreetFormatter, LoopErrors
 from falcon_mamba_app.settings import load_settings
 from tests.app.test_app import ROOT, wait_until_ready
 from tests.support.api_fixtures import USER, in_process
@@ -186,9 +186,21 @@ def test_a_traceback_is_printed_without_the_message():
 async def test_a_task_that_nobody_waited_for_is_told_by_its_place(caplog):
     error = ValueError(WORD)
     loop = asyncio.get_running_loop()
-    handle_loop_error(loop, {"message": "Task exception was never retrieved", "exception": error})
+    LoopErrors()(loop, {"message": "Task exception was never retrieved", "exception": error})
     assert "Task exception was never retrieved (ValueError at" in caplog.text
     assert WORD not in caplog.text
+
+
+async def test_the_loop_repeats_itself_once_a_minute(caplog):
+    """Without files for connections it says so two thousand times a second."""
+    now_s = 0.0
+    tell, loop = LoopErrors(lambda: now_s), asyncio.get_running_loop()
+    for now_s in (0.0, 1.0, 59.0, 61.0):
+        for _ in range(100):
+            tell(loop, {"message": "socket.accept() out of system resource"})
+        tell(loop, {"message": f"something else at {now_s}"})
+    assert caplog.text.count("socket.accept()") == 2
+    assert caplog.text.count("something else") == 4
 
 
 async def test_secrets_are_in_no_answer_and_no_representation():

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from falcon_mamba_app.errors import TooManyRequests
+from falcon_mamba_app.rates import MAX_REMEMBERED, Rate
 from falcon_mamba_app.settings import LimitSettings
-from falcon_mamba_app.visitors import (
-    EXPIRY_INTERVAL_S,
-    MAX_REMEMBERED,
-    SESSION_COUNTS_S,
-    Rate,
-    Visitors,
-)
+from falcon_mamba_app.visitors import EXPIRY_INTERVAL_S, SESSION_COUNTS_S, Visitors
 
 ADDRESS = "203.0.113.7"
 
@@ -267,3 +264,40 @@ def test_whose_line_it_is_and_what_it_weighs():
     assert (stranger.weight, stranger.with_key("big").weight) == (1.0, 4.0)
     here = visitors.at("127.0.0.1", is_exempt=True)
     assert here.line("a") != here.line("b")
+
+
+def try_keys(visitors, addresses) -> int:
+    """How many wrong keys are looked at, one from each address."""
+    looked_at = 0
+    for address in addresses:
+        with suppress(TooManyRequests):
+            visitors.at(address).check_attempts()
+            visitors.at(address).count_wrong_key()
+            looked_at += 1
+    return looked_at
+
+
+@pytest.mark.parametrize(
+    ("addresses", "allowed"),
+    [
+        ([f"2001:db8:0:{n:x}::1" for n in range(0x100)], 40),  # a /56
+        ([f"2001:db8:0:{n:x}::1" for n in range(0, 0x10000, 0x80)], 160),  # a /48
+        ([f"2001:db8:{n:x}::1" for n in range(1_200)], 1_000),
+        ([f"203.0.{n // 250}.{n % 250}" for n in range(1_200)], 1_000),
+    ],
+)
+def test_wrong_keys_count_for_the_networks_around_an_address_and_in_all(clock, addresses, allowed):
+    """One /48, which costs nothing, had 655,360 tries at once."""
+    visitors = Visitors(LimitSettings(), clock)
+    assert try_keys(visitors, addresses) == allowed
+    clock.now_s += 60
+    assert try_keys(visitors, addresses) == allowed
+
+
+def test_too_many_wrong_keys_in_all_do_not_lock_out_who_brought_a_right_one(clock):
+    visitors = Visitors(LimitSettings(), clock)
+    visitors.at(ADDRESS).count_right_key()
+    assert try_keys(visitors, [f"198.51.{n // 250}.{n % 250}" for n in range(1_200)]) == 1_000
+    visitors.at(ADDRESS).check_attempts()
+    with pytest.raises(TooManyRequests, match="1000 wrong keys or passwords came from all sides"):
+        visitors.at("192.0.2.1").check_attempts()

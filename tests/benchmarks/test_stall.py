@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from benchmarks.stall import is_like, is_within
 from benchmarks.stall import Row as row
+from benchmarks.stall import is_like, is_within
 from tests.app.test_app import ROOT
 from tests.support.web_fixtures import serving
 

@@ -121,8 +121,43 @@ async def test_a_browser_is_led_to_the_login_and_back_again():
         assert right.status_code == 303
         assert right.headers["location"] == "/?theme=dark"
         assert "gradio_config" in (await client.get("/", headers=HTML)).text
-        assert (await client.get("/logout")).headers["location"] == "/login"
+        assert (await client.post("/logout")).headers["location"] == "/login"
         assert (await client.get("/config")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "site", "is_signed_out"),
+    [
+        ("GET", "cross-site", False),  # an image on another site
+        ("GET", "same-site", False),
+        ("GET", None, False),  # the same over plain HTTP
+        ("POST", "cross-site", False),
+        ("GET", "same-origin", True),
+        ("GET", "none", True),  # typed
+        ("POST", "same-origin", True),
+        ("POST", None, True),
+    ],
+)
+async def test_only_the_page_itself_signs_its_visitor_out(method, site, is_signed_out):
+    headers = {} if site is None else {"Sec-Fetch-Site": site}
+    async with visiting("--auth", "ada:secret") as client:
+        await client.post("/login", data={"username": "ada", "password": "secret"})
+        answer = await client.request(method, "/logout", headers=headers)
+        if method == "GET" and not is_signed_out:
+            assert '<form method="post" action="/logout">' in answer.text
+        assert ((await client.get("/config")).status_code == 401) == is_signed_out
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "is_secure"),
+    [("https, http", True), ("HTTPS", True), ("http, https", False), ("", False)],
+)
+async def test_behind_several_proxies_the_browsers_own_protocol_counts(forwarded, is_secure):
+    async with visiting("--auth", "ada:secret") as client:
+        data = {"username": "ada", "password": "secret"}
+        headers = {"X-Forwarded-Proto": forwarded}
+        answer = await client.post("/login", data=data, headers=headers)
+    assert ("Secure" in answer.headers["set-cookie"]) == is_secure
 
 
 @pytest.mark.parametrize("target", ["//evil.test", "https://evil.test", "/\\evil.test", "/a\r\nb"])

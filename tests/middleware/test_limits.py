@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 
 import httpx
 import openai
 import pytest
 
+from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.middleware.connections import SPARE_FILES, Connections, allow_files_for
 from tests.support.api_fixtures import USER, in_process
 from tests.support.echo_service import EchoService
@@ -195,8 +197,31 @@ def test_connections_from_one_address_are_limited_but_not_a_proxys():
     assert connections.open("203.0.113.7")
 
 
+def test_a_household_with_ipv6_has_the_connections_of_one_visitor():
+    """Each of its addresses had as many."""
+    connections = Connections(0, 2, shared=[])
+    opened = [connections.open(f"2001:db8:1:2::{number:x}") for number in range(3)]
+    assert opened == [True, True, False]
+    assert connections.open("2001:db8:1:3::1")
+    connections.close("2001:db8:1:2::1")
+    connections.close("2001:db8:1:2::2")
+    assert connections.open("2001:db8:1:2::9")
+
+
+@pytest.mark.parametrize(("files", "room"), [(256, 192), (80, 32), (64, 16)])
+def test_few_open_files_leave_a_server_of_few_connections(monkeypatch, files, room):
+    """256 of them left one connection, and two thousand lines a second in the log."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (files, files))
+    assert allow_files_for(2_000) == room
+
+
+def test_too_few_open_files_are_a_sentence(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (63, 63))
+    with pytest.raises(SettingsError, match="63 open files; at least 64 are needed, 2256 would"):
+        allow_files_for(2_000)
+
+
 def test_the_limit_of_open_files_is_raised_or_kept_to(monkeypatch):
-    import resource
 
     given = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1_024, 4_096))

@@ -155,9 +155,56 @@ async def test_another_sites_page_may_not_act_here(site):
 
 async def test_only_named_hosts_are_answered_where_some_are_named():
     async with visiting("--allowed-hosts", "chat.example.com") as client:
-        assert (await client.get("/health")).status_code == 400
+        assert (await client.get("/config")).status_code == 400
+        refused = await client.get("/v1/models")
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "unknown_host"
         named = {"Host": "chat.example.com:7860"}
-        assert (await client.get("/health", headers=named)).status_code == 200
+        assert (await client.get("/config", headers=named)).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost", "[::1]:7860", "10.1.2.3"])
+async def test_health_answers_under_every_name(host):
+    """A container's own health check asks for it by an address."""
+    async with visiting("--allowed-hosts", "chat.example.com") as client:
+        assert (await client.get("/health", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("a.example.com", 200),
+        ("A.b.Example.com:1", 200),
+        ("example.com", 400),
+        ("notexample.com", 400),
+        ("[::1]:7860", 200),
+        ("::1", 400),
+    ],
+)
+async def test_a_name_may_stand_for_all_below_it(host, status):
+    async with visiting("--allowed-hosts", "*.example.com, ::1") as client:
+        assert (await client.get("/config", headers={"Host": host})).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://192.168.1.5:7861", "Host": "192.168.1.5:7860"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": OTHER}, 200),
+        ({"Origin": "http://192.168.1.5:7860", "Host": "192.168.1.5:7860"}, 200),
+        ({"Origin": "http://NAS.local", "Host": "nas.local"}, 200),
+        ({"Origin": "http://me.example", "X-Forwarded-Host": "me.example", "Host": "app:1"}, 200),
+        ({}, 200),  # a program
+    ],
+)
+async def test_over_plain_http_the_origin_is_the_servers_own(headers, status):
+    """Browsers send no Sec-Fetch-Site there; a page elsewhere could act in its visitors' names."""
+    async with visiting("--cors-origins", OTHER) as client:
+        answer = await client.post("/v1/completions", json={"prompt": "a"}, headers=headers)
+        assert answer.status_code == status
+        assert (await client.get("/", headers=headers)).status_code == 200
 
 
 def test_only_a_relayed_server_believes_the_relay():

@@ -205,6 +205,6 @@ async def test_leaving_frees_the_session_after_the_grace(service):
     sessions = Sessions(service.forget, grace_s=0.0)
     sessions.of_page("page")
     answerer = Answerer(service, max_chars=1)
-    Arrival(service, sessions, answerer, PageMemory(gr.Blocks())).leave(PAGE)
+    Arrival(service, sessions, answerer, PageMemory(gr.Blocks())).leave("page")
     sessions.sweep()
     assert len(sessions) == 0

@@ -1,0 +1,136 @@
+"""How many a minute: token buckets by name, and what of wrong keys counts together.
+
+Everything is bounded in memory, and lives on the event loop. Knows addresses, and no visitors.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+
+from falcon_mamba_app.errors import TooManyRequests
+
+# Visitors remembered; the longest silent one goes first, and is new when it comes back.
+MAX_REMEMBERED = 20_000
+# Wrong keys are also counted for what one provider's customer may have of IPv6: so many times what
+# one address may try; and for all addresses together.
+WIDER_NETWORKS = ((56, 4), (48, 16))
+EVERYBODY, EVERYBODYS_SHARE = "everybody", 100
+
+Clock = Callable[[], float]
+
+
+class Rate:
+    """`per_minute` for each name, as many at once; 0 is no limit."""
+
+    def __init__(
+        self, per_minute: int, what: str, clock: Clock = time.monotonic, *, where: str = "from here"
+    ) -> None:
+        """`what` names the requests in the refusal: "replies were asked for"."""
+        self._per_minute = per_minute
+        self._what = f"{what} {where}"
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at_s
+
+    def check(self, name: str, amount: int = 1) -> float:
+        """The tokens left, at least `amount`. Raises TooManyRequests where there are fewer."""
+        tokens = self._tokens(name)
+        if tokens < amount:
+            wait_s = math.ceil((amount - tokens) * 60 / self._per_minute)
+            raise TooManyRequests(
+                f"more than {self._per_minute} {self._what} within a minute;"
+                f" try again in {wait_s} s",
+                retry_after_s=wait_s,
+            )
+        return tokens
+
+    def charge(self, name: str, amount: int) -> None:
+        """Count what has been done already; what goes beyond the bucket is a debt."""
+        if self._per_minute and amount:
+            self._set(name, self._tokens(name) - amount)
+
+    def take(self, name: str, amount: int = 1) -> None:
+        """Count `amount`, or the whole bucket if that is less. Raises TooManyRequests."""
+        if not self._per_minute:
+            return
+        amount = min(amount, self._per_minute)
+        tokens = self.check(name, amount)
+        self._set(name, tokens - amount)
+
+    def _set(self, name: str, tokens: float) -> None:
+        self._buckets[name] = (tokens, self._clock())
+        self._buckets.move_to_end(name)
+        while len(self._buckets) > MAX_REMEMBERED:
+            self._buckets.popitem(last=False)
+
+    def _tokens(self, name: str) -> float:
+        if not self._per_minute:
+            return math.inf
+        tokens, at_s = self._buckets.get(name, (float(self._per_minute), 0.0))
+        return min(self._per_minute, tokens + (self._clock() - at_s) * self._per_minute / 60)
+
+
+class WrongKeys:
+    """How many wrong keys may come: from one address, from the networks around it, and in all.
+
+    Too many in all close the door only to addresses that never brought a right one.
+    """
+
+    def __init__(self, per_minute: int, clock: Clock = time.monotonic) -> None:
+        def rate(times: int, where: str = "from here") -> Rate:
+            return Rate(times * per_minute, "wrong keys or passwords came", clock, where=where)
+
+        self._each = rate(1)
+        self._wider = [rate(times, "from your network") for _, times in WIDER_NETWORKS]
+        self._all = rate(EVERYBODYS_SHARE, "from all sides")
+        self._trusted: OrderedDict[str, None] = OrderedDict()
+
+    def check(self, name: str) -> None:
+        """Raises TooManyRequests where no further key of that address is to be looked at."""
+        self._each.check(name)
+        for rate, wider in zip(self._wider, _wider_networks(name), strict=False):
+            rate.check(wider)
+        if name not in self._trusted:
+            self._all.check(EVERYBODY)
+
+    def count(self, name: str) -> None:
+        """Raises TooManyRequests for one too many."""
+        if name not in self._trusted:
+            self._all.take(EVERYBODY)
+        for rate, wider in zip(self._wider, _wider_networks(name), strict=False):
+            rate.take(wider)
+        self._each.take(name)
+
+    def trust(self, name: str) -> None:
+        """A right key came from there."""
+        self._trusted[name] = None
+        self._trusted.move_to_end(name)
+        if len(self._trusted) > MAX_REMEMBERED:
+            self._trusted.popitem(last=False)
+
+
+@lru_cache(maxsize=4_096)
+def _wider_networks(name: str) -> tuple[str, ...]:
+    """The networks of WIDER_NETWORKS around a visitor's; none around an address of IPv4."""
+    try:
+        household = ipaddress.IPv6Network(name)
+    except ValueError:
+        return ()
+    return tuple(str(household.supernet(new_prefix=length)) for length, _ in WIDER_NETWORKS)
+
+
+def network(address: str) -> str:
+    """What counts as one visitor: an IPv4 address, or the /64 that a household has of IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
