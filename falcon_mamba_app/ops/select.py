@@ -90,8 +90,10 @@ def _numba() -> Ops:
 
 
 def _triton() -> Ops:
+    from falcon_mamba_app.ops.triton.machine_code import check_what_triton_keeps
     from falcon_mamba_app.ops.triton.ops import TRITON
 
+    check_what_triton_keeps()
     return TRITON
 
 

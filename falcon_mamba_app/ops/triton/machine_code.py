@@ -1,0 +1,80 @@
+"""Triton's compiled kernels on disk, each file beside a seal that says what was written.
+
+Triton loads whatever its cache holds: a truncated kernel stopped every start, a truncated launcher
+the process. Files without a seal, from before, are compiled once more and nothing is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from triton import knobs
+from triton.runtime.cache import FileCacheManager
+
+from falcon_mamba_app.ops.damage import CheckedFiles
+
+SEAL = ".sealed"
+
+
+def checked_manager(files: CheckedFiles) -> type[FileCacheManager]:
+    """A manager for Triton that gives out whole files alone."""
+
+    class CheckedCacheManager(FileCacheManager):  # type: ignore[misc]
+        def put(self, data: Any, filename: str, binary: bool = True) -> str:
+            content = data if isinstance(data, bytes) else str(data).encode()
+            path: str = super().put(content, filename, binary=True)
+            files.write(_seal_of(Path(path)), _digest(content))
+            return path
+
+        def get_file(self, filename: str) -> str | None:
+            path = super().get_file(filename)
+            return path if path is not None and _is_whole(Path(path), files) else None
+
+        def get_group(self, filename: str) -> dict[str, str] | None:
+            if self.get_file(f"__grp__{filename}") is None:
+                return None
+            group = super().get_group(filename)
+            if group is None or not all(_is_whole(Path(path), files) for path in group.values()):
+                return None
+            return group
+
+    return CheckedCacheManager
+
+
+def check_what_triton_keeps() -> None:
+    """From now on, unless somebody has set a manager of their own; and keep it somewhere at all."""
+    files = CheckedFiles("Triton's compiled kernels")
+    if knobs.cache.manager_class is None:
+        knobs.cache.manager_class = checked_manager(files)
+    folder = Path(knobs.cache.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        files.tell_of_folder(folder, error)
+        knobs.cache.dir = tempfile.mkdtemp(prefix="triton-")
+
+
+def _is_whole(path: Path, files: CheckedFiles) -> bool:
+    if not _seal_of(path).exists():
+        return False
+    digest = files.read(_seal_of(path))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        files.set_aside(path, error.strerror or type(error).__name__)
+        return False
+    if digest is not None and digest != _digest(content):
+        files.set_aside(path, "its bytes are not those that were written")
+    return digest == _digest(content)
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(path.name + SEAL)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
