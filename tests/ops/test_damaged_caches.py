@@ -142,6 +142,15 @@ def test_kernels_from_before_are_compiled_once_more_without_a_word(triton_folder
     assert not caplog.messages
 
 
+def test_a_kernel_whose_folder_became_a_file_is_compiled_anew(triton_folder, files, caplog):
+    (triton_folder / "key").write_text("not a folder")
+    with caplog.at_level(logging.WARNING):
+        assert checked_manager(files)("key").get_group("k.json") is None
+    put_kernel(checked_manager(files)("key"))
+    assert checked_manager(files)("key").get_group("k.json") is not None
+    assert len(caplog.messages) == 1
+
+
 def test_where_triton_cannot_keep_anything_it_keeps_it_for_this_process(
     tmp_path, monkeypatch, caplog
 ):

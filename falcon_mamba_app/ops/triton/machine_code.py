@@ -6,7 +6,9 @@ the process. Files without a seal, from before, are compiled once more and nothi
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,13 @@ def checked_manager(files: CheckedFiles) -> type[FileCacheManager]:
     """A manager for Triton that gives out whole files alone."""
 
     class CheckedCacheManager(FileCacheManager):  # type: ignore[misc]
+        def __init__(self, key: str, override: bool = False, dump: bool = False) -> None:
+            try:
+                super().__init__(key, override=override, dump=dump)
+            except OSError as error:  # the kernel's folder is none
+                files.set_aside(Path(knobs.cache.dir) / key, error.strerror or "not a folder")
+                super().__init__(key, override=override, dump=dump)
+
         def put(self, data: Any, filename: str, binary: bool = True) -> str:
             content = data if isinstance(data, bytes) else str(data).encode()
             path: str = super().put(content, filename, binary=True)
@@ -56,6 +65,7 @@ def check_what_triton_keeps() -> None:
     except OSError as error:
         files.tell_of_folder(folder, error)
         knobs.cache.dir = tempfile.mkdtemp(prefix="triton-")
+        atexit.register(shutil.rmtree, knobs.cache.dir, ignore_errors=True)
 
 
 def _is_whole(path: Path, files: CheckedFiles) -> bool:
