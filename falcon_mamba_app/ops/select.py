@@ -99,7 +99,9 @@ def _triton() -> Ops:
 
 def _library() -> Ops:
     from falcon_mamba_app.ops.mamba_ssm import MambaSsmOps
+    from falcon_mamba_app.ops.triton.machine_code import check_what_triton_keeps
 
+    check_what_triton_keeps()
     return MambaSsmOps()
 
 

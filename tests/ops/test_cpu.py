@@ -290,7 +290,7 @@ def test_no_kernel_is_found_on_disk_once_any_file_of_theirs_has_changed(tmp_path
         hashes.add(compiled.hash_of(sources))
     assert len(hashes) == 1 + len(names)
     for kernel in (kernels.exp2, kernels.scan, sampling._sample):
-        folder = Path(kernel.stats.cache_path).parent
+        folder = Path(kernel.stats.cache_path)
         assert folder.name == f"kernels-{compiled.hash_of(compiled.SOURCES)}"
     assert str(compiled.CACHE_FOLDER) != numba.config.CACHE_DIR  # other users of numba keep theirs
 

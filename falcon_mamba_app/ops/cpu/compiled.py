@@ -17,6 +17,9 @@ from typing import Any
 import numba
 from numba import njit
 
+from falcon_mamba_app.ops.cpu.machine_code import keep_checked
+from falcon_mamba_app.ops.damage import CheckedFiles
+
 FOLDER = Path(__file__).parent
 # Of what is compiled, and of the constants that it takes from elsewhere.
 SOURCES = (FOLDER, FOLDER.parent / "reference")
@@ -55,6 +58,7 @@ def _candidates() -> list[Path]:
 
 
 CACHE_FOLDER = first_writable(_candidates())
+FILES = CheckedFiles("numba's compiled kernels")
 
 
 def compiled(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
@@ -64,7 +68,8 @@ def compiled(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
         if CACHE_FOLDER is None:
             return njit(**options)(function)
         with _numba_keeps_in(CACHE_FOLDER):
-            return njit(cache=True, **options)(function)
+            dispatcher = njit(cache=True, **options)(function)
+        return keep_checked(dispatcher, CACHE_FOLDER, FILES)
 
     return decorate
 

@@ -45,7 +45,7 @@ def checked_manager(files: CheckedFiles) -> type[FileCacheManager]:
         def get_group(self, filename: str) -> dict[str, str] | None:
             if self.get_file(f"__grp__{filename}") is None:
                 return None
-            group = super().get_group(filename)
+            group: dict[str, str] | None = super().get_group(filename)
             if group is None or not all(_is_whole(Path(path), files) for path in group.values()):
                 return None
             return group
