@@ -119,18 +119,19 @@ ON_GPU = [
 ]
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> Path:
+    """Two layers of 7B."""
+    sizes = {"hidden_size": 4096, "num_hidden_layers": 2, "time_step_rank": 256}
+    folder = tmp_path_factory.mktemp("wide")
+    return make_tiny_checkpoint(folder, dtype=torch.bfloat16, state_size=16, **sizes)
+
+
 class TestOnAGpu:
     """Our kernels beside transformers over bitsandbytes' own, which computes in fp32 here."""
 
     pytestmark = ON_GPU
     device = torch.device("cuda")
-
-    @pytest.fixture(scope="class")
-    def wide(self, tmp_path_factory) -> Path:
-        """Two layers of 7B."""
-        sizes = {"hidden_size": 4096, "num_hidden_layers": 2, "time_step_rank": 256}
-        folder = tmp_path_factory.mktemp("wide")
-        return make_tiny_checkpoint(folder, dtype=torch.bfloat16, state_size=16, **sizes)
 
     def agrees(self, folder: Path, theirs: torch.Tensor, quantization: Quantization | None) -> None:
         for dtype, allowed in ((torch.float32, 1e-3), (torch.bfloat16, 5e-2)):
