@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -156,8 +157,9 @@ def _refuse_incomplete(report: Mapping[str, Any], checkpoint: Checkpoint) -> Non
         )
 
 
-def _take_over(model: Any, source: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
-    """Give `model` the tensors of `source` themselves, and tie the head again where it is tied.
+def _take_over(model: Any, source: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    """Give `model` the tensors of `source` themselves, and tie the head again where it is tied
+    there: transformers keeps a head of its own that the file holds, whatever config.json says.
 
     Of a checkpoint in 4 bits transformers leaves the rest as it is stored; it is converted here.
     """
@@ -170,8 +172,16 @@ def _take_over(model: Any, source: nn.Module, checkpoint: Checkpoint, dtype: tor
     result = model.load_state_dict(weights, assign=True, strict=False)
     assert not result.missing_keys, f"our modules need {result.missing_keys}"
     assert not result.unexpected_keys, f"our modules lack {result.unexpected_keys}"
-    if checkpoint.config.tie_word_embeddings:
+    is_tied: bool = source.lm_head.weight is source.backbone.embeddings.weight
+    if is_tied:
         model.lm_head.weight = model.backbone.embeddings.weight
+    if is_tied != checkpoint.config.tie_word_embeddings:
+        logger.warning(
+            "%s: config.json ties the head to the embeddings, but the file holds another; it is"
+            " used, as transformers does",
+            checkpoint.id,
+        )
+        model.config = replace(checkpoint.config, tie_word_embeddings=is_tied)
 
 
 @contextmanager

@@ -70,6 +70,11 @@ class ModelConfig:
                 f"the model's type is {family!r}; this app runs Mamba-1 models: "
                 + ", ".join(FAMILIES.values())
             )
+        if _switch(values, "rescale_prenorm_residual", False):
+            raise CheckpointError(
+                "rescale_prenorm_residual is true, by which transformers scales the weights anew at"
+                " every load; set it to false to run them as the file holds them"
+            )
         hidden_size = _dimension(values, "hidden_size", 768)
         expanded = int(_number(values, "expand", 2) * hidden_size)
         rank = -(-hidden_size // 16)

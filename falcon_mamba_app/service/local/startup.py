@@ -124,7 +124,11 @@ class Startup:
                 on_progress=self._on_progress,
             )
         assert isinstance(model, FalconMamba), type(model)
-        self.model_info = replace(self.model_info, weights_bytes=weights_bytes(model))
+        self.model_info = replace(
+            self.model_info,
+            num_parameters=model.config.num_parameters(),
+            weights_bytes=weights_bytes(model),
+        )
         self.fingerprint = fingerprint(model)
         return model
 
