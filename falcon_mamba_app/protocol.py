@@ -214,7 +214,8 @@ class ModelInfo:
     """What is loaded. None means "not known", as for a model behind --backend-url."""
 
     id: str
-    has_chat_template: bool
+    has_chat_template: bool  # one that can chat
+    cannot_chat: str | None = None  # why it has none, in a sentence
     aliases: tuple[str, ...] = ()  # other names that mean it
     is_bundled: bool = False
     family: str | None = None  # "falcon_mamba" or "mamba"

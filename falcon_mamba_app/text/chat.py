@@ -2,22 +2,30 @@
 
 Ids are built from left to right: the template's text, a content, the template's text, and so on. A
 reply that the model wrote goes in with the ids it was written with, so the ids of one turn and its
-reply are the beginning of the next turn's ids. What a person wrote never becomes a special token.
+reply are the beginning of the next turn's ids. What a person wrote never becomes markup.
 It does not know states, slots or HTTP.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.errors import InvalidRequest, PromptTooLong
 from falcon_mamba_app.protocol import Conversation, Message, Prompt, Text, TokenIds
-from falcon_mamba_app.text.markup import Markup
+from falcon_mamba_app.text.id_builder import IdBuilder
+from falcon_mamba_app.text.markup import Markup, MarkupToken
 from falcon_mamba_app.text.plain_prompts import PlainPromptLog
-from falcon_mamba_app.text.reply_log import PromptDigest, ReplyLog
-from falcon_mamba_app.text.template import ChatTemplate
+from falcon_mamba_app.text.reply_log import ReplyLog
+from falcon_mamba_app.text.slices import NO_LIMIT, TooManyTokens
+from falcon_mamba_app.text.template import (
+    CannotChat,
+    ChatTemplate,
+    Content,
+    Part,
+    refuse_left_out,
+)
 from falcon_mamba_app.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -25,12 +33,20 @@ logger = logging.getLogger(__name__)
 PROBE = (
     Message("user", "What is a state?"),
     Message("assistant", "It is what was read."),
-    Message("user", "Thank you."),
+    Message("user", " Thank you.\n"),  # with something to trim
 )
+# A conversation with fewer characters for each token that it may have is rendered before it is
+# looked at: 1 MB by default, copied a few times.
+MAX_CHARACTERS_RENDERED_PER_TOKEN = 8
 
 
 class PromptEncoder:
-    """Encodes every kind of prompt that a GenerationRequest can hold. Safe to call from threads."""
+    """Encodes every kind of prompt that a GenerationRequest can hold. Safe to call from threads.
+
+    `end_of_turn_id` is what the template closes the assistant's turns with, or else
+    `end_of_turn_text` the text that it writes there; a reply should end before either.
+    `cannot_chat` says in a sentence why there are no conversations with this model, or is None.
+    """
 
     def __init__(
         self,
@@ -43,9 +59,6 @@ class PromptEncoder:
     ) -> None:
         """`tokenizer` is a transformers fast tokenizer. `vocab_size` is the model's: its embeddings
         may have rows that the tokenizer does not use. Raises CheckpointError.
-
-        `end_of_turn_id` is what the template closes the assistant's turns with, or None; a reply
-        should end there as it does at the `eos_token_ids`.
         """
         self._model_id, self._vocab_size = model_id, vocab_size
         ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -53,66 +66,106 @@ class PromptEncoder:
         self._reply_log = reply_log
         self._plain_prompts = PlainPromptLog()
         self.vocabulary = Vocabulary(tokenizer.backend_tokenizer)
-        self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
-        scaffold = _probe_scaffold(self._template)
-        self._markup = Markup(tokenizer.backend_tokenizer, "".join(scaffold))
-        self.end_of_turn_id = self._end_of_turn_id(scaffold)
+        self._markup = Markup(tokenizer.backend_tokenizer)
+        self._template: ChatTemplate | None = None
+        self.cannot_chat: str | None = None
+        try:
+            self._template = ChatTemplate(tokenizer)
+        except CannotChat as reason:
+            self.cannot_chat = f"{model_id} {reason}"
+            logger.info("no chat, texts are continued: %s", self.cannot_chat)
+        self.end_of_turn_id: int | None = None
+        self.end_of_turn_text: str | None = None
+        self._trims_contents = self._reads_whole = False
+        if self._template is not None:
+            self._look_at_template(self._template)
         self._end_ids = frozenset(eos_token_ids) | {self.end_of_turn_id}
-        self._can_take_apart = not scaffold or self._agrees_with_the_whole()
-        if self._template is not None and not self._can_take_apart:
-            logger.warning("the chat template cannot be taken apart; replies are tokenised anew")
 
-    def _end_of_turn_id(self, scaffold: list[str]) -> int | None:
-        after_the_reply = self._markup.split(scaffold[2]) if scaffold else []
-        first = after_the_reply[0] if after_the_reply else None
-        return first if isinstance(first, int) else None
+    def _look_at_template(self, template: ChatTemplate) -> None:
+        """Learn from a short conversation how turns end, and whether parts make the whole."""
+        messages = template.completed(PROBE)
+        try:
+            parts = self._take_apart(template, messages)
+        except InvalidRequest as error:
+            logger.warning("the chat template takes no second turn: %s", error)
+            return
+        self.end_of_turn_id, self.end_of_turn_text = self._end_of_turn(messages, parts)
+        if self.end_of_turn_id is None:
+            logger.warning(
+                "the chat template closes turns with no token of its own; replies end at %r and at"
+                " the checkpoint's end of text",
+                self.end_of_turn_text or "nothing else",
+            )
+        last = parts[-2]
+        self._trims_contents = not isinstance(last, Content) or last.text != PROBE[-1].content
+        whole = self._markup.encode_parsing(template.render(messages))
+        self._reads_whole = self._encode_parts(messages, parts).token_ids != whole
+        if self._reads_whole:
+            logger.warning("the tokenizer joins texts over turns; replies are tokenised anew")
 
-    def encode(self, prompt: Prompt, session_id: str | None = None) -> list[int]:
-        """The ids of any prompt. Raises InvalidRequest."""
-        match prompt:
-            case Text():
-                return self.encode_text(prompt, session_id)
-            case TokenIds():
-                return self.check_ids(prompt)
-            case Conversation():
-                return self.encode_messages(prompt, session_id)
+    def _end_of_turn(
+        self, messages: Sequence[Message], parts: Sequence[Part]
+    ) -> tuple[int | None, str | None]:
+        """The markup that comes first after the assistant's words, or the text before the next."""
+        roles = [messages[p.place].role if isinstance(p, Content) else None for p in parts]
+        if "assistant" not in roles:
+            return None, None
+        after = parts[roles.index("assistant") + 1]
+        for part in self._markup.split(after) if isinstance(after, str) else ():
+            if isinstance(part, MarkupToken):
+                return part.token_id, None
+            if part.strip():
+                is_on_its_own_line = "\n" in part[: len(part) - len(part.lstrip())]
+                return None, "\n" * is_on_its_own_line + part.strip()
+        return None, None
+
+    def encode(
+        self, prompt: Prompt, session_id: str | None = None, *, max_tokens: int = NO_LIMIT
+    ) -> list[int]:
+        """The ids of any prompt. Raises InvalidRequest, and PromptTooLong beyond `max_tokens`, for
+        which no more is tokenised than it takes to know.
+        """
+        try:
+            match prompt:
+                case Text():
+                    return self.encode_text(prompt, session_id, max_tokens=max_tokens)
+                case TokenIds():
+                    return self.check_ids(prompt)
+                case Conversation():
+                    return self.encode_messages(prompt, session_id, max_tokens=max_tokens)
+        except TooManyTokens:
+            raise _too_long(max_tokens) from None
 
     def forget(self, session_id: str) -> bool:
         """Drop what is kept of the session's ids; whether there was anything."""
         had_replies = self._reply_log.forget(session_id)
         return self._plain_prompts.forget(session_id) or had_replies
 
-    def encode_text(self, text: str, session_id: str | None = None) -> list[int]:
-        """A text to continue. Special tokens in it count, and the tokenizer adds its own beginning
-        if it has one; an empty text is the beginning (or end) of text alone.
+    def encode_text(
+        self, text: str, session_id: str | None = None, *, max_tokens: int = NO_LIMIT
+    ) -> list[int]:
+        """A text to continue. Markup in it counts, and the tokenizer adds its own beginning and end
+        if it has them; an empty text is the beginning (or end) of text alone. Raises TooManyTokens.
 
-        Within a session, a text that has grown begins with the ids that its beginning had.
+        Within a session only what is new of a text is tokenised; the ids are the same as without.
         """
         _check_text(text, param="prompt")
-        if session_id is None:
-            return self._encode_new_text(text)
-        known = self._plain_prompts.longest_prefix(session_id, text) if text else None
-        if known is None:
-            token_ids = self._encode_new_text(text)
-        else:
-            rest = text[len(known.text) :]
-            token_ids = known.token_ids.tolist()
-            recorded, rest = self._recorded(
-                session_id, PromptDigest(token_ids).value(), (rest, rest)
-            )
-            token_ids += recorded + self._markup.encode_parsing(rest, add_special_tokens=False)
-        self._plain_prompts.record(session_id, text, token_ids)
-        return token_ids
-
-    def _encode_new_text(self, text: str) -> list[int]:
-        token_ids = self._markup.encode_parsing(text, add_special_tokens=True)
-        if not (token_ids or self._start_ids):
+        known = self._plain_prompts.longest_prefix(session_id, text) if session_id else None
+        read, start = ([], 0) if known is None else (known.token_ids.tolist(), len(known.text) - 1)
+        rest = text[start:]
+        border = self._markup.border(rest) if session_id else 0
+        read += self._markup.encode_parsing(rest[:border], max_tokens=max_tokens - len(read))
+        if session_id and border:
+            self._plain_prompts.record(session_id, text[: start + border + 1], read)
+        read += self._markup.encode_parsing(rest[border:], max_tokens=max_tokens - len(read))
+        token_ids = self._markup.framed(read) or self._start_ids[:1]
+        if not token_ids:
             raise InvalidRequest(
                 f"the prompt is empty, and {self._model_id} has no token for the beginning of a"
                 " text; write at least one character",
                 param="prompt",
             )
-        return token_ids or self._start_ids[:1]
+        return token_ids
 
     def check_ids(self, token_ids: Sequence[int]) -> list[int]:
         """The caller's own ids, if the model knows them all."""
@@ -128,158 +181,119 @@ class PromptEncoder:
         return list(token_ids)
 
     def encode_messages(
-        self, messages: Sequence[Message], session_id: str | None = None
+        self,
+        messages: Sequence[Message],
+        session_id: str | None = None,
+        *,
+        max_tokens: int = NO_LIMIT,
     ) -> list[int]:
-        """A conversation that waits for the assistant, by the checkpoint's own template."""
+        """A conversation that waits for the assistant, by the checkpoint's own template. Raises
+        TooManyTokens.
+        """
         if self._template is None:
             raise InvalidRequest(
-                f"{self._model_id} has no chat template; use a plain prompt (/v1/completions)",
-                param="messages",
+                f"{self.cannot_chat}; use a plain prompt (/v1/completions)", param="messages"
             )
         _check_messages(messages)
-        parts = self._template.take_apart(messages) if self._can_take_apart else None
+        messages = self._template.completed(messages)
+        self._refuse_much_too_long(messages, max_tokens)
+        parts = self._take_apart(self._template, messages)
+        ids = self._encode_parts(messages, parts, session_id=session_id, max_tokens=max_tokens)
+        return ids.token_ids
+
+    def refuse_characters(self, prompt: Prompt, *, max_tokens: int) -> None:
+        """Raises PromptTooLong, at once, for texts so long that no reading of them fits."""
+        contents: list[str] = [prompt] if isinstance(prompt, Text) else []
+        if isinstance(prompt, Conversation) and not self._trims_contents:
+            contents = [message.content for message in prompt]
+        try:
+            self._markup.refuse_characters(sum(map(len, contents)), max_tokens)
+        except TooManyTokens:
+            raise _too_long(max_tokens) from None
+
+    def _refuse_much_too_long(self, messages: Sequence[Message], max_tokens: int) -> None:
+        """Before large contents are copied by rendering them. Raises TooManyTokens."""
+        num_characters = sum(len(message.content) for message in messages)
+        if num_characters <= MAX_CHARACTERS_RENDERED_PER_TOKEN * max_tokens:
+            return
+        for message in messages:
+            content = message.content.strip() if self._trims_contents else message.content
+            max_tokens -= self._markup.count_at_least(content, max_tokens=max_tokens)
+
+    def _take_apart(self, template: ChatTemplate, messages: Sequence[Message]) -> Sequence[Part]:
+        """The conversation's text by the template, people's words told apart from its own."""
+        marked = template.marked(messages)
+        refuse_left_out(messages, marked[1::2])
+        if self._reads_whole and (whole := self._harmless_whole(template, messages, marked)):
+            return whole
+        parts = template.take_apart(messages, marked, self._markup.marked_ends)
+        parts = parts or self._harmless_whole(template, messages, marked)
         if parts is None:
-            logger.info("the chat template rewrites contents; %d messages whole", len(messages))
-            return self._encode_whole(self._template, messages)
-        return self._encode_parts(messages, *parts, session_id=session_id)
+            raise InvalidRequest(
+                "a message contains one of the model's control tokens, and this model's template"
+                " changes messages so that they cannot be quoted; write it differently",
+                param="messages",
+            )
+        return parts
+
+    def _harmless_whole(
+        self, template: ChatTemplate, messages: Sequence[Message], marked: Sequence[str | int]
+    ) -> list[Part] | None:
+        """The whole text as if the template had written it all, if that makes no markup."""
+        if any(self._markup.first_in(message.content) for message in messages):
+            return None
+        rendered = template.render(messages)
+        own = "".join(part if isinstance(part, str) else "\ue000" for part in marked)
+        is_harmless = self._markup.ids_in(rendered) == self._markup.ids_in(own)
+        return [rendered] if is_harmless else None
 
     def _encode_parts(
         self,
         messages: Sequence[Message],
-        scaffold: list[str],
-        contents: list[str],
+        parts: Sequence[Part],
         *,
         session_id: str | None = None,
-    ) -> list[int]:
-        ids = _IdBuilder(self._markup)
-        for message, text, content in zip(messages, scaffold, contents, strict=False):
-            ids.add_template_text(text)
-            if message.role == "assistant":
-                # A border: the prompt that this replies to ended here.
-                ids.close()
-                recorded, rest = self._recorded(
-                    session_id, ids.digest(), (content, message.content)
-                )
-                ids.add_ids(recorded)
-                ids.add_content(rest)
-                ids.close()
+        max_tokens: int = NO_LIMIT,
+    ) -> IdBuilder:
+        ids = IdBuilder(self._markup, max_tokens=max_tokens)
+        for part in parts:
+            if isinstance(part, str):
+                ids.add_template_text(part)
+            elif messages[part.place].role != "assistant":
+                ids.add_content(part.text)
             else:
-                ids.add_content(content)
-        ids.add_template_text(scaffold[-1])
+                # Borders: the prompt that this replies to ended here, and so did the reply.
+                ids.close()
+                texts = (part.text, messages[part.place].content)
+                recorded = self._recorded(session_id, ids.digest(), texts) if session_id else None
+                if recorded is None:
+                    ids.add_content(part.text)
+                else:
+                    ids.add_ids(recorded)
+                ids.close()
         ids.close()
-        return ids.token_ids
-
-    def _encode_whole(self, template: ChatTemplate, messages: Sequence[Message]) -> list[int]:
-        """For templates that cannot be taken apart: contents may then not spell special tokens."""
-        for message in messages:
-            token = self._markup.first_in(message.content)
-            if token is not None:
-                raise InvalidRequest(
-                    f"a message contains {token!r}, which this model's template cannot quote;"
-                    " write it differently",
-                    param="messages",
-                )
-        return self._markup.encode_parsing(template.render(messages), add_special_tokens=False)
-
-    def _agrees_with_the_whole(self) -> bool:
-        """Whether building from parts gives what the tokenizer gives for the rendered text."""
-        assert self._template is not None
-        parts = self._template.take_apart(PROBE)
-        assert parts is not None
-        whole = self._encode_whole(self._template, PROBE)
-        return self._encode_parts(PROBE, *parts) == whole
+        return ids
 
     def _recorded(
-        self, session_id: str | None, prompt_digest: bytes, texts: tuple[str, str]
-    ) -> tuple[list[int], str]:
-        """The ids the model wrote for (the beginning of) this reply, and the text that is left.
-
-        `texts` are the reply as the template shows it, perhaps trimmed, and as it was sent.
+        self, session_id: str, prompt_digest: bytes, texts: Collection[str]
+    ) -> list[int] | None:
+        """The ids the model wrote for this reply, which came back as one of `texts`: as the
+        template shows it, perhaps trimmed, or as it was sent. None for any other text, shortened or
+        edited: only whole replies have a state to come back to.
         """
-        shown, sent = texts
-        best: tuple[list[int], str] = ([], shown)
-        for reply in self._reply_log.find(session_id, prompt_digest) if session_id else ():
-            token_ids = self._without_end(reply)
-            if self.vocabulary.decode(token_ids) in (sent, shown):
-                return token_ids, ""
-            kept, rest = self._beginning(token_ids, shown)
-            if len(kept) > len(best[0]):
-                best = kept, rest
-        return best
-
-    def _without_end(self, token_ids: list[int]) -> list[int]:
-        """The template closes the turn itself, with the model's last token or with another."""
-        while token_ids and token_ids[-1] in self._end_ids:
-            token_ids.pop()
-        return token_ids
-
-    def _beginning(self, token_ids: list[int], text: str) -> tuple[list[int], str]:
-        """As many of the ids as `text` begins with, and the text that is left after them."""
-        data, position, cuts = text.encode(), 0, [0]
-        for token_id in token_ids:
-            token = self.vocabulary.visible_bytes(token_id)
-            if not data.startswith(token, position):
-                break
-            position += len(token)
-            cuts.append(position)
-        while _is_inside_a_character(data, cuts[-1]):
-            cuts.pop()
-        return token_ids[: len(cuts) - 1], data[cuts[-1] :].decode()
+        for token_ids in self._reply_log.find(session_id, prompt_digest):
+            while token_ids and token_ids[-1] in self._end_ids:
+                token_ids.pop()  # the template closes the turn itself
+            if self.vocabulary.decode(token_ids) in texts:
+                return token_ids
+        return None
 
 
-def _is_inside_a_character(data: bytes, position: int) -> bool:
-    """Whether cutting UTF-8 here would cut a character: what follows then is a continuation."""
-    return position < len(data) and data[position] & 0xC0 == 0x80
-
-
-class _IdBuilder:
-    """Ids from left to right. Text is tokenised in the longest runs between special tokens, as the
-    tokenizer itself would, unless `close` sets a border.
-    """
-
-    def __init__(self, markup: Markup) -> None:
-        self._markup = markup
-        self.token_ids: list[int] = []
-        self._run = ""
-        self._digest = PromptDigest()
-        self._num_digested = 0
-
-    def add_template_text(self, text: str) -> None:
-        for part in self._markup.split(text):
-            if isinstance(part, int):
-                self.close()
-                self.token_ids.append(part)
-            else:
-                self._run += part
-
-    def add_content(self, text: str) -> None:
-        """A message's content, or the end of it."""
-        self._run += text
-
-    def add_ids(self, token_ids: Iterable[int]) -> None:
-        assert not self._run, "ids begin at a border"
-        self.token_ids.extend(token_ids)
-
-    def close(self) -> None:
-        self.token_ids += self._markup.encode_literal(self._run)
-        self._run = ""
-
-    def digest(self) -> bytes:
-        """Of all ids so far; each id is hashed once however often this is asked."""
-        self._digest.extend(self.token_ids[self._num_digested :])
-        self._num_digested = len(self.token_ids)
-        return self._digest.value()
-
-
-def _probe_scaffold(template: ChatTemplate | None) -> list[str]:
-    """What the template writes around a short conversation; nothing where that is not to be had."""
-    if template is None:
-        return []
-    try:
-        parts = template.take_apart(PROBE)
-    except InvalidRequest:
-        return []
-    return parts[0] if parts else []
+def _too_long(max_tokens: int) -> PromptTooLong:
+    return PromptTooLong(
+        f"the prompt has more than {max_tokens} tokens, the most that this server accepts"
+        " (--max-prompt-tokens)"
+    )
 
 
 def _check_messages(messages: Sequence[Message]) -> None:

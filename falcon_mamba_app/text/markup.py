@@ -1,6 +1,8 @@
-"""Special tokens: which texts of the template stand for them, and text that must not.
+"""Added tokens: which ids stand for the template's markup, and text that must never become one.
 
-One tokenizer reads them in text, another, a copy, never does. It does not know conversations.
+Every added token with visible text counts as markup, whatever a template does with it: a text in
+which markup counts is read with one tokenizer, a text that people wrote with another, a copy that
+knows no markup. It does not know conversations.
 """
 
 from __future__ import annotations
@@ -10,67 +12,155 @@ import re
 import threading
 from array import array
 from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from tokenizers import Tokenizer
 
+from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.text.slices import NO_LIMIT, SlicedTokenizer
+
 # Shorter texts are tokenised faster than they are worth remembering: 1,000 characters take 1 ms.
 MIN_REMEMBERED = 1_000
+# What a tokenizer takes for white space beside a token that swallows it.
+WHITE_SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkupToken:
+    """An added token where the template wrote it; some swallow the white space beside them."""
+
+    token_id: int
+    swallows_before: bool = False
+    swallows_after: bool = False
 
 
 class Markup:
     """The tokens that structure a prompt. May be used from several threads."""
 
-    def __init__(self, backend: Tokenizer, template_text: str) -> None:
-        """`template_text` is what the chat template writes itself, "" without one: an added token
-        in it is markup, even if the tokenizer's file does not call it special.
-        """
-        self._ids = {
-            token.content: token_id
-            for token_id, token in backend.get_added_tokens_decoder().items()
-            if token.special or (token.content.strip() and token.content in template_text)
+    def __init__(self, backend: Tokenizer) -> None:
+        added = backend.get_added_tokens_decoder()
+        visible = {token_id: token for token_id, token in added.items() if token.content.strip()}
+        self._tokens = {
+            token_id: MarkupToken(token_id, token.lstrip, token.rstrip)
+            for token_id, token in visible.items()
         }
-        longest_first = sorted(self._ids, key=len, reverse=True)
-        self._pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
-        self._parsing = _copy(backend, special=frozenset())
-        self._literal = _copy(backend, special=frozenset(self._ids))
-        self._literal.encode_special_tokens = True
+        # Longest first, as the tokenizer itself finds them.
+        texts = sorted((token.content for token in visible.values()), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, texts))) if texts else None
+        state = _own_state(backend)
+        self._parsing = _load(state)
+        self._sliced_parsing = SlicedTokenizer(self._parsing, state)
+        for token in state["added_tokens"]:
+            token["special"] = token["special"] or token["id"] in visible
+        literal = _load(state)
+        literal.encode_special_tokens = True
+        self._literal = SlicedTokenizer(literal, state)
+        self._before, self._after = self._frame()
+        self._forbidden = visible.keys() - self._characters_of_their_own(visible)
         self._remembered = _Remembered(max_characters=16_000_000)
+        self.split = lru_cache(maxsize=1_024)(self._split)
 
-    def split(self, text: str) -> list[str | int]:
-        """The text of a template as plain text and the ids of special tokens, in order."""
-        if not self._ids:
-            return [text]
-        return [self._ids.get(part, part) for part in self._pattern.split(text) if part]
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after a whole text."""
+        bare = self._parsing.encode("a", add_special_tokens=False).ids
+        framed = self._parsing.encode("a", add_special_tokens=True).ids
+        for start in range(len(framed) - len(bare) + 1):
+            if framed[start : start + len(bare)] == bare:
+                return framed[:start], framed[start + len(bare) :]
+        return [], []
+
+    def _characters_of_their_own(self, visible: dict[int, Any]) -> frozenset[int]:
+        """Ids that are the only way to write a character, and so cannot be kept out of contents."""
+        return frozenset(
+            token_id
+            for token_id, token in visible.items()
+            if len(token.content) == 1
+            and not token.special
+            and token_id in self._literal.encode(token.content)
+        )
+
+    def _split(self, text: str) -> tuple[str | MarkupToken, ...]:
+        """A template's own text as plain text and markup, in order."""
+        parts: list[str | MarkupToken] = []
+        encoding, end = self._parsing.encode(text, add_special_tokens=False), 0
+        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id in self._tokens:
+                parts += [text[end:start], self._tokens[token_id]]
+                end = stop
+        return tuple(part for part in (*parts, text[end:]) if part != "")
+
+    def ids_in(self, text: str) -> list[int]:
+        """The markup of a text in which it counts."""
+        return [token_id for token_id in self.encode_parsing(text) if token_id in self._tokens]
 
     def first_in(self, text: str) -> str | None:
-        """The first special token that the text spells out."""
-        found = self._pattern.search(text) if self._ids else None
+        """The first added token that the text spells out."""
+        found = self._pattern.search(text) if self._pattern else None
         return found.group() if found else None
 
-    def encode_literal(self, text: str) -> list[int]:
-        """Ids of a text in which nothing is special.
+    def marked_ends(self, text: str, mark: str) -> str:
+        """The text with `mark` after each added token that it spells, and the white space there."""
+        if self._pattern is None:
+            return text
+        return re.sub(rf"(?:{self._pattern.pattern})\s*", lambda found: found.group() + mark, text)
+
+    def encode_literal(self, text: str, *, max_tokens: int = NO_LIMIT) -> list[int]:
+        """Ids of a text in which nothing is markup. Raises TooManyTokens.
 
         Long texts are remembered: a conversation sends its whole history with every turn, and a
         turn should not cost more the longer that is.
         """
         if len(text) < MIN_REMEMBERED:
-            return self._literal.encode(text, add_special_tokens=False).ids if text else []
+            return self._without_markup(text, max_tokens) if text else []
         known = self._remembered.get(text)
         if known is None:
-            # As a batch of one: `encode` would hold up every other thread of the process meanwhile.
-            (encoding,) = self._literal.encode_batch_fast([text], add_special_tokens=False)
-            known = array("I", encoding.ids)
+            known = array("I", self._without_markup(text, max_tokens))
             self._remembered.put(text, known)
         return known.tolist()
 
-    def encode_parsing(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Ids of a text in which special tokens count; optionally with the tokenizer's own
-        beginning and end.
+    def _without_markup(self, text: str, max_tokens: int) -> list[int]:
+        token_ids = self._literal.encode(text, max_tokens=max_tokens)
+        if self._forbidden.isdisjoint(token_ids):
+            return token_ids
+        # The vocabulary itself holds a token of that text: it is spelled in two halves.
+        found = self._pattern.finditer(text) if self._pattern else ()
+        cuts = [0, *(match.start() + 1 for match in found), len(text)]
+        halves = (text[start:end] for start, end in zip(cuts, cuts[1:], strict=False))
+        token_ids = [token_id for half in halves for token_id in self._literal.encode(half)]
+        if not self._forbidden.isdisjoint(token_ids):
+            raise InvalidRequest(
+                "a message spells one of the model's control tokens in a way that its tokenizer"
+                " cannot quote; write it differently",
+                param="messages",
+            )
+        return token_ids
+
+    def refuse_characters(self, num_characters: int, max_tokens: int) -> None:
+        """Raises TooManyTokens where so many characters are too many tokens, whatever they are."""
+        self._literal.refuse_characters(num_characters, max_tokens)
+
+    def count_at_least(self, text: str, *, max_tokens: int) -> int:
+        """How many tokens a content has at least. Raises TooManyTokens beyond `max_tokens`."""
+        self.refuse_characters(len(text), max_tokens)
+        return self._literal.count_at_least(text, max_tokens=max_tokens)
+
+    def encode_parsing(self, text: str, *, max_tokens: int = NO_LIMIT) -> list[int]:
+        """Ids of a text in which markup counts. Raises TooManyTokens."""
+        return self._sliced_parsing.encode(text, max_tokens=max_tokens)
+
+    def framed(self, token_ids: list[int]) -> list[int]:
+        """The ids of a whole text, with the tokenizer's own beginning and end."""
+        return [*self._before, *token_ids, *self._after]
+
+    def border(self, text: str) -> int:
+        """The last place near the end of a text in which markup counts where it may be cut, or 0:
+        the ids of both parts are those of the whole, whatever comes after.
         """
-        if len(text) < MIN_REMEMBERED:
-            return self._parsing.encode(text, add_special_tokens=add_special_tokens).ids
-        (encoding,) = self._parsing.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-        return encoding.ids
+        return self._sliced_parsing.border(text)
 
 
 class _Remembered:
@@ -98,12 +188,16 @@ class _Remembered:
                 self._num_characters -= len(oldest)
 
 
-def _copy(backend: Tokenizer, *, special: frozenset[str]) -> Tokenizer:
-    """A tokenizer of our own, since transformers changes its one's settings between calls."""
-    state = json.loads(backend.to_str())
-    for token in state["added_tokens"]:
-        token["special"] = token["special"] or token["content"] in special
-    tokenizer = Tokenizer.from_str(json.dumps(state))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+def _own_state(backend: Tokenizer) -> dict[str, Any]:
+    """The tokenizer's file, to load copies from: transformers changes its one's settings between
+    calls. Merges are never dropped at random: a prompt has one reading.
+    """
+    state: dict[str, Any] = json.loads(backend.to_str())
+    state["truncation"] = state["padding"] = None
+    if "dropout" in state["model"]:
+        state["model"]["dropout"] = None
+    return state
+
+
+def _load(state: dict[str, Any]) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(state))

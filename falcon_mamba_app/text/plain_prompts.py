@@ -1,7 +1,8 @@
 """The ids of plain prompts, kept beside their sessions, for texts that are continued.
 
-A text that comes back longer must begin with the ids it had before, or the state that has read them
-is of no use. This module compares texts only; it knows no tokenizer.
+What is kept ends where a tokenizer cannot tell that its text was cut, so that the ids of a prompt
+are the same with and without it: only the time to find them is saved. This module compares texts;
+it knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MAX_PROMPTS_PER_SESSION = 8  # undo steps of a text that grows; older ones are e
 
 @dataclass(frozen=True, slots=True)
 class PlainPrompt:
-    """A text and the ids it was read as."""
+    """A text and the ids of all of it but its last character, before which it may be cut."""
 
     text: str
     token_ids: array[int]
@@ -36,10 +37,12 @@ class PlainPromptLog:
         self._lock = threading.Lock()
 
     def record(self, session_id: str, text: str, token_ids: Sequence[int]) -> None:
-        """Keep the ids that the text was read as."""
+        """Keep the ids that the text was read as, up to its last character."""
         with self._lock:
             prompts = self._sessions.setdefault(session_id, [])
             self._sessions.move_to_end(session_id)
+            if any(prompt.text == text for prompt in prompts):
+                return
             prompts.append(PlainPrompt(text, array("I", token_ids)))
             self._num_characters += len(text)
             while len(prompts) > MAX_PROMPTS_PER_SESSION:

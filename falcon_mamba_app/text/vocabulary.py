@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import Decoder
 
 from falcon_mamba_app.errors import CheckpointError
+from falcon_mamba_app.text.borders import byte_characters
 
 
 class Vocabulary:
@@ -36,7 +37,7 @@ class Vocabulary:
             for token_id, token in tokenizer.get_added_tokens_decoder().items()
             if token.special
         )
-        self._byte_of = _bytes_by_character()
+        self._byte_of = {text: byte for byte, text in enumerate(byte_characters())}
 
     def visible_bytes(self, token_id: int) -> bytes:
         """What the token adds to a reply: nothing for special tokens and for unused ids."""
@@ -67,11 +68,3 @@ def _is_byte_level(decoder: Decoder | None) -> bool:
     state: dict[str, Any] = json.loads(decoder.__getstate__())
     steps = state["decoders"] if state["type"] == "Sequence" else [state]
     return [step["type"] for step in steps] == ["ByteLevel"]
-
-
-def _bytes_by_character() -> dict[str, int]:
-    """GPT-2's table: printable Latin-1 is itself, the other bytes are U+0100 and on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(0x100 + place): byte for place, byte in enumerate(others)}

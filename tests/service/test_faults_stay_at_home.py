@@ -75,12 +75,27 @@ def user(text: str) -> Conversation:
     return Conversation([Message("user", text)])
 
 
-@pytest.mark.parametrize("prompt", [Text("a foo_bar b"), user("parse foo_bar now")], ids=str)
-async def test_a_token_without_an_embedding_is_refused_by_its_name(service, prompt):
+async def test_a_token_without_an_embedding_is_refused_by_its_name(service):
     with pytest.raises(InvalidRequest, match="'foo_bar', token 444 of the tokenizer") as caught:
-        await collect(service, GenerationRequest(prompt=prompt))
-    assert caught.value.param == ("prompt" if isinstance(prompt, Text) else "messages")
+        await collect(service, GenerationRequest(prompt=Text("a foo_bar b")))
+    assert caught.value.param == "prompt"
     assert service.stats().status == "ready"
+
+
+async def test_a_message_that_spells_such_a_token_is_read_letter_by_letter(service):
+    token_ids = service._encoder.encode(user("parse foo_bar now"))
+    assert max(token_ids) < 444
+
+
+def test_a_template_without_a_form_for_a_plain_chat_makes_a_model_that_continues_texts(tmp_path):
+    folder = odd_checkpoint(tmp_path / "named")
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    named = {"chat_template": [{"name": "rag", "template": CHATML}]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    model = make_service(folder).stats().model
+    assert not model.has_chat_template
+    assert model.cannot_chat == "named has chat templates for 'rag' only, and none for a plain chat"
 
 
 async def test_a_template_that_writes_such_a_token_is_refused_at_each_request(tmp_path, caplog):
@@ -101,7 +116,7 @@ async def test_an_encoder_that_breaks_down_refuses_the_prompt(service, monkeypat
 
     for error in (KeyError("x"), RecursionError(), PanicException("index out of bounds")):
 
-        def broken(*args, error=error):
+        def broken(*args, error=error, **options):
             raise error
 
         with monkeypatch.context() as patch:

@@ -112,18 +112,21 @@ async def test_a_retry_reads_nothing_again(service):
     assert reply_text(again) == reply_text(first)
 
 
-async def test_a_plain_text_that_grows_is_not_read_again(service):
+async def test_a_plain_text_that_grows_has_the_ids_it_has_alone_and_is_not_read_again(service):
+    """The text before was cut inside a word, and the model went on with ids of its own."""
     hot = SamplingParams(temperature=1.8, max_new_tokens=30, seed=3, ignore_eos=True)
-    text, ends = "Once upon a time", []
-    for _ in range(3):
+    text, ends = "Once upon a ti", []
+    for addition in ("", "me. And th", "en there was"):
+        text += addition
         request = GenerationRequest(prompt=Text(text), sampling=hot, session_id="s")
         events = await collect(service, request)
-        text += reply_text(events) + " And then"
+        alone = service._encoder.encode(Text(text))
+        assert service._encoder.encode(Text(text), "s") == alone
+        assert events[-1].prompt_tokens == len(alone)
+        text += reply_text(events)
         ends.append(events[-1])
     for before, after in zip(ends, ends[1:], strict=False):
-        assert after.reused_tokens == before.prompt_tokens + before.completion_tokens - 1
-    cold = await collect(service, GenerationRequest(prompt=Text("Once upon a time"), sampling=hot))
-    assert cold[-1].reused_tokens == 0
+        assert after.reused_tokens >= before.prompt_tokens - 2
 
 
 async def test_undo_goes_back_to_the_turn_before(service):
@@ -490,7 +493,7 @@ async def test_a_reader_that_stalls_after_the_end_holds_no_place():
 
 
 async def test_a_flood_of_empty_messages_is_refused_before_it_is_encoded(service, monkeypatch):
-    monkeypatch.setattr(service._encoder, "encode", lambda *args: pytest.fail("was encoded"))
+    monkeypatch.setattr(service._encoder, "encode", lambda *args, **_: pytest.fail("was encoded"))
     messages = Conversation(Message("user", "") for _ in range(200_000))
     with pytest.raises(PromptTooLong, match="200000 messages"):
         await collect(service, GenerationRequest(prompt=messages))

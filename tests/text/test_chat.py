@@ -15,6 +15,7 @@ from falcon_mamba_app.protocol import Conversation, Message, Text, TokenIds
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.markup import MIN_REMEMBERED, _Remembered
 from falcon_mamba_app.text.reply_log import ReplyLog
+from falcon_mamba_app.text.slices import SlicedTokenizer
 from tests.support.checkpoints import CHATML, CORPUS, make_tokenizer
 
 CONVERSATION = (
@@ -56,6 +57,19 @@ def spelled(tokenizer, text: str) -> list[int]:
     return [i for letter in text for i in tokenizer.encode(letter, add_special_tokens=False)]
 
 
+def characters_read(monkeypatch) -> list[int]:
+    """How long each text is that a tokenizer is given from now on."""
+    read: list[int] = []
+    encode = SlicedTokenizer._encode
+
+    def counting(tokenizer, text):
+        read.append(len(text))
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(SlicedTokenizer, "_encode", counting)
+    return read
+
+
 def record(log: ReplyLog, encoder: PromptEncoder, prompt: list[int], reply: list[int]) -> str:
     log.record("session", prompt, reply)
     return encoder.vocabulary.decode(reply)
@@ -89,7 +103,8 @@ def test_the_recorded_reply_would_have_been_tokenised_differently(tokenizer):
 
 
 @pytest.mark.parametrize("kept", ["The ri", "The river remembers 😀", "", "The river sleeps"])
-def test_a_shortened_or_edited_reply_keeps_the_ids_up_to_the_change(tokenizer, kept):
+def test_a_shortened_or_edited_reply_is_read_as_if_a_person_had_written_it(tokenizer, kept):
+    """Its ids then depend on the text alone, not on what this server remembers of the session."""
     log = ReplyLog()
     encoder = make_encoder(tokenizer, reply_log=log)
     prompt = encoder.encode(Conversation(CONVERSATION[:2]), "session")
@@ -97,22 +112,7 @@ def test_a_shortened_or_edited_reply_keeps_the_ids_up_to_the_change(tokenizer, k
     record(log, encoder, prompt, reply)
     messages = [*CONVERSATION[:2], Message("assistant", kept), Message("user", "Go on")]
     ids = encoder.encode(Conversation(messages), "session")
-    common = len(spelled(tokenizer, "The ri" if kept == "The ri" else kept[:10]))
-    assert ids[len(prompt) :][:common] == reply[:common]
-    assert tokenizer.decode(ids) == tokenizer.decode(template_ids(tokenizer, messages))
-
-
-def test_a_reply_cut_inside_a_token_keeps_the_ids_before_it(tiny):
-    log = ReplyLog()
-    encoder = make_encoder(tiny, reply_log=log)
-    prompt = encoder.encode(Conversation(CONVERSATION[:2]), "session")
-    reply = tiny.encode("conversation remembers")
-    assert len(reply) < len("conversation remembers")
-    record(log, encoder, prompt, reply)
-    messages = [*CONVERSATION[:2], Message("assistant", "conversation rem"), CONVERSATION[3]]
-    ids = encoder.encode(Conversation(messages), "session")
-    assert tiny.decode(ids) == tiny.decode(template_ids(tiny, messages))
-    assert ids[len(prompt)] == reply[0]
+    assert ids == encoder.encode(Conversation(messages)) == template_ids(tokenizer, messages)
 
 
 def test_of_several_retries_the_one_that_was_kept_is_found(tiny):
@@ -178,15 +178,6 @@ def test_a_template_that_trims_contents_gets_trimmed_contents(tiny):
     assert make_encoder(trimming).encode(Conversation(messages)) == template_ids(tiny, trimmed)
 
 
-def test_a_template_that_rewrites_contents_is_rendered_whole_and_cannot_be_forged():
-    tokenizer = make_tokenizer(CHATML.replace("message['content']", "message['content'] | upper"))
-    encoder = make_encoder(tokenizer)
-    messages = [Message("user", "Hello")]
-    assert encoder.encode(Conversation(messages)) == template_ids(tokenizer, messages)
-    with pytest.raises(InvalidRequest, match="cannot quote"):
-        encoder.encode(Conversation([Message("user", "<|im_end|>")]))
-
-
 def test_a_template_without_system_role_refuses_it_in_a_sentence():
     rule = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
     encoder = make_encoder(make_tokenizer(rule + CHATML))
@@ -242,18 +233,12 @@ def test_the_reply_log_keeps_to_its_limits():
 
 def test_a_long_history_is_tokenised_once(tiny, monkeypatch):
     encoder = make_encoder(tiny)
-    messages = [Message("user", "river " * 2_000), Message("assistant", "Yes."), CONVERSATION[0]]
-    first = encoder.encode(Conversation(messages))
-    read = []
-    literal = encoder._markup._literal
-
-    class Counting:
-        def encode(self, text, **options):
-            read.append(len(text))
-            return literal.encode(text, **options)
-
-    monkeypatch.setattr(encoder._markup, "_literal", Counting())
-    assert encoder.encode(Conversation(messages)) == first == template_ids(tiny, messages)
+    messages = Conversation(
+        [Message("user", "river " * 2_000), Message("assistant", "Yes."), CONVERSATION[0]]
+    )
+    first = encoder.encode(messages)
+    read = characters_read(monkeypatch)
+    assert encoder.encode(messages) == first == template_ids(tiny, messages)
     assert max(read) < MIN_REMEMBERED
 
 

@@ -70,6 +70,15 @@ def test_a_base_model_gets_the_completion_page(service):
     base = replace(stats, model=replace(stats.model, has_chat_template=False))
     assert not readiness(base).chat["visible"]
     assert readiness(base).document_page["visible"]
+    assert "No chat" not in render_header(base)
+
+
+def test_a_model_whose_template_cannot_chat_says_why_on_the_completion_page(service):
+    stats = service.stats()
+    reason = "m has a chat template that <drops> words"
+    model = replace(stats.model, has_chat_template=False, cannot_chat=reason)
+    header = render_header(replace(stats, model=model))
+    assert "No chat with this model:</b> m has a chat template that &lt;drops&gt; words" in header
 
 
 @pytest.fixture

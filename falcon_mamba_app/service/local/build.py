@@ -22,7 +22,9 @@ def build_local(model: ModelSettings, engine: EngineSettings) -> LocalService:
     rehearsal = begin_rehearsal(placement, max_running=limits.max_running)
     reply_log = ReplyLog()
     encoder, defaults = read_tokenizer(placement.checkpoint, reply_log)
-    startup = Startup(placement, defaults, limits, rehearsal=rehearsal)
+    startup = Startup(
+        placement, defaults, limits, rehearsal=rehearsal, cannot_chat=encoder.cannot_chat
+    )
     return LocalService(startup, encoder, reply_log, EngineWorker(startup.make_engine), limits)
 
 

@@ -17,11 +17,15 @@ from falcon_mamba_app.text.chat import PromptEncoder
 logger = logging.getLogger(__name__)
 
 
-def encoded(encoder: PromptEncoder, request: GenerationRequest, *, vocab_size: int) -> list[int]:
-    """The prompt's ids, each below `vocab_size`. Raises InvalidRequest."""
+def encoded(
+    encoder: PromptEncoder, request: GenerationRequest, *, max_tokens: int, vocab_size: int
+) -> list[int]:
+    """The prompt's ids, each below `vocab_size`. Raises InvalidRequest, and PromptTooLong beyond
+    `max_tokens`.
+    """
     param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
     try:
-        token_ids = encoder.encode(request.prompt, request.session_id)
+        token_ids = encoder.encode(request.prompt, request.session_id, max_tokens=max_tokens)
     except FalconMambaError:
         raise
     except BaseException as error:

@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
-from functools import partial
 
 from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.sequence import Sequence
@@ -32,7 +31,6 @@ from falcon_mamba_app.errors import (
     PromptTooLong,
 )
 from falcon_mamba_app.protocol import (
-    Conversation,
     GenerationEvent,
     GenerationRequest,
     ServiceStats,
@@ -40,7 +38,7 @@ from falcon_mamba_app.protocol import (
     Text,
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
-from falcon_mamba_app.service.local.prompts import encoded
+from falcon_mamba_app.service.local.encoding import Encoding
 from falcon_mamba_app.service.local.startup import Startup
 from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineLimits
@@ -49,9 +47,8 @@ from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
 
 logger = logging.getLogger(__name__)
 
-# A longer prompt is encoded on a helper thread: 20,000 characters take about 10 ms.
-MAX_INLINE_CHARACTERS = 20_000
 MAX_STOP_S = 5.0
+MAX_PROMPT_SCORES = 500_000  # an answer of 300 MB
 
 
 class LocalService:
@@ -68,6 +65,11 @@ class LocalService:
         """`build.build_local` puts the parts together. `worker` runs what `startup` makes."""
         self._startup, self._worker, self._limits = startup, worker, limits
         self._encoder, self._reply_log = encoder, reply_log
+        self._encoding = Encoding(
+            encoder,
+            max_tokens=limits.max_prompt_tokens,
+            vocab_size=startup.placement.checkpoint.config.vocab_size,
+        )
         self._status: ServiceStatus = "loading"
         self._failure: FalconMambaError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -106,11 +108,9 @@ class LocalService:
     async def _encode(self, request: GenerationRequest) -> list[int]:
         """The prompt's ids, within the limits. Raises InvalidRequest."""
         self._check_limits(request)
-        vocab_size = self._startup.placement.checkpoint.config.vocab_size
-        encode = partial(encoded, self._encoder, request, vocab_size=vocab_size)
-        is_long = _num_characters(request) > MAX_INLINE_CHARACTERS
-        prompt_ids = await asyncio.to_thread(encode) if is_long else encode()
+        prompt_ids = await self._encoding.encode(request)
         self._check_length(len(prompt_ids), "tokens")
+        self._check_scores(len(prompt_ids), request.score_prompt)
         return prompt_ids
 
     def _check_length(self, length: int, unit: str) -> None:
@@ -119,6 +119,24 @@ class LocalService:
             raise PromptTooLong(
                 f"This model's maximum context length is {limit} tokens on this server"
                 f" (--max-prompt-tokens); the prompt has {length} {unit}"
+            )
+
+    def _check_scores(self, num_tokens: int, num_alternatives: int | None) -> None:
+        asked = 0 if num_alternatives is None else num_tokens * (1 + num_alternatives)
+        if asked > MAX_PROMPT_SCORES:
+            raise InvalidRequest(
+                f"a prompt of {num_tokens} tokens with {num_alternatives} alternatives each has"
+                f" {asked:,} log-probabilities; one request may ask for {MAX_PROMPT_SCORES:,}",
+                param="logprobs",
+            )
+
+    def _check_scores(self, num_tokens: int, num_alternatives: int | None) -> None:
+        asked = 0 if num_alternatives is None else num_tokens * (1 + num_alternatives)
+        if asked > MAX_PROMPT_SCORES:
+            raise InvalidRequest(
+                f"a prompt of {num_tokens} tokens with {num_alternatives} alternatives each has"
+                f" {asked:,} log-probabilities; one request may ask for {MAX_PROMPT_SCORES:,}",
+                param="logprobs",
             )
 
     def _check_limits(self, request: GenerationRequest) -> None:
@@ -162,6 +180,7 @@ class LocalService:
             prompt_ids,
             vocabulary=self._encoder.vocabulary,
             started_s=started_s,
+            end_of_turn_text=self._encoder.end_of_turn_text,
         )
         self._streams[seq.seq_id] = stream
         self._counters.count_request(len(prompt_ids))
@@ -249,7 +268,7 @@ class LocalService:
         replies = checked_replies(claimed, vocab_size=config.vocab_size)
 
         def put(engine: SessionStates) -> None:
-            engine.snapshots.put(session_id, snapshot.token_ids, snapshot.state)
+            engine.snapshots.put(session_id, snapshot.packed_token_ids, snapshot.state)
 
         await asyncio.wrap_future(self._worker.call(put))
         self._reply_log.restore(session_id, replies)
@@ -284,12 +303,6 @@ class LocalService:
 
     async def close(self) -> None:
         self._fail(EngineFailure("the server is stopping"))
+        self._encoding.close()
         if not await asyncio.to_thread(self._worker.stop, timeout_s=MAX_STOP_S):
             logger.warning("the engine did not stop within %.0f s; leaving it", MAX_STOP_S)
-
-
-def _num_characters(request: GenerationRequest) -> int:
-    """How much there is to encode; a message's markup counts as ten."""
-    if isinstance(request.prompt, Conversation):
-        return sum(10 + len(message.content) for message in request.prompt)
-    return len(request.prompt)

@@ -59,6 +59,9 @@ def read_tokenizer(
         eos_token_ids=defaults.eos_token_ids,
         reply_log=reply_log,
     )
+    if encoder.cannot_chat is not None:
+        plain = replace(checkpoint, has_chat_template=False)
+        return encoder, load_generation_defaults(plain, tokenizer)
     if encoder.end_of_turn_id is not None:
         end_ids = defaults.eos_token_ids | {encoder.end_of_turn_id}
         defaults = replace(defaults, eos_token_ids=end_ids)
@@ -90,13 +93,16 @@ class Startup:
         limits: EngineLimits,
         *,
         rehearsal: threading.Thread | None = None,
+        cannot_chat: str | None = None,
     ) -> None:
-        """A rehearsal that has begun ends before the engine is built."""
+        """A rehearsal that has begun ends before the engine is built; `cannot_chat` says why there
+        are no conversations, if there are none.
+        """
         self.placement, self.limits, self._defaults = placement, limits, defaults
         self._rehearsal = rehearsal
         self.progress = Progress(0.0, "starting")
         self.fingerprint = ""  # of the weights, once they are loaded
-        self.model_info = describe(placement, defaults, limits)
+        self.model_info = describe(placement, defaults, limits, cannot_chat=cannot_chat)
 
     def make_engine(self) -> Engine:
         """Load the weights and build the engine. Raises CheckpointError."""
@@ -157,14 +163,21 @@ class Startup:
         self.progress = Progress(share, what)
 
 
-def describe(placement: Placement, defaults: GenerationDefaults, limits: EngineLimits) -> ModelInfo:
+def describe(
+    placement: Placement,
+    defaults: GenerationDefaults,
+    limits: EngineLimits,
+    *,
+    cannot_chat: str | None = None,
+) -> ModelInfo:
     """For people: all that is known before the weights are read."""
     checkpoint, quantization = placement.checkpoint, placement.quantization
     config = checkpoint.config
     return ModelInfo(
         id=checkpoint.id,
         aliases=checkpoint.aliases,
-        has_chat_template=checkpoint.has_chat_template,
+        has_chat_template=cannot_chat is None,
+        cannot_chat=cannot_chat,
         is_bundled=checkpoint.is_bundled,
         family=config.family,
         num_parameters=config.num_parameters(),

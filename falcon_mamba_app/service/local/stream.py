@@ -22,6 +22,7 @@ from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import (
     Accepted,
+    Conversation,
     Finished,
     FinishReason,
     GenerationEvent,
@@ -47,14 +48,18 @@ class Stream:
         *,
         vocabulary: Vocabulary,
         started_s: float,
+        end_of_turn_text: str | None = None,
     ) -> None:
+        """`end_of_turn_text` ends a reply in a conversation, where no token of its own does."""
         self.seq_id, self.request, self.prompt_ids = seq_id, request, prompt_ids
         self.reply_ids: list[int] = []
         self.has_ended = False  # in the engine
         self.is_forgotten = False  # the session wants nothing kept of this reply
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(
-            vocabulary, stop=request.sampling.stop, prompt_ids=prompt_ids
+            vocabulary,
+            stop=(*request.sampling.stop, *_ends(request, end_of_turn_text)),
+            prompt_ids=prompt_ids,
         )
         self._inbox: asyncio.Queue[tuple[EngineEvent, float] | FalconMambaError] = asyncio.Queue()
         self._num_reused_tokens = 0
@@ -148,6 +153,11 @@ class Stream:
     def _logprob(self, token_id: int, logprob: float | None) -> TokenLogprob:
         text, data = self._vocabulary.token_text(token_id), self._vocabulary.token_bytes(token_id)
         return TokenLogprob(token_id, text, data, logprob)
+
+
+def _ends(request: GenerationRequest, end_of_turn_text: str | None) -> list[str]:
+    is_turn = isinstance(request.prompt, Conversation) and not request.sampling.ignore_eos
+    return [end_of_turn_text] if end_of_turn_text and is_turn else []
 
 
 def _between(start_s: float | None, end_s: float | None) -> float | None:

@@ -61,7 +61,8 @@ def build_borrowing(
         )
     reply_log = ReplyLog()
     encoder, defaults = read_tokenizer(placement.checkpoint, reply_log)
-    startup, flags = Startup(placement, defaults, limits), StopFlags(max_running)
+    startup = Startup(placement, defaults, limits, cannot_chat=encoder.cannot_chat)
+    flags = StopFlags(max_running)
     worker = BorrowingWorker(
         partial(_prepare, startup, flags, lend, report_start, clock),
         flags,

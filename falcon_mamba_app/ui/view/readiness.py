@@ -83,7 +83,7 @@ def render_header(stats: ServiceStats) -> str:
         "<p>A state-space model: its whole memory is one fixed block.</p></div>"
         f'<span class="chip" data-status="{stats.status}" title="{name}">'
         f'<span class="dot"></span><span class="name">{name}</span></span>'
-        f"{THEME_BUTTON}</header>{_bundled_note(model)}"
+        f"{THEME_BUTTON}</header>{_bundled_note(model)}{_no_chat_note(model)}"
     )
 
 
@@ -94,6 +94,15 @@ def _bundled_note(model: ModelInfo | None) -> str:
         '<p class="bundled"><b>Demonstration model.</b> A small model bundled with the app speaks '
         "here, not Falcon Mamba 7B. <span>It shows how the app works, not what Falcon Mamba can "
         "say.</span></p>"
+    )
+
+
+def _no_chat_note(model: ModelInfo | None) -> str:
+    if model is None or model.cannot_chat is None:
+        return ""
+    return (
+        f'<p class="bundled"><b>No chat with this model:</b> {escape(model.cannot_chat)}. '
+        "<span>It continues texts.</span></p>"
     )
 
 

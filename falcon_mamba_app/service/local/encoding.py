@@ -1,0 +1,50 @@
+"""Where prompts are tokenised: short ones at once, longer ones on threads, large ones one by one.
+
+So the loop goes on, and however many large prompts come at once, one of them takes a core and
+memory; the others wait as they came. It knows no engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from falcon_mamba_app.protocol import Conversation, GenerationRequest, Prompt
+from falcon_mamba_app.service.local.prompts import encoded
+from falcon_mamba_app.text.chat import PromptEncoder
+
+MAX_INLINE_CHARACTERS = 20_000  # take about 10 ms
+MAX_THREADED_CHARACTERS = 256_000  # take 0.1 s and 30 MB
+NUM_THREADS = 2
+
+
+class Encoding:
+    """The ids of prompts, `max_tokens` at most, each below `vocab_size`."""
+
+    def __init__(self, encoder: PromptEncoder, *, max_tokens: int, vocab_size: int) -> None:
+        self._encoder, self._max_tokens = encoder, max_tokens
+        self._encode = partial(encoded, encoder, max_tokens=max_tokens, vocab_size=vocab_size)
+        self._threads = ThreadPoolExecutor(NUM_THREADS, "encoder")
+        self._large = ThreadPoolExecutor(1, "large-encoder")
+
+    async def encode(self, request: GenerationRequest) -> list[int]:
+        """The ids of the request's prompt. Raises InvalidRequest, PromptTooLong."""
+        num_characters = _num_characters(request.prompt)
+        if num_characters <= MAX_INLINE_CHARACTERS:
+            return self._encode(request)
+        self._encoder.refuse_characters(request.prompt, max_tokens=self._max_tokens)
+        threads = self._threads if num_characters <= MAX_THREADED_CHARACTERS else self._large
+        return await asyncio.get_running_loop().run_in_executor(threads, self._encode, request)
+
+    def close(self) -> None:
+        """Take no more; what is being encoded ends by itself."""
+        for threads in (self._threads, self._large):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _num_characters(prompt: Prompt) -> int:
+    """How much there is to encode; a message's markup counts as ten."""
+    if isinstance(prompt, Conversation):
+        return sum(10 + len(message.content) for message in prompt)
+    return len(prompt)
