@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
+from falcon_mamba_app.api.body_shape import refuse_too_many_values
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
@@ -62,6 +63,8 @@ class Generation:
         self._access = access
         self._names = names
         self._max_body_bytes = max_body_bytes
+        # Parsed one at a time: meanwhile a body takes three to five times its bytes.
+        self._large_bodies = asyncio.Semaphore(1)
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -84,7 +87,9 @@ class Generation:
         data = await read_json_body(request, max_bytes=self._max_body_bytes)
         if len(data) <= MAX_BYTES_PARSED_AT_ONCE:
             return parse_body(kind, data)
-        return await asyncio.to_thread(parse_body, kind, data)
+        async with self._large_bodies:
+            await asyncio.to_thread(refuse_too_many_values, data)
+            return await asyncio.to_thread(parse_body, kind, data)
 
     def _session_id(self, request: Request, body: ChatBody | CompletionBody) -> str | None:
         if body.prompt_cache_key is None:

@@ -26,6 +26,8 @@ from falcon_mamba_app.protocol import (
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 SEED_RANGE = 2**64
+# Log-probabilities of one request: an answer of 300 MB. Thirty times what harnesses ask for.
+MAX_LOGPROBS_IN_ALL = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,23 @@ def _sampling(
     return replace(defaults, **given, max_new_tokens=max_new_tokens, logprobs=logprobs)
 
 
+def _refuse_too_many_logprobs(requests: list[GenerationRequest], *, num_each: int) -> None:
+    sampling = requests[0].sampling
+    if sampling.logprobs is None:
+        return
+    num_replies = len(requests) * num_each
+    asked = num_replies * sampling.max_new_tokens * (1 + sampling.logprobs)
+    if asked > MAX_LOGPROBS_IN_ALL:
+        raise InvalidRequest(
+            f"{num_replies} replies of {sampling.max_new_tokens} tokens with {sampling.logprobs}"
+            f" alternatives each are {asked:,} log-probabilities; one request may ask for"
+            f" {MAX_LOGPROBS_IN_ALL:,}",
+            param="logprobs",
+        )
+
+
 def _plan(requests: list[GenerationRequest], *, num_each: int) -> Plan:
+    _refuse_too_many_logprobs(requests, num_each=num_each)
     session_id = requests[0].session_id
     ephemeral_session = secrets.token_hex(16) if num_each > 1 and session_id is None else None
     replies: list[PlannedReply] = []

@@ -18,6 +18,7 @@ from falcon_mamba_app.middleware.cross_site import SameSiteOnly
 from falcon_mamba_app.middleware.failures import Failures, is_news
 from falcon_mamba_app.middleware.limited_protocol import limited_protocol
 from falcon_mamba_app.middleware.login import Credentials, Login
+from falcon_mamba_app.middleware.memory_return import MemoryReturn
 from falcon_mamba_app.middleware.page_bodies import PageBodies
 from falcon_mamba_app.middleware.security_headers import (
     SPACE_ANCESTORS,
@@ -46,6 +47,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(PageBodies)
     app.add_middleware(Surface)
     app.add_middleware(SameSiteOnly, origins=server.cors_origins)
+    app.add_middleware(MemoryReturn)
     app.add_middleware(
         BodyLimits,
         max_bytes=limits.max_body_bytes,

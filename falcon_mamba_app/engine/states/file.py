@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from falcon_mamba_app.engine.packing import pack_token_ids
 from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.errors import InvalidRequest
@@ -85,7 +84,7 @@ def from_bytes(
     layers, d = config.num_layers, config.d_inner
     conv = _checked_state(tensors, "conv_state", (layers, config.d_conv - 1, d), conv_dtype)
     ssm = _checked_state(tensors, "ssm_state", (layers, config.d_state, d), torch.float32)
-    return Snapshot(pack_token_ids(token_ids), State(conv, ssm)), replies
+    return Snapshot(token_ids, State(conv, ssm)), replies
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
@@ -105,13 +104,14 @@ def _metadata(data: bytes) -> dict[str, Any]:
     return metadata
 
 
-def _checked_token_ids(token_ids: torch.Tensor | None, vocab_size: int) -> list[int]:
+def _checked_token_ids(token_ids: torch.Tensor | None, vocab_size: int) -> bytes:
+    """The ids packed: as a list, those of one file could take half a gigabyte."""
     is_list = token_ids is not None and token_ids.dtype is torch.int32 and token_ids.dim() == 1
     if token_ids is None or not is_list or not token_ids.numel():
         raise InvalidRequest("this state's file is damaged: it has no list of token_ids")
     if int(token_ids.min()) < 0 or int(token_ids.max()) >= vocab_size:
         raise InvalidRequest(f"this state's file has token ids beyond 0 to {vocab_size - 1}")
-    return token_ids.tolist()
+    return token_ids.numpy().tobytes()
 
 
 def _checked_state(
