@@ -36,12 +36,11 @@ def _count(data: bytes) -> None:
         end = _end_of_part(data, start)
         # Without escaped quotes every quote opens or closes a string.
         part = data[start:end].replace(b"\\\\", b"").replace(b'\\"', b"")
-        for piece in part.translate(None, OTHER_BYTES).split(b'"'):
-            if not is_in_string:
-                num_containers += piece.count(b"{") + piece.count(b"[")
-                num_values += piece.count(b",") + piece.count(b":")
-            is_in_string = not is_in_string
-        is_in_string = not is_in_string  # the last piece goes on in the next part
+        pieces = part.translate(None, OTHER_BYTES).split(b'"')
+        outside = b"".join(pieces[is_in_string::2])
+        num_containers += outside.count(b"{") + outside.count(b"[")
+        num_values += outside.count(b",") + outside.count(b":")
+        is_in_string ^= len(pieces) % 2 == 0  # the last piece goes on in the next part
         if num_containers > MAX_CONTAINERS or num_values > MAX_VALUES:
             raise InvalidRequest(
                 f"the body holds over {MAX_VALUES:,} values, or over {MAX_CONTAINERS:,} lists and"

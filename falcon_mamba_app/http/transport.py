@@ -113,6 +113,9 @@ async def while_read(request: Request, work: Coroutine[Any, Any, Result]) -> Res
         task.cancel()
         leaving.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
+        # A refusal's traceback holds this frame: it must not hold the task that holds the refusal,
+        # and with it the body.
+        del task, leaving
 
 
 async def _reader_leaves(request: Request) -> None:
