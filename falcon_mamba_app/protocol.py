@@ -105,6 +105,9 @@ class GenerationRequest:
     secret: whoever knows it can continue the conversation. `score_prompt` asks for the
     log-probabilities of the prompt's tokens, with that many alternatives each.
 
+    `reuse_id` names whose earlier requests' states this one may begin from, found by its tokens
+    alone; a secret too. None looks at nothing and leaves nothing.
+
     Owners share the service evenly, whatever each has in line; a request of weight 4 takes a
     quarter of its owner's share.
     """
@@ -112,6 +115,7 @@ class GenerationRequest:
     prompt: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
     session_id: str | None = None
+    reuse_id: str | None = None
     score_prompt: int | None = None
     owner: str = ""
     weight: float = 1.0

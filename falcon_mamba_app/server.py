@@ -90,6 +90,7 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
         api_keys=server.api_key or ((server.auth,) if server.auth else ()),
         session_secret=server.session_secret,
         served_names=server.served_model_name,
+        reuse_prompts=server.reuse_prompts,
         limits=limits,
     )
     mount_page(app, service, limits=limits, keep_session_s=server.keep_session_s)

@@ -18,12 +18,23 @@ from starlette.requests import Request
 from falcon_mamba_app.http.errors import WrongKey
 from falcon_mamba_app.visitors import Visitor, anybody
 
+REUSE_HEADER = "x-prompt-reuse"
+NO = ("off", "no", "false", "0")
+FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
+
 
 class Access:
     """Checks API keys and names sessions."""
 
-    def __init__(self, api_keys: tuple[str, ...], session_secret: str | None = None) -> None:
+    def __init__(
+        self,
+        api_keys: tuple[str, ...],
+        session_secret: str | None = None,
+        *,
+        reuse_prompts: bool = True,
+    ) -> None:
         self._api_keys = api_keys
+        self._reuse_prompts = reuse_prompts
         self._secret = session_secret.encode() if session_secret else secrets.token_bytes(32)
 
     def admit(self, request: Request) -> None:
@@ -56,6 +67,19 @@ class Access:
         if not matches:
             raise WrongKey("this API key is not known to the server")
         return matches[0]
+
+    def reuse_id(self, request: Request, salt: str | None) -> str | None:
+        """Under which name the caller's requests share what they have read; None for nothing.
+
+        A proxy that this server was not told to trust makes strangers look like this machine.
+        """
+        visitor: Visitor = request.state.visitor
+        is_forwarded = any(name in request.headers for name in FORWARDED)
+        is_refused = request.headers.get(REUSE_HEADER, "").strip().lower() in NO
+        if not self._reuse_prompts or is_refused or (is_forwarded and not visitor.owner):
+            return None
+        name = json.dumps(["reuse", visitor.owner, salt]).encode()
+        return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
 
     def session_id(self, owner: str, prompt_cache_key: str) -> str:
         """The session that the owner means."""

@@ -41,17 +41,14 @@ OPENAI_FIELDS: Table = {
     "moderation": (),
     "suffix": ("",),
     "service_tier": ANY_TEXT,
-    "store": ANY_BOOL,
     "prompt_cache_retention": ANY_TEXT,
     "prompt_cache_options": ANY_OBJECT,
 }
 # Of vLLM, llama.cpp, TGI, Ollama and the programs that speak to them.
 LOCAL_FIELDS: Table = {
-    "cache_prompt": ANY_BOOL,
     "id_slot": ANY_NUMBER,
     "keep_alive": (str, int, float),
     "request_id": ANY_TEXT,
-    "cache_salt": ANY_TEXT,
     "priority": (0,),
     "min_tokens": (0,),
     "stop_token_ids": ([],),

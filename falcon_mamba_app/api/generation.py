@@ -99,6 +99,8 @@ class Generation:
     async def _answer(
         self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: _Answer
     ) -> Response:
+        if body.store is not False and body.cache_prompt is not False:
+            plan = plan.reusing(self._access.reuse_id(request, body.cache_salt))
         events = run_plan(self._service, plan, request.state.visitor)
         if not body.stream:
             return json_response(await while_read(request, answer.whole(events)))

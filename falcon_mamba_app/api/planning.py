@@ -52,6 +52,14 @@ class Plan:
         """The session that stays, if there is one."""
         return None if self.ephemeral_session else self.replies[0].request.session_id
 
+    def reusing(self, reuse_id: str | None) -> Plan:
+        """The same replies, beginning from what the owner's earlier requests have read."""
+        replies = tuple(
+            replace(reply, request=replace(reply.request, reuse_id=reuse_id))
+            for reply in self.replies
+        )
+        return replace(self, replies=replies)
+
     def of_owner(self, owner: str, weight: float) -> Plan:
         """The same replies, taking from the owner's share of the service."""
         replies = tuple(

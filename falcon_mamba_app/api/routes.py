@@ -46,14 +46,16 @@ def create_api(
     api_keys: tuple[str, ...] = (),
     session_secret: str | None = None,
     served_names: tuple[str, ...] = (),
+    reuse_prompts: bool = True,
     limits: LimitSettings = DEFAULT_LIMITS,
 ) -> FastAPI:
     """The application that serves the API.
 
     With `api_keys`, /v1 and /metrics ask for one of them; /health never does. With a
-    `session_secret`, a session's id is the same after a restart.
+    `session_secret`, a session's id is the same after a restart. With `reuse_prompts`, requests
+    begin from what earlier ones of the same caller have read.
     """
-    access = Access(api_keys, session_secret)
+    access = Access(api_keys, session_secret, reuse_prompts=reuse_prompts)
     names = ServedNames(served_names)
     generation = Generation(service, access, names, max_body_bytes=limits.max_body_bytes)
     sessions = Sessions(service, access, max_state_bytes=limits.max_state_bytes)

@@ -88,6 +88,10 @@ class _GenerationBody(_Strict):
     seed: int | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_stop_list)] = None
     ignore_eos: bool | None = None
+    # All three say whose states a request may begin from, or that it leaves none.
+    store: bool | None = None
+    cache_prompt: bool | None = None
+    cache_salt: Annotated[str, Field(max_length=256)] | None = None
     prompt_cache_key: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     user: str | None = None
     safety_identifier: str | None = None

@@ -245,6 +245,7 @@ class Engine:
         if not all(score.is_finite for score in scores):
             return [self._fail_without_numbers(seq)]
         seq.num_computed_tokens = chunk.end
+        self._states.save_for_others(seq)
         events: list[EngineEvent] = []
         if seq.num_told_tokens < min(chunk.end, len(seq.prompt_token_ids) - 1):
             scores = scores[max(0, seq.num_told_tokens - chunk.start) :]
@@ -303,8 +304,7 @@ class Engine:
     def _fail_without_numbers(self, seq: Sequence) -> Failed:
         """The session's saved states go too: the fault may have begun in any of them."""
         self._drop(seq)
-        if seq.session_id is not None:
-            self.snapshots.forget(seq.session_id)
+        self._states.forget_origins(seq)
         return failures.without_numbers(seq)
 
     def _drop(self, seq: Sequence) -> None:

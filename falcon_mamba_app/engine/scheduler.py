@@ -182,7 +182,7 @@ def _split(prompts: list[Sequence], budget: int) -> list[PrefillChunk]:
     chunks = []
     for num_before, seq in enumerate(prompts):
         share = budget // (len(prompts) - num_before)
-        num_tokens = min(share, seq.num_remaining_prefill_tokens)
+        num_tokens = min(share, seq.num_tokens_to_save_point)
         if num_tokens == 0:  # more prompts than tokens in the budget: the shortest go first
             num_tokens = min(1, budget)
         if num_tokens:

@@ -30,6 +30,8 @@ class Sequence:
     sampling: SamplingParams
     seed: int  # of this request, resolved
     session_id: str | None = None
+    reuse_id: str | None = None  # whose states it may begin from, and leaves some for
+    save_points: tuple[int, ...] = ()  # of the prompt: where others may want to begin, rising
     owner: str = ""  # whose share of the slots it takes
     weight: float = 1.0  # one of weight 4 takes a quarter of a share
     score_prompt: int | None = None  # alternatives per prompt token; None scores nothing
@@ -48,7 +50,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         # Once and here: packing 100,000 ids takes 2 ms, which no step should wait for.
-        if self.session_id is not None:
+        if self.session_id is not None or self.reuse_id is not None:
             self.packed_prompt = pack_token_ids(self.prompt_token_ids)
 
     @property
@@ -59,6 +61,12 @@ class Sequence:
     @property
     def num_remaining_prefill_tokens(self) -> int:
         return self.num_prefill_tokens - self.num_computed_tokens
+
+    @property
+    def num_tokens_to_save_point(self) -> int:
+        """How much may be read in one piece."""
+        ahead = [p for p in self.save_points if p > self.num_computed_tokens]
+        return min([*ahead, self.num_prefill_tokens]) - self.num_computed_tokens
 
     def tokens(self, start: int, end: int) -> list[int]:
         """Of the prompt and the reply, from `start` up to `end`."""
@@ -90,7 +98,7 @@ class Sequence:
 
     @property
     def packed_computed(self) -> bytes:
-        """What the state has consumed, packed; for sequences with a session."""
+        """What the state has consumed, packed; for sequences that keep states."""
         num_output = self.num_computed_tokens - len(self.prompt_token_ids)
         if num_output < 0:
             return self.packed_prompt[: self.num_computed_tokens * ID_BYTES]

@@ -13,6 +13,9 @@ from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 
 logger = logging.getLogger(__name__)
 
+# Fewer are read faster than a state is copied out and back.
+MIN_SHARED_TOKENS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class StateKeeper:
@@ -29,10 +32,16 @@ class StateKeeper:
             seq.parked = None
             return
         # A prompt that is scored is read in full: its scores are not in the snapshot.
-        if seq.session_id is not None and seq.score_prompt is None:
-            snapshot = self.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
-            if snapshot is not None:
-                self._restore(seq, snapshot)
+        if seq.score_prompt is None:
+            found = [
+                self.snapshots.longest_prefix(origin, seq.packed_prompt)
+                for origin in (seq.session_id, seq.reuse_id)
+                if origin is not None
+            ]
+            known = [snapshot for snapshot in found if snapshot is not None]
+            if known:
+                self._restore(seq, max(known, key=lambda snapshot: snapshot.num_tokens))
+        self._choose_save_points(seq)
 
     def park(self, seq: Sequence) -> bool:
         """Copy the sequence's state out and take its slot back; False where there is no memory."""
@@ -54,15 +63,39 @@ class StateKeeper:
         seq.slot = None
 
     def save(self, seq: Sequence) -> None:
-        """Keep the state as it is now for the session's next turn."""
+        """Keep the state as it is now for the session's next turn, or the owner's."""
+        if seq.session_id is not None:
+            self._put(seq, seq.session_id)
+        elif seq.reuse_id is not None:
+            self._put(seq, seq.reuse_id, is_spare=True)
+
+    def save_for_others(self, seq: Sequence) -> None:
+        """Keep the state if this is where other requests of the owner may want to begin."""
+        if seq.reuse_id is not None and seq.num_computed_tokens in seq.save_points:
+            self._put(seq, seq.reuse_id, is_spare=True)
+
+    def forget_origins(self, seq: Sequence) -> None:
+        """Drop all states that this one may have begun from."""
+        for origin in filter(None, (seq.session_id, seq.reuse_id)):
+            self.snapshots.forget(origin)
+
+    def _choose_save_points(self, seq: Sequence) -> None:
+        """Those that were asked for, and where the prompt leaves what earlier ones began with."""
+        if seq.reuse_id is None:
+            return
+        fork = self.snapshots.most_in_common(seq.reuse_id, seq.packed_prompt)
+        first, end = seq.num_computed_tokens + MIN_SHARED_TOKENS, seq.num_prefill_tokens
+        seq.save_points = tuple(sorted({p for p in (*seq.save_points, fork) if first <= p < end}))
+
+    def _put(self, seq: Sequence, session_id: str, *, is_spare: bool = False) -> None:
         has_state = seq.slot is not None or seq.parked is not None
-        if seq.session_id is None or not has_state or seq.num_computed_tokens == 0:
+        if not has_state or seq.num_computed_tokens == 0:
             return
         token_ids = seq.packed_computed
-        if self.snapshots.touch(seq.session_id, token_ids):
+        if self.snapshots.touch(session_id, token_ids):
             return
         try:
-            self.snapshots.put(seq.session_id, token_ids, self._copy_of(seq))
+            self.snapshots.put(session_id, token_ids, self._copy_of(seq), is_spare=is_spare)
         except torch.OutOfMemoryError:
             logger.warning("no memory for a snapshot of %d tokens", seq.num_computed_tokens)
 

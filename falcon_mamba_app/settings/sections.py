@@ -208,6 +208,11 @@ class ServerSettings:
     served_model_name: tuple[str, ...] = option(
         (), "names, with commas, under which the API offers the model", parse=parse_names
     )
+    reuse_prompts: bool = option(
+        True,
+        "begin API requests from states that earlier ones of the same caller left, unasked; half of"
+        " --snapshot-bytes at most",
+    )
     backend_url: str | None = option(
         None, "serve the model of another OpenAI-compatible server, such as http://host:8000/v1"
     )

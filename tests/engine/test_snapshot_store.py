@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from falcon_mamba_app.engine.states.pool import State
@@ -86,3 +87,35 @@ def test_the_newest_is_the_most_recently_used():
     store.longest_prefix("a", [1, 3])
     assert store.newest("a").token_ids == [1]
     assert store.newest("c") is None
+
+
+def test_spare_states_take_half_of_the_budget_and_go_by_their_own_age():
+    store = make_store(10)
+    for number in range(4):
+        store.put(f"kept {number}", [1], make_state())
+    for number in range(20):
+        store.put("spare", [1, number], make_state(), is_spare=True)
+    assert store.num_spare_bytes <= store.max_spare_bytes < store.num_bytes <= store.max_bytes
+    assert all(store.newest(f"kept {number}") is not None for number in range(4))
+    assert store.longest_prefix("spare", [1, 19, 5]) is not None
+    assert store.longest_prefix("spare", [1, 3, 5]) is None
+    store.forget("spare")
+    assert store.num_spare_bytes == 0
+
+
+def test_a_spare_state_that_is_used_stays():
+    store = make_store(4)
+    store.put("spare", [1, 0], make_state(), is_spare=True)
+    for number in range(1, 6):
+        store.longest_prefix("spare", [1, 0, 5])
+        store.put("spare", [1, number], make_state(), is_spare=True)
+    assert store.longest_prefix("spare", [1, 0, 5]) is not None
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 1023, 1024, 1025, 3000])
+def test_what_two_prompts_have_in_common_is_counted_in_tokens(length):
+    store = make_store(1_000)
+    store.put("s", [*range(length), 70_000, 3], make_state())
+    store.put("s", [9, 9], make_state())
+    assert store.most_in_common("s", [*range(length), 70_001, 3]) == length
+    assert store.most_in_common("nobody", [1]) == 0

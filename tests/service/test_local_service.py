@@ -74,6 +74,29 @@ async def converse(service, questions, *, session_id="s", sampling=GREEDY, forge
 QUESTIONS = ["Hello! My name is Zorvic.", "I have a dog.", "What is my name?"]
 
 
+async def test_a_system_message_is_read_once_and_a_growing_conversation_too(service):
+    """What every ordinary client does: no key, the whole conversation sent each time."""
+    system = Message("system", "You are a helpful friend who remembers names. " * 8)
+
+    async def ask_all(*contents: str, reuse_id: str | None = "anna"):
+        turns = (Message(("user", "assistant")[i % 2], text) for i, text in enumerate(contents))
+        prompt = Conversation((system, *turns))
+        request = GenerationRequest(prompt=prompt, sampling=GREEDY, reuse_id=reuse_id)
+        events = await collect(service, request)
+        return reply_text(events), events[-1].reused_tokens
+
+    hello, reused = await ask_all("Hello!")
+    assert reused == 0
+    _, system_tokens = await ask_all("What is a river?")
+    assert system_tokens > 60
+    assert (await ask_all("My name is Tom."))[1] == system_tokens
+    warm, reused = await ask_all("Hello!", hello, "What can you do?")
+    assert reused > system_tokens
+    assert (await ask_all("Hello!", reuse_id="tom"))[1] == 0
+    cold, reused = await ask_all("Hello!", hello, "What can you do?", reuse_id=None)
+    assert (cold, reused) == (warm, 0)
+
+
 async def test_a_conversation_remembers_what_it_was_told(service):
     replies, _ = await converse(service, ["Hi, my name is Tom.", "What is my name?"])
     assert "Tom" in replies[-1]

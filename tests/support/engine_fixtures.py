@@ -48,7 +48,14 @@ def make_engine(model: FalconMamba, **overrides: Any) -> Engine:
     return build_engine(model, **{**options, **overrides})
 
 
-def make_sequence(prompt: list[int], *, session_id: str | None = None, **sampling: Any) -> Sequence:
+def make_sequence(
+    prompt: list[int],
+    *,
+    session_id: str | None = None,
+    reuse_id: str | None = None,
+    save_points: tuple[int, ...] = (),
+    **sampling: Any,
+) -> Sequence:
     sampling = {"temperature": 0.0, "max_new_tokens": 8, "ignore_eos": True, **sampling}
     score_prompt = sampling.pop("score_prompt", None)
     params = SamplingParams(**sampling)
@@ -58,6 +65,8 @@ def make_sequence(prompt: list[int], *, session_id: str | None = None, **samplin
         sampling=params,
         seed=params.seed or 0,
         session_id=session_id,
+        reuse_id=reuse_id,
+        save_points=save_points,
         score_prompt=score_prompt,
     )
 

@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.states.pool import State
 
+# Of a session; more would take longer to compare than most prompts take to read.
+MAX_COMPARED = 64
+BLOCK_BYTES = 1024 * ID_BYTES
+
 TokenIds = SequenceABC[int] | bytes  # bytes: as `pack_token_ids` packs them
 
 
@@ -39,11 +43,15 @@ class Snapshot:
 
 
 class SnapshotStore:
-    """Snapshots of all sessions under one budget in bytes; the least recently used go first."""
+    """Snapshots of all sessions under one budget in bytes; the least recently used go first.
+
+    Spare ones, which nobody asked to keep, may take half of it.
+    """
 
     def __init__(self, *, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
+        self.max_bytes, self.max_spare_bytes = max_bytes, max_bytes // 2
+        self.num_bytes = self.num_spare_bytes = 0
+        self._spare: OrderedDict[tuple[str, bytes], None] = OrderedDict()  # as `_order`
         self._sessions: dict[str, dict[bytes, Snapshot]] = {}
         self._order: OrderedDict[tuple[str, bytes], None] = OrderedDict()  # least recent first
 
@@ -54,20 +62,28 @@ class SnapshotStore:
         """Mark the snapshot of exactly these tokens as used now; False when there is none."""
         key = session_id, pack_token_ids(token_ids)
         if key in self._order:
-            self._order.move_to_end(key)
+            self._use(key)
         return key in self._order
 
-    def put(self, session_id: str, token_ids: TokenIds, state: State) -> None:
+    def put(
+        self, session_id: str, token_ids: TokenIds, state: State, *, is_spare: bool = False
+    ) -> None:
         """Keep the state under its tokens, evicting others as needed; one too large is dropped."""
         snapshot = Snapshot(pack_token_ids(token_ids), state)
-        if snapshot.nbytes > self.max_bytes:
+        if snapshot.nbytes > (self.max_spare_bytes if is_spare else self.max_bytes):
             return
-        self._remove(session_id, snapshot.packed_token_ids)
+        key = session_id, snapshot.packed_token_ids
+        self._remove(*key)
+        while is_spare and self.num_spare_bytes + snapshot.nbytes > self.max_spare_bytes:
+            self._remove(*next(iter(self._spare)))
         while self.num_bytes + snapshot.nbytes > self.max_bytes:
             self._remove(*next(iter(self._order)))
         self._sessions.setdefault(session_id, {})[snapshot.packed_token_ids] = snapshot
-        self._order[session_id, snapshot.packed_token_ids] = None
+        self._order[key] = None
         self.num_bytes += snapshot.nbytes
+        if is_spare:
+            self._spare[key] = None
+            self.num_spare_bytes += snapshot.nbytes
 
     def longest_prefix(self, session_id: str, token_ids: TokenIds) -> Snapshot | None:
         """The session's snapshot that has consumed the most of `token_ids`, or None.
@@ -79,9 +95,17 @@ class SnapshotStore:
         # Longest first, so that one long comparison is all there is to it.
         for key in sorted(snapshots, key=len, reverse=True):
             if len(key) < len(packed) and packed.startswith(key):
-                self._order.move_to_end((session_id, key))
+                self._use((session_id, key))
                 return snapshots[key]
         return None
+
+    def most_in_common(self, session_id: str, token_ids: TokenIds) -> int:
+        """How many tokens at the beginning `token_ids` shares with what one of the session's newest
+        snapshots has read.
+        """
+        packed = pack_token_ids(token_ids)
+        newest = list(self._sessions.get(session_id, {}))[-MAX_COMPARED:]
+        return max((_num_in_common(packed, key) for key in newest), default=0)
 
     def newest(self, session_id: str) -> Snapshot | None:
         """The session's most recently used snapshot, or None."""
@@ -101,7 +125,28 @@ class SnapshotStore:
         snapshots = self._sessions.get(session_id, {})
         if key not in snapshots:
             return
-        self.num_bytes -= snapshots.pop(key).nbytes
+        num_bytes = snapshots.pop(key).nbytes
+        self.num_bytes -= num_bytes
         del self._order[session_id, key]
+        if (session_id, key) in self._spare:
+            del self._spare[session_id, key]
+            self.num_spare_bytes -= num_bytes
         if not snapshots:
             del self._sessions[session_id]
+
+    def _use(self, key: tuple[str, bytes]) -> None:
+        self._order.move_to_end(key)
+        if key in self._spare:
+            self._spare.move_to_end(key)
+
+
+def _num_in_common(one: bytes, other: bytes) -> int:
+    """Tokens at the beginning of both."""
+    end = min(len(one), len(other))
+    start = 0
+    while start < end and one[start : start + BLOCK_BYTES] == other[start : start + BLOCK_BYTES]:
+        start += BLOCK_BYTES
+    for place in range(start, min(start + BLOCK_BYTES, end), ID_BYTES):
+        if one[place : place + ID_BYTES] != other[place : place + ID_BYTES]:
+            return place // ID_BYTES
+    return end // ID_BYTES

@@ -44,6 +44,7 @@ from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineLimits
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
+from falcon_mamba_app.text.shared_start import system_end
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +98,9 @@ class LocalService:
         self._refuse_unless_ready()
         started_s = time.monotonic()
         prompt_ids = await self._encode(request)
+        save_points = await self._save_points(request, prompt_ids)
         self._refuse_unless_ready()  # it may have failed meanwhile
-        stream = self._open(request, prompt_ids, started_s)
+        stream = self._open(request, prompt_ids, started_s, save_points=save_points)
         try:
             async for event in stream.events():
                 yield event
@@ -112,6 +114,16 @@ class LocalService:
         self._check_length(len(prompt_ids), "tokens")
         self._check_scores(len(prompt_ids), request.score_prompt)
         return prompt_ids
+
+    async def _save_points(
+        self, request: GenerationRequest, prompt_ids: list[int]
+    ) -> tuple[int, ...]:
+        """Where other requests of the same owner may want to begin, if they may."""
+        if request.reuse_id is None:
+            return ()
+        find = partial(system_end, self._encoder, request.prompt, prompt_ids)
+        is_long = _num_characters(request) > MAX_INLINE_CHARACTERS
+        return (await asyncio.to_thread(find) if is_long else find(),)
 
     def _check_length(self, length: int, unit: str) -> None:
         limit = self._limits.max_prompt_tokens
@@ -155,7 +167,14 @@ class LocalService:
                 param="max_tokens",
             )
 
-    def _open(self, request: GenerationRequest, prompt_ids: list[int], started_s: float) -> Stream:
+    def _open(
+        self,
+        request: GenerationRequest,
+        prompt_ids: list[int],
+        started_s: float,
+        *,
+        save_points: tuple[int, ...],
+    ) -> Stream:
         """Hand the request to the engine. Raises Overloaded."""
         limit = self._limits.max_running + self._limits.max_waiting
         # A finished reply that is still being fetched holds no slot and no place.
@@ -170,6 +189,8 @@ class LocalService:
             sampling=request.sampling,
             seed=secrets.randbits(63) if seed is None else seed,
             session_id=request.session_id,
+            reuse_id=request.reuse_id,
+            save_points=save_points,
             owner=request.owner,
             weight=request.weight,
             score_prompt=request.score_prompt,

@@ -42,7 +42,7 @@ ERRORS_BY_CODE: dict[str, type[FalconMambaError]] = {
     for kind in (PromptTooLong, NotSupported, NotFound, Overloaded, NotReady, EngineFailure)
 }
 # Asked of a server for our own sake; a reply is the same without them.
-BOOKKEEPING_FIELDS = ("stream_options", "prompt_cache_key")
+BOOKKEEPING_FIELDS = ("stream_options", "prompt_cache_key", "cache_salt", "cache_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,8 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
             body["prompt"] = token_ids
     if backend.has_sessions and request.session_id is not None:
         body["prompt_cache_key"] = request.session_id
+    if backend.has_sessions:  # to which all of our visitors are one
+        body |= {"cache_salt": request.reuse_id} if request.reuse_id else {"cache_prompt": False}
     if request.score_prompt is None:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}

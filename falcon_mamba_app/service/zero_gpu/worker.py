@@ -152,6 +152,7 @@ class BorrowingWorker:
 
     def add(self, seq: Sequence) -> None:
         """Put the sequence in line."""
+        seq.reuse_id = None  # only the session's state goes to the process that replies
         with self._changed:
             entry = _Entry(seq, copy_context())
             self._states.entries[seq.seq_id] = entry
