@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=300)
     num_updates = parser.parse_args().updates
     service = EchoService()
-    page = build_page(service, Sessions(service.forget))
+    page, _ = build_page(service, Sessions(service.forget))
     print("messages   text ms   with panel ms   bytes sent")
     costs = []
     for num_messages in (0, 20, 100, 400):

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -124,7 +125,7 @@ async def whole(only: str) -> tuple[list[Row], Callable[[Row], bool]]:
         app = App(log, "--trusted-proxies=127.0.0.1")
         try:
             http = await app.ready()
-            async with http:
+            async with aclosing(http):
                 await http.get("/")  # what is made once is made
             address = str(http.base_url)
             with probing(address) as probe:
