@@ -63,7 +63,10 @@ async def test_other_encodings_are_refused(encoding):
 
 
 async def test_the_loop_goes_on_while_values_are_counted():
-    turns, counting = 0, asyncio.create_task(check_values(b"[" + b'",",' * 300_000 + b"0]"))
+    turns, counting = (
+        0,
+        asyncio.create_task(check_values(b"[" + b'",",' * 300_000 + b"0]", max_values=200_000)),
+    )
     while not counting.done():
         await asyncio.sleep(0)
         turns += 1
@@ -92,11 +95,3 @@ async def test_the_page_is_sent_what_a_browser_keeps_and_no_more():
         assert response.status_code == 413
         response = await client.post(CHAT, content=body, headers=JSON)
         assert response.status_code == 400
-
-
-async def test_the_api_says_how_many_values_it_reads():
-    async with visiting() as client:
-        body = b'{"prompt":[' + b"1," * 200_000 + b"1]}"
-        response = await client.post("/v1/completions", content=body, headers=JSON)
-    assert response.status_code == 413
-    assert "more than 200000 values" in response.json()["error"]["message"]
