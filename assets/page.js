@@ -54,8 +54,8 @@
     setTimeout(() => button.classList.remove("copied"), 1500);
   });
 
-  // Messages are shown with joiners in what looks like HTML (ui/markup.py); copies have none.
-  const asTyped = (text) => text.replace(/([<!])\u2060/g, "$1");
+  // The chatbot has messages with joiners (ui/view/message_text.py); copies have none.
+  const { asTyped } = window.messages;
   if (navigator.clipboard) {
     const write = navigator.clipboard.writeText.bind(navigator.clipboard);
     navigator.clipboard.writeText = (text) => write(asTyped(text));

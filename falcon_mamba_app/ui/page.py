@@ -37,6 +37,7 @@ from falcon_mamba_app.ui.view.controls import (
     values_of,
     with_preset,
 )
+from falcon_mamba_app.ui.view.head import ASSETS, head
 from falcon_mamba_app.ui.view.layout import Components, draw
 from falcon_mamba_app.ui.view.theme import build_theme
 from falcon_mamba_app.ui.view.updates import SKIP
@@ -48,14 +49,6 @@ GRADIO_ENVIRONMENT = {
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
 }
-
-ICON = (
-    '<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,%3Csvg xmlns='
-    "%22http://www.w3.org/2000/svg%22 viewBox=%220 0 32 32%22%3E%3Crect width=%2232%22 "
-    "height=%2232%22 rx=%229%22 fill=%22%230f766e%22/%3E%3Cpath d=%22M6 20c4-9 7-9 10-3s6 6 "
-    "10-5%22 fill=%22none%22 stroke=%22white%22 stroke-width=%222.6%22 stroke-linecap="
-    '%22round%22/%3E%3C/svg%3E">'
-)
 
 # Settings change in the browser alone; nothing is sent until a message is.
 REMEMBER_JS = (
@@ -102,7 +95,7 @@ def mount_page(
         path="/",
         theme=build_theme(),
         css_paths=ASSETS / "style.css",
-        head=ICON + f"<script>{(ASSETS / 'page.js').read_text()}</script>",
+        head=head(),
         footer_links=["api", "gradio"],
         run_history=False,
         enable_monitoring=False,

@@ -4,7 +4,7 @@ API.
 It keeps the protocol in full (order of events, sessions, limits, cancelling), so that the contract
 test runs over it too. Special words in the last message or prompt steer it: "SLOW" waits between
 tokens, "LONG" writes 400 words, "SILENT" none, "QUEUE" waits in line first, "BREAK" fails in
-mid-reply.
+mid-reply. What follows "SAY " is the reply as it is.
 """
 
 from __future__ import annotations
@@ -144,7 +144,10 @@ class EchoService:
 
     def _reply_words(self, request: GenerationRequest) -> list[str]:
         if isinstance(request.prompt, Conversation):
-            return ["You", "said:", *request.prompt[-1].content.split()]
+            content = request.prompt[-1].content
+            if content.startswith("SAY "):
+                return [content.removeprefix("SAY ")]
+            return ["You", "said:", *content.split()]
         return ["and", "so", "on."]
 
     async def export_state(self, session_id: str) -> bytes:

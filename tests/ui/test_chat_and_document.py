@@ -10,7 +10,7 @@ from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
-from falcon_mamba_app.ui.view.safe_markdown import shown
+from falcon_mamba_app.ui.view.message_text import shown
 from falcon_mamba_app.ui.view.updates import SKIP, Update
 from tests.support.echo_service import EchoService
 from tests.support.services import settled

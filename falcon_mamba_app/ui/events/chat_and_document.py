@@ -19,8 +19,8 @@ from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessi
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.targets import conversation
 from falcon_mamba_app.ui.view.controls import values_of
+from falcon_mamba_app.ui.view.message_text import typed
 from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.view.safe_markdown import typed
 from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_buttons, status_html
 from falcon_mamba_app.visitors import Visitor, anybody
 

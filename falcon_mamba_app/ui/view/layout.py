@@ -157,6 +157,10 @@ def _draw_chat(examples: list[dict[str, str]]) -> dict[str, Any]:
         examples=[{"text": e["text"], "display_text": e["title"]} for e in examples],
         group_consecutive_messages=False,
         feedback_options=None,
+        # Text alone: assets/messages.js draws it, and formulas too.
+        render_markdown=False,
+        latex_delimiters=[],
+        allow_tags=False,
     )
     with gr.Row(elem_id="composer-row", equal_height=False):
         composer = gr.Textbox(

@@ -13,7 +13,7 @@ from gradio.components.chatbot import TextMessage
 
 from falcon_mamba_app.protocol import Message, ServiceStats
 from falcon_mamba_app.ui.conversation.reply import Phase, Reply, describe
-from falcon_mamba_app.ui.view import safe_markdown
+from falcon_mamba_app.ui.view.message_text import shown
 from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
 
 PANEL_INTERVAL_S = 1 / 3  # figures that change faster cannot be read
@@ -45,9 +45,7 @@ class Update(NamedTuple):
 
 def bubble(message: Message) -> Bubble:
     """A message as the chatbot takes it without further work."""
-    return Bubble(
-        role=message.role, content=[TextMessage(text=safe_markdown.shown(message.content))]
-    )
+    return Bubble(role=message.role, content=[TextMessage(text=shown(message.content))])
 
 
 def bubbles(messages: Sequence[Message]) -> list[Bubble]:
@@ -59,7 +57,7 @@ def notice(sentence: str, *, title: str) -> Bubble:
     """A remark of the page below the conversation; never part of what the model reads."""
     return Bubble(
         role="assistant",
-        content=[TextMessage(text=sentence)],
+        content=[TextMessage(text=shown(sentence))],
         metadata={"title": f"⚠ {title}"},
     )
 
