@@ -7,13 +7,13 @@ import secrets
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from falcon_mamba_app.middleware.allowed_hosts import AllowedHosts
 from falcon_mamba_app.middleware.allowed_paths import Surface
 from falcon_mamba_app.middleware.arrival import OneSpelling, RequestIds
 from falcon_mamba_app.middleware.body_limits import BodyLimits
 from falcon_mamba_app.middleware.connections import Connections, allow_files_for
+from falcon_mamba_app.middleware.cross_origin import allow_origins
 from falcon_mamba_app.middleware.cross_site import SameSiteOnly
 from falcon_mamba_app.middleware.failures import Failures, is_news
 from falcon_mamba_app.middleware.limited_protocol import limited_protocol
@@ -62,13 +62,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
     )
     if server.allowed_hosts:
         app.add_middleware(AllowedHosts, names=server.allowed_hosts)
-    # Always there, closed by default: without it Gradio answers every site's pages.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=server.cors_origins,
-        allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Content-Type"],
-    )
+    allow_origins(app, server.cors_origins)
     ancestors = server.frame_ancestors or (SPACE_ANCESTORS if is_space else ())
     app.add_middleware(Failures)
     sources = SPACE_SOURCES if is_space else {}

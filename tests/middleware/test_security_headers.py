@@ -139,6 +139,46 @@ async def test_a_named_origin_may_call_without_a_login():
         assert answer.headers["access-control-allow-origin"] == OTHER  # so that the page is told
 
 
+# What openai-node sends from a browser, and what its callers and tools add.
+OPENAI_HEADERS = (
+    "authorization,content-type,idempotency-key,openai-beta,openai-organization,openai-project,"
+    "x-stainless-arch,x-stainless-async,x-stainless-helper-method,x-stainless-lang,x-stainless-os,"
+    "x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime,"
+    "x-stainless-runtime-version,x-stainless-timeout,x-request-id,traceparent,x-my-own"
+)
+
+
+async def test_a_named_origin_may_send_what_it_asks_to_send_and_read_what_is_answered():
+    async with visiting("--cors-origins", OTHER) as client:
+        asking = {
+            "Origin": OTHER,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": OPENAI_HEADERS,
+            "Access-Control-Request-Private-Network": "true",
+        }
+        preflight = await client.options("/v1/chat/completions", headers=asking)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-headers"] == OPENAI_HEADERS
+        assert preflight.headers["access-control-allow-private-network"] == "true"
+        body = {"messages": [USER]}
+        answer = await client.post("/v1/chat/completions", json=body, headers={"Origin": OTHER})
+        readable = answer.headers["access-control-expose-headers"].lower().split(", ")
+        assert {"*", "retry-after", "x-request-id"} <= set(readable)
+
+
+@pytest.mark.parametrize("names", ["x" * 129, "a b", "x\x01", ",".join(["x-a"] * 101), "x:y"])
+async def test_a_preflight_that_no_browser_would_send_is_refused(names):
+    async with visiting("--cors-origins", OTHER) as client:
+        asking = {
+            "Origin": OTHER,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": names,
+        }
+        answer = await client.options("/v1/chat/completions", headers=asking)
+    assert answer.status_code == 400
+    assert "at most 100 headers" in answer.text
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 async def test_another_sites_page_may_not_act_here(site):
     async with visiting() as client:
