@@ -97,8 +97,10 @@
   }
 
   function drawMessage(source) {
+    if (!source.firstChild) return; // drawn already
     const drawing = drawingOf(source);
     const text = asTyped(source.textContent);
+    source.replaceChildren(); // or the page would hold each text twice
     if (text === drawing.text) return;
     drawing.text = text;
     try {

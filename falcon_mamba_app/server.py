@@ -93,7 +93,13 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
         reuse_prompts=server.reuse_prompts,
         limits=limits,
     )
-    mount_page(app, service, limits=limits, keep_session_s=server.keep_session_s)
+    mount_page(
+        app,
+        service,
+        limits=limits,
+        keep_session_s=server.keep_session_s,
+        root_path=server.root_path,
+    )
     protect(app, settings)
     return app
 

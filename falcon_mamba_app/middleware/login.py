@@ -29,9 +29,9 @@ from falcon_mamba_app.visitors import Visitor
 LOGIN_S = 7 * 24 * 3_600
 MAX_FORM_BYTES = 8_192
 PAGE = Template((ASSETS / "login.html").read_text("utf-8"))
-SIGN_OUT_PAGE = (
+SIGN_OUT_PAGE = Template(
     PAGE.template.partition("<form")[0].replace("sign in", "sign out")
-    + '<form method="post" action="/logout"><button>Sign out</button></form>\n</body>\n</html>\n'
+    + '<form method="post" action="$action"><button>Sign out</button></form>\n</body>\n</html>\n'
 )
 
 
@@ -82,9 +82,16 @@ class Login:
     """Lets signed-in requests through and shows everybody else the way in."""
 
     def __init__(
-        self, app: ASGIApp, *, credentials: Credentials, clock: Callable[[], float] = time.time
+        self,
+        app: ASGIApp,
+        *,
+        credentials: Credentials,
+        root_path: str = "",
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`root_path` begins every path that a browser is told (see `RootPath`)."""
         self._app = app
+        self._root_path = root_path
         self._credentials = credentials
         self._clock = clock
 
@@ -110,14 +117,15 @@ class Login:
         if self._credentials.is_signed(cookie, self._clock()):
             return None
         if request.method in ("GET", "HEAD") and _wants_html(request):
-            target = quote(request.url.path + ("?" * bool(request.url.query)) + request.url.query)
-            return RedirectResponse(f"/login?next={target}", 303)
+            query = f"?{request.url.query}" if request.url.query else ""
+            target = quote(self._root_path + request.url.path + query)
+            return RedirectResponse(f"{self._root_path}/login?next={target}", 303)
         raise NotSignedIn("sign in first: reload the page, or POST to /login")
 
     async def _sign_in(self, request: Request) -> Response:
-        target = _local(request.query_params.get("next", "/"))
+        target = self._local(request.query_params.get("next", ""))
         if request.method in ("GET", "HEAD"):
-            return _form(target)
+            return self._form(target)
         if request.method != "POST":
             raise WrongMethod("here only GET and POST are allowed", {"Allow": "GET, POST"})
         visitor: Visitor = request.state.visitor
@@ -130,7 +138,7 @@ class Login:
             visitor.count_right_key()
         except (NotSignedIn, TooManyRequests) as error:
             if _wants_html(request):
-                return _form(target, error)
+                return self._form(target, error)
             return refusal(error, request.url.path)
         signed_in: Response = (
             RedirectResponse(target, 303)
@@ -146,8 +154,8 @@ class Login:
         """
         is_from_here = request.headers.get("sec-fetch-site") in ("same-origin", "none")
         if request.method != "POST" and not is_from_here:
-            return HTMLResponse(SIGN_OUT_PAGE)
-        response = RedirectResponse("/login", 303)
+            return HTMLResponse(SIGN_OUT_PAGE.substitute(action=f"{self._root_path}/logout"))
+        response = RedirectResponse(f"{self._root_path}/login", 303)
         self._set_cookie(request, response, "", 0)
         return response
 
@@ -160,6 +168,7 @@ class Login:
             self._credentials.cookie_name,
             value,
             max_age=age_s,
+            path=self._root_path or "/",
             httponly=True,
             secure=is_https,
             samesite="none" if is_https else "lax",
@@ -167,23 +176,23 @@ class Login:
         if is_https:
             response.headers["set-cookie"] += "; Partitioned"
 
+    def _form(self, target: str, error: FalconMambaError | None = None) -> Response:
+        """The login page, with what went wrong the last time."""
+        page = PAGE.substitute(
+            action=f"{self._root_path}/login?next={quote(target)}",
+            error="" if error is None else str(error),
+        )
+        response = HTMLResponse(page, 200 if error is None else error.http_status)
+        retry_after_s = getattr(error, "retry_after_s", None)
+        if retry_after_s is not None:
+            response.headers["Retry-After"] = str(retry_after_s)
+        return response
 
-def _form(target: str, error: FalconMambaError | None = None) -> Response:
-    """The login page, with what went wrong the last time."""
-    page = PAGE.substitute(
-        action=f"/login?next={quote(target)}", error="" if error is None else str(error)
-    )
-    response = HTMLResponse(page, 200 if error is None else error.http_status)
-    retry_after_s = getattr(error, "retry_after_s", None)
-    if retry_after_s is not None:
-        response.headers["Retry-After"] = str(retry_after_s)
-    return response
-
-
-def _local(target: str) -> str:
-    """`target` if it is a path on this server, else the page: no login ends on another site."""
-    is_path = target.startswith("/") and target[1:2] not in ("/", "\\") and target.isprintable()
-    return target if is_path else "/"
+    def _local(self, target: str) -> str:
+        """`target` if it is a path of this server, else the page: no login ends elsewhere."""
+        below = target.removeprefix(self._root_path)
+        is_path = below.startswith("/") and below[1:2] not in ("/", "\\") and below.isprintable()
+        return target if is_path and target.startswith(self._root_path) else f"{self._root_path}/"
 
 
 def _wants_html(request: Request) -> bool:

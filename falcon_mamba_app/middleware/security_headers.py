@@ -18,6 +18,8 @@ from types import MappingProxyType
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from falcon_mamba_app.middleware.root_path import under_root_path
+
 INLINE_SCRIPT = re.compile(
     rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE
 )
@@ -54,9 +56,11 @@ class SecurityHeaders:
         *,
         frame_ancestors: Iterable[str] = (),
         sources: Mapping[str, str] = NO_SOURCES,
+        root_path: str = "",
     ) -> None:
         """`sources` are other hosts that a directive of the policy allows beside this one."""
         self._app = app
+        self._root_path = root_path
         self._ancestors = " ".join(("'self'", *frame_ancestors))
         self._sources = sources
 
@@ -92,6 +96,9 @@ class SecurityHeaders:
         self, start: Message, html: bytes, send: Send, *, is_compressed: bool
     ) -> None:
         headers = MutableHeaders(scope=start)
+        if self._root_path and html:
+            html = under_root_path(html, self._root_path)
+            headers["Content-Length"] = str(len(html))
         headers["Content-Security-Policy"] = self._policy(inline_scripts(html))
         if is_compressed and html:
             html = gzip.compress(html, GZIP_LEVEL)

@@ -20,6 +20,7 @@ from falcon_mamba_app.middleware.limited_protocol import limited_protocol
 from falcon_mamba_app.middleware.login import Credentials, Login
 from falcon_mamba_app.middleware.memory_return import MemoryReturn
 from falcon_mamba_app.middleware.page_bodies import PageBodies
+from falcon_mamba_app.middleware.root_path import RootPath
 from falcon_mamba_app.middleware.security_headers import (
     SPACE_ANCESTORS,
     SPACE_SOURCES,
@@ -43,7 +44,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
     if server.auth or server.api_key:
         secret = (server.session_secret or secrets.token_urlsafe(32)).encode()
         credentials = Credentials(server.auth, server.api_key, secret)
-        app.add_middleware(Login, credentials=credentials)
+        app.add_middleware(Login, credentials=credentials, root_path=server.base_path)
     app.add_middleware(PageBodies)
     app.add_middleware(Surface)
     app.add_middleware(SameSiteOnly, origins=server.cors_origins)
@@ -66,8 +67,12 @@ def protect(app: FastAPI, settings: Settings) -> None:
     ancestors = server.frame_ancestors or (SPACE_ANCESTORS if is_space else ())
     app.add_middleware(Failures)
     sources = SPACE_SOURCES if is_space else {}
-    app.add_middleware(SecurityHeaders, frame_ancestors=ancestors, sources=sources)
+    app.add_middleware(
+        SecurityHeaders, frame_ancestors=ancestors, sources=sources, root_path=server.base_path
+    )
     app.add_middleware(OneSpelling)
+    if server.base_path:
+        app.add_middleware(RootPath, root_path=server.base_path)
     app.add_middleware(RequestIds)
 
 

@@ -107,6 +107,16 @@ def _parse_origins(text: str, pattern: str) -> tuple[str, ...]:
     return origins
 
 
+def parse_root_path(text: str) -> str:
+    """ "/demo" from "demo/"; an address stays one, without the slash at its end."""
+    path = text.strip().rstrip("/")
+    if path and not path.startswith(("http://", "https://", "/")):
+        path = f"/{path}"
+    if re.fullmatch(r"(https?://[A-Za-z0-9.\[\]:-]+)?(/[A-Za-z0-9._~-]+)*", path) is None:
+        raise ValueError(f"{text!r} is no path, such as /demo, and no address that ends with one")
+    return path
+
+
 def parse_login(text: str) -> str:
     user, _, password = text.partition(":")
     if not user.strip() or not password.strip():

@@ -22,7 +22,11 @@ from falcon_mamba_app.settings.sections import AUTO, SECTIONS, Settings
 
 ENVIRONMENT_PREFIX = "FALCON_MAMBA_"
 # What Gradio apps listen to anywhere, and what Hugging Face's Spaces tell them.
-GRADIO_VARIABLES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}
+GRADIO_VARIABLES = {
+    "host": "GRADIO_SERVER_NAME",
+    "port": "GRADIO_SERVER_PORT",
+    "root_path": "GRADIO_ROOT_PATH",
+}
 
 
 def load_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from falcon_mamba_app.settings.parsing import (
     parse_bytes,
@@ -20,6 +21,7 @@ from falcon_mamba_app.settings.parsing import (
     parse_networks,
     parse_origin_patterns,
     parse_origins,
+    parse_root_path,
     parse_secret,
 )
 from falcon_mamba_app.settings.platform import Platform
@@ -194,6 +196,11 @@ class ServerSettings:
         "addresses or networks, with commas, whose X-Forwarded-For is believed",
         parse=parse_networks,
     )
+    root_path: str = option(
+        "",
+        "path, or whole address, under which a proxy shows the server, as /demo",
+        parse=parse_root_path,
+    )
     cors_origins: tuple[str, ...] = option(
         (), "web pages elsewhere, as https://host with commas, that may call", parse=parse_origins
     )
@@ -225,6 +232,11 @@ class ServerSettings:
     log_format: str = option(
         "text", "how it tells it; json is one object a line", choices=("text", "json")
     )
+
+    @property
+    def base_path(self) -> str:
+        """The path of `root_path`, without a slash at its end; "" for none."""
+        return urlsplit(self.root_path).path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

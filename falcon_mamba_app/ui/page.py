@@ -37,7 +37,7 @@ from falcon_mamba_app.ui.view.controls import (
     values_of,
     with_preset,
 )
-from falcon_mamba_app.ui.view.head import ASSETS, head
+from falcon_mamba_app.ui.view.head import head
 from falcon_mamba_app.ui.view.layout import Components, draw
 from falcon_mamba_app.ui.view.theme import build_theme
 from falcon_mamba_app.ui.view.updates import SKIP
@@ -75,8 +75,11 @@ def mount_page(
     limits: LimitSettings = DEFAULT_LIMITS,
     keep_session_s: float = GRACE_S,
     alone_s: float = ALONE_S,
+    root_path: str = "",
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
+
+    A proxy shows it under `root_path`, a path or a whole address.
 
     What a page that has gone leaves is kept for `keep_session_s`; a reply that it left in the
     middle ends after `alone_s`. Who may see the page is not decided here.
@@ -93,6 +96,7 @@ def mount_page(
         app,
         page,
         path="/",
+        root_path=root_path,
         theme=build_theme(),
         css_paths=ASSETS / "style.css",
         head=head(),

@@ -103,6 +103,7 @@ async def test_the_status_line_is_a_live_region(page):
 async def test_a_screen_reader_is_told_a_reply_once_and_nothing_again_after_a_reload(page, url):
     """As a live region the whole conversation was said anew with every word, and after a reload."""
     await talk(page)
+    await page.wait_for_function("document.querySelector('#announcer').textContent")
     await page.evaluate(HEAR_JS)
     await send(page, "SLOW " + "word " * 12)
     await page.wait_for_function("heard.some((words) => words.startsWith('You said: SLOW'))")

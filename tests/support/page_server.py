@@ -64,7 +64,9 @@ class _Server(threading.Thread):
     async def _serve(self) -> None:
         if not self._options.pop("is_loading", False):
             await self._service.start()
-        settings = Settings(server=ServerSettings(auth=self._options.pop("auth", None)))
+        root_path = self._options.get("root_path", "")
+        server = ServerSettings(auth=self._options.pop("auth", None), root_path=root_path)
+        settings = Settings(server=server)
         app = mount_page(FastAPI(), self._service, **self._options)
         protect(app, settings)
         options = {**listening(settings), "log_level": "critical"}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import gradio
 
-ASSETS = Path(__file__).parents[3] / "assets"
+from falcon_mamba_app.bundled import ASSETS
+
 # Each builds on those before it.
 SCRIPTS = ("markdown_inline.js", "markdown_blocks.js", "messages.js", "page.js")
 
