@@ -7,12 +7,17 @@ memory; the others wait as they came. It knows no engine.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 from falcon_mamba_app.protocol import Conversation, GenerationRequest, Prompt
 from falcon_mamba_app.service.local.prompts import encoded
 from falcon_mamba_app.text.chat import PromptEncoder
+from falcon_mamba_app.text.shared_start import system_end
+
+Result = TypeVar("Result")
 
 MAX_INLINE_CHARACTERS = 20_000  # take about 10 ms
 MAX_THREADED_CHARACTERS = 256_000  # take 0.1 s and 30 MB
@@ -30,12 +35,25 @@ class Encoding:
 
     async def encode(self, request: GenerationRequest) -> list[int]:
         """The ids of the request's prompt. Raises InvalidRequest, PromptTooLong."""
-        num_characters = _num_characters(request.prompt)
+        if _num_characters(request.prompt) > MAX_INLINE_CHARACTERS:
+            self._encoder.refuse_characters(request.prompt, max_tokens=self._max_tokens)
+        return await self._where_it_fits(request.prompt, partial(self._encode, request))
+
+    async def save_points(
+        self, request: GenerationRequest, prompt_ids: list[int]
+    ) -> tuple[int, ...]:
+        """Where other requests of the same owner may want to begin, if they may."""
+        if request.reuse_id is None:
+            return ()
+        find = partial(system_end, self._encoder, request.prompt, prompt_ids)
+        return (await self._where_it_fits(request.prompt, find),)
+
+    async def _where_it_fits(self, prompt: Prompt, work: Callable[[], Result]) -> Result:
+        num_characters = _num_characters(prompt)
         if num_characters <= MAX_INLINE_CHARACTERS:
-            return self._encode(request)
-        self._encoder.refuse_characters(request.prompt, max_tokens=self._max_tokens)
+            return work()
         threads = self._threads if num_characters <= MAX_THREADED_CHARACTERS else self._large
-        return await asyncio.get_running_loop().run_in_executor(threads, self._encode, request)
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def close(self) -> None:
         """Take no more; what is being encoded ends by itself."""

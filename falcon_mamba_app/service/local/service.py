@@ -44,7 +44,6 @@ from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineLimits
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
-from falcon_mamba_app.text.shared_start import system_end
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ class LocalService:
         self._refuse_unless_ready()
         started_s = time.monotonic()
         prompt_ids = await self._encode(request)
-        save_points = await self._save_points(request, prompt_ids)
+        save_points = await self._encoding.save_points(request, prompt_ids)
         self._refuse_unless_ready()  # it may have failed meanwhile
         stream = self._open(request, prompt_ids, started_s, save_points=save_points)
         try:
@@ -115,31 +114,12 @@ class LocalService:
         self._check_scores(len(prompt_ids), request.score_prompt)
         return prompt_ids
 
-    async def _save_points(
-        self, request: GenerationRequest, prompt_ids: list[int]
-    ) -> tuple[int, ...]:
-        """Where other requests of the same owner may want to begin, if they may."""
-        if request.reuse_id is None:
-            return ()
-        find = partial(system_end, self._encoder, request.prompt, prompt_ids)
-        is_long = _num_characters(request) > MAX_INLINE_CHARACTERS
-        return (await asyncio.to_thread(find) if is_long else find(),)
-
     def _check_length(self, length: int, unit: str) -> None:
         limit = self._limits.max_prompt_tokens
         if length > limit:
             raise PromptTooLong(
                 f"This model's maximum context length is {limit} tokens on this server"
                 f" (--max-prompt-tokens); the prompt has {length} {unit}"
-            )
-
-    def _check_scores(self, num_tokens: int, num_alternatives: int | None) -> None:
-        asked = 0 if num_alternatives is None else num_tokens * (1 + num_alternatives)
-        if asked > MAX_PROMPT_SCORES:
-            raise InvalidRequest(
-                f"a prompt of {num_tokens} tokens with {num_alternatives} alternatives each has"
-                f" {asked:,} log-probabilities; one request may ask for {MAX_PROMPT_SCORES:,}",
-                param="logprobs",
             )
 
     def _check_scores(self, num_tokens: int, num_alternatives: int | None) -> None:
