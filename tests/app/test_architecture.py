@@ -83,7 +83,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "psutil"},
     ),
 }
-ROOTS = ("server", "__main__")  # the composition root, which may import everything
+ROOTS = ("server", "__main__", "offline")  # the composition root, which may import everything
 
 
 def rule_for(module: str) -> tuple[set[str], set[str]]:
