@@ -176,7 +176,12 @@ class OfflineModel:
     def _begin(self, prompt: AnyPrompt, session_id: str | None, sampling: dict[str, Any]) -> _Reply:
         params: SamplingParams = replace(self.info.default_sampling, **sampling)
         request = GenerationRequest(prompt=_prompt(prompt), sampling=params, session_id=session_id)
-        prompt_ids = encoded(self.encoder, request, vocab_size=self.model.config.vocab_size)
+        prompt_ids = encoded(
+            self.encoder,
+            request,
+            max_tokens=self._startup.limits.max_prompt_tokens,
+            vocab_size=self.model.config.vocab_size,
+        )
         seq = Sequence(
             seq_id=next(self._seq_ids),
             prompt_token_ids=prompt_ids,

@@ -41,8 +41,6 @@ async def test_it_answers_as_the_service_does(model, folder):
         await service.close()
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert model.generate([{"role": "user", "content": "Hello river"}], **GREEDY) == [text]
-        "".join(event.text for event in events if isinstance(event, TextDelta))
-    ]
 
 
 def test_several_prompts_together_are_each_alone(model):
