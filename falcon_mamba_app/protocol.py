@@ -108,8 +108,7 @@ class GenerationRequest:
     `reuse_id` names whose earlier requests' states this one may begin from, found by its tokens
     alone; a secret too. None looks at nothing and leaves nothing.
 
-    Owners share the service evenly, whatever each has in line; a request of weight 4 takes a
-    quarter of its owner's share.
+    Owners share the service evenly; a request of weight 4 takes a quarter of a share.
     """
 
     prompt: Prompt
