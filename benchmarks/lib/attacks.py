@@ -206,12 +206,12 @@ async def _ids(target: Target) -> str:
     return await target.post("/v1/completions", b'{"prompt":[' + b"1," * 8_000_000 + b"1]}")
 
 
-ONE_BYTE, A_LINE = b"1\r\n \r\n", b"14\r\n" + b" " * 20 + b"\r\n"
+ONE_BYTE, A_LINE = b"1\r\n \r\n", b"18\r\n" + b" " * 24 + b"\r\n"
 ATTACKS = (
     Attack("300,000 chunks of a byte, to chat", _chunks(CHAT, ONE_BYTE, 300_000), True),
     Attack("the same to /health", _chunks("/health", ONE_BYTE, 300_000)),
     Attack("8 x 100,000 chunks of a byte", _several(8, _chunks(CHAT, ONE_BYTE, 100_000)), True),
-    Attack("8 x 50,000 chunks of 20 bytes", _several(8, _chunks(CHAT, A_LINE, 50_000))),
+    Attack("8 x 50,000 chunks of 24 bytes", _several(8, _chunks(CHAT, A_LINE, 50_000))),
     Attack("20,000 requests ahead of answers", _pipelined, True),
     Attack("100 heads of 3,000 headers", _several(100, _headers), True),
     Attack("200 offered upgrades", _several(200, _upgrade)),

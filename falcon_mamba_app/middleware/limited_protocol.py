@@ -25,8 +25,8 @@ MAX_READ_BYTES = 4 * 2**10
 MAX_BODY_READ_BYTES = 256 * 2**10
 # A request's bytes that are not body: its head, and what stands between chunks and after them.
 MAX_HEAD_BYTES = 16 * 2**10
-# So much of each further byte of a body may be frame: a chunk's is 5 bytes or more, so chunks of
-# 20 bytes pass. Smaller ones cost more than they bring.
+# So much of each byte of a body may be frame: a chunk's is 5 bytes or more, so chunks of
+# 24 bytes pass. Smaller ones cost more than they bring.
 MAX_FRAME = 0.25
 MAX_HEADERS = 128
 MAX_PIPELINED = 8
