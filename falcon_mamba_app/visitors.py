@@ -263,6 +263,16 @@ class Visitor:
             )
 
 
+def visitor_in(state: object) -> Visitor:
+    """Whom a request's limits count it for, as the layer of limits left it in the request's state.
+
+    Without that layer nobody would be limited: a mistake of ours, and no guest.
+    """
+    visitor = getattr(state, "visitor", None)
+    assert isinstance(visitor, Visitor), "a request came past the layer that limits visitors"
+    return visitor
+
+
 def anybody() -> Visitor:
     """A visitor without limits, where nobody counts them."""
     return Visitors(LimitSettings()).at("", is_exempt=True)

@@ -16,7 +16,7 @@ import secrets
 from starlette.requests import Request
 
 from falcon_mamba_app.http.errors import WrongKey
-from falcon_mamba_app.visitors import Visitor, anybody
+from falcon_mamba_app.visitors import visitor_in
 
 REUSE_HEADER = "x-prompt-reuse"
 NO = ("off", "no", "false", "0")
@@ -41,7 +41,7 @@ class Access:
         """Leave the caller's Visitor in the request's state. Raises WrongKey, and
         TooManyRequests after too many wrong keys from one address.
         """
-        visitor: Visitor = getattr(request.state, "visitor", None) or anybody()
+        visitor = visitor_in(request.state)
         authorization = request.headers.get("authorization")
         if self._api_keys and authorization:
             visitor.check_attempts()
@@ -73,7 +73,7 @@ class Access:
 
         A proxy that this server was not told to trust makes strangers look like this machine.
         """
-        visitor: Visitor = request.state.visitor
+        visitor = visitor_in(request.state)
         is_forwarded = any(name in request.headers for name in FORWARDED)
         is_refused = request.headers.get(REUSE_HEADER, "").strip().lower() in NO
         if not self._reuse_prompts or is_refused or (is_forwarded and not visitor.owner):

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 from typing import NoReturn
 
+from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
 from falcon_mamba_app.http.errors import BodyTooLarge, HttpError
 from falcon_mamba_app.http.refusals import refusal
-from falcon_mamba_app.visitors import Visitor, anybody
+from falcon_mamba_app.visitors import Visitor, visitor_in
 
 
 class BodyTooSlow(HttpError):
@@ -61,7 +62,7 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visitor: Visitor = scope.get("state", {}).get("visitor") or anybody()
+        visitor = visitor_in(State(scope.get("state")))
         body = _Body(receive, visitor, max_bytes=self._limit(scope), timeout_s=self._timeout_s)
         has_begun = False
 

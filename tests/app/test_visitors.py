@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
+from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.errors import TooManyRequests
 from falcon_mamba_app.rates import MAX_REMEMBERED, Rate
 from falcon_mamba_app.settings import LimitSettings
-from falcon_mamba_app.visitors import EXPIRY_INTERVAL_S, SESSION_COUNTS_S, Visitors
+from falcon_mamba_app.visitors import EXPIRY_INTERVAL_S, SESSION_COUNTS_S, Visitors, visitor_in
+from tests.support.echo_service import EchoService
 
 ADDRESS = "203.0.113.7"
 
@@ -301,3 +305,14 @@ def test_too_many_wrong_keys_in_all_do_not_lock_out_who_brought_a_right_one(cloc
     visitors.at(ADDRESS).check_attempts()
     with pytest.raises(TooManyRequests, match="1000 wrong keys or passwords came from all sides"):
         visitors.at("192.0.2.1").check_attempts()
+
+
+async def test_a_request_past_the_layer_that_limits_visitors_is_our_mistake_and_no_guest():
+    transport = httpx.ASGITransport(app=create_api(EchoService()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/v1/models")).status_code == 500
+
+
+def test_a_page_s_event_past_that_layer_is_too():
+    with pytest.raises(AssertionError, match="past the layer that limits visitors"):
+        visitor_in(SimpleNamespace())

@@ -13,9 +13,10 @@ from falcon_mamba_app.ui.view.controls import ControlValues
 from falcon_mamba_app.ui.view.readiness import readiness, render_banner, render_header
 from falcon_mamba_app.ui.view.updates import SKIP, Update
 from tests.support.echo_service import EchoService
+from tests.support.page_requests import page_request
 from tests.support.services import settled
 
-PAGE = gr.Request(session_hash="page")
+PAGE = page_request("page")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import asyncio
 from types import SimpleNamespace
 
-import gradio as gr
 import pytest
 
 from falcon_mamba_app.protocol import GenerationRequest, Message, Text, TextDelta
@@ -13,9 +12,10 @@ from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
 from falcon_mamba_app.ui.view.message_text import shown
 from falcon_mamba_app.ui.view.updates import SKIP, Update
 from tests.support.echo_service import EchoService
+from tests.support.page_requests import page_request
 from tests.support.services import settled
 
-PAGE = gr.Request(session_hash="page")
+PAGE = page_request("page")
 CONTROLS = tuple(getattr(ControlValues(), name) for name in CONTROL_NAMES)
 
 
@@ -89,7 +89,7 @@ async def test_a_blank_message_does_nothing(chat, service, blank):
 
 async def test_two_pages_never_see_each_other_s_messages(chat, service):
     await page_after(chat.send("the secret", PAGE, *CONTROLS))
-    other = gr.Request(session_hash="other")
+    other = page_request("other")
     page = await page_after(chat.send("hello", other, *CONTROLS))
     assert texts(page["transcript"]) == [("user", "hello"), ("assistant", "You said: hello")]
     assert len({request.session_id for request in service.requests}) == 2
@@ -201,7 +201,7 @@ async def test_a_page_that_is_behind_in_reading_is_told_of_the_end_alone(service
 
 
 async def test_a_page_the_server_does_not_know_is_told_to_open_again(chat, service):
-    stranger = gr.Request(session_hash="stranger")
+    stranger = page_request("stranger")
     for outputs in (chat.send("hello", stranger, *CONTROLS), chat.undo(stranger)):
         page = await page_after(outputs)
         assert page.keys() == {"status"}

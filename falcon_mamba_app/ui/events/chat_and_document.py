@@ -22,7 +22,7 @@ from falcon_mamba_app.ui.view.controls import values_of
 from falcon_mamba_app.ui.view.message_text import typed
 from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_buttons, status_html
-from falcon_mamba_app.visitors import Visitor, anybody
+from falcon_mamba_app.visitors import Visitor, visitor_in
 
 Updates = AsyncGenerator[Update, None]
 P = ParamSpec("P")
@@ -36,7 +36,7 @@ def page_of(request: gr.Request) -> str:
 
 def visitor_of(request: gr.Request) -> Visitor:
     """Whom the limits count the call for."""
-    return getattr(getattr(request, "state", None), "visitor", None) or anybody()
+    return visitor_in(request.state)
 
 
 def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
