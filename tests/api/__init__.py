@@ -1,0 +1,1 @@
+"""OpenAI's API over a service that repeats what it is told."""

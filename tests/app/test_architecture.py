@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import textwrap
@@ -162,3 +163,19 @@ def test_every_requirement_is_used_or_says_why_it_is_there():
             if line and not line.startswith(("#", "-r")):
                 assert "  # " in line, f"{name}: {line!r} has no reason"
                 assert ">=" in line, f"{name}: {line!r} has no tested range"
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "benchmarks", "training", "tests"])
+def test_every_package_opens_with_what_it_is(folder):
+    for path in (ROOT / folder).rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_every_room_of_the_product_is_named_where_its_package_opens():
+    """Folders at least; files come and go."""
+    for path in (ROOT / PACKAGE).rglob("__init__.py"):
+        rooms = [room for room in path.parent.iterdir() if (room / "__init__.py").is_file()]
+        opening = path.read_text(encoding="utf-8")
+        for room in rooms:
+            named = {f"`{room.name}`", f"`{room.name}/`"}
+            assert any(name in opening for name in named), f"{path} does not name {room.name}"

@@ -1,0 +1,1 @@
+"""From a name to weights: small files, the hub, what fits, and damaged files."""

@@ -1,0 +1,1 @@
+"""Sequences through an engine: chunked = whole, batched = alone, resumed = cold."""

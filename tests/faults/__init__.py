@@ -1,0 +1,1 @@
+"""What happens to machines and clients: clocks that jump, readers that do not read."""

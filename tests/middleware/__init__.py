@@ -1,0 +1,1 @@
+"""The layers around the app: doors, limits, and what browsers are told."""

@@ -1,0 +1,1 @@
+"""The model against transformers, and each implementation against plain torch."""

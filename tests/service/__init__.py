@@ -1,0 +1,1 @@
+"""The services: one contract for all, and what each does besides."""

@@ -1,0 +1,1 @@
+"""What tests share: small checkpoints, a service that echoes, stand-ins for platforms."""
