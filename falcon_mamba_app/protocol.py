@@ -2,7 +2,8 @@
 
 Requests go down, typed events come up. This module knows no text processing, no tensors and no
 HTTP; it imports nothing but the standard library and the errors, so that the page and the API can
-be imported without torch. The kinds of a prompt are from `prompts`.
+be imported without torch. The kinds of a prompt are from `prompts`,
+the events from `events`.
 
 Order of the events of one request:
 
@@ -20,18 +21,27 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.events import Accepted as Accepted
+from falcon_mamba_app.events import Finished as Finished
+from falcon_mamba_app.events import FinishReason as FinishReason
+from falcon_mamba_app.events import GenerationEvent as GenerationEvent
+from falcon_mamba_app.events import PrefillProgress as PrefillProgress
+from falcon_mamba_app.events import PromptScored as PromptScored
+from falcon_mamba_app.events import TextDelta as TextDelta
+from falcon_mamba_app.events import TokenLogprob as TokenLogprob
+from falcon_mamba_app.events import Waiting as Waiting
 from falcon_mamba_app.prompts import Conversation as Conversation
 from falcon_mamba_app.prompts import Message as Message
 from falcon_mamba_app.prompts import Prompt as Prompt
 from falcon_mamba_app.prompts import Text as Text
 from falcon_mamba_app.prompts import TokenIds as TokenIds
 
-FinishReason = Literal["stop", "length"]
 ServiceStatus = Literal["loading", "ready", "failed"]
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1_000
 MAX_LOGPROBS = 20
+MAX_TOKENS_NAMED = 1_024  # in logit_bias and in stop_token_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,9 @@ class SamplingParams:
     stop: tuple[str, ...] = ()  # the reply ends before the first of these
     max_new_tokens: int = 512
     ignore_eos: bool = False
+    min_tokens: int = 0  # before these no end of text and none of the stop_token_ids is chosen
+    stop_token_ids: tuple[int, ...] = ()  # the reply ends at the first of these, unseen
+    logit_bias: tuple[tuple[int, float], ...] = ()  # added to the logits of tokens
     logprobs: int | None = None  # alternatives told beside each chosen token; None: nothing told
 
     def __post_init__(self) -> None:
@@ -67,6 +80,20 @@ class SamplingParams:
         _check_integer("max_new_tokens", self.max_new_tokens, 0, 2**31 - 1)
         if self.seed is not None:
             _check_integer("seed", self.seed, -(2**63), 2**63 - 1)
+        _check_integer("min_tokens", self.min_tokens, 0, self.max_new_tokens)
+        for token_id in self.stop_token_ids:
+            _check_integer("stop_token_ids", token_id, 0, 2**31 - 1)
+        for token_id, bias in self.logit_bias:
+            _check_integer("logit_bias", token_id, 0, 2**31 - 1)
+            _check_range(f"logit_bias of {token_id}", bias, -100.0, 100.0)
+        for name, entries in (
+            ("stop_token_ids", self.stop_token_ids),
+            ("logit_bias", self.logit_bias),
+        ):
+            if len(entries) > MAX_TOKENS_NAMED:
+                raise InvalidRequest(
+                    f"{name} has {len(entries)} entries; allowed are {MAX_TOKENS_NAMED}", param=name
+                )
         if self.logprobs is not None:
             _check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         are_strings = all(isinstance(s, str) and 0 < len(s) <= MAX_STOP_LENGTH for s in self.stop)
@@ -122,94 +149,6 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         is_of_a_kind = isinstance(self.prompt, (Conversation, Text, TokenIds))
         assert is_of_a_kind, f"a prompt is no {type(self.prompt).__name__}"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A token and the natural logarithm of its probability under the model, before any sampling
-    parameter.
-
-    `logprob` is None for the first token of a prompt, which nothing predicts. `token_id` is None
-    where a server behind --backend-url does not tell it. `offset` counts the characters of the
-    reply's text before the token, which may show nothing there; of other tokens it is None.
-    """
-
-    token_id: int | None
-    token: str
-    token_bytes: bytes
-    logprob: float | None
-    top: tuple[TokenLogprob, ...] = ()
-    offset: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Every slot is taken. `position` 1 is the next to be admitted."""
-
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The request has a slot. `reused_tokens` of `prompt_tokens` come from a snapshot and are not
-    read again.
-
-    None means "not known": only a service in front of a foreign server says so.
-    """
-
-    prompt_tokens: int | None
-    reused_tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillProgress:
-    """`computed_tokens` of `prompt_tokens` have been read, the reused ones included."""
-
-    computed_tokens: int
-    prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class PromptScored:
-    """The prompt's tokens with their log-probabilities, in order. Sent once, when `score_prompt`
-    was asked for.
-    """
-
-    tokens: tuple[TokenLogprob, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """The next piece of the reply. `completion_tokens` counts all tokens of the reply so far, shown
-    or held back.
-
-    `logprobs`, where asked for, tell every token once, in order; `text` may be empty beside them.
-    """
-
-    text: str
-    completion_tokens: int
-    logprobs: tuple[TokenLogprob, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """The reply is complete. Times in seconds, measured by the service.
-
-    `reason` is "stop" for end-of-sequence or a stop string, "length" for max_new_tokens.
-    `ttft_s` runs from the call of `generate` to the first token; `decode_s` from the first token to
-    the last. Prompt counts are None where a foreign server does not tell them.
-    """
-
-    reason: FinishReason
-    prompt_tokens: int | None
-    reused_tokens: int | None
-    completion_tokens: int
-    ttft_s: float | None = None
-    prefill_s: float | None = None
-    decode_s: float | None = None
-
-
-GenerationEvent = Waiting | Accepted | PrefillProgress | PromptScored | TextDelta | Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Any
 
+from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.schemas import NO_LIMIT, ChatBody, CompletionBody
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
@@ -141,6 +142,10 @@ def _sampling(
         for name in sampling_field_names()
         if name not in ("logprobs", "max_new_tokens") and getattr(body, name) is not None
     }
+    if "stop_token_ids" in given:
+        given["stop_token_ids"] = tuple(given["stop_token_ids"])
+    if "logit_bias" in given:
+        given["logit_bias"] = _biases(given["logit_bias"])
     if "stop" in given:
         given["stop"] = tuple(given["stop"])
     if given.get("top_p") == 0:  # nothing but the likeliest token
@@ -167,6 +172,17 @@ def _refuse_too_many_logprobs(requests: list[GenerationRequest], *, num_each: in
             f" {MAX_LOGPROBS_IN_ALL:,}",
             param="logprobs",
         )
+
+
+def _biases(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    """Biases by token id. JSON's names are texts."""
+    wrong = next((name for name in given if not name.isascii() or not name.isdigit()), None)
+    if wrong is not None:
+        raise InvalidRequest(
+            f'logit_bias names {shown(wrong)}; it takes token ids, as in {{"50": -100}}',
+            param="logit_bias",
+        )
+    return tuple((int(name), float(bias)) for name, bias in given.items())
 
 
 def _plan(requests: list[GenerationRequest], *, num_each: int) -> Plan:

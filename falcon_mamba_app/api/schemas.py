@@ -88,6 +88,9 @@ class _GenerationBody(_Strict):
     seed: int | None = None
     stop: Annotated[list[str] | None, BeforeValidator(_stop_list)] = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    stop_token_ids: list[int] | None = None
+    logit_bias: dict[str, float] | None = None
     # All three say whose states a request may begin from, or that it leaves none.
     store: bool | None = None
     cache_prompt: bool | None = None
@@ -124,6 +127,9 @@ class ChatBody(_GenerationBody):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    # Said by the last message's role already; what contradicts it is refused.
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
     max_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
     logprobs: bool | None = None
@@ -148,6 +154,7 @@ class ChatBody(_GenerationBody):
                     f"{field} is 0; allowed are 1 and more, or {NO_LIMIT} for no limit of your own",
                     param=field,
                 )
+        self._refuse_another_end()
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
         if None not in (self.max_tokens, self.max_completion_tokens) and (
@@ -159,6 +166,19 @@ class ChatBody(_GenerationBody):
                 param="max_completion_tokens",
             )
         return self
+
+    def _refuse_another_end(self) -> None:
+        """A reply begins the assistant's turn, or goes on with the one that ends the messages."""
+        is_begun = self.messages[-1].role == "assistant"
+        wanted = {"continue_final_message": is_begun, "add_generation_prompt": not is_begun}
+        last = f"the last message is the {self.messages[-1].role}'s"
+        for field, allowed in wanted.items():
+            if getattr(self, field) not in (None, allowed):
+                raise InvalidRequest(
+                    f"{field} is {str(not allowed).lower()} and {last}; a last message of the"
+                    " assistant's is continued, any other is answered",
+                    param=field,
+                )
 
 
 class CompletionBody(_GenerationBody):

@@ -187,14 +187,19 @@ class PromptEncoder:
         *,
         max_tokens: int = NO_LIMIT,
     ) -> list[int]:
-        """A conversation that waits for the assistant, by the checkpoint's own template. Raises
-        TooManyTokens.
+        """A conversation that waits for the assistant, by the checkpoint's own template; one that
+        ends with the assistant's words waits for more of them. Raises TooManyTokens.
         """
         if self._template is None:
             raise InvalidRequest(
                 f"{self.cannot_chat}; use a plain prompt (/v1/completions)", param="messages"
             )
         _check_messages(messages)
+        *before, last = messages
+        if last.role == "assistant":
+            begun = self.encode_messages(before, session_id, max_tokens=max_tokens)
+            room = max_tokens - len(begun)
+            return begun + self._markup.encode_literal(last.content, max_tokens=room)
         messages = self._template.completed(messages)
         self._refuse_much_too_long(messages, max_tokens)
         parts = self._take_apart(self._template, messages)
@@ -299,12 +304,6 @@ def _too_long(max_tokens: int) -> PromptTooLong:
 def _check_messages(messages: Sequence[Message]) -> None:
     if not messages:
         raise InvalidRequest("messages is empty; give at least one", param="messages")
-    if messages[-1].role == "assistant":
-        raise InvalidRequest(
-            "the last message is the assistant's; end with a user message, or use"
-            " /v1/completions to continue a text",
-            param="messages",
-        )
     for message in messages:
         _check_text(message.content, param="messages")
 

@@ -194,7 +194,7 @@ async def test_harmless_fields_change_nothing(client, service):
         "metadata": {"a": "b"},
         "safety_identifier": "s",
         "service_tier": "auto",
-        "store": False,
+        "store": True,
         "parallel_tool_calls": True,
         "tools": [],
         "tool_choice": "none",

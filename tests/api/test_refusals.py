@@ -52,7 +52,6 @@ def error_of(response, status: int = 400) -> dict:
         ("response_format", {"type": "json_object"}),
         ("audio", {"voice": "x"}),
         ("modalities", ["text", "audio"]),
-        ("logit_bias", {"1": 1}),
         ("prediction", [1]),
         ("reasoning_effort", "high"),
         ("verbosity", "low"),

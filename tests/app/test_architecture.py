@@ -28,7 +28,8 @@ VOCABULARY = {"protocol", "errors", "bundled"}
 
 # For each module or folder: our own modules it may import, and the packages from outside.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
-    "protocol": ({"errors", "prompts"}, set()),
+    "protocol": ({"errors", "events", "prompts"}, set()),
+    "events": (set(), set()),
     "prompts": (set(), set()),
     "errors": (set(), set()),
     "metrics": ({"protocol"}, set()),

@@ -190,10 +190,9 @@ def test_a_base_model_points_to_plain_prompts():
         make_encoder(make_tokenizer(None)).encode(Conversation(CONVERSATION))
 
 
-@pytest.mark.parametrize("messages", [(), CONVERSATION[:3]])
-def test_a_conversation_must_end_with_somebody_to_answer(tiny, messages):
+def test_a_conversation_has_messages(tiny):
     with pytest.raises(InvalidRequest):
-        make_encoder(tiny).encode(Conversation(messages))
+        make_encoder(tiny).encode(Conversation())
 
 
 def test_special_tokens_in_a_plain_prompt_count(tiny):
@@ -265,3 +264,13 @@ def test_other_threads_go_on_while_a_long_text_is_encoded(as_chat):
         now_s = time.perf_counter()
         longest_s, latest_s = max(longest_s, now_s - latest_s), now_s
     assert longest_s < (latest_s - started_s) / 2
+
+
+def test_a_reply_that_was_begun_stands_behind_what_the_template_opens_it_with(tokenizer):
+    encoder = make_encoder(tokenizer)
+    asked = [Message("user", "Tell me a story.")]
+    begun = [*asked, Message("assistant", "Once upon <|im_end|>")]
+    opened, ids = encoder.encode_messages(asked), encoder.encode_messages(begun)
+    assert ids[: len(opened)] == opened
+    assert encoder.vocabulary.decode(ids[len(opened) :]) == "Once upon <|im_end|>"
+    assert encoder.encode_messages([*asked, Message("assistant", "")]) == opened

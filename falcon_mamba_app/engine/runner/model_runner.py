@@ -13,7 +13,7 @@ from torch import Tensor
 
 from falcon_mamba_app.engine.runner.graphs import Graphs, smallest_shape
 from falcon_mamba_app.engine.runner.passes import Passes
-from falcon_mamba_app.engine.runner.penalties import Penalties, needs_counts
+from falcon_mamba_app.engine.runner.penalties import Penalties, needs_changes
 from falcon_mamba_app.engine.runner.scoring import ScoredToken, ScoredTokens, score_rows
 from falcon_mamba_app.engine.runner.step_tensors import Shape, StepTensors, pack, starts_of
 from falcon_mamba_app.engine.runner.warm_up import warm_up
@@ -67,7 +67,9 @@ class ModelRunner:
     def __init__(self, passes: Passes, graphs: Graphs | None = None) -> None:
         """`make_runner` makes one that is ready for use."""
         self._passes, self._graphs, self.model = passes, graphs, passes.model
-        self._penalties = Penalties(passes.model.config.vocab_size, passes.model.device)
+        self._penalties = Penalties(
+            passes.model.config.vocab_size, passes.model.device, passes.eos_token_ids
+        )
 
     def has_graph(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> bool:
         """Whether the rows and the chunks can share a pass."""
@@ -118,9 +120,9 @@ class ModelRunner:
         assert step.logits is not None, f"{len(rows)} rows without logits"
         logits = step.logits[: len(rows)]
         scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
-        has_penalties = any(needs_counts(seq.sampling) for seq in rows)
+        has_changes = any(needs_changes(seq) for seq in rows)
         self._penalties.apply(logits, rows)
-        if step.sampled is None or has_penalties:
+        if step.sampled is None or has_changes:
             step = self._passes.choose(step)
         assert step.sampled is not None, f"{len(rows)} rows without tokens"
         sampled = step.sampled[: len(rows)]

@@ -24,6 +24,7 @@ class Passes:
         self, model: FalconMamba, pool: StatePool, *, eos_token_ids: frozenset[int]
     ) -> None:
         self.model, self.pool = model, pool
+        self.eos_token_ids = eos_token_ids
         is_eos = [token_id in eos_token_ids for token_id in range(model.config.vocab_size)]
         self._is_eos = torch.tensor(is_eos, device=model.device)
         # By slot: the token that the newest decode step sampled, and where the row goes on: in its

@@ -7,6 +7,8 @@ shares its batch.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ from falcon_mamba_app.protocol import SamplingParams
 
 # The packed parameters are fp32, exact for whole numbers up to here; no vocabulary is larger.
 MAX_TOP_K = 2**24
+# Finite: that some logit is not finite means that the model computed no numbers.
+LEAST_LOGIT = -1e30
 
 _MASK = 2**64 - 1
 
@@ -51,6 +55,16 @@ def needs_counts(params: SamplingParams) -> bool:
     return penalties != (1, 0, 0)
 
 
+def needs_changes(seq: Sequence) -> bool:
+    """Whether the sequence's next logits are changed before the draw."""
+    params = seq.sampling
+    return bool(params.logit_bias) or _is_too_early_to_end(seq) or needs_counts(params)
+
+
+def _is_too_early_to_end(seq: Sequence) -> bool:
+    return seq.num_launched_tokens < seq.sampling.min_tokens
+
+
 def penalize(logits: Tensor, params: SamplingParams, counts: TokenCounts) -> None:
     """Apply one row's penalties to its logits (v,) in place."""
     if params.repetition_penalty != 1:
@@ -62,17 +76,28 @@ def penalize(logits: Tensor, params: SamplingParams, counts: TokenCounts) -> Non
 
 
 class Penalties:
-    """The counts of all sequences with penalties, made at each one's first step."""
+    """What requests change about their logits; the counts of those with penalties are made at each
+    one's first step.
+    """
 
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
-        self._vocab_size, self._device = vocab_size, device
+    def __init__(
+        self, vocab_size: int, device: torch.device, eos_token_ids: frozenset[int]
+    ) -> None:
+        self._vocab_size, self._device, self._eos_ids = vocab_size, device, eos_token_ids
         self._counts: dict[int, TokenCounts] = {}  # by seq_id
 
     def apply(self, logits: Tensor, rows: list[Sequence]) -> None:
-        """Change the logits (b, v) of the rows that have penalties, in place."""
+        """Change the logits (b, v) of the rows that ask for it, in place."""
         for i, seq in enumerate(rows):
+            if seq.sampling.logit_bias:
+                ids, biases = zip(*seq.sampling.logit_bias, strict=True)
+                logits[i].index_add_(0, self._tensor(ids), self._tensor(biases))
             if needs_counts(seq.sampling):
                 penalize(logits[i], seq.sampling, self._counts_of(seq))
+            if _is_too_early_to_end(seq):
+                ends = sorted(self._eos_ids | set(seq.sampling.stop_token_ids))
+                within = [token_id for token_id in ends if token_id < self._vocab_size]
+                logits[i].index_fill_(0, self._tensor(within), LEAST_LOGIT)
 
     def count(self, sampled: Tensor, rows: list[Sequence]) -> None:
         """Take in the rows' tokens, (b,) int64; NO_TOKEN counts as any."""
@@ -92,6 +117,10 @@ class Penalties:
                 counts.add(torch.tensor(seq.output_token_ids, device=self._device))
             self._counts[seq.seq_id] = counts
         return self._counts[seq.seq_id]
+
+    def _tensor(self, values: Collection[int] | Collection[float]) -> Tensor:
+        dtype = torch.float32 if isinstance(next(iter(values), 0), float) else torch.int64
+        return torch.tensor(list(values), dtype=dtype, device=self._device)
 
     def drop(self, seq: Sequence) -> None:
         """Forget the sequence's counts."""

@@ -134,6 +134,13 @@ class LocalService:
     def _check_limits(self, request: GenerationRequest) -> None:
         if not isinstance(request.prompt, Text):  # each message and each id is a token at least
             self._check_length(len(request.prompt), "messages or ids")
+        vocab_size = self._startup.placement.checkpoint.config.vocab_size
+        for token_id, _ in request.sampling.logit_bias:
+            if token_id >= vocab_size:
+                raise InvalidRequest(
+                    f"logit_bias names token {token_id}; the model's ids end at {vocab_size - 1}",
+                    param="logit_bias",
+                )
         asked, limit = request.sampling.max_new_tokens, self._limits.max_new_tokens
         if asked > limit:
             raise InvalidRequest(

@@ -121,12 +121,14 @@ class Stream:
         token = event.token
         self.reply_ids.append(token.token_id)
         offset = self._detokenizer.num_characters
-        text = self._detokenizer.feed(token.token_id)
+        is_stop = token.token_id in self.request.sampling.stop_token_ids
+        text = "" if is_stop else self._detokenizer.feed(token.token_id)
         logprobs = () if token.score is None else (self._scored(token.score, offset=offset),)
         events: list[GenerationEvent] = []
         if text or logprobs:
             events.append(TextDelta(text, len(self.reply_ids), logprobs))
-        return events + (self._finish("stop") if self._detokenizer.is_stopped else [])
+        is_over = is_stop or self._detokenizer.is_stopped
+        return events + (self._finish("stop") if is_over else [])
 
     def _finish(self, reason: FinishReason) -> list[GenerationEvent]:
         rest = self._detokenizer.flush()

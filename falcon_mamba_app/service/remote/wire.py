@@ -36,7 +36,14 @@ THIS_APP = "falcon-mamba-app"  # owned_by in /v1/models
 VLLM = "vllm"
 NEUTRAL = SamplingParams()
 STANDARD_FIELDS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-EXTENSION_FIELDS = ("top_k", "min_p", "repetition_penalty", "ignore_eos")
+EXTENSION_FIELDS = (
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "ignore_eos",
+    "min_tokens",
+    "stop_token_ids",
+)
 ERRORS_BY_CODE: dict[str, type[FalconMambaError]] = {
     kind.code: kind
     for kind in (PromptTooLong, NotSupported, NotFound, Overloaded, NotReady, EngineFailure)
@@ -90,7 +97,9 @@ def _model_info(entry: dict[str, Any]) -> ModelInfo:
     values = {f.name: told[f.name] for f in fields(ModelInfo) if f.name in told}
     defaults = values.pop("default_sampling", {})
     known = {f.name: defaults[f.name] for f in fields(SamplingParams) if f.name in defaults}
-    known["stop"] = tuple(known.get("stop", ()))
+    for name in ("stop", "stop_token_ids"):
+        known[name] = tuple(known.get(name, ()))
+    known["logit_bias"] = tuple(tuple(pair) for pair in known.get("logit_bias", ()))
     values["aliases"] = tuple(values.get("aliases", ()))
     return replace(ModelInfo(**values), default_sampling=SamplingParams(**known))
 
@@ -131,6 +140,8 @@ def _sampling_fields(request: GenerationRequest, backend: Backend) -> dict[str, 
         value = getattr(sampling, name)
         if backend.is_known or value != getattr(NEUTRAL, name):
             chosen[name] = value
+    if sampling.logit_bias:
+        chosen["logit_bias"] = {str(token_id): bias for token_id, bias in sampling.logit_bias}
     if sampling.seed is not None:
         chosen["seed"] = sampling.seed
     if sampling.stop:

@@ -1,0 +1,99 @@
+"""What a service tells of one reply while it is written.
+
+Everybody takes these from `protocol`, which says in what order they come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and the natural logarithm of its probability under the model, before any sampling
+    parameter.
+
+    `logprob` is None for the first token of a prompt, which nothing predicts. `token_id` is None
+    where a server behind --backend-url does not tell it. `offset` counts the characters of the
+    reply's text before the token, which may show nothing there; of other tokens it is None.
+    """
+
+    token_id: int | None
+    token: str
+    token_bytes: bytes
+    logprob: float | None
+    top: tuple[TokenLogprob, ...] = ()
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Every slot is taken. `position` 1 is the next to be admitted."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request has a slot. `reused_tokens` of `prompt_tokens` come from a snapshot and are not
+    read again.
+
+    None means "not known": only a service in front of a foreign server says so.
+    """
+
+    prompt_tokens: int | None
+    reused_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """`computed_tokens` of `prompt_tokens` have been read, the reused ones included."""
+
+    computed_tokens: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """The prompt's tokens with their log-probabilities, in order. Sent once, when `score_prompt`
+    was asked for.
+    """
+
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of the reply. `completion_tokens` counts all tokens of the reply so far, shown
+    or held back.
+
+    `logprobs`, where asked for, tell every token once, in order; `text` may be empty beside them.
+    """
+
+    text: str
+    completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The reply is complete. Times in seconds, measured by the service.
+
+    `reason` is "stop" for end-of-sequence or a stop string, "length" for max_new_tokens.
+    `ttft_s` runs from the call of `generate` to the first token; `decode_s` from the first token to
+    the last. Prompt counts are None where a foreign server does not tell them.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int | None
+    reused_tokens: int | None
+    completion_tokens: int
+    ttft_s: float | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
+
+
+GenerationEvent = Waiting | Accepted | PrefillProgress | PromptScored | TextDelta | Finished
