@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from falcon_mamba_app.errors import FalconMambaError, SettingsError
+from falcon_mamba_app.figures import FiguredService, Figures
 from falcon_mamba_app.logs import LoopErrors, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Platform, ServerSettings, Settings, load_settings
@@ -67,8 +68,9 @@ async def serve(settings: Settings) -> None:
 
     reading = listening(settings)
     listener = _listen(settings.server)
-    service = build_service(settings)
-    app = build_app(service, settings)
+    figures = Figures()
+    service = FiguredService(build_service(settings), figures)
+    app = build_app(service, settings, figures)
     config = uvicorn.Config(
         app,
         timeout_graceful_shutdown=MAX_SHUTDOWN_S,
@@ -78,7 +80,9 @@ async def serve(settings: Settings) -> None:
     await _run(_Server(config, service, app), listener, service, settings)
 
 
-def build_app(service: GenerationService, settings: Settings) -> FastAPI:
+def build_app(
+    service: GenerationService, settings: Settings, figures: Figures | None = None
+) -> FastAPI:
     """The API and the page over `service`, and what protects both."""
     from falcon_mamba_app.api.routes import create_api
     from falcon_mamba_app.middleware.stack import protect
@@ -92,6 +96,7 @@ def build_app(service: GenerationService, settings: Settings) -> FastAPI:
         served_names=server.served_model_name,
         reuse_prompts=server.reuse_prompts,
         limits=limits,
+        figures=figures,
     )
     mount_page(
         app,

@@ -68,6 +68,12 @@ class Access:
             raise WrongKey("this API key is not known to the server")
         return matches[0]
 
+    def place_of_key(self, request: Request) -> str | None:
+        """Which of the configured keys the caller has, "1" for the first; None without keys."""
+        if not self._api_keys:
+            return None
+        return str(self._api_keys.index(self.check(request.headers.get("authorization"))) + 1)
+
     def reuse_id(self, request: Request, salt: str | None) -> str | None:
         """Under which name the caller's requests share what they have read; None for nothing.
 

@@ -23,6 +23,7 @@ from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
 from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions, parse_body
 from falcon_mamba_app.api.usage import UsageMeter
+from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.errors import error_body, presentable
 from falcon_mamba_app.http.transport import (
     EventStream,
@@ -32,6 +33,7 @@ from falcon_mamba_app.http.transport import (
     while_read,
 )
 from falcon_mamba_app.protocol import (
+    Finished,
     GenerationEvent,
     GenerationService,
     PrefillProgress,
@@ -56,12 +58,13 @@ class Generation:
         service: GenerationService,
         access: Access,
         names: ServedNames,
+        figures: Figures,
         *,
         max_body_bytes: int,
     ) -> None:
         self._service = service
         self._access = access
-        self._names = names
+        self._names, self._figures = names, figures
         self._max_body_bytes = max_body_bytes
         # Parsed one at a time: meanwhile a body takes three to five times its bytes.
         self._large_bodies = asyncio.Semaphore(1)
@@ -101,7 +104,7 @@ class Generation:
     ) -> Response:
         if body.store is not False and body.cache_prompt is not False:
             plan = plan.reusing(self._access.reuse_id(request, body.cache_salt))
-        events = run_plan(self._service, plan, request.state.visitor)
+        events = self._counted(request, run_plan(self._service, plan, request.state.visitor))
         if not body.stream:
             return json_response(await while_read(request, answer.whole(events)))
         try:
@@ -111,6 +114,19 @@ class Generation:
             raise
         options = body.stream_options or StreamOptions()
         return EventStream(answer.streamed(first, events, options), closes=events)
+
+    async def _counted(
+        self, request: Request, events: AsyncGenerator[ReplyEvent, None]
+    ) -> AsyncGenerator[ReplyEvent, None]:
+        """The same events, their tokens added to what the caller's key has used."""
+        key = self._access.place_of_key(request)
+        async with aclosing(events):
+            async for reply, event in events:
+                if key is not None and isinstance(event, Finished):
+                    used = self._figures.key_tokens
+                    used[key, "prompt"] += (event.prompt_tokens or 0) * (reply.follows is None)
+                    used[key, "completion"] += event.completion_tokens
+                yield reply, event
 
 
 class _Answer:

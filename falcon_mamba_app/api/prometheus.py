@@ -6,13 +6,20 @@ figure that is absent and one that is 0 mean different things.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from falcon_mamba_app.figures import Figures, Histogram
 from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -77,12 +84,57 @@ def _gauges(
             yield GaugeMetricFamily(PREFIX + name, text, value)
 
 
+# Field of Figures → name and help.
+HISTOGRAMS = {
+    "ttft_s": ("time_to_first_token_seconds", "From the request to the first text of its reply."),
+    "itl_s": ("time_between_tokens_seconds", "Between two pieces of a reply's text."),
+    "queue_s": ("queue_seconds", "From the request to its slot."),
+    "prompt_tokens": ("prompt_length_tokens", "Tokens of a finished reply's prompt."),
+    "reply_tokens": ("reply_length_tokens", "Tokens of a finished reply."),
+}
+
+
+class FiguresCollector(Collector):
+    """Turns the figures of all replies into metric families."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        for field, (name, text) in HISTOGRAMS.items():
+            histogram: Histogram = getattr(self._figures, field)
+            yield HistogramMetricFamily(
+                PREFIX + name, text, histogram.cumulative(), histogram.total
+            )
+        yield CounterMetricFamily(
+            PREFIX + "replies_reusing",
+            "Replies that began from a state.",
+            self._figures.num_reusing,
+        )
+        ended = "Replies by how they ended: a reason, cancelled, or an error's code."
+        yield _counted(PREFIX + "replies_ended", ended, ["reason"], self._figures.ended)
+        errors = "Answers of the API that were errors, by code."
+        yield _counted(PREFIX + "api_errors", errors, ["code"], self._figures.api_errors)
+        used = "Tokens of each API key, by its place in --api-key."
+        yield _counted(PREFIX + "key_tokens", used, ["key", "kind"], self._figures.key_tokens)
+
+
+def _counted(
+    name: str, text: str, labels: list[str], counts: Mapping[Any, int]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in sorted(counts.items()):
+        family.add_metric([values] if isinstance(values, str) else list(values), count)
+    return family
+
+
 class MetricsPage:
     """The text of /metrics, from a registry of its own."""
 
-    def __init__(self, service: GenerationService) -> None:
+    def __init__(self, service: GenerationService, figures: Figures) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(StatsCollector(service))
+        self._registry.register(FiguresCollector(figures))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -23,6 +23,7 @@ from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.errors import NotFound
+from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.errors import (
     WrongMethod,
     error_body,
@@ -48,22 +49,24 @@ def create_api(
     served_names: tuple[str, ...] = (),
     reuse_prompts: bool = True,
     limits: LimitSettings = DEFAULT_LIMITS,
+    figures: Figures | None = None,
 ) -> FastAPI:
     """The application that serves the API.
 
     With `api_keys`, /v1 and /metrics ask for one of them; /health never does. With a
     `session_secret`, a session's id is the same after a restart. With `reuse_prompts`, requests
-    begin from what earlier ones of the same caller have read.
+    begin from what earlier ones of the same caller have read. `figures` are told by /metrics.
     """
     access = Access(api_keys, session_secret, reuse_prompts=reuse_prompts)
     names = ServedNames(served_names)
-    generation = Generation(service, access, names, max_body_bytes=limits.max_body_bytes)
+    figures = figures or Figures()
+    generation = Generation(service, access, names, figures, max_body_bytes=limits.max_body_bytes)
     sessions = Sessions(service, access, max_state_bytes=limits.max_state_bytes)
-    info = _Information(service, names)
+    info = _Information(service, names, figures)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
     def add(method: str, path: str, endpoint: Endpoint) -> None:
-        guarded = _answered(_admitted(endpoint, access))
+        guarded = _answered(_admitted(endpoint, access), figures)
         app.add_api_route(path, guarded, methods=_with_head(method))
 
     add("POST", "/v1/chat/completions", generation.chat)
@@ -81,11 +84,11 @@ def create_api(
     ):
         app.add_api_route(path, endpoint, methods=_with_head("GET"))
     # Last: without it a page mounted at "/" would answer for what is not here.
-    guarded = _answered(_admitted(_no_such_endpoint, access))
+    guarded = _answered(_admitted(_no_such_endpoint, access), figures)
     for path in ("/v1", "/v1/{rest:path}", "/metrics"):
         app.add_api_route(path, guarded, methods=ALL_METHODS)
     for path in ("/health", "/health/{rest:path}"):
-        app.add_api_route(path, _answered(_no_such_endpoint), methods=ALL_METHODS)
+        app.add_api_route(path, _answered(_no_such_endpoint, figures), methods=ALL_METHODS)
     return app
 
 
@@ -104,7 +107,7 @@ def _admitted(endpoint: Endpoint, access: Access) -> Endpoint:
     return admitted
 
 
-def _answered(endpoint: Endpoint) -> Endpoint:
+def _answered(endpoint: Endpoint, figures: Figures) -> Endpoint:
     """`endpoint` with its errors turned into OpenAI's answers."""
 
     async def answered(request: Request) -> Response:
@@ -114,6 +117,7 @@ def _answered(endpoint: Endpoint) -> Endpoint:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as raised:
             error = presentable(raised)
+            figures.api_errors[error.code] += 1
             return json_response(
                 error_body(error), status=error.http_status, headers=error_headers(error)
             )
@@ -143,11 +147,11 @@ async def _no_such_endpoint(request: Request) -> Response:
 class _Information:
     """What is served, and how it fares."""
 
-    def __init__(self, service: GenerationService, names: ServedNames) -> None:
+    def __init__(self, service: GenerationService, names: ServedNames, figures: Figures) -> None:
         self._service = service
         self._names = names
         self._created = int(time.time())
-        self._metrics = MetricsPage(service)
+        self._metrics = MetricsPage(service, figures)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""

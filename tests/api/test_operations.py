@@ -95,7 +95,9 @@ async def test_what_is_not_known_is_absent_from_the_metrics_not_0(client):
     assert "falcon_mamba_gpu_memory_bytes" not in figures
     async with in_process(create_api(LoadingService())) as loading:
         figures = samples((await loading.get("/metrics")).text)
-    assert figures == {"falcon_mamba_ready": 0, "falcon_mamba_load_progress_ratio": 0.5}
+    loading = {"falcon_mamba_ready": 0, "falcon_mamba_load_progress_ratio": 0.5}
+    assert loading.items() <= figures.items()
+    assert "falcon_mamba_requests_total" not in figures
 
 
 async def test_models_tell_what_is_loaded(service, client):

@@ -33,6 +33,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "prompts": (set(), set()),
     "errors": (set(), set()),
     "metrics": ({"protocol"}, set()),
+    "figures": ({"protocol", "errors"}, set()),
     "bundled": (set(), set()),
     "logs": ({"errors"}, set()),
     "settings": ({"errors", "settings"}, set()),
@@ -48,7 +49,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"gradio", "fastapi", "starlette"},
     ),
     "api": (
-        {*VOCABULARY, "http", "metrics", "settings", "api", "visitors"},
+        {*VOCABULARY, "figures", "http", "metrics", "settings", "api", "visitors"},
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),
