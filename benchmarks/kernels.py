@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.lib import roofline, timing
+from falcon_mamba_app.engine.runner.penalties import pack_params
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
+from falcon_mamba_app.protocol import SamplingParams
 
 CACHE_BYTES = 300_000_000  # of the matrices that take turns: six times an H100's L2
 RESULTS = Path(__file__).parent / "results"
@@ -107,7 +109,8 @@ def works(ops: Ops, shapes: Shapes, device: torch.device) -> Iterator[Work]:
 
 def sample_works(ops: Ops, shapes: Shapes, b: int, device: torch.device) -> Iterator[Work]:
     """Tokens from logits as flat as random weights make them, and from some that know better."""
-    params = torch.tensor([[0.7, 0.0, 0.9, 0.0, 0.5]] * b, device=device)
+    sampling = SamplingParams(temperature=0.7, top_p=0.9)
+    params = pack_params([sampling] * b, [0.5] * b).to(device)
     for kind, spread in [("flat", 1.0), ("peaked", 4.0)]:
         rows = [torch.randn(b, shapes.v, device=device) * spread for _ in range(4)]
         calls = [partial(ops.sample, logits, params) for logits in rows]

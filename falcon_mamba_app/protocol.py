@@ -49,13 +49,19 @@ class SamplingParams:
     """How to choose the next token, and when to stop. Raises InvalidRequest for what is not
     allowed.
 
-    Order of application: penalties on the logits, temperature, top_k, top_p, min_p, then one draw.
+    Order of application: penalties on the logits, temperature, then top_k, top_p, min_p,
+    top_n_sigma, typical_p and XTC, each on what those before it left, then one draw.
     """
 
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # 0 keeps every token
     top_p: float = 1.0
     min_p: float = 0.0  # relative to the most likely token's probability
+    top_n_sigma: float = 0.0  # standard deviations of the logits below the best; 0 keeps all
+    typical_p: float = 1.0  # the mass that is kept of what surprises most nearly as expected
+    # How often all tokens of at least the threshold are dropped but the least likely of them.
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
     # Divides (or multiplies) the logits of tokens in prompt or reply; CTRL, 1909.05858.
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0  # subtracted once from tokens already in the reply
@@ -74,6 +80,10 @@ class SamplingParams:
         _check_integer("top_k", self.top_k, 0, 2**31 - 1)
         _check_range("top_p", self.top_p, 0.0, 1.0, low_is_open=True)
         _check_range("min_p", self.min_p, 0.0, 1.0)
+        _check_range("top_n_sigma", self.top_n_sigma, 0.0, 100.0)
+        _check_range("typical_p", self.typical_p, 0.0, 1.0, low_is_open=True)
+        _check_range("xtc_probability", self.xtc_probability, 0.0, 1.0)
+        _check_range("xtc_threshold", self.xtc_threshold, 0.0, 1.0)
         _check_range("repetition_penalty", self.repetition_penalty, 0.01, 10.0)
         _check_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)

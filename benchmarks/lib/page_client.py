@@ -12,14 +12,21 @@ import re
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import astuple, replace
 from typing import Any, cast
 
 import httpx
 
+from falcon_mamba_app.ui.view.controls import ControlValues
+
 STATUS = re.compile(r'data-phase=\\"(\w+)\\">([^<]*)<')
 SAVED = re.compile(r'\{\\"id\\":\\"([\w-]+)\\"')
-# What the components of the settings send: the bundled model's defaults, and short replies.
-SETTINGS = ("", 0.7, 0.95, 0, 0, 1, 0, 0)
+SETTINGS = ControlValues(temperature=0.7, top_p=0.95)  # the bundled model's defaults
+
+
+def _sent(values: ControlValues) -> tuple[Any, ...]:
+    """What the components of the settings send, in their order."""
+    return astuple(values)
 
 
 class PageError(Exception):
@@ -70,11 +77,13 @@ class Tab:
         self, text: str, *, max_new_tokens: int = 40, seed: int = 0
     ) -> AsyncGenerator[str, None]:
         """Send a message; the lines that come until the reply's end."""
-        controls = (*SETTINGS, max_new_tokens, str(seed), "")
+        controls = _sent(replace(SETTINGS, max_new_tokens=max_new_tokens, seed=str(seed)))
         return self.cause("composer", "submit", text, *controls)
 
     def retry(self, *, max_new_tokens: int = 40) -> AsyncGenerator[str, None]:
-        return self.cause("retry", "click", *SETTINGS, max_new_tokens, "", "")
+        return self.cause(
+            "retry", "click", *_sent(replace(SETTINGS, max_new_tokens=max_new_tokens))
+        )
 
     async def press(self, button: str) -> None:
         """Undo or clear, to the end of the event."""

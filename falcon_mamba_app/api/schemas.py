@@ -37,9 +37,9 @@ def _stop_list(value: Any) -> Any:
     return [entry for entry in listed if entry != ""] if isinstance(listed, list) else listed
 
 
-def _top_k(value: Any) -> Any:
-    """vLLM and others say -1 for "every token"."""
-    return 0 if value == -1 and type(value) is int else value
+def _keeps_all(value: Any) -> Any:
+    """vLLM and llama.cpp say -1 for a filter that keeps every token."""
+    return 0 if value == -1 and type(value) in (int, float) else value
 
 
 class _Strict(BaseModel):
@@ -79,9 +79,13 @@ class _GenerationBody(_Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = None
-    top_k: Annotated[int | None, BeforeValidator(_top_k)] = None
+    top_k: Annotated[int | None, BeforeValidator(_keeps_all)] = None
     top_p: float | None = None
     min_p: float | None = None
+    top_n_sigma: Annotated[float | None, BeforeValidator(_keeps_all)] = None
+    typical_p: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 FILE = "generation_config.json"
 # What a chat answers with where its checkpoint says nothing: varied, and rarely astray.
 CHAT_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9)
-FOLLOWED_IN_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+FOLLOWED_IN_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 CHECKS: dict[str, Check] = {
     "eos_token_id": IDS,
     "do_sample": SWITCH,
@@ -66,7 +66,6 @@ NOT_FOLLOWED: dict[str, tuple[Any, ...]] = {
     "suppress_tokens": ([],),
     "token_healing": (False,),
     "top_h": (),
-    "typical_p": (1,),
     "watermarking_config": ({},),
 }
 

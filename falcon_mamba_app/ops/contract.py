@@ -254,7 +254,7 @@ class Ops:
         """One token for each row of logits (b, v) fp32, as `reference/sampling.py` states.
 
         Args:
-            params: (b, number of columns) fp32, whose columns `reference/sampling.py` names.
+            params: (b, len(Column)) fp32.
 
         Returns:
             (b,) int64; NO_TOKEN for a row of which any number is +infinity or none at all, or that

@@ -10,7 +10,7 @@ import pytest
 
 from falcon_mamba_app.api import generation
 from falcon_mamba_app.api.routes import create_api
-from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.protocol import Message, sampling_field_names
 from tests.support.api_fixtures import USER, in_process, sse_values
 from tests.support.echo_service import EchoService
 
@@ -139,6 +139,10 @@ async def test_sampling_fields_reach_the_service(client, service):
         "top_k": 7,
         "top_p": 0.25,
         "min_p": 0.125,
+        "top_n_sigma": 1.5,
+        "typical_p": 0.75,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.25,
         "repetition_penalty": 1.5,
         "presence_penalty": 1,
         "frequency_penalty": -1,
@@ -149,6 +153,8 @@ async def test_sampling_fields_reach_the_service(client, service):
     sampling = service.requests[-1].sampling
     assert {name: getattr(sampling, name) for name in given} == given
     assert (sampling.stop, sampling.max_new_tokens) == (("STOP",), 3)
+    others = "stop", "max_new_tokens", "logprobs", "min_tokens", "stop_token_ids", "logit_bias"
+    assert {*given, *others} == {*sampling_field_names()}
 
 
 async def test_fields_left_out_take_the_models_defaults(client, service):

@@ -256,9 +256,10 @@ def test_all_ends_that_the_files_name_end_a_reply(folder, eos, ids):
 
 
 def test_a_generation_config_that_samples_is_followed(folder):
-    write_generation_config(folder, do_sample=True, temperature=0.4, top_k=20)
+    write_generation_config(folder, do_sample=True, temperature=0.4, top_k=20, typical_p=0.9)
     sampling = defaults_of(folder).sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.4, 20, 1.0)
+    assert sampling.typical_p == 0.9
 
 
 def test_a_chat_model_without_defaults_gets_ours_and_a_base_model_none(folder):

@@ -5,27 +5,38 @@ from __future__ import annotations
 import pytest
 import torch
 
+from falcon_mamba_app.engine.runner.penalties import pack_params
 from falcon_mamba_app.ops.cpu.sampling import sample
 from falcon_mamba_app.ops.reference.sampling import sample as reference
+from falcon_mamba_app.protocol import SamplingParams
 
-# temperature, top_k, top_p, min_p
 FILTERS = [
-    (0.0, 0, 1.0, 0.0),
-    (1.0, 0, 1.0, 0.0),
-    (1e-4, 0, 1.0, 0.0),
-    (0.8, 0, 0.95, 0.0),
-    (2.0, 0, 0.999, 0.0),
-    (1.0, 0, 0.0, 0.0),
-    (1.0, 1, 1.0, 0.0),
-    (1.0, 40, 1.0, 0.0),
-    (1.0, 10_000, 1.0, 0.0),
-    (1.0, 0, 1.0, 0.05),
-    (1.3, 200, 0.9, 0.01),
+    SamplingParams(**dict(zip(("temperature", "top_k", "top_p", "min_p"), values, strict=True)))
+    for values in (
+        (0.0, 0, 1.0, 0.0),
+        (1.0, 0, 1.0, 0.0),
+        (1e-4, 0, 1.0, 0.0),
+        (0.8, 0, 0.95, 0.0),
+        (2.0, 0, 0.999, 0.0),
+        (1.0, 0, 1e-6, 0.0),
+        (1.0, 1, 1.0, 0.0),
+        (1.0, 40, 1.0, 0.0),
+        (1.0, 10_000, 1.0, 0.0),
+        (1.0, 0, 1.0, 0.05),
+        (1.3, 200, 0.9, 0.01),
+    )
+] + [
+    SamplingParams(top_n_sigma=1.0),
+    SamplingParams(typical_p=0.5),
+    SamplingParams(typical_p=0.9, temperature=0.3, top_k=40),
+    SamplingParams(xtc_probability=0.5, xtc_threshold=0.05),
+    SamplingParams(xtc_probability=1.0, xtc_threshold=0.0),
+    SamplingParams(top_n_sigma=1.5, typical_p=0.8, xtc_probability=1.0, top_p=0.95, min_p=0.01),
 ]
 
 
 def make_params(filters, uniforms) -> torch.Tensor:
-    return torch.tensor([(*filters, number) for number in uniforms])
+    return pack_params([filters] * len(uniforms), uniforms)
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
@@ -42,7 +53,7 @@ def test_the_tokens_are_those_of_plain_torch(vocab_size, filters):
 
 def test_rows_with_different_filters_share_a_batch():
     logits = torch.randn(len(FILTERS), 300)
-    params = torch.tensor([(*filters, 0.4) for filters in FILTERS])
+    params = pack_params(FILTERS, [0.4] * len(FILTERS))
     alone = [sample(logits[i : i + 1], params[i : i + 1]) for i in range(len(FILTERS))]
     assert torch.equal(sample(logits, params), torch.cat(alone))
 
@@ -51,11 +62,11 @@ def test_rows_with_different_filters_share_a_batch():
 def test_a_token_that_cannot_be_is_never_drawn(number):
     logits = torch.full((1, 50), float("-inf"))
     logits[0, [7, 30]] = torch.tensor([1.0, 2.0])
-    token_id = sample(logits, make_params((1.0, 0, 1.0, 0.0), [number])).item()
+    token_id = sample(logits, make_params(SamplingParams(), [number])).item()
     assert token_id in (7, 30)
 
 
 def test_ties_at_the_edge_stay():
     logits = torch.zeros(1, 8)
-    params = make_params((1.0, 2, 1.0, 0.0), [0.99])
+    params = make_params(SamplingParams(top_k=2), [0.99])
     assert sample(logits, params).item() == reference(logits, params).item() == 7

@@ -10,7 +10,7 @@ from falcon_mamba_app.engine.runner.step_tensors import Shape, pack, unpack
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
-from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
+from falcon_mamba_app.ops.reference.sampling import NO_TOKEN, Column
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import make_sequence, ours, random_prompt
@@ -77,8 +77,9 @@ def test_what_is_packed_for_the_device_comes_out_as_it_was():
     seq.slot = 2
     rows, _ = unpack(pack([seq], [], Shape(3)), Shape(3))
     assert rows.inputs.tolist() == [[4, 0, 0], [2, 0, 0], [0, 0, 0]]
-    assert rows.params[0, :4].tolist() == [0.5, 6, 0.75, 0.25]
-    assert rows.params[1:].tolist() == [[0] * 5] * 2
+    columns = [Column.TEMPERATURE, Column.TOP_K, Column.TOP_P, Column.MIN_P]
+    assert rows.params[0, columns].tolist() == [0.5, 6, 0.75, 0.25]
+    assert not rows.params[1:].any()
 
 
 def test_padding_rows_change_no_other_row_s_token_and_no_state():

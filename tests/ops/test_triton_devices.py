@@ -34,6 +34,7 @@ EVERYWHERE = {
     "_split_rms_norm_kernel",
     "cells_kernel",
     "edge_kernel",
+    "later_filters_kernel",
 }
 WITH_MATRIX_UNITS = {"_in_proj_rows_kernel", "_rows_times_matrix_kernel"}
 

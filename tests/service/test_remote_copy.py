@@ -25,6 +25,7 @@ from falcon_mamba_app.protocol import (
     TextDelta,
     TokenIds,
     Waiting,
+    sampling_field_names,
 )
 from falcon_mamba_app.service.remote.service import RemoteService
 from tests.support.api_fixtures import on_loopback
@@ -62,6 +63,10 @@ async def test_a_copy_gets_the_same_request(copy):
         top_k=4,
         top_p=0.5,
         min_p=0.1,
+        top_n_sigma=2.5,
+        typical_p=0.9,
+        xtc_probability=0.2,
+        xtc_threshold=0.3,
         repetition_penalty=1.1,
         presence_penalty=0.1,
         frequency_penalty=0.2,
@@ -69,8 +74,12 @@ async def test_a_copy_gets_the_same_request(copy):
         stop=("x", "y"),
         max_new_tokens=9,
         ignore_eos=True,
+        min_tokens=2,
+        stop_token_ids=(7,),
+        logit_bias=((5, 1.5),),
         logprobs=3,
     )
+    assert all(getattr(sampling, n) != getattr(SamplingParams(), n) for n in sampling_field_names())
     for prompt in (CHAT.prompt, Text("a text"), TokenIds((1, 2, 3))):
         request = GenerationRequest(prompt=prompt, sampling=sampling)
         await events_of(service, request)

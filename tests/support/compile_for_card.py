@@ -75,6 +75,7 @@ def run_model(dtype: torch.dtype, form: str) -> None:
     """One layer of 7B: decode steps, prompts, and both in one pass."""
     from benchmarks.lib.models import FALCON_MAMBA_7B
     from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+    from falcon_mamba_app.ops.reference.sampling import Column
     from falcon_mamba_app.ops.triton.ops import TRITON
 
     config = replace(FALCON_MAMBA_7B, num_layers=1)
@@ -87,7 +88,10 @@ def run_model(dtype: torch.dtype, form: str) -> None:
         ssm = torch.empty(1, 65, config.d_state, config.d_inner)
         is_eos, last_tokens = torch.empty(config.vocab_size, dtype=torch.bool), integers(2, 65)
     for rows in ROWS:
-        inputs, params = torch.empty(3, rows, device=META), torch.empty(rows, 5, device=META)
+        inputs, params = (
+            torch.empty(3, rows, device=META),
+            torch.empty(rows, len(Column), device=META),
+        )
         token_ids, slots = TRITON.next_inputs(inputs, last_tokens)
         hidden = model(Batch(token_ids, slots), conv, ssm)
         sampled = TRITON.sample(model.step_logits(hidden), params)

@@ -8,19 +8,21 @@ shares its batch.
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
 from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.ops.reference.sampling import LEAST_LOGIT, Column
 from falcon_mamba_app.protocol import SamplingParams
 
 # The packed parameters are fp32, exact for whole numbers up to here; no vocabulary is larger.
 MAX_TOP_K = 2**24
-# Finite: that some logit is not finite means that the model computed no numbers.
-LEAST_LOGIT = -1e30
 
 _MASK = 2**64 - 1
+_of_request = attrgetter(*(column.name.lower() for column in Column if column < Column.XTC_UNIFORM))
+XTC_POSITION = -1  # no token of a reply has it
 
 
 def uniform(seed: int, position: int) -> float:
@@ -128,9 +130,14 @@ class Penalties:
 
 
 def pack_params(rows: list[SamplingParams], uniforms: list[float]) -> Tensor:
-    """The rows' parameters as `Ops.sample` takes them, (b, 5) fp32 in host memory."""
+    """The rows' parameters as `Ops.sample` takes them, (b, len(Column)) fp32 in host memory.
+
+    A uniform number decides its row's draw; one derived from it whether XTC is in force.
+    """
     values = [
-        (row.temperature, min(row.top_k, MAX_TOP_K), row.top_p, row.min_p, number)
+        (*_of_request(row), uniform(int(number * 2**24), XTC_POSITION), number)
         for row, number in zip(rows, uniforms, strict=True)
     ]
-    return torch.tensor(values, dtype=torch.float32)
+    params = torch.tensor(values, dtype=torch.float32)
+    params[:, Column.TOP_K].clamp_(max=MAX_TOP_K)
+    return params

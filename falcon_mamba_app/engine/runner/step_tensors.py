@@ -19,8 +19,9 @@ from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import SCRATCH_SLOT
 from falcon_mamba_app.model.falcon_mamba import Batch
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
+from falcon_mamba_app.ops.reference.sampling import Column
 
-NUM_INPUTS, NUM_PARAMS = 3, 5  # of a row, as `Ops.next_inputs` and `Ops.sample` take them
+NUM_INPUTS, NUM_PARAMS = 3, len(Column)  # of a row, for `Ops.next_inputs` and `Ops.sample`
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that decode: inputs (3, b) as `Ops.next_inputs` takes them and params (b, 5), fp32."""
+    """Rows that decode: inputs (NUM_INPUTS, b) and params (b, NUM_PARAMS), both fp32."""
 
     inputs: Tensor
     params: Tensor

@@ -22,6 +22,7 @@ from torch import Tensor
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
 from falcon_mamba_app.ops.cpu import kernels
 from falcon_mamba_app.ops.cpu.sampling import sample
+from falcon_mamba_app.ops.reference.sampling import Column
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, block_absmax
 
 logger = logging.getLogger(__name__)
@@ -262,7 +263,7 @@ def warm_up() -> None:
     with torch.inference_mode():
         for dtype in KINDS:
             _run_every_operation(dtype, d=4, n=2, k=2)
-        NUMBA.sample(torch.zeros(1, 2), torch.zeros(1, 5))
+        NUMBA.sample(torch.zeros(1, 2), torch.zeros(1, len(Column)))
     logger.info("numba kernels are ready after %.1f s", time.perf_counter() - began)
 
 

@@ -23,16 +23,25 @@ from falcon_mamba_app.ops.cpu.kernels import (
     pointer,
     row_values,
 )
-from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
+from falcon_mamba_app.ops.reference.sampling import LEAST_LOGIT, NO_TOKEN, Column
 
 _NO_TOKEN = np.int64(NO_TOKEN)
 LARGEST = np.finfo(np.float32).max
 # The likeliest token's probability counts as 1 here; nothing is above it.
 BITS_OF_ONE = 0x3F800000
+BITS_OF_INFINITY = 0x7F800000
+
+NUM_COLUMNS = len(Column)
+TEMPERATURE, TOP_K, TOP_P, MIN_P = map(
+    int, (Column.TEMPERATURE, Column.TOP_K, Column.TOP_P, Column.MIN_P)
+)
+TOP_N_SIGMA, TYPICAL_P = int(Column.TOP_N_SIGMA), int(Column.TYPICAL_P)
+XTC_PROBABILITY, XTC_THRESHOLD = int(Column.XTC_PROBABILITY), int(Column.XTC_THRESHOLD)
+XTC_UNIFORM, UNIFORM = int(Column.XTC_UNIFORM), int(Column.UNIFORM)
 
 
 def sample(logits: Tensor, params: Tensor) -> Tensor:
-    """`sampling.sample`: (b, v) fp32 and (b, 5) fp32 → (b,) int64."""
+    """`Ops.sample`."""
     assert logits.is_contiguous() and params.is_contiguous(), (logits.stride(), params.stride())
     b, v = logits.shape
     token_ids = torch.empty(b, dtype=torch.int64)
@@ -44,9 +53,10 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
 def _sample(logits, params, b, v, token_ids):
     out, probs = pointer(token_ids, INT64), np.empty(v, np.float32)
     for row in range(b):
-        values, options = row_values(logits, row, v, FLOAT32), row_values(params, row, 5, FLOAT32)
+        values = row_values(logits, row, v, FLOAT32)
+        options = row_values(params, row, NUM_COLUMNS, FLOAT32)
         best = _argmax(values, v)
-        temperature, number = options[0], options[4]
+        temperature = options[TEMPERATURE]
         if values[best] < -LARGEST or _holds_what_is_no_number(values, v):
             out[row] = _NO_TOKEN
             continue
@@ -55,8 +65,14 @@ def _sample(logits, params, b, v, token_ids):
             continue
         for i in range(v):
             probs[i] = exp2((values[i] - values[best]) * LOG2_E / temperature)
-        _drop_unlikely(probs, options[1], options[2], options[3])
-        out[row] = _draw(probs, number)
+        _drop_unlikely(probs, options[TOP_K], options[TOP_P], options[MIN_P])
+        if options[TOP_N_SIGMA] > 0:
+            _drop_far_below_the_best(probs, values, values[best], options[TOP_N_SIGMA])
+        if options[TYPICAL_P] < ONE:
+            _drop_untypical(probs, values, values[best], temperature, options[TYPICAL_P])
+        if options[XTC_UNIFORM] < options[XTC_PROBABILITY]:
+            _drop_top_choices(probs, options[XTC_THRESHOLD])
+        out[row] = _draw(probs, options[UNIFORM])
 
 
 @compiled(OPTIONS)
@@ -130,6 +146,68 @@ def _sum_above(probs, bits, edge):
     for i in range(probs.size):
         total += probs[i] if bits[i] > edge else ZERO
     return total
+
+
+@compiled(OPTIONS)
+def _drop_far_below_the_best(probs, values, best, top_n_sigma):
+    count, total, squares = 0, 0.0, 0.0
+    for i in range(probs.size):
+        if values[i] > LEAST_LOGIT / 2:
+            below = np.float64(best - values[i])
+            count += 1
+            total += below
+            squares += below * below
+    variance = squares / count - (total / count) ** 2
+    farthest = np.float32(top_n_sigma * np.sqrt(max(variance, 0.0)))
+    for i in range(probs.size):
+        probs[i] = ZERO if best - values[i] > farthest else probs[i]
+
+
+@compiled(OPTIONS)
+def _drop_untypical(probs, values, best, temperature, typical_p):
+    """The surprise is counted from that of the best token: so is the entropy."""
+    mass, surprise = 0.0, 0.0
+    for i in range(probs.size):
+        if probs[i] > ZERO:
+            mass += probs[i]
+            surprise += probs[i] * ((best - values[i]) / temperature)
+    entropy = np.float32(surprise / mass)
+    distances = np.empty(probs.size, np.float32)
+    for i in range(probs.size):
+        distance = np.abs((best - values[i]) / temperature - entropy)
+        distances[i] = distance if probs[i] > ZERO else np.float32(np.inf)
+    bits = distances.view(np.int32)
+    needed = typical_p * _sum_to(probs, bits, np.int32(BITS_OF_INFINITY))
+    low, high = np.int32(-1), np.int32(BITS_OF_INFINITY)
+    while high - low > 1:
+        middle = np.int32((low + high) // 2)
+        if _sum_to(probs, bits, middle) < needed:
+            low = middle
+        else:
+            high = middle
+    for i in range(probs.size):
+        probs[i] = ZERO if bits[i] > high else probs[i]
+
+
+@compiled(REORDERED)
+def _sum_to(probs, bits, edge):
+    total = ZERO
+    for i in range(probs.size):
+        total += probs[i] if bits[i] <= edge else ZERO
+    return total
+
+
+@compiled(OPTIONS)
+def _drop_top_choices(probs, threshold):
+    total = 0.0
+    for i in range(probs.size):
+        total += probs[i]
+    share, least = np.float32(threshold * np.float32(total)), np.float32(np.inf)
+    for i in range(probs.size):
+        if probs[i] >= share and ZERO < probs[i] < least:
+            least = probs[i]
+    for i in range(probs.size):
+        probs[i] = ZERO if probs[i] > least else probs[i]
 
 
 @compiled(OPTIONS)

@@ -1,10 +1,12 @@
 """The choice of the next token in plain torch: logits and each row's parameters in, token ids out.
 
 One uniform number per row picks the token by inverting the cumulative sum of what the filters
-leave, in the order temperature, top_k, top_p, min_p. It knows no seeds and no penalties.
+leave, each of which sees what those before it left. It knows no seeds and no penalties.
 """
 
 from __future__ import annotations
+
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -14,15 +16,34 @@ from torch import Tensor
 NUM_SORTED_FIRST = 256
 # In place of a token where the logits choose none.
 NO_TOKEN = -1
+# The logit of a token that must not be drawn. Finite: that some logit is not finite means that the
+# model computed no numbers. What lies below half of it is no part of the logits' deviation.
+LEAST_LOGIT = -1e30
+
+
+class Column(IntEnum):
+    """Columns of the rows' parameters, in the order of the filters. All but the last two are named
+    as a request names them.
+    """
+
+    TEMPERATURE = 0  # 0 is greedy, and no filter is looked at
+    TOP_K = 1  # 0 keeps all
+    TOP_P = 2  # 1 keeps all
+    MIN_P = 3  # 0 keeps all
+    TOP_N_SIGMA = 4  # 0 keeps all
+    TYPICAL_P = 5  # 1 keeps all
+    XTC_PROBABILITY = 6  # 0 keeps all
+    XTC_THRESHOLD = 7
+    XTC_UNIFORM = 8  # in [0, 1): below XTC_PROBABILITY the filter is in force
+    UNIFORM = 9  # in [0, 1): picks the token
 
 
 def sample(logits: Tensor, params: Tensor) -> Tensor:
-    """One token for each row. It looks at the numbers to skip work, which only a CPU does cheaply.
+    """`Ops.sample`. It looks at the numbers to skip work, which only a CPU does cheaply.
 
     Args:
         logits: (b, v) fp32.
-        params: (b, 5) fp32: temperature (0 is greedy), top_k (0 keeps all), top_p, min_p and a
-            uniform number in [0, 1) for each row.
+        params: (b, len(Column)) fp32.
 
     Returns:
         (b,) int64; NO_TOKEN for a row of which any number is +infinity or none at all, or that
@@ -30,17 +51,21 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
     """
     best, greedy = logits.max(-1)  # no number counts as the largest
     greedy = greedy.masked_fill(~best.isfinite(), NO_TOKEN)
-    temperature, top_k, top_p, min_p, uniforms = params.split(1, dim=1)
-    is_greedy = temperature == 0
+    values = dict(zip(Column, params.split(1, dim=1), strict=True))
+    is_greedy = values[Column.TEMPERATURE] == 0
     if bool(is_greedy.all()):
         return greedy
     # The maximum is subtracted first: at a temperature of 1e-4 the quotient alone could overflow.
     shifted = logits - logits.amax(-1, keepdim=True)
-    probs = torch.softmax(shifted / temperature.masked_fill(is_greedy, 1.0), -1)
-    _drop_unlikely(probs, top_k.long(), top_p, min_p)
+    probs = torch.softmax(shifted / values[Column.TEMPERATURE].masked_fill(is_greedy, 1.0), -1)
+    _drop_unlikely(probs, values[Column.TOP_K].long(), values[Column.TOP_P], values[Column.MIN_P])
+    _drop_far_below_the_best(probs, shifted, values[Column.TOP_N_SIGMA])
+    _drop_untypical(probs, values[Column.TYPICAL_P])
+    is_in_force = values[Column.XTC_UNIFORM] < values[Column.XTC_PROBABILITY]
+    _drop_top_choices(probs, values[Column.XTC_THRESHOLD], is_in_force)
     cumulative = probs.cumsum(-1)
     total = cumulative[:, -1:].contiguous()
-    drawn = torch.searchsorted(cumulative, uniforms * total, right=True)
+    drawn = torch.searchsorted(cumulative, values[Column.UNIFORM] * total, right=True)
     # The product can round up to the total; the last token with any probability is then meant.
     drawn = torch.minimum(drawn, torch.searchsorted(cumulative, total))
     is_greedy |= greedy.unsqueeze(1) == NO_TOKEN
@@ -73,3 +98,44 @@ def _top_p_edge(probs: Tensor, top_p: Tensor) -> Tensor:
     mass_before = ordered.cumsum(-1) - ordered
     num_kept = (mass_before < needed).sum(-1, keepdim=True)
     return ordered.gather(1, (num_kept - 1).clamp(min=0)).masked_fill(top_p == 1, 0.0)
+
+
+def _drop_far_below_the_best(probs: Tensor, shifted: Tensor, top_n_sigma: Tensor) -> None:
+    """Zero, in place, what lies more than n standard deviations of the logits below the best one
+    (arXiv 2411.07641); shifted (b, v): the logits less the best.
+    """
+    if not bool((top_n_sigma > 0).any()):
+        return
+    is_logit = shifted > LEAST_LOGIT / 2
+    logits, count = shifted.masked_fill(~is_logit, 0.0), is_logit.sum(-1, keepdim=True)
+    mean = logits.sum(-1, keepdim=True) / count
+    variance = ((logits - mean).square() * is_logit).sum(-1, keepdim=True) / count
+    lowest = (-top_n_sigma * variance.sqrt()).masked_fill(top_n_sigma == 0, -torch.inf)
+    probs.masked_fill_(shifted < lowest, 0.0)
+
+
+def _drop_untypical(probs: Tensor, typical_p: Tensor) -> None:
+    """Keep, in place, the tokens whose surprise −ln p is nearest to the entropy, as few as hold
+    typical_p of the mass (arXiv 2202.00666); ties stay.
+    """
+    if not bool((typical_p < 1).any()):
+        return
+    normed = probs / probs.sum(-1, keepdim=True)
+    entropy = torch.special.entr(normed).sum(-1, keepdim=True)
+    distance = (-normed.log() - entropy).abs()  # infinite for what has been dropped
+    ordered, order = distance.sort(-1)
+    mass = normed.gather(-1, order).cumsum(-1)
+    last = (mass < typical_p).sum(-1, keepdim=True).clamp(max=probs.shape[-1] - 1)
+    farthest = ordered.gather(-1, last).masked_fill(typical_p == 1, torch.inf)
+    probs.masked_fill_(distance > farthest, 0.0)
+
+
+def _drop_top_choices(probs: Tensor, threshold: Tensor, is_in_force: Tensor) -> None:
+    """Zero, in place, all tokens of at least `threshold` of the mass but the least likely of them
+    ("exclude top choices", XTC); ties with it stay.
+    """
+    if not bool(is_in_force.any()):
+        return
+    is_choice = (probs >= threshold * probs.sum(-1, keepdim=True)) & (probs > 0)
+    least = torch.where(is_choice, probs, torch.inf).amin(-1, keepdim=True)
+    probs.masked_fill_(is_in_force & (probs > least), 0.0)

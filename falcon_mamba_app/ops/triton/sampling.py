@@ -13,13 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
+from falcon_mamba_app.ops.reference.sampling import NO_TOKEN, Column
+from falcon_mamba_app.ops.triton.later_filters import WARPS, later_filters_kernel
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 from falcon_mamba_app.ops.triton.top_k_top_p import (
     CELLS,
-    MIN_P,
     TEMPERATURE,
-    UNIFORM,
     cells_kernel,
     edge_kernel,
     weights_of,
@@ -30,6 +29,7 @@ PART = 2048
 # The largest logit of a row that holds +infinity, or what is no number.
 _INFINITE = tl.constexpr(float("inf"))
 _NO_TOKEN = tl.constexpr(NO_TOKEN)
+MIN_P, UNIFORM = tl.constexpr(int(Column.MIN_P)), tl.constexpr(int(Column.UNIFORM))
 # Up to here a step leaves the GPU idle while one program thinks: more warps share it.
 FEW_ROWS = 8
 
@@ -50,6 +50,7 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
     masses = scratch(num_parts, CELLS.value, dtype=torch.float32)
     found = scratch(vocab_size)  # the bits of the weights in the cell that is searched
     edges = scratch()  # bits of the smallest weight that is kept
+    ceilings = scratch()  # and of the largest
     totals = scratch(dtype=torch.float32)  # of the weights that top_k keeps
     arrivals = scratch(3)  # programs that have done their part of a row
     row = (logits, logits.stride(0), params, params.stride(0), maxima, vocab_size)
@@ -61,8 +62,11 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
     searched = (counts, masses, found, edges, totals, arrivals)
     edge_kernel[grid](*row, *searched, True, *sizes, **launch)
     edge_kernel[grid](*row, *searched, False, *sizes, **launch)
-    # What the parts keep takes the place of what no kernel reads any more.
-    _draw_kernel[grid](*row, places, edges, masses, arrivals, tokens, *sizes, **launch)
+    later_filters_kernel[(num_rows,)](
+        *row, edges, ceilings, num_parts, sizes[1], num_warps=WARPS, **OVERLAPPED
+    )
+    # `masses` is free now; the draw keeps each part's weight there.
+    _draw_kernel[grid](*row, places, edges, ceilings, masses, arrivals, tokens, *sizes, **launch)
     return tokens
 
 
@@ -107,6 +111,7 @@ def _draw_kernel(
     vocab_size,
     places_ptr,
     edges_ptr,
+    ceilings_ptr,
     kept_ptr,
     arrivals_ptr,
     tokens_ptr,
@@ -132,10 +137,11 @@ def _draw_kernel(
         is_best = maxima == best
         tl.store(tokens_ptr + row, tl.min(tl.where(is_best, places, vocab_size), axis=0))
     else:
-        edge = tl.load(edges_ptr + row)
+        edge, ceiling = tl.load(edges_ptr + row), tl.load(ceilings_ptr + row)
         weights = _kept(
-            logits_ptr, part, temperature, maxima_ptr, row, vocab_size, edge, min_p, PART, PARTS
-        )
+            logits_ptr, part, temperature, maxima_ptr, row, vocab_size, edge, ceiling, min_p,
+            PART, PARTS,
+        )  # fmt: skip
         kept_ptr += row * num_parts * CELLS
         tl.store(kept_ptr + part, tl.sum(weights, axis=0))
         tl.debug_barrier()
@@ -147,7 +153,7 @@ def _draw_kernel(
             drawn = tl.minimum(drawn, tl.max(tl.where(kept > 0.0, parts, 0), axis=0))
             before = tl.sum(tl.where(parts < drawn, kept, 0.0), axis=0)
             weights = _kept(
-                logits_ptr, drawn, temperature, maxima_ptr, row, vocab_size, edge, min_p,
+                logits_ptr, drawn, temperature, maxima_ptr, row, vocab_size, edge, ceiling, min_p,
                 PART, PARTS,
             )  # fmt: skip
             sums = before + tl.cumsum(weights, axis=0)
@@ -165,11 +171,13 @@ def _kept(
     row,
     vocab_size,
     edge,
+    ceiling,
     min_p,
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
     """The weights of a part's tokens, zero for those that are not kept."""
     weights, _ = weights_of(logits_ptr, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS)
-    is_kept = (weights.to(tl.int32, bitcast=True) >= edge) & (weights >= min_p)
+    bits = weights.to(tl.int32, bitcast=True)
+    is_kept = (bits >= edge) & (bits <= ceiling) & (weights >= min_p)
     return tl.where(is_kept, weights, 0.0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from falcon_mamba_app.ops.reference.sampling import Column
 from falcon_mamba_app.ops.triton.overlap import start_next, wait_for_inputs
 
 ONE_BITS = tl.constexpr(0x3F800000)  # of the weight 1.0
@@ -20,8 +21,8 @@ ONE_BITS = tl.constexpr(0x3F800000)  # of the weight 1.0
 # last is all below 2⁻⁴⁰: a few dozen tokens that are likely leave the rest far behind.
 CELLS, NARROW_CELLS = tl.constexpr(32), tl.constexpr(24)
 NARROW_BITS, WIDE_BITS = tl.constexpr(22), tl.constexpr(25)
-# Parameters of a row, as `sampling.sample` has them.
-TEMPERATURE, TOP_K, TOP_P, MIN_P, UNIFORM = (tl.constexpr(i) for i in range(5))
+TEMPERATURE, TOP_K = tl.constexpr(int(Column.TEMPERATURE)), tl.constexpr(int(Column.TOP_K))
+TOP_P = tl.constexpr(int(Column.TOP_P))
 
 
 @triton.jit(do_not_specialize_on_alignment=["params_ptr"])

@@ -29,6 +29,7 @@ from falcon_mamba_app.protocol import (
     SamplingParams,
     Text,
     TokenIds,
+    sampling_field_names,
 )
 from falcon_mamba_app.service.remote.shapes import message_of
 
@@ -36,13 +37,10 @@ THIS_APP = "falcon-mamba-app"  # owned_by in /v1/models
 VLLM = "vllm"
 NEUTRAL = SamplingParams()
 STANDARD_FIELDS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-EXTENSION_FIELDS = (
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "ignore_eos",
-    "min_tokens",
-    "stop_token_ids",
+# Each has a way of its own into a body.
+TRANSLATED_FIELDS = ("seed", "stop", "max_new_tokens", "logit_bias", "logprobs")
+EXTENSION_FIELDS = tuple(
+    name for name in sampling_field_names() if name not in STANDARD_FIELDS + TRANSLATED_FIELDS
 )
 ERRORS_BY_CODE: dict[str, type[FalconMambaError]] = {
     kind.code: kind

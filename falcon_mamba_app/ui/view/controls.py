@@ -27,6 +27,10 @@ class ControlValues:
     top_p: float = 1.0
     top_k: float = 0
     min_p: float = 0.0
+    top_n_sigma: float = 0.0
+    typical_p: float = 1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -36,6 +40,9 @@ class ControlValues:
 
 
 CONTROL_NAMES = tuple(f.name for f in fields(ControlValues))
+# Those that a request has under the same name, but for seed and stop, which are typed as texts.
+NUMBERS = tuple(name for name in CONTROL_NAMES if name not in ("system_prompt", "seed", "stop"))
+WHOLE_NUMBERS = tuple(f.name for f in fields(SamplingParams) if f.type == "int")
 
 # None of them sets max_new_tokens, seed or stop: those are not about style.
 PRESETS: Mapping[str, Mapping[str, float]] = {
@@ -44,7 +51,12 @@ PRESETS: Mapping[str, Mapping[str, float]] = {
     "Creative": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.05},
 }
 
-_NO_PENALTIES = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+# What no preset names is off.
+_NEUTRAL_STYLE = {
+    name: getattr(SamplingParams(), name)
+    for name in NUMBERS
+    if name not in ("temperature", "max_new_tokens")
+}
 
 
 def default_values(model: ModelInfo | None) -> ControlValues:
@@ -52,18 +64,9 @@ def default_values(model: ModelInfo | None) -> ControlValues:
     if model is None:
         return ControlValues()
     sampling = model.default_sampling
-    return ControlValues(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        max_new_tokens=min(sampling.max_new_tokens, max_new_tokens_limit(model)),
-        seed=sampling.seed,
-        stop="\n".join(sampling.stop),
-    )
+    numbers = {name: getattr(sampling, name) for name in NUMBERS}
+    numbers["max_new_tokens"] = min(sampling.max_new_tokens, max_new_tokens_limit(model))
+    return ControlValues(**numbers, seed=sampling.seed, stop="\n".join(sampling.stop))
 
 
 def max_new_tokens_limit(model: ModelInfo | None) -> int:
@@ -72,8 +75,8 @@ def max_new_tokens_limit(model: ModelInfo | None) -> int:
 
 
 def with_preset(values: ControlValues, name: str) -> ControlValues:
-    """The values with a preset's style; penalties off, the rest kept."""
-    style: dict[str, Any] = {**_NO_PENALTIES, **PRESETS[name]}
+    """The values with a preset's style; other filters and penalties off, the rest kept."""
+    style: dict[str, Any] = {**_NEUTRAL_STYLE, **PRESETS[name]}
     return replace(values, **style)
 
 
@@ -98,18 +101,10 @@ def sampling_params(values: ControlValues) -> SamplingParams:
     """The request's parameters. Raises InvalidRequest for what is not allowed."""
     if not isinstance(values.system_prompt, str) or not isinstance(values.stop, str):
         raise InvalidRequest("the system prompt and the stop strings are texts")
-    return SamplingParams(
-        temperature=values.temperature,
-        top_k=_whole("top_k", values.top_k),
-        top_p=values.top_p,
-        min_p=values.min_p,
-        repetition_penalty=values.repetition_penalty,
-        presence_penalty=values.presence_penalty,
-        frequency_penalty=values.frequency_penalty,
-        seed=_seed(values.seed),
-        stop=tuple(line for line in values.stop.splitlines() if line),
-        max_new_tokens=_whole("max_new_tokens", values.max_new_tokens),
-    )
+    numbers: dict[str, Any] = {name: getattr(values, name) for name in NUMBERS}
+    numbers |= {name: _whole(name, numbers[name]) for name in NUMBERS if name in WHOLE_NUMBERS}
+    stop = tuple(line for line in values.stop.splitlines() if line)
+    return SamplingParams(**numbers, seed=_seed(values.seed), stop=stop)
 
 
 def _whole(name: str, value: Any) -> int:
@@ -195,6 +190,36 @@ def build_controls(system_prompt: gr.Textbox) -> Controls:
         "top_k": _slider("top_k", 0, 200, 1, "Top k", "Keeps this many tokens; 0 keeps all"),
         "min_p": _slider("min_p", 0, 0.5, 0.01, "Min p", "Relative to the likeliest token"),
     }
+    with gr.Accordion("More filters", open=False, elem_classes="quiet"):
+        components |= {
+            "typical_p": _slider(
+                "typical_p",
+                0.05,
+                1,
+                0.01,
+                "Typical p",
+                "Keeps what surprises as expected; 1 is off",
+            ),
+            "top_n_sigma": _slider(
+                "top_n_sigma", 0, 5, 0.05, "Top n sigma", "Deviations below the best; 0 is off"
+            ),
+            "xtc_probability": _slider(
+                "xtc_probability",
+                0,
+                1,
+                0.05,
+                "XTC probability",
+                "How often top choices are dropped",
+            ),
+            "xtc_threshold": _slider(
+                "xtc_threshold",
+                0,
+                0.5,
+                0.01,
+                "XTC threshold",
+                "From here on a token is a top choice",
+            ),
+        }
     with gr.Accordion("Penalties, seed and stop strings", open=False, elem_classes="quiet"):
         components |= {
             "repetition_penalty": _slider("repetition_penalty", 1, 2, 0.05, "Repetition penalty"),
@@ -212,8 +237,7 @@ def build_controls(system_prompt: gr.Textbox) -> Controls:
 def slider_defaults(model: ModelInfo | None) -> dict[str, float]:
     """The model's default for each slider, by the id of its element; read by assets/page.js."""
     values = default_values(model)
-    others = ("system_prompt", "seed", "stop")
-    return {_id_of(name): getattr(values, name) for name in CONTROL_NAMES if name not in others}
+    return {_id_of(name): getattr(values, name) for name in NUMBERS}
 
 
 def _slider(
