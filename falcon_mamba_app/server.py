@@ -10,10 +10,12 @@ import signal
 import socket
 import sys
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.errors import FalconMambaError, SettingsError
 from falcon_mamba_app.figures import FiguredService, Figures
 from falcon_mamba_app.logs import LoopErrors, set_up_logging
@@ -22,6 +24,8 @@ from falcon_mamba_app.settings import Platform, ServerSettings, Settings, load_s
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from falcon_mamba_app.middleware.opening import Opening
 
 logger = logging.getLogger("falcon_mamba_app")
 
@@ -62,22 +66,35 @@ def main() -> int:
 async def serve(settings: Settings) -> None:
     """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
     asyncio.get_running_loop().set_exception_handler(LoopErrors())
-    # Imported here, so that --help and a bad setting do not wait for torch and gradio.
+    # Imported here, so that --help and a bad setting do not wait for it.
+    from falcon_mamba_app.middleware.opening import Opening
     from falcon_mamba_app.middleware.stack import listening
-    from falcon_mamba_app.service import build_service
 
     reading = listening(settings)
     listener = _listen(settings.server)
-    figures = Figures()
-    service = FiguredService(build_service(settings), figures)
-    app = build_app(service, settings, figures)
+    page = (ASSETS / "opening.html").read_text("utf-8")
+    opening = Opening(page, root_path=settings.server.base_path)
     config = uvicorn.Config(
-        app,
+        opening,
         timeout_graceful_shutdown=MAX_SHUTDOWN_S,
         lifespan="on",
         **reading,
     )
-    await _run(_Server(config, service, app), listener, service, settings)
+    await _run(_Server(config), listener, opening, settings)
+
+
+async def _build(settings: Settings) -> tuple[GenerationService, FastAPI]:
+    """The service and the app over it, while others use the loop. Raises what prevents a start."""
+    from falcon_mamba_app.service import build_service
+
+    if settings.platform.lends_gpus:  # what it lends must be declared by the main thread
+        built = build_service(settings)
+    else:
+        built = await asyncio.to_thread(build_service, settings)
+        await asyncio.to_thread(import_module, "falcon_mamba_app.ui.page")
+    figures = Figures()
+    service = FiguredService(built, figures)
+    return service, build_app(service, settings, figures)  # here: Gradio makes locks of the loop
 
 
 def build_app(
@@ -112,15 +129,15 @@ def build_app(
 class _Server(uvicorn.Server):
     """Ends the replies first, so that their readers get a sentence instead of a broken line."""
 
-    def __init__(self, config: uvicorn.Config, service: GenerationService, app: FastAPI) -> None:
-        super().__init__(config)
-        self._service, self._app = service, app
+    served: tuple[GenerationService, FastAPI] | None = None  # once they are built
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        from falcon_mamba_app.ui.page import let_pages_go
+        if self.served is not None:
+            from falcon_mamba_app.ui.page import let_pages_go
 
-        await self._service.close()
-        let_pages_go(self._app)
+            service, app = self.served
+            await service.close()
+            let_pages_go(app)
         # Readers that do not read never end by themselves; to cut them off is no error to report.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
@@ -145,14 +162,11 @@ def _listen(settings: ServerSettings) -> socket.socket:
 
 
 async def _run(
-    server: uvicorn.Server,
-    listener: socket.socket,
-    service: GenerationService,
-    settings: Settings,
+    server: _Server, listener: socket.socket, opening: Opening, settings: Settings
 ) -> None:
     """Run server and model side by side; either one's failure is the end of both."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    starting = asyncio.create_task(service.start())
+    starting = asyncio.create_task(_start(server, opening, settings))
     announcing = asyncio.create_task(_announce(server, listener.getsockname()[1], settings))
     try:
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
@@ -169,8 +183,16 @@ async def _run(
         server.should_exit = True
         announcing.cancel()
         starting.cancel()
-        await service.close()
+        if server.served is not None:
+            await server.served[0].close()
         await asyncio.gather(serving, starting, announcing, return_exceptions=True)
+
+
+async def _start(server: _Server, opening: Opening, settings: Settings) -> None:
+    """Build, open the page, and load the model. Raises what prevents it."""
+    service, app = server.served = await _build(settings)
+    opening.open(app)
+    await service.start()
 
 
 async def _announce(server: uvicorn.Server, port: int, settings: Settings) -> None:
@@ -179,6 +201,7 @@ async def _announce(server: uvicorn.Server, port: int, settings: Settings) -> No
         await asyncio.sleep(0.01)
     host = settings.server.host
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    print("Starting. The page can be opened now, and shows how far it is:")
     print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
     _warn_if_open(settings.server)
     if settings.server.share:

@@ -1,0 +1,81 @@
+"""What answers from the first second on: a page that waits, and /health, until the app is there.
+
+To import torch and Gradio and to build the page takes seconds in which nobody should meet a closed
+port. The web server runs `Opening` from the start, which passes everything on once it has an app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from falcon_mamba_app.errors import NotReady
+from falcon_mamba_app.http.refusals import refusal
+from falcon_mamba_app.http.transport import json_response
+from falcon_mamba_app.middleware.root_path import RootPath
+from falcon_mamba_app.middleware.security_headers import SecurityHeaders
+
+STARTING = "the server is starting; try again in a second"  # assets/opening.html looks for it
+RETRY_LATER = {"Retry-After": "1"}
+
+
+class Opening:
+    """An application that is not there yet."""
+
+    def __init__(self, page: str, *, root_path: str = "") -> None:
+        """`page` is what browsers are shown meanwhile."""
+        self._page = page
+        shown = SecurityHeaders(self._wait, root_path=root_path)
+        self._waiting: ASGIApp = RootPath(shown, root_path=root_path) if root_path else shown
+        self._app: ASGIApp | None = None
+        self._opened = asyncio.Event()
+
+    def open(self, app: ASGIApp) -> None:
+        """From now on `app` answers, and its lifespan begins."""
+        self._app = app
+        self._opened.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            await (self._app or self._waiting)(scope, receive, send)
+
+    async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope["path"], scope["method"])(scope, receive, send)
+
+    def _answer(self, path: str, method: str) -> Response:
+        if path == "/health/live":  # no restart would help
+            return json_response({"status": "live", "detail": STARTING})
+        if path in ("/health", "/health/ready"):
+            state = {"status": "loading", "detail": STARTING, "progress": None, "model": None}
+            return json_response(state, status=503, headers=RETRY_LATER)
+        if path == "/" and method in ("GET", "HEAD"):
+            return HTMLResponse(self._page, headers=RETRY_LATER)
+        response = refusal(NotReady(STARTING), path)
+        response.headers.update(RETRY_LATER)
+        return response
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tells the web server at once that all is well; the app, once it is there."""
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        ending = asyncio.ensure_future(receive())
+        opened = asyncio.ensure_future(self._opened.wait())
+        await asyncio.wait((ending, opened), return_when=asyncio.FIRST_COMPLETED)
+        opened.cancel()
+        if self._app is None:
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        told: list[Message] = [{"type": "lifespan.startup"}]
+
+        async def receive_next() -> Message:
+            return told.pop() if told else await ending
+
+        async def send_on(message: Message) -> None:
+            if message["type"] != "lifespan.startup.complete":
+                await send(message)
+
+        await self._app(scope, receive_next, send_on)
