@@ -23,6 +23,7 @@ from falcon_mamba_app.protocol import (
     GenerationService,
     ServiceStats,
     TextDelta,
+    Tokenizer,
 )
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -78,6 +79,10 @@ class FiguredService:
 
     def __init__(self, service: GenerationService, figures: Figures) -> None:
         self._service, self._figures = service, figures
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self._service.tokenizer
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """The service's events, each noted as it passes."""

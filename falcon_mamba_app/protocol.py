@@ -15,10 +15,10 @@ The last event is always `Finished`, or an error from `errors` is raised.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.events import Accepted as Accepted
@@ -216,10 +216,35 @@ class ServiceStats:
     peak_gpu_memory_bytes: int | None = None
 
 
+class Tokenizer(Protocol):
+    """How the model reads text. Cheap for short texts; long ones belong on a thread."""
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """As a request with this prompt would be read. Raises InvalidRequest."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of all ids, markup included. Raises InvalidRequest for an unknown one."""
+        ...
+
+    def texts(self, token_ids: Sequence[int]) -> list[str]:
+        """Each id's own text."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Its class, its special tokens and its chat template."""
+        ...
+
+
 class GenerationService(Protocol):
     """Everything the page and the API know about generation. One contract test runs over every
     implementation.
     """
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None where another server tokenises."""
+        ...
 
     async def start(self) -> None:
         """Load the model. Returns when ready to serve; raises a FalconMambaError if it never will

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from falcon_mamba_app.api.fields import shown
-from falcon_mamba_app.api.schemas import NO_LIMIT, ChatBody, CompletionBody
+from falcon_mamba_app.api.schemas import NO_LIMIT, ChatBody, ChatMessage, CompletionBody
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
     Conversation,
@@ -75,9 +75,7 @@ class Plan:
 
 def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     """The replies to a conversation."""
-    messages = Conversation(
-        Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages
-    )
+    messages = conversation_of(body.messages)
     field = "max_completion_tokens" if body.max_tokens is None else "max_tokens"
     max_new_tokens = getattr(body, field)
     _refuse_too_many_tokens(field, max_new_tokens, model)
@@ -86,6 +84,13 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     )
     request = GenerationRequest(prompt=messages, sampling=sampling, session_id=session_id)
     return _plan([request], num_each=body.n or 1)
+
+
+def conversation_of(messages: list[ChatMessage]) -> Conversation:
+    """The messages as the model's template knows them."""
+    return Conversation(
+        Message("system" if m.role == "developer" else m.role, m.content) for m in messages
+    )
 
 
 def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | None) -> Plan:

@@ -22,6 +22,7 @@ from falcon_mamba_app.api.generation import Generation
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
 from falcon_mamba_app.api.sessions import Sessions
+from falcon_mamba_app.api.tokenization import Tokenization
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.errors import (
@@ -76,6 +77,11 @@ def create_api(
     add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
     add("PUT", "/v1/sessions/{prompt_cache_key:path}/state", sessions.import_state)
     add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
+    tokens = Tokenization(service, names, max_body_bytes=limits.max_body_bytes)
+    for prefix in ("", "/v1"):  # vLLM has them beside /v1, where clients look for them
+        add("POST", f"{prefix}/tokenize", tokens.tokenize)
+        add("POST", f"{prefix}/detokenize", tokens.detokenize)
+        add("GET", f"{prefix}/tokenizer_info", tokens.info)
     add("GET", "/metrics", info.metrics)
     for path, endpoint in (
         ("/health", info.health),
@@ -85,7 +91,8 @@ def create_api(
         app.add_api_route(path, endpoint, methods=_with_head("GET"))
     # Last: without it a page mounted at "/" would answer for what is not here.
     guarded = _answered(_admitted(_no_such_endpoint, access), figures)
-    for path in ("/v1", "/v1/{rest:path}", "/metrics"):
+    beside = ("/metrics", "/tokenize", "/detokenize", "/tokenizer_info")
+    for path in ("/v1", "/v1/{rest:path}", *beside):
         app.add_api_route(path, guarded, methods=ALL_METHODS)
     for path in ("/health", "/health/{rest:path}"):
         app.add_api_route(path, _answered(_no_such_endpoint, figures), methods=ALL_METHODS)

@@ -42,13 +42,20 @@ def _keeps_all(value: Any) -> Any:
     return 0 if value == -1 and type(value) in (int, float) else value
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A body, or a part of one, that is taken as it is or refused."""
+
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
     )
 
+    @classmethod
+    def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
+        """The body without what asks for nothing. Raises what `Cleaner.clean` does."""
+        return body
 
-class StreamOptions(_Strict):
+
+class StreamOptions(Strict):
     """`continuous_usage_stats` is vLLM's: the usage so far in every chunk. Obfuscation, padding
     against listeners who count bytes, is left to TLS.
     """
@@ -62,14 +69,14 @@ class StreamOptions(_Strict):
         return bool(self.include_usage or self.continuous_usage_stats)
 
 
-class ChatMessage(_Strict):
+class ChatMessage(Strict):
     """One message; `content` is its text, whichever way it was sent."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str
 
 
-class _GenerationBody(_Strict):
+class _GenerationBody(Strict):
     """The fields that both endpoints share."""
 
     other_names: ClassVar[Mapping[str, str]] = {"repeat_penalty": "repetition_penalty"}
@@ -106,7 +113,6 @@ class _GenerationBody(_Strict):
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
-        """The body with only what is read here. Raises what `Cleaner.clean` does."""
         for other, name in cls.other_names.items():
             if other in body:
                 body = {name: body[other], **body}
@@ -225,7 +231,7 @@ class CompletionBody(_GenerationBody):
         return self
 
 
-Body = TypeVar("Body", bound=_GenerationBody)
+Body = TypeVar("Body", bound=Strict)
 
 
 def parse_body(kind: type[Body], data: bytes) -> Body:

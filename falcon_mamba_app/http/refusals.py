@@ -13,7 +13,7 @@ from falcon_mamba_app.http.transport import json_response
 
 API = "/v1"
 # Guarded as the API is, or by nothing: what tells a load balancer that the server lives.
-BESIDE_API = ("/metrics", "/health")
+BESIDE_API = ("/metrics", "/health", "/tokenize", "/detokenize", "/tokenizer_info")
 
 
 def is_api(path: str) -> bool:

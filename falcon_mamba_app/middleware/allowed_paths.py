@@ -13,7 +13,12 @@ from falcon_mamba_app.http.refusals import refusal
 
 PAGE = frozenset(("", "assets", "static", "svelte", "config", "theme.css", "favicon.ico"))
 PAGE_EXTRAS = frozenset(("robots.txt", "manifest.json", "pwa_icon"))
-SERVICE = frozenset(("v1", "health", "metrics", "login", "logout"))
+SERVICE = frozenset(
+    (
+        *("v1", "health", "metrics", "login", "logout"),
+        *("tokenize", "detokenize", "tokenizer_info"),
+    )
+)
 GRADIO_API = frozenset(
     (
         "api",

@@ -53,6 +53,7 @@ class EchoService:
     """Words are its tokens."""
 
     def __init__(self, *, has_chat_template: bool = True) -> None:
+        self.tokenizer = None
         self.running = 0
         self.requests_total = 0
         self.sessions: dict[str, int] = {}

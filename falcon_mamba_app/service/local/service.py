@@ -36,6 +36,7 @@ from falcon_mamba_app.protocol import (
     ServiceStats,
     ServiceStatus,
     Text,
+    Tokenizer,
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.encoding import Encoding
@@ -44,6 +45,7 @@ from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineLimits
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
+from falcon_mamba_app.text.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class LocalService:
         """`build.build_local` puts the parts together. `worker` runs what `startup` makes."""
         self._startup, self._worker, self._limits = startup, worker, limits
         self._encoder, self._reply_log = encoder, reply_log
+        folder = startup.placement.checkpoint.folder
+        self.tokenizer: Tokenizer = Tokens(encoder, folder, max_tokens=limits.max_prompt_tokens)
         self._encoding = Encoding(
             encoder,
             max_tokens=limits.max_prompt_tokens,

@@ -34,6 +34,7 @@ from falcon_mamba_app.protocol import (
     GenerationRequest,
     ServiceStats,
     ServiceStatus,
+    Tokenizer,
 )
 from falcon_mamba_app.service.remote.event_stream import events as events_in
 from falcon_mamba_app.service.remote.reply import RemoteReply
@@ -73,6 +74,7 @@ class RemoteService:
         loading_patience_s: float = 900.0,
         first_pause_s: float = 0.5,
     ) -> None:
+        self.tokenizer: Tokenizer | None = None  # the server's own
         self._wanted_model = model
         self._api_key = api_key
         self._max_new_tokens = max_new_tokens

@@ -32,6 +32,7 @@ class PageOnly:
 
     def __init__(self, service: GenerationService, is_visitor: Callable[[], bool]) -> None:
         self._service, self._is_visitor = service, is_visitor
+        self.tokenizer = service.tokenizer
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         if not self._is_visitor():
