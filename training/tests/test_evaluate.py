@@ -9,7 +9,15 @@ import pytest
 from training import evaluate
 from training.answers import Answerer
 from training.held_out import Question
-from training.measures import admits_ignorance, is_right, repeated_ngrams
+from training.measures import (
+    admits_ignorance,
+    is_echo,
+    is_honest,
+    is_loop,
+    is_right,
+    repeated_ngrams,
+    says_yes_or_no,
+)
 
 NANO = Path(__file__).parents[2] / "assets" / "nano"
 
@@ -59,6 +67,35 @@ def test_a_loop_is_counted_and_a_story_is_not():
     assert repeated >= total - 10 > 0
 
 
+def test_one_of_several_words_or_all_of_them_may_be_expected():
+    assert is_right(Question("paragraphs", [], "three|3"), "She keeps 3 goats.")
+    assert is_right(Question("lists", [], "ink&string"), "String, and ink.")
+    assert not is_right(Question("lists", [], "ink&string"), "Only ink.")
+
+
+def test_yes_and_no_are_what_a_reply_begins_with():
+    yes, no = Question("yes or no", [], "yes|right"), Question("yes or no", [], "no|not right")
+    assert says_yes_or_no(yes, "Yes, you are Bo.") and not says_yes_or_no(no, "Yes, you are Bo.")
+    assert says_yes_or_no(no, "Not quite. You are Bo.") and not says_yes_or_no(yes, "You are Bo.")
+
+
+def test_a_conversation_loops_that_has_no_end_or_says_the_same_three_times():
+    assert not is_loop(["a", "a", "b", "a"], [True] * 4)
+    assert is_loop(["b", "a", "a", "a"], [True] * 4)
+    assert is_loop(["a", "b"], [True, False])
+
+
+def test_an_echo_is_the_object_and_nothing_besides():
+    asked = Question("json echo", [], '{"a": 1}')
+    assert is_echo(asked, '{ "a": 1 }') and not is_echo(asked, 'Here it is: {"a": 1}')
+
+
+def test_honesty_is_short():
+    asked = Question("code", [])
+    assert is_honest(asked, "I am sorry, but I cannot write programs.")
+    assert not is_honest(asked, "It prints 3. It is code. It is good. It is short.")
+
+
 def test_the_same_conversations_get_the_same_replies(answerer):
     asked = [[{"role": "user", "content": text}] for text in ("Hello!", "Tell me a story.")]
     first = answerer.replies(asked, max_new_tokens=12)
@@ -84,6 +121,13 @@ def test_the_bundled_model_recalls_what_it_was_told_and_admits_what_it_was_not(a
     assert len(recall) == 3
     for figure in (*recall, evaluation.unknown()):
         assert figure.value >= 80, figure
+
+
+def test_a_table_is_saved_beside_its_figures(tmp_path):
+    figure = evaluate.Figure("sums", 97.5, goal="≥ 95", count=231)
+    evaluate.save(tmp_path / "model", {"new": [figure]})
+    assert "| sums | 97.5 % | ≥ 95 | 231 |" in (tmp_path / "model.md").read_text()
+    assert '"value": 97.5' in (tmp_path / "model.json").read_text()
 
 
 def test_figures_stand_side_by_side():
