@@ -52,7 +52,7 @@ KNOWN_MODELS = {
         KnownModel("mamba-2.8b", "state-spaces/mamba-2.8b-hf", 2_048),
     )
 }
-BUNDLED_CONTEXT_TOKENS = 2_048
+BUNDLED_CONTEXT_TOKENS = 4_096
 DEFAULT_ON_GPU = "falcon-mamba-7b-instruct"
 
 
