@@ -153,6 +153,41 @@
     if (event.key === "falcon-mamba-chat") document.querySelector("#refresh")?.click();
   });
 
+  // The tour: after one of its steps has been answered, the next is one click away. What was said last
+  // tells which, so a reload and an undo change nothing about it.
+  function nextStep() {
+    const steps = JSON.parse(document.querySelector("#tour")?.dataset.steps || "[]");
+    const said = [...document.querySelectorAll("#transcript [data-testid=user]")].pop();
+    const at = said ? steps.findIndex((step) => step.text === asTyped(said.innerText.trim())) : -1;
+    const isOffered = at >= 0 && at + 1 < steps.length && !isBusy();
+    return isOffered ? { ...steps[at + 1], number: at + 2, count: steps.length } : null;
+  }
+
+  function offerStep() {
+    const place = document.querySelector("#tour");
+    const step = place && nextStep();
+    const label = step ? `${step.number} of ${step.count} · ${step.title}` : "";
+    if (!place || place.innerText.trim() === label) return;
+    const button = Object.assign(document.createElement("button"), { type: "button" });
+    button.innerText = label;
+    place.replaceChildren(...(step ? [button] : []));
+  }
+
+  function takeStep() {
+    const step = nextStep();
+    if (step?.press) visible(step.press)?.click();
+    if (!step?.text) return;
+    const field = visible("#composer textarea");
+    field.value = step.text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    setTimeout(() => visible("#send")?.click(), 0);
+  }
+
+  setInterval(offerStep, 250);
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#tour button")) takeStep();
+  });
+
   // A reply in progress shows a sign of life every 10 s. Without one the connection is dead, even
   // if the browser has not noticed, as after a change of network: open the page again.
   window.maxSilenceMs = 35_000;

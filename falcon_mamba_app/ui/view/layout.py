@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -110,7 +112,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
     with gr.Row(elem_id="main", equal_height=False):
         with gr.Column(elem_id="talk", scale=7, min_width=320):
             with gr.Column(elem_id="chat") as chat:
-                chat_parts = _draw_chat(examples["chat"])
+                chat_parts = _draw_chat(examples["chat"], examples["tour"])
             with gr.Column(elem_id="document-page", visible=False) as document_page:
                 document_view = _draw_document(examples["document"])
             status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
@@ -144,7 +146,12 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
 STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
 
-def _draw_chat(examples: list[dict[str, str]]) -> dict[str, Any]:
+def tour_html(steps: list[dict[str, str]]) -> str:
+    """Where assets/page.js offers the step of the tour that follows what was said last."""
+    return f'<div id="tour" data-steps="{escape(json.dumps(steps))}"></div>'
+
+
+def _draw_chat(examples: list[dict[str, str]], tour: list[dict[str, str]]) -> dict[str, Any]:
     transcript = gr.Chatbot(
         label="Conversation",
         show_label=False,
@@ -162,6 +169,7 @@ def _draw_chat(examples: list[dict[str, str]]) -> dict[str, Any]:
         latex_delimiters=[],
         allow_tags=False,
     )
+    gr.HTML(tour_html(tour), elem_id="tour-place", padding=False)
     with gr.Row(elem_id="composer-row", equal_height=False):
         composer = gr.Textbox(
             label="Message",
