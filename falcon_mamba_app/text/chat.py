@@ -296,8 +296,8 @@ class PromptEncoder:
 
 def _too_long(max_tokens: int) -> PromptTooLong:
     return PromptTooLong(
-        f"the prompt has more than {max_tokens} tokens, the most that this server accepts"
-        " (--max-prompt-tokens)"
+        f"This model's maximum context length is {max_tokens} tokens on this server"
+        " (--max-prompt-tokens); the prompt has more"
     )
 
 

@@ -96,3 +96,11 @@ async def test_behind_another_server_that_one_is_asked(client):
         assert (
             await other.get("/tokenize", headers={"authorization": "Bearer key"})
         ).status_code == 405
+
+
+async def test_a_prompt_that_is_too_long_is_refused_in_openais_words(client):
+    """By these words clients know to try again with less."""
+    answer = await client.post("/tokenize", json={"prompt": "word " * 2_000})
+    error = answer.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert error["message"].startswith("This model's maximum context length is 1000 tokens")
