@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 from falcon_mamba_app.errors import CheckpointError
@@ -27,6 +28,20 @@ MAX_DIMENSIONS = {"num_hidden_layers": 2**12, "vocab_size": 2**24, "conv_kernel"
 SSM_STATE_BYTES = 4  # per number, always fp32
 BLOCK_4BIT = 64  # numbers
 KV_BYTES = 2  # per number of an attention model's cache in bf16
+
+
+@dataclass(frozen=True, slots=True)
+class StateShapes:
+    """conv: (l, k−1, d) in the weights' dtype.  ssm: (l, n, d) fp32."""
+
+    conv: tuple[int, int, int]
+    ssm: tuple[int, int, int]
+
+    def of_slots(self, num_slots: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of as many states in one tensor each: conv (l, s, k−1, d) and ssm (l, s, n, d)."""
+        layers, *conv = self.conv
+        _, *ssm = self.ssm
+        return (layers, num_slots, *conv), (layers, num_slots, *ssm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +139,16 @@ class ModelConfig:
     def _table_parameters(self) -> int:
         return self.vocab_size * self.hidden_size
 
+    @property
+    def state_shapes(self) -> StateShapes:
+        """Of one sequence's state, channels innermost."""
+        layers, d = self.num_layers, self.d_inner
+        return StateShapes(conv=(layers, self.d_conv - 1, d), ssm=(layers, self.d_state, d))
+
     def state_bytes(self, conv_dtype_bytes: int) -> int:
-        """Of one sequence, whatever its length: ssm (l, n, d) fp32 and conv (l, k-1, d)."""
-        per_channel = self.d_state * SSM_STATE_BYTES + (self.d_conv - 1) * conv_dtype_bytes
-        return self.num_layers * self.d_inner * per_channel
+        """Of one sequence, whatever its length."""
+        shapes = self.state_shapes
+        return prod(shapes.conv) * conv_dtype_bytes + prod(shapes.ssm) * SSM_STATE_BYTES
 
     def kv_bytes_per_token(self) -> int:
         """What an attention model of this size would add to its cache for every token it reads.

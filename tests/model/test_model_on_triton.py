@@ -61,15 +61,9 @@ class Reader:
 
     def __init__(self, config: ModelConfig, ops: Ops, dtype: torch.dtype = torch.float32) -> None:
         self.model = random_model(config, ops, dtype)
-        l, s, k, n, d = (  # noqa: E741
-            config.num_layers,
-            NUM_SLOTS,
-            config.d_conv,
-            config.d_state,
-            config.d_inner,
-        )
-        self.conv_states = torch.zeros(l, s, k - 1, d, dtype=dtype, device=DEVICE)
-        self.ssm_states = torch.zeros(l, s, n, d, device=DEVICE)
+        conv_shape, ssm_shape = config.state_shapes.of_slots(NUM_SLOTS)
+        self.conv_states = torch.zeros(conv_shape, dtype=dtype, device=DEVICE)
+        self.ssm_states = torch.zeros(ssm_shape, device=DEVICE)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:

@@ -32,8 +32,8 @@ EVERYWHERE = {
     "_scan_prefill_kernel",
     "_scan_step_kernel",
     "_split_rms_norm_kernel",
-    "cells_kernel",
-    "edge_kernel",
+    "histogram_kernel",
+    "cutoff_kernel",
     "later_filters_kernel",
 }
 WITH_MATRIX_UNITS = {"_in_proj_rows_kernel", "_rows_times_matrix_kernel"}

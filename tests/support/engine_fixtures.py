@@ -189,9 +189,7 @@ class States:
     """State tensors for calling the model directly, all zero."""
 
     def __init__(self, config: ModelConfig, num_slots: int = 4) -> None:
-        layers, d = config.num_layers, config.d_inner
-        self.conv = torch.zeros(layers, num_slots, config.d_conv - 1, d)
-        self.ssm = torch.zeros(layers, num_slots, config.d_state, d)
+        self.conv, self.ssm = map(torch.zeros, config.state_shapes.of_slots(num_slots))
 
     def at(self, slot: int) -> torch.Tensor:
         """Everything the slot holds, as one vector."""

@@ -81,9 +81,9 @@ def from_bytes(
     except (SafetensorError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"this state's file is damaged: {error}") from error
     token_ids = _checked_token_ids(tensors.get("token_ids"), config.vocab_size)
-    layers, d = config.num_layers, config.d_inner
-    conv = _checked_state(tensors, "conv_state", (layers, config.d_conv - 1, d), conv_dtype)
-    ssm = _checked_state(tensors, "ssm_state", (layers, config.d_state, d), torch.float32)
+    shapes = config.state_shapes
+    conv = _checked_state(tensors, "conv_state", shapes.conv, conv_dtype)
+    ssm = _checked_state(tensors, "ssm_state", shapes.ssm, torch.float32)
     return Snapshot(token_ids, State(conv, ssm)), replies
 
 

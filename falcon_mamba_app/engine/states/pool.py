@@ -89,13 +89,9 @@ class StatePool:
         self, config: ModelConfig, *, max_running: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         num_slots = max_running + 1
-        layers, d = config.num_layers, config.d_inner
-        self.conv_states = torch.zeros(
-            layers, num_slots, config.d_conv - 1, d, dtype=dtype, device=device
-        )
-        self.ssm_states = torch.zeros(
-            layers, num_slots, config.d_state, d, dtype=torch.float32, device=device
-        )
+        conv_shape, ssm_shape = config.state_shapes.of_slots(num_slots)
+        self.conv_states = torch.zeros(conv_shape, dtype=dtype, device=device)
+        self.ssm_states = torch.zeros(ssm_shape, dtype=torch.float32, device=device)
         self._free = list(range(num_slots - 1, SCRATCH_SLOT, -1))
         # Copies to the host run beside the next steps, on a stream of their own.
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -161,9 +157,9 @@ def reserve_host(config: ModelConfig, dtype: torch.dtype, max_bytes: int) -> Non
 
     Pinning memory that is new to the process takes 14 ms for a state of the 7B.
     """
-    layers, d = config.num_layers, config.d_inner
-    conv = torch.empty(layers, config.d_conv - 1, d, dtype=dtype, device="meta")
-    ssm = torch.empty(layers, config.d_state, d, dtype=torch.float32, device="meta")
+    shapes = config.state_shapes
+    conv = torch.empty(shapes.conv, dtype=dtype, device="meta")
+    ssm = torch.empty(shapes.ssm, dtype=torch.float32, device="meta")
     state_bytes, started_s = conv.nbytes + ssm.nbytes, time.perf_counter()
     # Given back to torch's allocator at once, which keeps it pinned for the next of its size.
     num_states = min(max_bytes // state_bytes, MAX_RESERVED_STATES)

@@ -17,10 +17,10 @@ from falcon_mamba_app.ops.reference.sampling import NO_TOKEN, Column
 from falcon_mamba_app.ops.triton.later_filters import WARPS, later_filters_kernel
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 from falcon_mamba_app.ops.triton.top_k_top_p import (
-    CELLS,
+    BINS,
     TEMPERATURE,
-    cells_kernel,
-    edge_kernel,
+    cutoff_kernel,
+    histogram_kernel,
     weights_of,
 )
 
@@ -46,27 +46,27 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
     tokens = scratch(dtype=torch.int64)
     maxima = scratch(num_parts, dtype=torch.float32)
     places = scratch(num_parts)  # of the maxima
-    counts = scratch(num_parts, CELLS.value)
-    masses = scratch(num_parts, CELLS.value, dtype=torch.float32)
-    found = scratch(vocab_size)  # the bits of the weights in the cell that is searched
-    edges = scratch()  # bits of the smallest weight that is kept
+    counts = scratch(num_parts, BINS.value)
+    masses = scratch(num_parts, BINS.value, dtype=torch.float32)
+    candidates = scratch(vocab_size)  # the bits of the weights in the bin that is searched
+    floors = scratch()  # bits of the smallest weight that is kept
     ceilings = scratch()  # and of the largest
     totals = scratch(dtype=torch.float32)  # of the weights that top_k keeps
-    arrivals = scratch(3)  # programs that have done their part of a row
+    num_done = scratch(3)  # programs that have done their part of a row
     row = (logits, logits.stride(0), params, params.stride(0), maxima, vocab_size)
     launch = {"num_warps": 8 if num_rows <= FEW_ROWS else 4, **OVERLAPPED}
     sizes = (PART, triton.next_power_of_2(num_parts))
     grid = (num_parts, num_rows)
-    _maxima_kernel[grid](*row[:2], maxima, places, edges, arrivals, vocab_size, PART, **launch)
-    cells_kernel[grid](*row, counts, masses, *sizes, **launch)
-    searched = (counts, masses, found, edges, totals, arrivals)
-    edge_kernel[grid](*row, *searched, True, *sizes, **launch)
-    edge_kernel[grid](*row, *searched, False, *sizes, **launch)
+    _maxima_kernel[grid](*row[:2], maxima, places, floors, num_done, vocab_size, PART, **launch)
+    histogram_kernel[grid](*row, counts, masses, *sizes, **launch)
+    searched = (counts, masses, candidates, floors, totals, num_done)
+    cutoff_kernel[grid](*row, *searched, True, *sizes, **launch)
+    cutoff_kernel[grid](*row, *searched, False, *sizes, **launch)
     later_filters_kernel[(num_rows,)](
-        *row, edges, ceilings, num_parts, sizes[1], num_warps=WARPS, **OVERLAPPED
+        *row, floors, ceilings, num_parts, sizes[1], num_warps=WARPS, **OVERLAPPED
     )
     # `masses` is free now; the draw keeps each part's weight there.
-    _draw_kernel[grid](*row, places, edges, ceilings, masses, arrivals, tokens, *sizes, **launch)
+    _draw_kernel[grid](*row, places, floors, ceilings, masses, num_done, tokens, *sizes, **launch)
     return tokens
 
 
@@ -76,8 +76,8 @@ def _maxima_kernel(
     stride,
     maxima_ptr,
     places_ptr,
-    edges_ptr,
-    arrivals_ptr,
+    floors_ptr,
+    num_done_ptr,
     vocab_size,
     PART: tl.constexpr,
 ):
@@ -95,9 +95,9 @@ def _maxima_kernel(
     tl.store(maxima_ptr + place, best)
     tl.store(places_ptr + place, tl.min(tl.where(logits == best, columns, vocab_size), axis=0))
     if part == 0:
-        tl.store(edges_ptr + row, 0)
+        tl.store(floors_ptr + row, 0)
         for i in tl.static_range(3):
-            tl.store(arrivals_ptr + row * 3 + i, 0)
+            tl.store(num_done_ptr + row * 3 + i, 0)
 
 
 # Where a step's parameters lie depends on its number of rows; nothing is won by knowing it.
@@ -110,10 +110,10 @@ def _draw_kernel(
     maxima_ptr,
     vocab_size,
     places_ptr,
-    edges_ptr,
+    floors_ptr,
     ceilings_ptr,
     kept_ptr,
-    arrivals_ptr,
+    num_done_ptr,
     tokens_ptr,
     PART: tl.constexpr,
     PARTS: tl.constexpr,
@@ -137,15 +137,15 @@ def _draw_kernel(
         is_best = maxima == best
         tl.store(tokens_ptr + row, tl.min(tl.where(is_best, places, vocab_size), axis=0))
     else:
-        edge, ceiling = tl.load(edges_ptr + row), tl.load(ceilings_ptr + row)
+        floor, ceiling = tl.load(floors_ptr + row), tl.load(ceilings_ptr + row)
         weights = _kept(
-            logits_ptr, part, temperature, maxima_ptr, row, vocab_size, edge, ceiling, min_p,
+            logits_ptr, part, temperature, maxima_ptr, row, vocab_size, floor, ceiling, min_p,
             PART, PARTS,
         )  # fmt: skip
-        kept_ptr += row * num_parts * CELLS
+        kept_ptr += row * num_parts * BINS
         tl.store(kept_ptr + part, tl.sum(weights, axis=0))
         tl.debug_barrier()
-        if tl.atomic_add(arrivals_ptr + row * 3 + 2, 1) == num_parts - 1:
+        if tl.atomic_add(num_done_ptr + row * 3 + 2, 1) == num_parts - 1:
             kept = tl.load(kept_ptr + parts, mask=is_part, other=0.0)
             target = tl.load(params_ptr + UNIFORM) * tl.sum(kept, axis=0)
             drawn = tl.sum((tl.cumsum(kept, axis=0) <= target).to(tl.int32), axis=0)
@@ -153,7 +153,7 @@ def _draw_kernel(
             drawn = tl.minimum(drawn, tl.max(tl.where(kept > 0.0, parts, 0), axis=0))
             before = tl.sum(tl.where(parts < drawn, kept, 0.0), axis=0)
             weights = _kept(
-                logits_ptr, drawn, temperature, maxima_ptr, row, vocab_size, edge, ceiling, min_p,
+                logits_ptr, drawn, temperature, maxima_ptr, row, vocab_size, floor, ceiling, min_p,
                 PART, PARTS,
             )  # fmt: skip
             sums = before + tl.cumsum(weights, axis=0)
@@ -170,7 +170,7 @@ def _kept(
     maxima_ptr,
     row,
     vocab_size,
-    edge,
+    floor,
     ceiling,
     min_p,
     PART: tl.constexpr,
@@ -179,5 +179,5 @@ def _kept(
     """The weights of a part's tokens, zero for those that are not kept."""
     weights, _ = weights_of(logits_ptr, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS)
     bits = weights.to(tl.int32, bitcast=True)
-    is_kept = (bits >= edge) & (bits <= ceiling) & (weights >= min_p)
+    is_kept = (bits >= floor) & (bits <= ceiling) & (weights >= min_p)
     return tl.where(is_kept, weights, 0.0)

@@ -1,11 +1,11 @@
 """How far down top_k and top_p reach into a row of logits, found without sorting it.
 
 A row is shared by one program for every PART of the vocabulary; they count how many tokens and how
-much weight lie in each of CELLS intervals of weight, and only the interval that holds an edge is
+much weight lie in each of BINS intervals of weight, and only the interval that holds a floor is
 searched, by the last of the row's programs to get there.
 
 A token's weight is its probability over the best one's, in [0, 1]. Its bits, read as an integer,
-are ordered as the weights are, so a search of at most 30 bits ends at the exact edge.
+are ordered as the weights are, so a search of at most 30 bits ends at the exact floor.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from falcon_mamba_app.ops.reference.sampling import Column
 from falcon_mamba_app.ops.triton.overlap import start_next, wait_for_inputs
 
 ONE_BITS = tl.constexpr(0x3F800000)  # of the weight 1.0
-# The first cells are half an octave of weight each, those after NARROW_CELLS four octaves, and the
+# The first bins are half an octave of weight each, those after NARROW_BINS four octaves, and the
 # last is all below 2⁻⁴⁰: a few dozen tokens that are likely leave the rest far behind.
-CELLS, NARROW_CELLS = tl.constexpr(32), tl.constexpr(24)
+BINS, NARROW_BINS = tl.constexpr(32), tl.constexpr(24)
 NARROW_BITS, WIDE_BITS = tl.constexpr(22), tl.constexpr(25)
 TEMPERATURE, TOP_K = tl.constexpr(int(Column.TEMPERATURE)), tl.constexpr(int(Column.TOP_K))
 TOP_P = tl.constexpr(int(Column.TOP_P))
 
 
 @triton.jit(do_not_specialize_on_alignment=["params_ptr"])
-def cells_kernel(
+def histogram_kernel(
     logits_ptr,
     stride,
     params_ptr,
@@ -38,7 +38,7 @@ def cells_kernel(
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """How many tokens of each part, and how much weight, lie in each cell."""
+    """How many tokens of each part, and how much weight, lie in each bin."""
     start_next()
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     params_ptr += row * params_stride
@@ -49,19 +49,19 @@ def cells_kernel(
         weights, is_token = weights_of(
             logits_ptr + row * stride, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS
         )
-        cells = _cells(weights)
-        all_cells = tl.arange(0, CELLS)
-        is_inside = cells[None, :] == all_cells[:, None]
+        bins = _bins(weights)
+        all_bins = tl.arange(0, BINS)
+        is_inside = bins[None, :] == all_bins[:, None]
         masses = tl.sum(tl.where(is_inside, weights[None, :], 0.0), axis=1)
-        counts = tl.histogram(tl.where(is_token, cells, CELLS), 2 * CELLS)
-        place = (row * tl.num_programs(0) + part) * CELLS
-        tl.store(masses_ptr + place + all_cells, masses)
-        bins = tl.arange(0, 2 * CELLS)
-        tl.store(counts_ptr + place + bins, counts, mask=bins < CELLS)
+        counts = tl.histogram(tl.where(is_token, bins, BINS), 2 * BINS)
+        place = (row * tl.num_programs(0) + part) * BINS
+        tl.store(masses_ptr + place + all_bins, masses)
+        places = tl.arange(0, 2 * BINS)
+        tl.store(counts_ptr + place + places, counts, mask=places < BINS)
 
 
 @triton.jit(do_not_specialize_on_alignment=["params_ptr"])
-def edge_kernel(
+def cutoff_kernel(
     logits_ptr,
     stride,
     params_ptr,
@@ -70,15 +70,15 @@ def edge_kernel(
     vocab_size,
     counts_ptr,
     masses_ptr,
-    found_ptr,
-    edges_ptr,
+    candidates_ptr,
+    floors_ptr,
     totals_ptr,
-    arrivals_ptr,
+    num_done_ptr,
     IS_TOP_K: tl.constexpr,
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """The largest edge above which top_k tokens, or top_p of the weight they have, are left."""
+    """The largest floor above which top_k tokens, or top_p of the weight they have, are left."""
     start_next()
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     num_parts = tl.num_programs(0)
@@ -88,8 +88,8 @@ def edge_kernel(
     top_k, top_p = tl.load(params_ptr + TOP_K), tl.load(params_ptr + TOP_P)
     is_asked = top_k > 0.0 if IS_TOP_K else top_p < 1.0
     if is_asked & (temperature > 0.0):
-        cells, parts = tl.arange(0, CELLS), tl.arange(0, PARTS)
-        places = (row * num_parts + parts)[:, None] * CELLS + cells[None, :]
+        bins, parts = tl.arange(0, BINS), tl.arange(0, PARTS)
+        places = (row * num_parts + parts)[:, None] * BINS + bins[None, :]
         is_part = (parts < num_parts)[:, None]
         counts = tl.load(counts_ptr + places, mask=is_part, other=0)
         masses = tl.sum(tl.load(masses_ptr + places, mask=is_part, other=0.0), axis=0)
@@ -102,52 +102,54 @@ def edge_kernel(
                 total = tl.load(totals_ptr + row)
             needed = top_p * total
             contents = masses
-        cell = tl.sum((tl.cumsum(contents, axis=0) < needed).to(tl.int32), axis=0)
-        cell = tl.minimum(cell, CELLS - 1)
-        above = tl.sum(tl.where(cells < cell, contents, 0.0), axis=0)
+        bin = tl.sum((tl.cumsum(contents, axis=0) < needed).to(tl.int32), axis=0)
+        bin = tl.minimum(bin, BINS - 1)
+        above = tl.sum(tl.where(bins < bin, contents, 0.0), axis=0)
 
-        inside = tl.sum(tl.where(cells[None, :] == cell, counts, 0), axis=1)  # of each part
+        inside = tl.sum(tl.where(bins[None, :] == bin, counts, 0), axis=1)  # of each part
         before = tl.sum(tl.where(parts < part, inside, 0), axis=0)
         weights, is_token = weights_of(
             logits_ptr + row * stride, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS
         )
-        is_found = is_token & (_cells(weights) == cell)
-        found_ptr += row * vocab_size
-        places = before + tl.cumsum(is_found.to(tl.int32), axis=0) - 1
-        tl.store(found_ptr + places, weights.to(tl.int32, bitcast=True), mask=is_found)
+        is_candidate = is_token & (_bins(weights) == bin)
+        candidates_ptr += row * vocab_size
+        places = before + tl.cumsum(is_candidate.to(tl.int32), axis=0) - 1
+        tl.store(candidates_ptr + places, weights.to(tl.int32, bitcast=True), mask=is_candidate)
         tl.debug_barrier()
-        arrivals = tl.atomic_add(arrivals_ptr + row * 3 + (0 if IS_TOP_K else 1), 1)
-        if arrivals == num_parts - 1:
-            num_found = tl.sum(inside, axis=0)
-            edge = _search(found_ptr, num_found, cell, needed - above, IS_TOP_K, PART)
-            tl.store(edges_ptr + row, edge)
+        num_done = tl.atomic_add(num_done_ptr + row * 3 + (0 if IS_TOP_K else 1), 1)
+        if num_done == num_parts - 1:
+            num_candidates = tl.sum(inside, axis=0)
+            floor = _search(candidates_ptr, num_candidates, bin, needed - above, IS_TOP_K, PART)
+            tl.store(floors_ptr + row, floor)
             if IS_TOP_K:
-                total = tl.sum(tl.where(cells < cell, masses, 0.0), axis=0)
-                for start in tl.range(0, num_found, PART):
-                    bits = _found(found_ptr, start, num_found, PART)
+                total = tl.sum(tl.where(bins < bin, masses, 0.0), axis=0)
+                for start in tl.range(0, num_candidates, PART):
+                    bits = _candidates(candidates_ptr, start, num_candidates, PART)
                     weights = bits.to(tl.float32, bitcast=True)
-                    total += tl.sum(tl.where(bits >= edge, weights, 0.0), axis=0)
+                    total += tl.sum(tl.where(bits >= floor, weights, 0.0), axis=0)
                 tl.store(totals_ptr + row, total)
 
 
 @triton.jit
-def _search(found_ptr, num_found, cell, needed, IS_TOP_K: tl.constexpr, PART: tl.constexpr):
-    """The largest edge in the cell at which the tokens above it still make `needed`."""
-    low = tl.where(cell == CELLS - 1, 0, ONE_BITS - _depth(cell + 1) + 1)
-    high = ONE_BITS - _depth(cell) + 1
-    # Three edges at a time settle two bits. A lane adds up its own tokens, all lanes once a turn.
+def _search(
+    candidates_ptr, num_candidates, bin, needed, IS_TOP_K: tl.constexpr, PART: tl.constexpr
+):
+    """The largest floor in the bin at which the tokens above it still make `needed`."""
+    low = tl.where(bin == BINS - 1, 0, ONE_BITS - _depth(bin + 1) + 1)
+    high = ONE_BITS - _depth(bin) + 1
+    # Three floors at a time settle two bits. A lane adds up its own tokens, all lanes once a turn.
     while high - low > 1:
         step = (high - low + 3) // 4
         first = tl.zeros((PART,), tl.float32)
         second, third = first, first
-        for start in tl.range(0, num_found, PART):
-            bits = _found(found_ptr, start, num_found, PART)
+        for start in tl.range(0, num_candidates, PART):
+            bits = _candidates(candidates_ptr, start, num_candidates, PART)
             weights = bits.to(tl.float32, bitcast=True)
             counted = (bits >= 0).to(tl.float32) if IS_TOP_K else weights
             first += tl.where(bits >= low + step, counted, 0.0)
             second += tl.where(bits >= low + 2 * step, counted, 0.0)
             third += tl.where(bits >= low + 3 * step, counted, 0.0)
-        # At `low` there is enough; an edge past the interval is past what is left to find.
+        # At `low` there is enough; a floor past the interval is past what is left to find.
         num_enough = _is_enough(first, needed, low + step, high)
         num_enough += _is_enough(second, needed, low + 2 * step, high)
         num_enough += _is_enough(third, needed, low + 3 * step, high)
@@ -157,8 +159,8 @@ def _search(found_ptr, num_found, cell, needed, IS_TOP_K: tl.constexpr, PART: tl
 
 
 @triton.jit
-def _is_enough(sums, needed, edge, high):
-    return ((tl.sum(sums, axis=0) >= needed) & (edge < high)).to(tl.int32)
+def _is_enough(sums, needed, floor, high):
+    return ((tl.sum(sums, axis=0) >= needed) & (floor < high)).to(tl.int32)
 
 
 @triton.jit
@@ -184,23 +186,23 @@ def weights_of(
 
 
 @triton.jit
-def _cells(weights):
-    """Each weight's cell, the heaviest first."""
+def _bins(weights):
+    """Each weight's bin, the heaviest first."""
     depth = ONE_BITS - weights.to(tl.int32, bitcast=True)
     narrow = depth >> NARROW_BITS
-    wide = NARROW_CELLS + ((depth - (NARROW_CELLS << NARROW_BITS)) >> WIDE_BITS)
-    return tl.minimum(tl.maximum(tl.where(narrow < NARROW_CELLS, narrow, wide), 0), CELLS - 1)
+    wide = NARROW_BINS + ((depth - (NARROW_BINS << NARROW_BITS)) >> WIDE_BITS)
+    return tl.minimum(tl.maximum(tl.where(narrow < NARROW_BINS, narrow, wide), 0), BINS - 1)
 
 
 @triton.jit
-def _depth(cell):
-    """How far below the bits of 1.0 the cell begins."""
-    wide = (NARROW_CELLS << NARROW_BITS) + ((cell - NARROW_CELLS) << WIDE_BITS)
-    return tl.where(cell < NARROW_CELLS, cell << NARROW_BITS, wide)
+def _depth(bin):
+    """How far below the bits of 1.0 the bin begins."""
+    wide = (NARROW_BINS << NARROW_BITS) + ((bin - NARROW_BINS) << WIDE_BITS)
+    return tl.where(bin < NARROW_BINS, bin << NARROW_BITS, wide)
 
 
 @triton.jit
-def _found(found_ptr, start, num_found, PART: tl.constexpr):
-    """Bits of PART of the found weights; −1, below every edge, past the last."""
+def _candidates(candidates_ptr, start, num_candidates, PART: tl.constexpr):
+    """Bits of PART of the candidates' weights; −1, below every floor, past the last."""
     places = start + tl.arange(0, PART)
-    return tl.load(found_ptr + places, mask=places < num_found, other=-1)
+    return tl.load(candidates_ptr + places, mask=places < num_candidates, other=-1)
