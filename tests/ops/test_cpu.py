@@ -223,6 +223,18 @@ def test_a_row_of_a_step_is_the_same_bit_for_bit_alone_and_in_any_batch(dtype):
             assert torch.equal(NUMBA.matmul_step(x[low:high], weight, None), together[low:high])
 
 
+@BOTH_DTYPES
+@pytest.mark.parametrize("shape", [(2048, 512), (1024, 32)])
+def test_a_row_of_a_prompt_is_the_same_bit_for_bit_whoever_shares_its_chunk(shape, dtype):
+    """torch's own bf16 product of an odd number of rows rounded some otherwise, on some CPUs; a
+    seeded reply then depended on who else was being read.
+    """
+    weight, x = torch.randn(shape).to(dtype), torch.randn(70, shape[1]).to(dtype)
+    together = NUMBA.matmul_prompt(x, weight, None)
+    for low, high in [(0, 1), (5, 6), (0, 3), (5, 8), (5, 22), (7, 34), (0, 57), (2, 65)]:
+        assert torch.equal(NUMBA.matmul_prompt(x[low:high], weight, None), together[low:high])
+
+
 def test_a_large_matrix_on_three_threads_equals_it_on_one_bit_for_bit(monkeypatch):
     x, weight = torch.randn(2, 20), torch.randn(3 * kernels.BLOCK + 5, 20)
     expected = NUMBA.matmul_step(x, weight, None)

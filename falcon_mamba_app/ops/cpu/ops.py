@@ -45,12 +45,14 @@ class CpuOps(Ops):
     name = "numba"
 
     def matmul_prompt(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """By oneDNN: it computes a row the same way however many there are, so a prompt reads alike
-        whoever shares its chunk.
+        """By oneDNN, which computes a row the same way however many there are, from two upwards: so
+        a prompt reads alike whoever shares its chunk. torch's own call of it does not in bf16.
         """
-        if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            return onednn_linear(x, weight, bias)
-        return F.linear(x, weight, bias)
+        if not _has_onednn(x.dtype):
+            return F.linear(x, weight, bias)
+        if len(x) == 1:
+            return onednn_linear(x.expand(2, -1), weight, bias)[:1]
+        return onednn_linear(x, weight, bias)
 
     def matmul_step(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """By our kernel and nothing else: a row comes out the same, bit for bit, alone and in any
@@ -162,6 +164,13 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     )  # fmt: skip
     _split(run, num_outputs, weight.numel() // MIN_WEIGHTS_PER_THREAD)
     return y
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether `onednn_linear` can be called: in bf16 it needs a processor with AVX-512."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.backends.mkldnn.is_available())
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
