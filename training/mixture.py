@@ -55,7 +55,8 @@ def shares_at(progress: float) -> np.ndarray:
     """The shares of the three streams, between the given points."""
     points = np.array(SHARES)
     shares = np.array([np.interp(progress, points[:, 0], points[:, i]) for i in (1, 2, 3)])
-    return shares / shares.sum()
+    scaled: np.ndarray = shares / shares.sum()
+    return scaled
 
 
 class Mixture:

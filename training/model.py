@@ -8,6 +8,8 @@ state begin anew after every end-of-text token, as they do when the app starts a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +80,8 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, age: Tensor) -> Tensor:
     if x.is_cuda:
         from training.triton_conv import TritonConv
 
-        return TritonConv.apply(x, weight, bias, age)
+        y: Tensor = TritonConv.apply(x, weight, bias, age)  # type: ignore[no-untyped-call]
+        return y
     return conv_silu(x, weight, bias, age)
 
 
@@ -86,8 +89,6 @@ def log_decay_rates(num_states: int) -> Tensor:
     """(n,): from SLOWEST to n, evenly in the logarithm. The slow ones carry what was told over a
     thousand tokens from the first step on; 1, 2, … n, as in Mamba, would have to learn it.
     """
-    if SLOWEST >= 1.0:
-        return torch.log(torch.arange(1.0, num_states + 1))
     return torch.linspace(math.log(SLOWEST), math.log(num_states), num_states)
 
 
@@ -102,6 +103,7 @@ class Mixer(nn.Module):
         self.A_log = nn.Parameter(log_decay_rates(n).repeat(d, 1))
         self.D = nn.Parameter(torch.ones(d))
         self.out_proj = nn.Linear(d, h, bias=False)
+        assert config.mixer_norm_eps is not None, "a Falcon Mamba normalises dt, B and C"
         self.sizes, self.eps = [r, n, n], config.mixer_norm_eps
         self._initialise(config)
 
@@ -121,6 +123,7 @@ class Mixer(nn.Module):
         """(b, t, h) → (b, t, h)."""
         dtype = x.dtype
         x, z = F.linear(x, self.in_proj.weight.to(dtype)).chunk(2, dim=-1)
+        assert self.conv1d.bias is not None
         x = causal_conv(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, age)
         projected = F.linear(x, self.x_proj.weight.to(dtype))
         dt, B, C = fused.split_rms_norm(projected, self.sizes, self.eps)
@@ -134,10 +137,10 @@ class Fused:
     """The element-wise passes, compiled into one kernel each where that is asked for."""
 
     def __init__(self, *, is_compiled: bool) -> None:
-        functions = (add_rms_norm, split_rms_norm)
+        self.add_rms_norm, self.split_rms_norm = add_rms_norm, split_rms_norm
         if is_compiled:
-            functions = tuple(torch.compile(each, dynamic=False) for each in functions)
-        self.add_rms_norm, self.split_rms_norm = functions
+            self.add_rms_norm = torch.compile(add_rms_norm, dynamic=False)
+            self.split_rms_norm = torch.compile(split_rms_norm, dynamic=False)
 
 
 class Norm(nn.Module):
@@ -182,7 +185,8 @@ class TrainingModel(nn.Module):
         keep = (age > 0).to(torch.uint8)
         hidden = F.embedding(tokens, self.backbone.embeddings.weight)
         addend = torch.zeros_like(hidden, dtype=self.compute_dtype)
-        for block in self.backbone.layers:
+        layers: Iterable[Any] = self.backbone.layers
+        for block in layers:
             hidden, normed = self._norm(hidden, addend, block.norm)
             addend = block.mixer(normed, age, keep, self.fused)
         normed = self._norm(hidden, addend, self.backbone.norm_f)[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,12 +37,12 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; weight decay as in AdamW. Parameters must be matrices."""
 
     def __init__(
-        self, params: list[Tensor], *, lr: float, weight_decay: float, momentum: float = 0.95
+        self, params: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float = 0.95
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # takes no closure
         assert closure is None, "closures are not supported"
         for group in self.param_groups:
             by_shape = defaultdict(list)
@@ -51,7 +52,8 @@ class Muon(torch.optim.Optimizer):
                 self._update(same, group["lr"], group["weight_decay"], group["momentum"])
 
     def _update(self, same: list[Tensor], lr: float, decay: float, momentum: float) -> None:
-        gradients = [parameter.grad for parameter in same]
+        gradients = [parameter.grad for parameter in same if parameter.grad is not None]
+        assert len(gradients) == len(same), "a matrix has no gradient"
         moments = [self._moment(parameter) for parameter in same]
         torch._foreach_lerp_(moments, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, moments, momentum)

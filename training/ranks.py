@@ -23,10 +23,9 @@ class Ranks:
         """As torchrun's environment says; alone without it."""
         rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         on_gpu = device == "cuda"
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if on_gpu else None)
-        if not on_gpu:
-            place = torch.device("cpu")
-        else:
+        place = torch.device("cpu")
+        if on_gpu:
+            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
             torch.cuda.set_device(place)
         if count > 1:
             dist.init_process_group("nccl" if on_gpu else "gloo")

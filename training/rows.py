@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def write(self, file: BinaryIO) -> None:
+    def write(self, file: IO[bytes]) -> None:
         """The number of rows as 8 bytes, the tokens, the weights."""
         file.write(len(self).to_bytes(8, "little"))
         file.write(self.tokens.tobytes())
@@ -44,7 +44,7 @@ class Rows:
         file.flush()
 
     @classmethod
-    def read(cls, file: BinaryIO, length: int) -> Rows:
+    def read(cls, file: IO[bytes], length: int) -> Rows:
         """What `write` wrote. Raises EOFError where the writer has ended."""
         count = int.from_bytes(_read_exactly(file, 8), "little")
         shape = (count, length + 1)
@@ -54,7 +54,7 @@ class Rows:
         return cls(tokens, weights)
 
 
-def _read_exactly(file: BinaryIO, size: int) -> bytes:
+def _read_exactly(file: IO[bytes], size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
         raise EOFError(f"the process that makes conversations ended: {len(data)} of {size} bytes")

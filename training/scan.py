@@ -34,7 +34,8 @@ def selective_scan(
     if x.is_cuda:
         from training.triton_scan import TritonScan
 
-        return TritonScan.apply(x, dt, A, B, C, D, z, dt_bias, keep)
+        y: Tensor = TritonScan.apply(x, dt, A, B, C, D, z, dt_bias, keep)  # type: ignore[no-untyped-call]
+        return y
     return reference_scan(x, dt, A, B, C, D, z, dt_bias, keep)
 
 

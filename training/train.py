@@ -148,7 +148,7 @@ class Run:
 
     def _is_time_to_look(self) -> bool:
         waited_s = time.monotonic() - self._looked_s
-        return self.ranks.agree(waited_s) > self.options.evaluate_s
+        return self.ranks.agree(waited_s) > float(self.options.evaluate_s)
 
     def look(self, progress: float) -> None:
         """Measure on held-out conversations, log, export, save a checkpoint."""

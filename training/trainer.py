@@ -76,7 +76,7 @@ class Trainer:
             for batch in (each.to(self.ranks.device) for each in batches)
         ]
         loss, weight = torch.stack(sums).sum(0).tolist()
-        return loss / weight
+        return float(loss / weight)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         """Begin with an exported model's weights, and an optimiser that knows nothing yet."""

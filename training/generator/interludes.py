@@ -13,7 +13,7 @@ from training.generator import memory, stories
 from training.generator.grammar import Turn, say, table
 from training.generator.memory import Distract, Fact
 from training.generator.revisions import Copying, missed
-from training.generator.words import name
+from training.generator.words import name, value
 
 HERO_QUESTIONS = (
     "[What was|What is|Tell me] the [hero's|main character's|hero's first] name[?|, please.]", "[Who|Which person] is the story about?",
@@ -182,7 +182,7 @@ def two_people(rng: Random, distract: Distract) -> Copying:
             names.append(made)
     values: list[str] = []
     while len(values) < count:
-        made = memory.value(rng, pair["pool"])
+        made = value(rng, pair["pool"])
         if made not in values and made not in names:
             values.append(made)
     style = rng.random()  # only the relation, only the name, or both

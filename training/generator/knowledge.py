@@ -66,6 +66,7 @@ def who_painted(rng: Random) -> list[Turn]:
 
 def who_invented(rng: Random) -> list[Turn]:
     thing, inventor = pair(rng, "inventions")
+    asked: tuple[str, ...]
     if thing in DISCOVERED:
         asked, replies = (
             ("Who discovered {k}?", "Who is known for {k}?"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.generator import knowledge, texts
 from training.generator.arithmetic import exercise, sorting
-from training.generator.grammar import Turn, capital, say, table
+from training.generator.grammar import Turn, and_join, capital, say, table
 from training.generator.words import invented
 
 KINDS_OF = {
@@ -80,7 +80,7 @@ def rhyme(rng: Random) -> list[Turn]:
     many = "Give me words that rhyme with {w}."
     one = "Give me a word that rhymes with {w}."
     asked = say(rng, ("What rhymes with {w}?", one if len(found) == 1 else many), w=w)
-    listed = capital(texts.and_join(found))
+    listed = capital(and_join(found))
     return [(asked, f"{listed} rhyme{'s' if len(found) == 1 else ''} with {w}.")]
 
 

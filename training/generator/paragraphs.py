@@ -7,6 +7,7 @@ Names, towns and words are mostly invented: what is asked for can only be copied
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -63,7 +64,7 @@ def draw(rng: Random, slot: str) -> str:
         return f"{rng.choice(things['object_adjectives'])} {rng.choice(things['object_nouns'])}"
     if slot in ("r", "s"):
         return str(rng.choice(nouns()))
-    simple = {
+    simple: dict[str, Callable[[], str]] = {
         "y": lambda: str(rng.randrange(1100, 2030)),
         "n": lambda: number(rng),
         "N": lambda: str(rng.randrange(1000, rng.choice((10_000, 100_000, 1_000_000)))),
@@ -210,7 +211,7 @@ def _collide(relation: int, slots: Slots, other: int, others: Slots) -> bool:
 
 def prose(rng: Random, scene: Scene, told: list[Told]) -> str:
     """The sentences in a row; who was the only one in the sentence before may be "she" or "it"."""
-    sentences = []
+    sentences: list[str] = []
     for before, fact in zip([None, *told], told, strict=False):
         text = fact.sentence
         if before and rng.random() < 0.4:

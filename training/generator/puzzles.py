@@ -40,6 +40,7 @@ def word_problem(rng: Random) -> list[Turn]:
     total = rng.randrange(1, 21)
     part = rng.randrange(total + 1)
     slots = {"n": n, "m": m, "o": things}
+    asked: tuple[str, ...]
     if pick < 0.42:
         a, b = total - part, part
         asked, shown = MORE, f"{a} + {b} = {total}"

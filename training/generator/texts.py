@@ -47,8 +47,8 @@ def explanation_question(rng: Random, topic: str) -> str:
     if topic == "offline":
         return "What does offline mean?"
     if topic in AS_QUESTION:
-        asked = ("Can you explain {k}?", "Explain {k}.", "Tell me {k}.", AS_QUESTION[topic])
-        return ask_for(rng, asked, (), ("{k}",), k=topic)
+        direct = ("Can you explain {k}?", "Explain {k}.", "Tell me {k}.", AS_QUESTION[topic])
+        return ask_for(rng, direct, (), ("{k}",), k=topic)
     be = "are" if topic in PLURAL_TOPICS else "is"
     asked = (
         f"What {be} {{k}}?", f"what {be} {{k}}", "Explain {k} in simple words.", "Can you explain {k}?",

@@ -82,7 +82,7 @@ def place(rng: Random) -> str:
     if pick < 0.65:
         town = rng.choice(words["place_starts"]) + rng.choice(words["place_ends"])
         prefix = rng.choice(("", "", "", "", "New ", "Port ", "San ", "Lake ", "Saint ", "Fort "))
-        return prefix + town
+        return f"{prefix}{town}"
     return unheard(rng)
 
 

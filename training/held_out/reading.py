@@ -26,7 +26,7 @@ def _texts() -> Any:
 def paragraph_questions() -> list[Question]:
     """Every paragraph with each of its questions, in one message or in two."""
     texts, rng = _texts(), random.Random(31)
-    asked = []
+    asked: list[Question] = []
     for text, questions in texts["paragraphs"]:
         for question, expected in questions:
             frame = rng.choice(texts["frames"]).format(t=text, q=question)
@@ -51,7 +51,7 @@ def document_questions(
     """One sentence at each depth of documents of each length; groups "document 3000 at 0.5"."""
     texts, rng = _texts(), random.Random(32)
     sentences = re.split(r"(?<=[.!?])\s+", (FOLDER / "filler.txt").read_text(encoding="utf-8"))
-    asked = []
+    asked: list[Question] = []
     for length in lengths:
         for depth in DEPTHS:
             for i in range(per_cell):
@@ -74,7 +74,8 @@ def _prose(
     sentences: list[str], length: int, count_tokens: CountTokens, rng: random.Random
 ) -> list[str]:
     """Sentences of the filler in a row, of about `length` tokens together."""
-    start, found, tokens = rng.randrange(len(sentences)), [], 0
+    start, tokens = rng.randrange(len(sentences)), 0
+    found: list[str] = []
     while tokens < length - 60:
         sentence = sentences[(start + len(found)) % len(sentences)]
         found.append(sentence)
