@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import logging
 import statistics
 import subprocess
@@ -50,10 +49,6 @@ from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 
 SENTENCE = "The old man and the dog went down to the river to see what the water had brought. "
 TURN_TOKENS = 64
-HAS_HTTP = all(map(importlib.util.find_spec, ("fastapi", "uvicorn")))
-HAS_PAGE = HAS_HTTP and importlib.util.find_spec("gradio") is not None
-
-TRANSPORTS = ("none: fastapi and uvicorn are not installed", "HTTP, without the page", "HTTP")
 
 
 class Measurements:
@@ -124,10 +119,11 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
     import uvicorn
 
     from falcon_mamba_app.middleware.stack import listening
+    from falcon_mamba_app.server import build_app
 
     settings = Settings()
     options = listening(settings)
-    server = uvicorn.Server(uvicorn.Config(_application(service, settings), port=0, **options))
+    server = uvicorn.Server(uvicorn.Config(build_app(service, settings), port=0, **options))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -136,20 +132,6 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
     finally:
         server.should_exit = True
         await serving
-
-
-def _application(service: LocalService, settings: Settings) -> Any:
-    """What app.py serves; without Gradio its API alone, behind the same layers."""
-    if HAS_PAGE:
-        from falcon_mamba_app.server import build_app
-
-        return build_app(service, settings)
-    from falcon_mamba_app.api.routes import create_api
-    from falcon_mamba_app.middleware.stack import protect
-
-    application = create_api(service)
-    protect(application, settings)
-    return application
 
 
 def text_of(num_tokens: int, tokenizer: Any) -> str:
@@ -170,7 +152,7 @@ def file_reading_s(folder: Path) -> float:
 
 
 async def measure_speeds(
-    service: LocalService, url: str | None, options: argparse.Namespace, out: Measurements
+    service: LocalService, url: str, options: argparse.Namespace, out: Measurements
 ) -> None:
     for num_readers in (1, options.clients):
         rate = await on_engine(service, alone, num_readers, options.tokens)
@@ -181,11 +163,10 @@ async def measure_speeds(
         )
         read = readers.crowd(readings).tokens_per_s
         out.add_share(f"service {num_readers} readers", read, rate, passes=passes)
-        if url is not None:
-            bodies = [body(i, options.tokens) for i in range(num_readers)]
-            found = await readers.in_own_process(readers.read_together, url=url, bodies=bodies)
-            read = found["tokens_per_s"]
-            out.add_share(f"HTTP {num_readers} readers", read, rate, passes=passes)
+        bodies = [body(i, options.tokens) for i in range(num_readers)]
+        found = await readers.in_own_process(readers.read_together, url=url, bodies=bodies)
+        read = found["tokens_per_s"]
+        out.add_share(f"HTTP {num_readers} readers", read, rate, passes=passes)
 
 
 async def on_engine(service: LocalService, function: Any, *arguments: Any) -> Any:
@@ -265,9 +246,6 @@ async def measure(options: argparse.Namespace, out: Measurements) -> None:
         await measure_start(service, checkpoint.folder, options, out)
         if options.start_only:
             return
-        if not HAS_HTTP:
-            await measure_speeds(service, None, options, out)
-            return
         async with served(service) as url:
             tokenizer = load_tokenizer(checkpoint)
             await measure_beside_a_long_prompt(url, options, tokenizer, out)
@@ -296,7 +274,6 @@ def main() -> None:
     out = Measurements()
     asyncio.run(measure(options, out))
     facts = about("serving", device, select_ops(device, "auto"))
-    facts["transport"] = TRANSPORTS[HAS_HTTP + HAS_PAGE]
     finish("Serving", facts, out.table, {"benchmark": "serving", **out.figures}, options.save)
 
 

@@ -92,7 +92,6 @@ class Finished:
     reused_tokens: int | None
     completion_tokens: int
     ttft_s: float | None = None
-    prefill_s: float | None = None
     decode_s: float | None = None
 
 

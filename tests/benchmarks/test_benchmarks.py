@@ -82,7 +82,6 @@ def test_the_service_is_measured_with_and_without_http():
         *("serving", "--clients", "3", "--tokens", "30", "--long-tokens", "1500"),
         *("--idle-s", "0.3", "--turns", "2"),
     )
-    assert found["transport"] == "HTTP"
     for number, name in itertools.product((1, 3), ("service", "HTTP")):
         # No bound on the share itself: other work on the machine may hit either of the two rates.
         rate = found[f"{name}_{number}_readers_tokens_per_s"]

@@ -124,7 +124,6 @@ class EchoService:
                 reused_tokens=reused,
                 completion_tokens=written,
                 ttft_s=0.01,
-                prefill_s=0.005,
                 decode_s=time.monotonic() - started_s,
             )
         finally:

@@ -65,7 +65,6 @@ class Stream:
         self._num_reused_tokens = 0
         self._prompt_scores: list[ScoredToken] = []
         self._started_s = started_s
-        self._admitted_s: float | None = None
         self._first_token_s: float | None = None
         self._last_token_s: float | None = None
 
@@ -94,7 +93,7 @@ class Stream:
             case Queued(position=position):
                 return [Waiting(position)]
             case Admitted(num_reused_tokens=num_reused):
-                self._admitted_s, self._num_reused_tokens = now_s, num_reused
+                self._num_reused_tokens = num_reused
                 return [Accepted(len(self.prompt_ids), num_reused), *self._scored_if_complete()]
             case Prefilled(num_computed_tokens=num_computed, scores=scores):
                 self._prompt_scores += scores
@@ -144,7 +143,6 @@ class Stream:
             reused_tokens=self._num_reused_tokens,
             completion_tokens=len(self.reply_ids),
             ttft_s=_between(self._started_s, self._first_token_s),
-            prefill_s=_between(self._admitted_s, self._first_token_s),
             decode_s=_between(self._first_token_s, self._last_token_s),
         )
 
