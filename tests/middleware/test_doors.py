@@ -21,8 +21,13 @@ LOCKS = [
 ]
 # Everything that answers without credentials, by name. Nothing here reveals or spends anything.
 OPEN = {
-    # Whether the server is up, for whoever restarts it; all but GET and HEAD are 405.
-    *((method, "/health") for method in ALL_METHODS),
+    # Whether the server is up, for whoever restarts it; all but GET and HEAD are 405, and what is
+    # not there is 404.
+    *(
+        (method, path)
+        for method in ALL_METHODS
+        for path in ("/health", "/health/live", "/health/ready", "/health/1")
+    ),
     ("GET", "/login"),
     ("HEAD", "/login"),
     ("POST", "/login"),  # refuses, and counts, what is wrong

@@ -8,10 +8,12 @@ from itertools import cycle
 import pytest
 import torch
 
+from falcon_mamba_app.engine.runner.penalties import pack_params
 from falcon_mamba_app.ops.cpu.sampling import sample as numba_sample
 from falcon_mamba_app.ops.reference.sampling import NO_TOKEN
 from falcon_mamba_app.ops.reference.sampling import sample as reference_sample
 from falcon_mamba_app.ops.triton.ops import TRITON
+from falcon_mamba_app.protocol import SamplingParams
 
 ON_GPU = torch.cuda.is_available()
 SAMPLERS = {
@@ -24,9 +26,9 @@ NAN, INF = math.nan, math.inf
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 VOCABULARY = 2_500  # two parts of the kernels'
 PARAMS = {
-    "greedy": (0.0, 0, 1.0, 0.0, 0.5),
-    "sampled": (0.8, 0, 1.0, 0.0, 0.5),
-    "filtered": (0.8, 40, 0.9, 0.05, 0.5),
+    "greedy": SamplingParams(temperature=0.0),
+    "sampled": SamplingParams(temperature=0.8),
+    "filtered": SamplingParams(temperature=0.8, top_k=40, top_p=0.9, min_p=0.05, typical_p=0.9),
 }
 
 
@@ -56,7 +58,7 @@ def test_a_row_without_numbers_gets_no_token_and_its_neighbours_get_theirs(sampl
     ]
     rows.append((good, PARAMS["filtered"]))
     logits = torch.stack([row for row, _ in rows]).to(device)
-    params = torch.tensor([values for _, values in rows], device=device)
+    params = pack_params([params for _, params in rows], [0.5] * len(rows)).to(device)
     alone = [sample(logits[i : i + 1], params[i : i + 1]).item() for i in (0, -1 + len(rows))]
     assert all(0 <= token < VOCABULARY for token in alone)
     found = sample(logits, params).tolist()
@@ -69,4 +71,4 @@ def test_tokens_of_minus_infinity_are_only_never_chosen(sample, device, params):
     """A grammar masks so."""
     logits = torch.full((1, VOCABULARY), -INF, device=device)
     logits[0, 1_700] = 0.5
-    assert sample(logits, torch.tensor([params], device=device)).tolist() == [1_700]
+    assert sample(logits, pack_params([params], [0.5]).to(device)).tolist() == [1_700]
