@@ -133,9 +133,9 @@ async def test_an_edited_message_is_sent_and_given_up_by_key(page):
 
 
 async def test_an_example_is_sent_with_one_click(page):
-    await page.get_by_text("A poem about the sea").click()
+    await page.get_by_text("A short story").click()
     await wait_for_status(page, "Done")
-    assert (await transcript(page))[0].startswith("Write a poem about the sea")
+    assert (await transcript(page))[0].startswith("Tell me a short story")
 
 
 async def test_a_reload_keeps_the_conversation_and_its_session(page, service, url):

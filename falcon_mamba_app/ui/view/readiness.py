@@ -16,6 +16,10 @@ from falcon_mamba_app.ui.view.controls import slider_defaults
 from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
 from falcon_mamba_app.ui.view.updates import status_html
 
+REAL_MODEL = (
+    "A GPU with 24 GB runs it unquantised, one with 8 GB in 4 bits. With 16 GB of memory and no GPU"
+    " add --quantization nf4"
+)
 PLACEHOLDERS = {
     "ready": "Write a message",
     "loading": "The model is loading. You can write your message already",
@@ -91,11 +95,9 @@ def _bundled_note(model: ModelInfo | None) -> str:
     if model is None or not model.is_bundled:
         return ""
     return (
-        '<p class="bundled"><b>Demonstration model.</b> A small model bundled with the app speaks '
-        "here, not Falcon Mamba 7B. <span>The real one: <code>python app.py --model "
-        "falcon-mamba-7b-instruct</code>, on a GPU with 24 GB, or 8 GB in 4 bits. With 16 GB of "
-        "memory and no GPU add <code>--quantization nf4</code>: it runs, and a word takes seconds."
-        "</span></p>"
+        f'<p class="bundled" title="{REAL_MODEL}"><b>Demonstration model,</b> not Falcon Mamba 7B. '
+        "<span>The real one: <code>python app.py --model falcon-mamba-7b-instruct</code> (GPU with "
+        "8 GB; with 16 GB of memory alone a word takes seconds).</span></p>"
     )
 
 
