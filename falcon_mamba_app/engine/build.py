@@ -1,4 +1,4 @@
-"""A model and the limits of what it takes on → an engine that is ready for its first sequence."""
+"""Builds an engine from a model and its limits, ready for its first sequence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_engine(
     max_mixed_prefill_tokens: int | None = None,
     look_ahead: bool | None = None,
 ) -> Engine:
-    """Take the memory, compile and capture; none of it has to wait for a sequence.
+    """Take the memory, compile the kernels and capture the graphs, before any sequence comes.
 
     `look_ahead` is for tests; None, which is the default, looks ahead on a GPU.
     """
@@ -33,7 +33,7 @@ def build_engine(
     )
     pool = StatePool(model.config, max_running=max_running, device=model.device, dtype=model.dtype)
     runner = make_runner(model, pool, eos_token_ids=eos_token_ids)
-    # Last: torch lets go of what is pinned and free when it captures a graph.
+    # Last: when torch captures a graph, it frees pinned memory that is not in use.
     if is_on_gpu:
         reserve_host(model.config, model.dtype, max_snapshot_bytes)
     return Engine(

@@ -1,12 +1,12 @@
 """The engine: sequences in, events out, one step at a time.
 
-`step()` is plan → run → settle. It owns the slots and the snapshots, and keeps the one promise on
-which everything rests: a state advances only by committed tokens. It knows no text, no HTTP and no
-asyncio; it has no thread of its own, so tests call `step()` themselves.
+`step()` is plan → run → settle. It owns the slots and the snapshots, and keeps one invariant:
+a state advances only by committed tokens. It knows no text, no HTTP and no asyncio. It has no
+thread of its own, so tests call `step()` themselves.
 
-Faults stay at home: an error in the work for one sequence ends that sequence. After an error in a
-step of several each of them begins again with its steps to itself, until it has gone through one or
-failed alone. Only a device that answers no more ends the engine.
+An error in the work for one sequence ends that sequence alone. After an error in a step of several
+sequences, each of them begins again and runs alone until one of its steps succeeds or fails. Only
+a device that no longer answers ends the engine.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ logger = logging.getLogger(__name__)
 class Engine:
     """Everything between token ids in and token ids out.
 
-    With `look_ahead` a decode step is launched before the tokens of the one before it are read, so
-    that a GPU never waits for the host; a CPU gains nothing from it.
+    With `look_ahead` a decode step is launched before the tokens of the previous step are read.
+    A GPU then never waits for the host; a CPU gains nothing from it.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Engine:
         return bool(self._sequences or self._late_events)
 
     def add(self, seq: Sequence) -> None:
-        """Take on a sequence; its events carry its seq_id."""
+        """Accept a sequence; its events carry its seq_id."""
         assert seq.prompt_token_ids, f"{seq.seq_id=} has no prompt"
         self._sequences[seq.seq_id] = seq
         self._scheduler.add(seq)
@@ -98,15 +98,15 @@ class Engine:
         """Give up a sequence, keeping what it has read as a snapshot."""
         seq = self._sequences.get(seq_id)
         if seq is not None and seq.num_in_flight:
-            # The state is ahead of what is known here; it catches up before the state is saved.
+            # The state is ahead of the tokens known here; read them before the state is saved.
             self._late_events += self._settle(self._in_flight)
             self._in_flight = None
         if seq is not None and seq.status is not Status.FINISHED:
             self._late_events += self._guarded(seq, partial(self._finish, seq))
 
     def forget(self, session_id: str) -> bool:
-        """Drop the session's snapshots, and keep none of what it is reading or writing now;
-        whether there was any of either.
+        """Drop the session's snapshots, and save none of its running sequences. Returns whether
+        it had either.
         """
         had_snapshots = self.snapshots.forget(session_id)
         at_work = [seq for seq in self._sequences.values() if seq.session_id == session_id]
@@ -126,7 +126,7 @@ class Engine:
         return events + self._settle(launched)
 
     def _run(self, plan: Plan) -> tuple[DecodeStep | None, list[EngineEvent]]:
-        """Launch what is planned, in one pass where there is a graph for all of it, else in two."""
+        """Launch the plan: in one pass where a graph holds all of it, otherwise in two."""
         if plan.decode and plan.prefill and self._runner.has_graph(plan.decode, plan.prefill):
             return self._decode_and_prefill(plan.decode, plan.prefill)
         launched: DecodeStep | None = None
@@ -138,7 +138,7 @@ class Engine:
         return launched, events
 
     def _make_way(self) -> None:
-        """Take a slot from whoever has many for a newcomer who has none, keeping its state."""
+        """Park a sequence of an owner with many slots, for a newcomer that has none."""
         seq = self._scheduler.choose_to_yield()
         if seq is None or seq.num_in_flight:  # settled in this step, parked in the next
             return
@@ -149,13 +149,13 @@ class Engine:
             self._scheduler.keep()
 
     def _admit(self) -> list[EngineEvent]:
-        """Give free slots to those who are next, with the best state we have for them."""
+        """Give free slots to the next sequences, each with the best state saved for it."""
         admitted = self._scheduler.admit()
         events = [
             event for seq in admitted for event in self._guarded(seq, partial(self._start, seq))
         ]
         for position, seq in enumerate(self._scheduler.waiting, start=1):
-            if seq.queue_position != position and seq.parked is None:  # else it has begun long ago
+            if seq.queue_position != position and seq.parked is None:  # a parked one began earlier
                 seq.queue_position = position
                 events.append(Queued(seq.seq_id, position))
         return events
@@ -170,7 +170,7 @@ class Engine:
         return [admitted, *(self._end_prefill(seq) if is_read else [])]
 
     def _resume(self, seq: Sequence) -> list[EngineEvent]:
-        """Go on where the sequence was parked."""
+        """Continue the sequence where it was parked."""
         is_read = seq.num_remaining_prefill_tokens <= 0
         seq.status = Status.DECODING if is_read else Status.PREFILLING
         self._states.take_slot(seq)
@@ -195,18 +195,18 @@ class Engine:
         return launched, self._after_chunks(chunks, scores)
 
     def _settle(self, launched: DecodeStep | None) -> list[EngineEvent]:
-        """Take in the tokens of a decode step that was launched, now or a step ago."""
+        """Read the tokens of a launched decode step, of this step or the previous one."""
         if launched is None:
             return []
         events: list[EngineEvent] = []
         for seq, token in zip(launched.rows, launched.wait(), strict=True):
             seq.num_in_flight -= 1
-            if seq.status is not Status.FINISHED:  # else launched before its end was known
+            if seq.status is not Status.FINISHED:  # steps after the end are dropped
                 events += self._guarded(seq, partial(self._commit, seq, token))
         return events
 
     def _commit(self, seq: Sequence, token: SampledToken) -> list[EngineEvent]:
-        """Append one sampled token, and end the sequence where it ends."""
+        """Append one sampled token, and end the sequence if it was the last."""
         if not token.is_usable:
             return [self._fail_without_numbers(seq)]
         seq.is_suspect = False
@@ -240,7 +240,7 @@ class Engine:
         return events
 
     def _read(self, chunk: PrefillChunk, scores: list[ScoredToken]) -> list[EngineEvent]:
-        """Take in that the sequence has read the chunk; what it has read again is no news."""
+        """Record that the sequence has read the chunk; tokens read a second time give no event."""
         seq, num_tokens = chunk.seq, chunk.end - chunk.start
         if not all(score.is_finite for score in scores):
             return [self._fail_without_numbers(seq)]
@@ -257,7 +257,7 @@ class Engine:
         if seq.sampling.max_new_tokens == 0:
             self._finish(seq)
             return [Ended(seq.seq_id, "length")]
-        self._states.save(seq)  # exactly what a retry needs
+        self._states.save(seq)  # a retry begins here
         seq.status = Status.DECODING
         return []
 
@@ -268,7 +268,7 @@ class Engine:
         return []
 
     def _guarded(self, seq: Sequence, work: Callable[[], list[EngineEvent]]) -> list[EngineEvent]:
-        """What `work` tells of the sequence; an error in it ends that sequence alone."""
+        """The events of `work` for the sequence; an error in it ends that sequence alone."""
         try:
             return work()
         except Exception as error:
@@ -276,12 +276,12 @@ class Engine:
             return [self._fail(seq, error)]
 
     def _isolate(self, seqs: list[Sequence], error: Exception) -> list[EngineEvent]:
-        """After an error in a step: who was alone in it fails, several begin again."""
+        """After an error in a step: a sequence that was alone in it fails; several begin again."""
         self._refuse_dead_device()
         if len(seqs) == 1 or isinstance(error, torch.OutOfMemoryError):
             return [self._fail(seq, error) for seq in seqs]
         logger.error("a step of %d sequences failed: %s", len(seqs), origin_of(error))
-        # What the device knows of them is taken in first: then all of it can be read again.
+        # Tokens still on the device are read first, so that each sequence can be read again whole.
         in_flight, self._in_flight = self._in_flight, None
         events = self._settle(in_flight)
         for seq in seqs:
@@ -292,17 +292,17 @@ class Engine:
         return events
 
     def _refuse_dead_device(self) -> None:
-        """Raises what a device says that answers no more."""
+        """Raises the device's error where the device no longer answers."""
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
 
     def _fail(self, seq: Sequence, error: Exception) -> Failed:
-        """Free the slot without keeping a state that may be half advanced."""
+        """Free the slot and drop its state, which may be half advanced."""
         self._drop(seq)
         return failures.after_error(seq, error)
 
     def _fail_without_numbers(self, seq: Sequence) -> Failed:
-        """The session's saved states go too: the fault may have begun in any of them."""
+        """Fail, and drop the session's saved states: the fault may have begun in any of them."""
         self._drop(seq)
         self._states.forget_origins(seq)
         return failures.without_numbers(seq)

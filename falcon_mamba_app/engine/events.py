@@ -1,4 +1,4 @@
-"""What an engine tells of its sequences, each event with the sequence's id."""
+"""The events of an engine, each with the id of its sequence."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The sequence was given up; `error` is for its owner."""
+    """The sequence has failed; `error` is for its owner."""
 
     seq_id: int
     error: FalconMambaError

@@ -1,4 +1,4 @@
-"""What a sequence that was given up is told, and the log line beside it."""
+"""The error that the owner of a failed sequence gets, and its log line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def after_error(seq: Sequence, error: Exception) -> Failed:
-    """The work for it raised `error`."""
+    """The work for the sequence raised `error`."""
     if isinstance(error, torch.OutOfMemoryError):
         reason = str(error).partition("\n")[0]
         message = f"the device ran out of memory in mid-step: {reason}"
@@ -26,7 +26,7 @@ def after_error(seq: Sequence, error: Exception) -> Failed:
 
 
 def without_numbers(seq: Sequence) -> Failed:
-    """The model gave it logits that are not finite."""
+    """The model gave the sequence logits that are not finite."""
     logger.warning(
         "the model's logits are not finite after %d tokens; one reply given up",
         seq.num_computed_tokens,

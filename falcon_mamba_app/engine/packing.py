@@ -9,5 +9,5 @@ ID_BYTES = 4
 
 
 def pack_token_ids(token_ids: Sequence[int] | bytes) -> bytes:
-    """The ids packed; bytes are taken to be packed already."""
+    """The ids packed; bytes are packed already and stay as they are."""
     return token_ids if isinstance(token_ids, bytes) else array("i", token_ids).tobytes()

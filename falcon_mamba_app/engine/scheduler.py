@@ -1,12 +1,12 @@
-"""Who gets a slot, who decodes, whose prompt gets the next chunk. Integers only, no tensors.
+"""Decides who gets a slot, who decodes, and whose prompt gets the next chunk. It has no tensors.
 
-Every decoding row moves one token in each step; then at most `max_prefill_tokens` prompt tokens are
-read, or `max_mixed_prefill_tokens` where any row decodes, so that a long prompt never stalls those
-who are reading a reply.
+Every decoding row advances one token in each step. The step then reads at most
+`max_prefill_tokens` prompt tokens, or `max_mixed_prefill_tokens` where any row decodes, so that a
+long prompt never stalls the replies of others.
 
-Slots and prompt tokens are shared by owner: the oldest request of whoever has least is the next. A
-state can be copied out in no time, so an owner with many slots gives one to a newcomer at once,
-in mid-prompt or mid-reply, and goes on later.
+Slots and prompt tokens are shared by owner: the next request is the oldest one of the owner with
+the smallest share. A state is copied out very fast. So an owner with many slots gives one to a
+newcomer at once, in mid-prompt or mid-reply, and continues later.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Plan:
 
 
 class Scheduler:
-    """Fair shares of slots and of prompt tokens; within an owner first come, first served."""
+    """Shares slots and prompt tokens fairly; the requests of one owner keep their order."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Scheduler:
         max_prefill_tokens: int,
         max_mixed_prefill_tokens: int | None = None,
     ) -> None:
-        """Without `max_mixed_prefill_tokens` nothing changes for prompts where rows decode."""
-        # A zero stands for "what suits the device" in the settings; here it would never end.
+        """Without `max_mixed_prefill_tokens` the limit is the same where rows decode."""
+        # In the settings 0 means "choose for me"; here it would stop all progress.
         assert max_running > 0 and max_prefill_tokens > 0, f"{max_running=} {max_prefill_tokens=}"
         self._max_running = max_running
         self._max_prefill_tokens = max_prefill_tokens
@@ -61,7 +61,7 @@ class Scheduler:
         self._yielding: Sequence | None = None
 
     def add(self, seq: Sequence) -> None:
-        """Put the sequence into the line, behind its owner's older ones."""
+        """Put the sequence into the queue, behind its owner's older ones."""
         assert seq.status is Status.WAITING, f"{seq.status=}"
         seq.arrival = next(self._arrivals)
         self.waiting.append(seq)
@@ -75,18 +75,18 @@ class Scheduler:
         self._order()
 
     def admit(self) -> list[Sequence]:
-        """Move sequences from the line into the free places; the caller gives them their slots."""
+        """Move sequences from the queue into free places; the caller gives them their slots."""
         num_free = self._max_running - len(self.running)
         admitted, self.waiting = self.waiting[:num_free], self.waiting[num_free:]
         self.running += admitted
         return admitted
 
     def choose_to_yield(self) -> Sequence | None:
-        """The running sequence whose place the first in line should have, None to leave all as is.
+        """The running sequence that should give its place to the first in the queue, or None.
 
-        It decodes and reads no more; once nothing of it is in flight, `park` takes it out. One at a
-        time. Whoever gives a place still has as large a share as whoever gets it, so that no two
-        take each other's turns.
+        It stops decoding and reading; once none of its steps is in flight, `park` takes it out. One
+        sequence yields at a time. The owner that gives a place keeps a share at least as large as
+        the owner that gets it, so two owners never displace each other in turn.
         """
         if self._yielding is None and self.waiting and len(self.running) >= self._max_running:
             shares, newcomer = _shares(self.running), self.waiting[0]
@@ -97,18 +97,18 @@ class Scheduler:
         return self._yielding
 
     def park(self, seq: Sequence) -> None:
-        """Put a running sequence back into the line, at the place of its age."""
+        """Put a running sequence back into the queue, at the place of its age."""
         self.running.remove(seq)
         self.waiting.append(seq)
         self._yielding = None
         self._order()
 
     def keep(self) -> None:
-        """Let the sequence that was to yield go on."""
+        """Let the yielding sequence continue."""
         self._yielding = None
 
     def plan(self) -> Plan:
-        """What the next step does for the running sequences; a suspect has its steps to itself."""
+        """The next step of the running sequences; a suspect runs alone."""
         suspect = next((seq for seq in self.running if seq.is_suspect), None)
         running = self.running if suspect is None else [suspect]
         at_work = [seq for seq in running if seq is not self._yielding]
@@ -122,7 +122,7 @@ class Scheduler:
         return Plan(decode, _plan_prefill(at_work, budget))
 
     def _order(self) -> None:
-        """Each owner's oldest first, and of these whoever would then have the smallest share."""
+        """Sort the queue: each owner's oldest first; of these, the smallest resulting share."""
         if len(self.waiting) < 2:
             return
         shares = _shares(self.running)
@@ -141,8 +141,8 @@ class Scheduler:
 
 
 def _plan_prefill(running: list[Sequence], budget: int) -> list[PrefillChunk]:
-    """Split the budget among owners by weight, and evenly among an owner's prompts; what short ones
-    leave over goes to the longer ones.
+    """Split the budget among owners by weight, and evenly among an owner's prompts. Tokens that
+    short prompts do not need go to the longer ones.
     """
     owners: defaultdict[str, list[Sequence]] = defaultdict(list)
     for seq in running:
@@ -160,7 +160,7 @@ def _plan_prefill(running: list[Sequence], budget: int) -> list[PrefillChunk]:
 
 
 def _shares(running: Iterable[Sequence]) -> defaultdict[str, float]:
-    """What each owner has: its slots, each divided by its sequence's weight."""
+    """Each owner's share: its slots, each divided by its sequence's weight."""
     shares: defaultdict[str, float] = defaultdict(float)
     for seq in running:
         shares[seq.owner] += 1 / seq.weight
@@ -168,7 +168,7 @@ def _shares(running: Iterable[Sequence]) -> defaultdict[str, float]:
 
 
 def _entry(seq: Sequence, shares: defaultdict[str, float]) -> tuple[float, int, str]:
-    """What the owner would have with this one too, its age, and the owner."""
+    """The owner's share with this sequence added, the sequence's age, and the owner."""
     return shares[seq.owner] + 1 / seq.weight, seq.arrival, seq.owner
 
 
@@ -177,7 +177,7 @@ def _remaining(group: list[Sequence]) -> int:
 
 
 def _split(prompts: list[Sequence], budget: int) -> list[PrefillChunk]:
-    """Chunks of one owner's prompts: even parts, and what short ones leave for the longer ones."""
+    """Chunks of one owner's prompts: even parts; longer prompts get what short ones leave."""
     prompts = sorted(prompts, key=lambda seq: seq.num_remaining_prefill_tokens)
     chunks = []
     for num_before, seq in enumerate(prompts):

@@ -1,7 +1,7 @@
 """One request inside the engine: its tokens, its counters, its status. No tensors.
 
-The one fact: a sequence's state has consumed exactly its first `num_computed_tokens` tokens. The
-last token is always left to feed, because a state alone gives no logits.
+Invariant: a sequence's state has consumed exactly its first `num_computed_tokens` tokens. The last
+token is always left to feed, because a state alone gives no logits.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class Status(enum.Enum):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Sequence:
-    """A prompt, what has been written after it, and how far its state has come."""
+    """A prompt, its reply so far, and the number of tokens that its state has read."""
 
     seq_id: int
     prompt_token_ids: list[int]
     sampling: SamplingParams
-    seed: int  # of this request, resolved
+    seed: int  # the request's own, or a drawn one
     session_id: str | None = None
-    reuse_id: str | None = None  # whose states it may begin from, and leaves some for
-    save_points: tuple[int, ...] = ()  # of the prompt: where others may want to begin, rising
-    owner: str = ""  # whose share of the slots it takes
-    weight: float = 1.0  # one of weight 4 takes a quarter of a share
+    reuse_id: str | None = None  # states under this name are shared between requests
+    save_points: tuple[int, ...] = ()  # rising places in the prompt where others may begin
+    owner: str = ""  # the slot counts as part of this owner's share
+    weight: float = 1.0  # a sequence of weight 4 counts as a quarter of a slot
     score_prompt: int | None = None  # alternatives per prompt token; None scores nothing
     output_token_ids: list[int] = field(default_factory=list)
     status: Status = Status.WAITING
@@ -41,15 +41,15 @@ class Sequence:
     num_computed_tokens: int = 0
     num_in_flight: int = 0  # decode steps launched whose token the host has not read yet
     queue_position: int | None = None  # as last reported; 1 is next
-    is_suspect: bool = False  # was in a step that failed, and has not been in a good one since
-    num_replayed_tokens: int = 0  # of the reply, read again as if they were prompt
-    num_told_tokens: int = 0  # of the prompt, read at least once
+    is_suspect: bool = False  # was in a failed step, and in no successful one since
+    num_replayed_tokens: int = 0  # reply tokens that are read again as if they were prompt
+    num_told_tokens: int = 0  # prompt tokens that were read at least once
     arrival: int = 0  # set by the scheduler; smaller is older
-    parked: State | None = None  # its state, while it has given its slot to somebody else
+    parked: State | None = None  # its state, while another sequence has its slot
     packed_prompt: bytes = field(init=False, default=b"")
 
     def __post_init__(self) -> None:
-        # Once and here: packing 100,000 ids takes 2 ms, which no step should wait for.
+        # Here and not in a step: packing 100,000 ids takes 2 ms.
         if self.session_id is not None or self.reuse_id is not None:
             self.packed_prompt = pack_token_ids(self.prompt_token_ids)
 
@@ -64,12 +64,12 @@ class Sequence:
 
     @property
     def num_tokens_to_save_point(self) -> int:
-        """How much may be read in one piece."""
+        """The number of tokens that one chunk may read."""
         ahead = [p for p in self.save_points if p > self.num_computed_tokens]
         return min([*ahead, self.num_prefill_tokens]) - self.num_computed_tokens
 
     def tokens(self, start: int, end: int) -> list[int]:
-        """Of the prompt and the reply, from `start` up to `end`."""
+        """The tokens of prompt and reply from `start` up to `end`."""
         num_prompt = len(self.prompt_token_ids)
         prompt = self.prompt_token_ids[start:end]
         if end <= num_prompt:
@@ -77,7 +77,7 @@ class Sequence:
         return prompt + self.output_token_ids[max(0, start - num_prompt) : end - num_prompt]
 
     def begin_again(self) -> None:
-        """Nothing is computed: all that is known is read again, in steps of the sequence's own."""
+        """Discard the state: all known tokens are read again, in steps that run alone."""
         self.num_computed_tokens, self.num_replayed_tokens = 0, len(self.output_token_ids)
         self.status = Status.PREFILLING if self.num_prefill_tokens else Status.DECODING
         self.is_suspect = True
@@ -98,7 +98,7 @@ class Sequence:
 
     @property
     def packed_computed(self) -> bytes:
-        """What the state has consumed, packed; for sequences that keep states."""
+        """The tokens that the state has consumed, packed; for sequences that keep states."""
         num_output = self.num_computed_tokens - len(self.prompt_token_ids)
         if num_output < 0:
             return self.packed_prompt[: self.num_computed_tokens * ID_BYTES]

@@ -1,4 +1,4 @@
-"""Gives sequences slots with the best state there is for them, and keeps the states they leave."""
+"""Gives each sequence a slot with the best saved state, and saves the states of sequences."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 
 logger = logging.getLogger(__name__)
 
-# Fewer are read faster than a state is copied out and back.
+# Reading fewer tokens is faster than copying a state out and back.
 MIN_SHARED_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class StateKeeper:
-    """Slots for those who run, snapshots for those who come back."""
+    """Slots for running sequences, snapshots for sessions that return."""
 
     pool: StatePool
     snapshots: SnapshotStore
 
     def take_slot(self, seq: Sequence) -> None:
-        """A slot for the sequence, with its session's longest state that its prompt begins with."""
+        """Take a slot for the sequence, with the longest saved state that begins its prompt."""
         seq.slot = self.pool.take()
         if seq.parked is not None:
             self.pool.restore(seq.slot, seq.parked)
@@ -44,7 +44,7 @@ class StateKeeper:
         self._choose_save_points(seq)
 
     def park(self, seq: Sequence) -> bool:
-        """Copy the sequence's state out and take its slot back; False where there is no memory."""
+        """Copy the sequence's state out and take its slot back; False if memory is short."""
         assert seq.slot is not None and not seq.num_in_flight, f"{seq.seq_id=} is at work"
         try:
             seq.parked = self.pool.save(seq.slot)
@@ -63,14 +63,14 @@ class StateKeeper:
         seq.slot = None
 
     def save(self, seq: Sequence) -> None:
-        """Keep the state as it is now for the session's next turn, or the owner's."""
+        """Save the state as it is now, for the next turn of the session or of the owner."""
         if seq.session_id is not None:
             self._put(seq, seq.session_id)
         elif seq.reuse_id is not None:
             self._put(seq, seq.reuse_id, is_spare=True)
 
     def save_for_others(self, seq: Sequence) -> None:
-        """Keep the state if this is where other requests of the owner may want to begin."""
+        """Save the state if other requests of the owner may begin at this place."""
         if seq.reuse_id is not None and seq.num_computed_tokens in seq.save_points:
             self._put(seq, seq.reuse_id, is_spare=True)
 
@@ -80,7 +80,9 @@ class StateKeeper:
             self.snapshots.forget(origin)
 
     def _choose_save_points(self, seq: Sequence) -> None:
-        """Those that were asked for, and where the prompt leaves what earlier ones began with."""
+        """Choose the requested places, and the one where the prompt first differs from earlier
+        prompts.
+        """
         if seq.reuse_id is None:
             return
         fork = self.snapshots.most_in_common(seq.reuse_id, seq.packed_prompt)
@@ -106,7 +108,7 @@ class StateKeeper:
         return self.pool.save(seq.slot)
 
     def _restore(self, seq: Sequence, snapshot: Snapshot) -> None:
-        """Begin from the snapshot, or from nothing where there is no memory for the copy."""
+        """Begin from the snapshot, or from an empty state if there is no memory for the copy."""
         assert seq.slot is not None, f"{seq.seq_id=} has no slot"
         try:
             self.pool.restore(seq.slot, snapshot.state)

@@ -1,7 +1,7 @@
 """The one thread that owns the device, from loading the model to exit.
 
-Commands come in through an inbox, the events of one step leave together through one callback.
-Nothing else may touch the engine while the thread lives; `call` is how others ask it something.
+Commands come in through an inbox; the events of one step leave together through one callback.
+No other thread may touch the engine while this thread lives; `call` runs a function on it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EngineStats:
 
 
 class SessionStates(Protocol):
-    """What an Engine is to those who only ask for the states of idle sessions."""
+    """The part of an Engine that the export, import and dropping of sessions needs."""
 
     @property
     def snapshots(self) -> SnapshotStore: ...
@@ -53,10 +53,10 @@ class SessionStates(Protocol):
 
 
 class Worker(Protocol):
-    """Takes sequences and tells their events: EngineWorker, or another that says the same.
+    """Takes sequences and reports their events: EngineWorker is one implementation.
 
-    `on_events` gets the events of each step, `on_failure` the one error after which nothing more
-    can be generated. Both are called on the worker's thread and must not block.
+    `on_events` gets the events of each step. `on_failure` gets the one error after which nothing
+    more can be generated. Both are called on the worker's thread and must not block.
     """
 
     @property
@@ -69,7 +69,7 @@ class Worker(Protocol):
 
 
 class _Question(Generic[Result]):
-    """A command whose result somebody waits for."""
+    """A command whose caller waits for the result."""
 
     def __init__(self, function: Callable[[Engine], Result]) -> None:
         self._function = function
@@ -77,7 +77,7 @@ class _Question(Generic[Result]):
 
     def __call__(self, engine: Engine) -> None:
         if not self.future.set_running_or_notify_cancel():
-            return  # whoever asked has given up
+            return  # the caller has cancelled
         try:
             self.future.set_result(self._function(engine))
         except Exception as error:
@@ -100,9 +100,9 @@ class EngineWorker:
         self.stats = EngineStats()
 
     def start(self, *, on_events: OnEvents, on_failure: OnFailure) -> Future[None]:
-        """Start the thread; the future is done when the model is loaded, or holds why it is not."""
+        """Start the thread; the future is done when the model is loaded, or holds the error."""
         run = partial(self._run, on_events, on_failure)
-        # A daemon: a process that is told to end must not wait for a download or a long step.
+        # A daemon: the end of the process must not wait for a download or a long step.
         self._thread = threading.Thread(target=run, name="engine", daemon=True)
         self._thread.start()
         return self._ready
@@ -112,12 +112,12 @@ class EngineWorker:
         self._inbox.put(lambda engine: engine.add(seq))
 
     def abort(self, seq_id: int) -> None:
-        """Free the sequence's slot before the next step. A sequence already gone is no error."""
+        """Free the sequence's slot before the next step. An ended sequence is no error."""
         self._inbox.put(lambda engine: engine.abort(seq_id))
 
     def call(self, function: Callable[[Engine], Result]) -> Future[Result]:
-        """Run `function` between two steps; its result or error arrives in the future, which
-        raises EngineFailure once the thread has ended.
+        """Run `function` between two steps. The future holds its result or error, or raises
+        EngineFailure once the thread has ended.
         """
         question = _Question(function)
         self._inbox.put(question)
@@ -126,7 +126,7 @@ class EngineWorker:
         return question.future
 
     def stop(self, *, timeout_s: float) -> bool:
-        """End the thread after the current step; whether it ended in time."""
+        """End the thread after the current step. Returns whether it ended in time."""
         self._inbox.put(None)
         if self._thread is None:
             return True
@@ -138,7 +138,7 @@ class EngineWorker:
         try:
             self._work(on_events, on_failure)
         finally:
-            # In this order: who asks from now on either sees the flag or is refused here.
+            # In this order: a later caller either sees the flag or is refused here.
             self._has_ended = True
             self._refuse_all()
 
@@ -163,7 +163,7 @@ class EngineWorker:
             self._serve_snapshots(engine)
 
     def _refuse_all(self) -> None:
-        """Nobody is left to obey: whoever waits for an answer is told."""
+        """The thread ends: give every waiting caller an error."""
         with contextlib.suppress(queue.Empty):
             while True:
                 command = self._inbox.get_nowait()
@@ -171,7 +171,7 @@ class EngineWorker:
                     command.refuse()
 
     def _serve_snapshots(self, engine: Engine) -> None:
-        """After a failure: no more steps, but what lies in host memory can still be fetched."""
+        """After a failure: no more steps, but states in host memory can still be fetched."""
         while (command := self._inbox.get()) is not None:
             with contextlib.suppress(Exception):
                 command(engine)

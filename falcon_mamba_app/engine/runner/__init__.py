@@ -1,6 +1,6 @@
-"""All that runs on the device: sequences in, sampled tokens out.
+"""All work on the device: sequences in, sampled tokens out.
 
-It does not decide who runs. `step_tensors` packs a step into one tensor, `passes` runs the model
-over it, `graphs` replays that on a GPU, and `model_runner` does it for sequences, with `penalties`
-and `scoring` for those who asked. `warm_up` has everything compiled before anybody waits.
+It does not decide which sequences run. `step_tensors` packs a step into one tensor. `passes` runs
+the model over it, and `graphs` replays that on a GPU. `model_runner` does so for sequences, with
+`penalties` and `scoring` where a request asks for them. `warm_up` compiles everything in advance.
 """

@@ -1,9 +1,9 @@
 """Passes of the model captured as CUDA graphs for a set of shapes, and replayed.
 
-A pass is some hundreds of launches: the host needs 20 ms for them, the device 5 for one token of
-the 7B model. A graph is one launch. It holds everything: what a row reads, the model, the choice of
-its token, and handing that token to the next step. Capture touches the scratch slot alone, never a
-live state.
+A pass is several hundred launches: for one token of the 7B model the host needs 20 ms for them, the
+device 5. A graph is one launch. It holds the whole pass: the inputs of each row, the model, the
+choice of the token, and the transfer of that token to the next step. Capture touches the scratch
+slot alone, never a live state.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MIXED_PROMPT_TOKENS = (64, 128, 256)
 MIXED_ROWS = (8, 32)
 # Input buffers per shape: the host may run this many passes ahead.
 NUM_TURNS = 4
-# Prompts that share a pass. The programs of those that are absent return at once.
+# Prompts that share a pass. The programs of absent prompts return at once.
 MAX_PROMPTS = 8
 
 
 class PinnedInputs:
-    """Pinned host memory for the inputs of a pass, taken once: a step that pins some waits for it.
+    """Pinned host memory for the inputs of a pass, allocated once, because pinning is slow.
 
-    Several buffers take turns, because the device may be passes behind the host.
+    Several buffers take turns, because the device may be several passes behind the host.
     """
 
     def __init__(self, num_values: int) -> None:
@@ -63,7 +63,7 @@ class _Captured:
 
 class Graphs:
     """A graph for each of `shapes`; `run` is a pass over inputs that `step_tensors.pack` made. All
-    kernels it takes have been compiled, which a capture must not do.
+    its kernels are compiled already, because nothing may be compiled during a capture.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class Graphs:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A graph that is freed while another is captured spoils the capture. So what has become
-    garbage, an engine before this one, goes first, and nothing goes in between.
+    """Collect garbage first, then not until the end: a graph that is freed during the capture of
+    another one, such as a previous engine's, breaks that capture.
     """
     gc.collect()
     was_enabled = gc.isenabled()
@@ -134,7 +134,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def shapes_for(ops: Ops, max_rows: int) -> list[Shape]:
-    """What is captured for an engine of so many rows, as far as the operations let it."""
+    """The shapes to capture for an engine of `max_rows` rows, where the operations allow it."""
     return [
         shape
         for shape in wanted_shapes(max_rows)
@@ -144,7 +144,7 @@ def shapes_for(ops: Ops, max_rows: int) -> list[Shape]:
 
 
 def wanted_shapes(max_rows: int) -> list[Shape]:
-    """What is worth a graph for an engine of so many rows."""
+    """The shapes that are worth a graph for an engine of `max_rows` rows."""
     decode = [Shape(rows) for rows in ladder(max_rows)]
     prefill = [Shape(0, tokens, MAX_PROMPTS) for tokens in PROMPT_TOKENS]
     if max_rows == 1:  # nobody decodes while a prompt is read
@@ -161,7 +161,7 @@ def wanted_shapes(max_rows: int) -> list[Shape]:
 def smallest_shape(
     shapes: list[Shape], num_rows: int, num_tokens: int, num_prompts: int
 ) -> Shape | None:
-    """The one that holds so much with the least padding, or None if none does.
+    """The shape that holds this much with the least padding, or None if none does.
 
     Rows alone and prompts alone have shapes of their own.
     """

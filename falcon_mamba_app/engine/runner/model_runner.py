@@ -1,7 +1,7 @@
 """Every tensor of the engine and every launch: sequences in, sampled tokens out.
 
-Anything that runs on the device runs from here, on the engine's thread. It packs sequences into
-`passes`, launched or replayed, and reads what they leave. It does not decide who runs.
+All work on the device starts here, on the engine's thread. It packs sequences into `passes`,
+launches or replays them, and reads their results. It does not decide which sequences run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCORE_TILE = 128
 class SampledToken:
     """What one decode step chose for one row; `score` is None unless the request asked for it.
 
-    `token_id` is NO_TOKEN where the model's numbers were none.
+    `token_id` is NO_TOKEN where the model's logits were not finite.
     """
 
     token_id: int
@@ -44,7 +44,7 @@ class SampledToken:
 
 @dataclass(frozen=True, slots=True)
 class DecodeStep:
-    """A decode step that was launched; its tokens may still be on their way to the host."""
+    """A launched decode step; its tokens may still be on their way to the host."""
 
     rows: list[Sequence]
     token_ids: Tensor  # (b,) int64, host memory
@@ -94,14 +94,14 @@ class ModelRunner:
     def decode_and_prefill(
         self, rows: list[Sequence], chunks: list[PrefillChunk]
     ) -> tuple[DecodeStep, dict[int, list[ScoredToken]]]:
-        """Both in one pass, which reads the weights once; there must be a graph for it."""
+        """Do both in one pass, which reads the weights once; a graph for it must exist."""
         step = self._launch(rows, chunks)
         num_rows = step.rows.inputs.shape[1]
         return self._settle_rows(rows, step), self._score_prompts(chunks, step.hidden[num_rows:])
 
     def _launch(self, rows: list[Sequence], chunks: list[PrefillChunk]) -> StepTensors:
-        """Advance the rows and read the chunks. A graph does so for padding too, and has chosen the
-        rows' tokens as if nobody had penalties.
+        """Advance the rows and read the chunks. A graph also runs its padding, and chooses the
+        rows' tokens without penalties.
         """
         shape = self._shape(rows, chunks)
         if self._graphs is not None and shape is not None:
@@ -116,7 +116,7 @@ class ModelRunner:
         return smallest_shape(self._graphs.shapes, len(rows), num_tokens, len(chunks))
 
     def _settle_rows(self, rows: list[Sequence], step: StepTensors) -> DecodeStep:
-        """Apply what only some requests ask for, and send the tokens to the host."""
+        """Apply penalties and scoring where requested, and send the tokens to the host."""
         assert step.logits is not None, f"{len(rows)} rows without logits"
         logits = step.logits[: len(rows)]
         scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
@@ -141,18 +141,18 @@ class ModelRunner:
         }
 
     def drop(self, seq: Sequence) -> None:
-        """Forget what is kept beside the sequence's state."""
+        """Forget the data kept for the sequence beside its state."""
         self._penalties.drop(seq)
 
     def _score_inputs(self, seq: Sequence, logits: Tensor) -> Tensor | None:
-        """The row's log-probabilities before any parameter changes its logits, if asked for."""
+        """The row's log-probabilities before any parameter changes its logits, if requested."""
         return None if seq.sampling.logprobs is None else torch.log_softmax(logits, -1)
 
     def _fetch(
         self, rows: list[Sequence], sampled: Tensor, logprobs: list[Tensor | None]
     ) -> DecodeStep:
-        """Send what the host needs on its way, without waiting for it."""
-        tokens = sampled.clamp(min=0)  # what comes of a token that is none is thrown away
+        """Start the copies to the host, without waiting for them."""
+        tokens = sampled.clamp(min=0)  # the score of NO_TOKEN is not used
         scores = [
             None
             if values is None
@@ -168,7 +168,7 @@ class ModelRunner:
         return DecodeStep(rows, token_ids, scores, is_done)
 
     def _score_prompt(self, chunk: PrefillChunk, hidden: Tensor) -> list[ScoredToken]:
-        """Scores of the tokens that the chunk's tokens predict, a tile of logits at a time."""
+        """Scores of the tokens that the chunk's tokens predict, one tile of logits at a time."""
         assert chunk.seq.score_prompt is not None
         predicted = chunk.seq.tokens(chunk.start + 1, chunk.end + 1)
         scores: list[ScoredToken] = []

@@ -1,7 +1,7 @@
 """One pass of the model over packed inputs, launched as it is or captured in a graph.
 
-A decode step can be launched before the host has read the one before: the device itself hands each
-row its last token and knows which rows have ended. It knows no sequences.
+A decode step can be launched before the host has read the previous one: the device itself gives
+each row its last token and knows which rows have ended. This module knows no sequences.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Passes:
         self.eos_token_ids = eos_token_ids
         is_eos = [token_id in eos_token_ids for token_id in range(model.config.vocab_size)]
         self._is_eos = torch.tensor(is_eos, device=model.device)
-        # By slot: the token that the newest decode step sampled, and where the row goes on: in its
-        # slot, or in the scratch slot once that token has ended the reply.
+        # By slot: the token that the newest decode step sampled, and the slot in which the row
+        # continues: its own, or the scratch slot once that token has ended the reply.
         last_tokens = [[0] * pool.num_slots, list(range(pool.num_slots))]
         self._last_tokens = torch.tensor(last_tokens, device=model.device)
 
@@ -38,7 +38,7 @@ class Passes:
         return shapes_for(self.model.ops, self.pool.num_slots - 1) if is_on_gpu else []
 
     def run(self, inputs: Tensor, shape: Shape, num_layers: int | None = None) -> StepTensors:
-        """All that is captured of a pass; of `num_layers` alone in a warm-up."""
+        """The captured part of a pass. A warm-up runs only the first `num_layers`."""
         step = self.advance(inputs, shape, num_layers)
         return step if step.logits is None else self.choose(step)
 
@@ -60,7 +60,7 @@ class Passes:
         return hidden
 
     def choose(self, step: StepTensors) -> StepTensors:
-        """Sample each row's token and leave it for the next step. Asked twice, it samples anew."""
+        """Sample each row's token and store it for the next step. A second call samples again."""
         ops, rows = self.model.ops, step.rows
         assert step.logits is not None and step.live_slots is not None, "a pass without rows"
         sampled = ops.sample(step.logits, rows.params)
@@ -74,13 +74,13 @@ class Passes:
         return replace(step, sampled=sampled)
 
     def feed_nothing(self) -> None:
-        """The smallest kernel there is, for a compiler to load what it loads once."""
+        """Run the smallest kernel, so that the compiler loads its own parts."""
         self.model.ops.next_inputs(
             torch.zeros(NUM_INPUTS, 1, device=self.model.device), self._last_tokens
         )
 
     def to_device(self, values: Tensor) -> Tensor:
-        """A small host tensor on the device, without waiting for the device."""
+        """Copy a small host tensor to the device, without waiting for the device."""
         if self.model.device.type == "cpu":
             return values
         return values.pin_memory().to(self.model.device, non_blocking=True)

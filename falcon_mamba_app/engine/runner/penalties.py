@@ -1,8 +1,8 @@
-"""What is done to a row's logits before the draw, and the number that decides the draw.
+"""Changes to a row's logits before the draw, and the random number that decides the draw.
 
-The number is derived from (seed, position) alone and the draw is a pure function of logits,
-parameters and that number (`ops/sampling.py`), so a seeded request draws the same tokens whoever
-shares its batch.
+The number is derived from (seed, position) alone, and the draw is a pure function of logits,
+parameters and that number (`ops/reference/sampling.py`). So a seeded request draws the same tokens
+whatever other requests share its batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.ops.reference.sampling import LEAST_LOGIT, Column
 from falcon_mamba_app.protocol import SamplingParams
 
-# The packed parameters are fp32, exact for whole numbers up to here; no vocabulary is larger.
+# The packed parameters are fp32, which is exact for whole numbers up to here.
+# No vocabulary is larger.
 MAX_TOP_K = 2**24
 
 _MASK = 2**64 - 1
@@ -38,7 +39,7 @@ def _mix(z: int) -> int:
 
 
 class TokenCounts:
-    """What a request's penalties look at: which tokens occur, and how often in the reply."""
+    """The input of a request's penalties: which tokens occur, and how often in the reply."""
 
     def __init__(self, prompt: list[int], *, vocab_size: int, device: torch.device) -> None:
         self.is_present = torch.zeros(vocab_size, dtype=torch.bool, device=device)
@@ -46,13 +47,13 @@ class TokenCounts:
         self.num_in_output = torch.zeros(vocab_size, device=device)
 
     def add(self, token_id: Tensor) -> None:
-        """The reply has grown by these tokens, (t,) int64."""
+        """Count tokens that were added to the reply, (t,) int64."""
         self.is_present.index_fill_(0, token_id, True)
         self.num_in_output.index_add_(0, token_id, torch.ones_like(token_id, dtype=torch.float32))
 
 
 def needs_counts(params: SamplingParams) -> bool:
-    """Whether any penalty is in force."""
+    """Whether any penalty is active."""
     penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
     return penalties != (1, 0, 0)
 
@@ -78,8 +79,8 @@ def penalize(logits: Tensor, params: SamplingParams, counts: TokenCounts) -> Non
 
 
 class Penalties:
-    """What requests change about their logits; the counts of those with penalties are made at each
-    one's first step.
+    """Applies the requests' changes to their logits. The counts of a request with penalties are
+    made at its first step.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Penalties:
         self._counts: dict[int, TokenCounts] = {}  # by seq_id
 
     def apply(self, logits: Tensor, rows: list[Sequence]) -> None:
-        """Change the logits (b, v) of the rows that ask for it, in place."""
+        """Change the logits (b, v) of the rows that request it, in place."""
         for i, seq in enumerate(rows):
             if seq.sampling.logit_bias:
                 ids, biases = zip(*seq.sampling.logit_bias, strict=True)
@@ -102,13 +103,13 @@ class Penalties:
                 logits[i].index_fill_(0, self._tensor(within), LEAST_LOGIT)
 
     def count(self, sampled: Tensor, rows: list[Sequence]) -> None:
-        """Take in the rows' tokens, (b,) int64; NO_TOKEN counts as any."""
+        """Count the rows' tokens, (b,) int64; for NO_TOKEN the count does not matter."""
         for i, seq in enumerate(rows):
             if needs_counts(seq.sampling):
                 self._counts_of(seq).add(sampled[i : i + 1].clamp(min=0))
 
     def _counts_of(self, seq: Sequence) -> TokenCounts:
-        """The counts up to the token sampled last, made at the sequence's first step."""
+        """The counts up to the last sampled token, made at the sequence's first step."""
         if seq.seq_id not in self._counts:
             counts = TokenCounts(
                 seq.prompt_token_ids,
@@ -132,7 +133,7 @@ class Penalties:
 def pack_params(rows: list[SamplingParams], uniforms: list[float]) -> Tensor:
     """The rows' parameters as `Ops.sample` takes them, (b, len(Column)) fp32 in host memory.
 
-    A uniform number decides its row's draw; one derived from it whether XTC is in force.
+    A uniform number decides its row's draw; one derived from it decides whether XTC applies.
     """
     values = [
         (*_of_request(row), uniform(int(number * 2**24), XTC_POSITION), number)

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens: tensors where they are made, numbers where they are read."""
+"""Log-probabilities of tokens: tensors on the device, and the numbers read from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ScoredToken:
 
     @property
     def is_finite(self) -> bool:
-        """False where the model's numbers were none."""
+        """False where the model's logits were not finite."""
         return math.isfinite(self.logprob) and all(math.isfinite(value) for _, value in self.top)
 
 
@@ -35,7 +35,7 @@ class ScoredTokens:
     top_logprobs: Tensor
 
     def as_list(self) -> list[ScoredToken]:
-        """On the host; waits for the device."""
+        """The scores on the host; waits for the device."""
         columns = (self.token_ids, self.logprobs, self.top_ids, self.top_logprobs)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [

@@ -1,8 +1,8 @@
-"""What goes into a pass of the model as one tensor, and what comes out of it.
+"""The inputs of a pass of the model as one tensor, and its outputs.
 
-One copy carries everything from the host: of rows that decode, the token, the slots and the
-sampling parameters; of prompts, the tokens, the slots and where each begins. Whole numbers among
-them are exact in fp32 up to 2²⁴.
+One copy carries everything from the host. For rows that decode: the token, the slots and the
+sampling parameters. For prompts: the tokens, the slots and the start of each. Whole numbers are
+exact in fp32 up to 2²⁴.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from falcon_mamba_app.model.falcon_mamba import Batch
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
 from falcon_mamba_app.ops.reference.sampling import Column
 
-NUM_INPUTS, NUM_PARAMS = 3, len(Column)  # of a row, for `Ops.next_inputs` and `Ops.sample`
+NUM_INPUTS, NUM_PARAMS = 3, len(Column)  # per row, for `Ops.next_inputs` and `Ops.sample`
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Rows that decode, and prompt tokens of `num_prompts` sequences, in one pass.
+    """The size of a pass: rows that decode, and prompt tokens of `num_prompts` sequences.
 
-    What it holds beyond those there are is padding: rows in the scratch slot, tokens that belong to
-    no sequence, and sequences of no tokens.
+    Unused places are padding: rows in the scratch slot, tokens that belong to no sequence, and
+    sequences without tokens.
     """
 
     num_rows: int
@@ -38,7 +38,7 @@ class Shape:
 
     @property
     def sizes(self) -> list[int]:
-        """Of the parts of the inputs, in their order."""
+        """The sizes of the parts of the inputs, in their order."""
         inputs, params = NUM_INPUTS * self.num_rows, NUM_PARAMS * self.num_rows
         num_starts = self.num_prompts + 1 if self.num_prompts else 0
         return [inputs, params, self.num_tokens, self.num_prompts, num_starts]
@@ -54,11 +54,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class StepTensors:
-    """What a pass leaves on the device.
+    """The results of a pass on the device.
 
     hidden: (b + t, h) after the final norm, the rows first.  live_slots, sampled: (b,) int64.
-    logits: (b, v) fp32 of the rows. Without rows all three are None; `sampled` also as long as
-    nothing has been drawn from the logits.
+    logits: (b, v) fp32 of the rows. Without rows all three are None. `sampled` is also None until
+    tokens have been drawn from the logits.
     """
 
     hidden: Tensor
@@ -102,7 +102,7 @@ def unpack(inputs: Tensor, shape: Shape) -> tuple[Rows, Batch]:
 
 
 def starts_of(chunks: list[PrefillChunk]) -> list[int]:
-    """Where each chunk begins among the prompt tokens of a pass, and where the last one ends."""
+    """The start of each chunk among the prompt tokens of a pass, and the end of the last one."""
     return list(accumulate((chunk.end - chunk.start for chunk in chunks), initial=0))
 
 
@@ -112,7 +112,7 @@ def _rows(parts: tuple[Tensor, ...]) -> Rows:
 
 
 def _inputs(seq: Sequence) -> tuple[int, int, int]:
-    """The token to feed or ON_DEVICE; the slot; where the row goes on after an end-of-sequence."""
+    """The token to feed or ON_DEVICE, the slot, and the slot after an end-of-sequence."""
     assert seq.slot is not None, f"{seq.seq_id=} has no slot"
     token_id = ON_DEVICE if seq.next_token_id is None else seq.next_token_id
     return token_id, seq.slot, seq.slot if seq.sampling.ignore_eos else SCRATCH_SLOT

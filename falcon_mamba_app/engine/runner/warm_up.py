@@ -1,8 +1,8 @@
-"""Has everything compiled that compiles at first use, before anybody waits for it.
+"""Compiles, before the first request, every kernel that would compile at its first use.
 
-`warm_up` runs an engine's own passes on its scratch slot. `rehearse` does so with a model of one
-empty layer while the weights of the real one are read: all layers run the same kernels. It changes
-nothing but the time that a start takes.
+`warm_up` runs an engine's own passes on its scratch slot. `rehearse` does the same with a model of
+one empty layer while the real weights are read, because all layers run the same kernels. It only
+makes the start faster.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from falcon_mamba_app.ops import Ops
 
 logger = logging.getLogger(__name__)
 
-# Kernels are compiled for 1 row, for up to 16, 32 and 64, and for more tokens than that. In each of
-# the two stages some runs go one after the other in each of several threads, so that hardly any
-# kernel is compiled twice at the same time.
+# Kernels are compiled for 1 row, for up to 16, 32 and 64, and for more tokens than that. A stage is
+# several threads, each with its own list of runs. Two stages in order keep threads from compiling
+# the same kernel at the same time.
 WARM_UP_STAGES = (
     ((Shape(9), Shape(0, 2, 1)), (Shape(1),), (Shape(0, 65, 1),)),
     ((Shape(17), Shape(0, 17, 1)), (Shape(33), Shape(0, 33, 1))),
@@ -36,13 +36,13 @@ WARM_UP_STAGES = (
 
 
 def warm_up(passes: Passes) -> None:
-    """Compile what any pass needs, those that are to be captured among them.
+    """Compile the kernels of every pass, including the passes that will be captured.
 
     One layer is enough: the others run the same kernels.
     """
     started_s = time.perf_counter()
     if passes.model.device.type == "cuda":
-        passes.feed_nothing()  # alone first
+        passes.feed_nothing()  # first, on one thread
     for stage in WARM_UP_STAGES:
         _run_together(passes, stage)
     for shape in passes.shapes_to_capture():
@@ -54,7 +54,7 @@ def warm_up(passes: Passes) -> None:
 def rehearse(
     config: ModelConfig, ops: Ops, *, max_running: int, device: torch.device, dtype: torch.dtype
 ) -> None:
-    """`warm_up` for an engine that is to come. Never raises: what it leaves out, that one does."""
+    """`warm_up` for a later engine. Never raises: `warm_up` compiles whatever is missing."""
     config = replace(config, num_layers=1)
     try:
         pool = StatePool(config, max_running=max_running, device=device, dtype=dtype)
@@ -69,10 +69,10 @@ def rehearse(
 def rehearse_meanwhile(
     config: ModelConfig, ops: Ops, *, max_running: int, device: torch.device, dtype: torch.dtype
 ) -> threading.Thread:
-    """`rehearse` on a thread of its own, started; join it before anything is captured."""
+    """Start `rehearse` on its own thread; join it before any capture."""
     run = partial(rehearse, config, ops, max_running=max_running, device=device, dtype=dtype)
-    # Not a daemon: a process may crash that ends while a thread compiles. When the process is
-    # told to end it waits for what compiles now, a few seconds; no pool takes more work then.
+    # Not a daemon: a process that ends while a thread compiles may crash. At exit the process waits
+    # a few seconds for the kernels being compiled; the pool then takes no more work.
     thread = threading.Thread(target=run, name="rehearsal")
     thread.start()
     return thread
@@ -93,7 +93,7 @@ def empty_model(
 
 
 def _run_together(passes: Passes, stage: tuple[tuple[Shape, ...], ...]) -> None:
-    """On a GPU by several threads: compilers let go of the interpreter."""
+    """Run a stage; on a GPU with several threads, because the compilers release the GIL."""
     if passes.model.device.type == "cpu":
         for shapes in stage:
             _run_one_by_one(passes, shapes)

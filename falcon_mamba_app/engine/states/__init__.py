@@ -1,5 +1,5 @@
-"""The states: a slot for who runs, a snapshot for who comes back, a file for who leaves.
+"""The states of sequences: slots on the device, snapshots in host memory, files for export.
 
-It knows no sequence. `pool` is the device's memory, `store` the snapshots of idle sessions in host
-memory, `file` a state as bytes, checked before use.
+It knows no sequence. `pool` holds the slots of running sequences, `store` the snapshots of idle
+sessions. `file` converts a state to bytes and back, and checks it before use.
 """

@@ -1,8 +1,8 @@
 """A conversation's entire memory as one small file, and back.
 
 The file is safetensors: `token_ids`, `conv_state` and `ssm_state`, with the model's fingerprint and
-the session's recorded replies in its metadata. It comes from outside, so everything in it is
-checked before any of it is used.
+the session's recorded replies in its metadata. The file comes from outside, so all of its contents
+are checked before they are used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_HEADER_BYTES = 8 * 2**20
 
 
 def fingerprint(model: FalconMamba) -> str:
-    """Names the weights, whatever precision they are held in: a state means nothing to others."""
+    """A name of the weights, the same in every precision; other weights cannot use the state."""
     digest = hashlib.sha256(repr(model.config).encode())
     samples = (
         model.backbone.norm_f.weight,
@@ -39,7 +39,7 @@ def fingerprint(model: FalconMamba) -> str:
         model.lm_head.weight[-FINGERPRINT_ROWS:],
     )
     for sample in samples:
-        # bfloat16: what every precision of one checkpoint rounds to alike.
+        # bfloat16: every precision of one checkpoint rounds to the same values.
         numbers = sample.detach().to("cpu", torch.bfloat16).view(torch.int16)
         digest.update(numbers.numpy().tobytes())
     return digest.hexdigest()
@@ -48,7 +48,7 @@ def fingerprint(model: FalconMamba) -> str:
 def to_bytes(snapshot: Snapshot, *, model_fingerprint: str, replies: list[Any]) -> bytes:
     """The file of a snapshot that has arrived in host memory.
 
-    `replies` is JSON data that comes back from `from_bytes` as it is.
+    `replies` is JSON data that `from_bytes` returns unchanged.
     """
     tensors = {
         "token_ids": torch.tensor(snapshot.token_ids, dtype=torch.int32),
@@ -66,9 +66,9 @@ def to_bytes(snapshot: Snapshot, *, model_fingerprint: str, replies: list[Any]) 
 def from_bytes(
     data: bytes, *, config: ModelConfig, conv_dtype: torch.dtype, model_fingerprint: str
 ) -> tuple[Snapshot, Any]:
-    """The snapshot and the replies of a file, the replies as they are there.
+    """The snapshot and the replies of a file; the replies are not checked here.
 
-    Raises InvalidRequest with the first thing wrong. Nothing here touches the device.
+    Raises InvalidRequest that names the first fault. Nothing here touches the device.
     """
     metadata = _metadata(data)
     if metadata.get("format") != FORMAT:
@@ -88,7 +88,7 @@ def from_bytes(
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
-    """The header's metadata; safetensors itself only gives it for files on disk."""
+    """The header's metadata; safetensors returns it only for files on disk."""
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER_BYTES:
         raise InvalidRequest(
@@ -105,7 +105,7 @@ def _metadata(data: bytes) -> dict[str, Any]:
 
 
 def _checked_token_ids(token_ids: torch.Tensor | None, vocab_size: int) -> bytes:
-    """The ids packed: as a list, those of one file could take half a gigabyte."""
+    """The ids packed: as a list, the ids of one file could take half a gigabyte."""
     is_list = token_ids is not None and token_ids.dtype is torch.int32 and token_ids.dim() == 1
     if token_ids is None or not is_list or not token_ids.numel():
         raise InvalidRequest("this state's file is damaged: it has no list of token_ids")
@@ -117,7 +117,7 @@ def _checked_token_ids(token_ids: torch.Tensor | None, vocab_size: int) -> bytes
 def _checked_state(
     tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    """The tensor in `dtype`; every number is finite there, and of a size that states have."""
+    """The tensor in `dtype`; each number is finite there and in the range of real states."""
     state = tensors.get(name)
     if state is None or tuple(state.shape) != shape or state.dtype not in STATE_DTYPES:
         found = "nothing" if state is None else f"{state.dtype} of shape {tuple(state.shape)}"
@@ -125,7 +125,7 @@ def _checked_state(
             f"this state's file has {found} as {name}; it must be of shape {shape}"
         )
     state = state.to(dtype)
-    if not bool((state.abs() <= MAX_MAGNITUDE).all()):  # false for what is no number, too
+    if not bool((state.abs() <= MAX_MAGNITUDE).all()):  # also refuses NaN
         raise InvalidRequest(
             f"this state's file has numbers in {name} beyond ±{MAX_MAGNITUDE:g}, or none at all"
         )

@@ -1,8 +1,8 @@
 """Device memory for the recurrent state of running sequences.
 
-A slot holds everything one sequence has read, 35 MiB at 7B whatever its length, so there is nothing
-to page and nothing to grow. This module hands out slots and copies them; it does not know what a
-session or a token is.
+A slot holds everything one sequence has read: 35 MiB at 7B, whatever its length. So no memory is
+paged and none grows. This module assigns slots and copies them. It does not know what a session or
+a token is.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from falcon_mamba_app.model.config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
-# The default budget of the 7B: 0.8 s at start. What comes beyond pays when it first comes.
+# The default budget of the 7B: 0.8 s at start. Further states are pinned on first use, 14 ms each.
 MAX_RESERVED_STATES = 64
-MAX_KEPT_ON_DEVICE = 8  # of the saved states, no more than there are slots
-SCRATCH_SLOT = 0  # padding rows write it, nobody reads it
+MAX_KEPT_ON_DEVICE = 8  # saved states; at most one per slot
+SCRATCH_SLOT = 0  # padding rows write to it; it is never read
 
 
 class DeviceCopy:
-    """The same numbers on the device, for as long as there is room for them."""
+    """A copy of a saved state on the device, dropped when its memory is needed."""
 
     def __init__(self, conv: Tensor, ssm: Tensor) -> None:
         self.parts: tuple[Tensor, Tensor] | None = (conv, ssm)
@@ -35,10 +35,10 @@ class DeviceCopy:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One sequence's state in host memory, owned by nobody else.
+    """One sequence's state in host memory, shared with no slot.
 
-    conv: (l, k−1, d) in the weights' dtype.  ssm: (l, n, d) fp32. Both may still be on their way
-    from the device: `wait` before the host reads them.
+    conv: (l, k−1, d) in the weights' dtype.  ssm: (l, n, d) fp32. The copy from the device may
+    still run: call `wait` before the host reads the numbers.
     """
 
     conv: Tensor
@@ -51,34 +51,34 @@ class State:
         return self.conv.nbytes + self.ssm.nbytes
 
     def wait(self) -> None:
-        """Return when the numbers are there."""
+        """Return when the copy is complete."""
         if self.has_arrived is not None:
             self.has_arrived.synchronize()
 
 
 class NewestCopies:
-    """Keeps copies on the device of the states saved last; the oldest go to make room."""
+    """Keeps device copies of the newest saved states; drops the oldest ones to make room."""
 
     def __init__(self, max_copies: int) -> None:
         self._max_copies = max_copies
         self._copies: deque[weakref.ref[DeviceCopy]] = deque()
 
     def make_room(self) -> None:
-        """For one more; to be called before its memory is asked for."""
+        """Make room for one more copy; call it before allocating that copy."""
         while len(self._copies) >= self._max_copies:
             copy = self._copies.popleft()()
             if copy is not None:
                 copy.parts = None
 
     def keep(self, conv: Tensor, ssm: Tensor) -> DeviceCopy:
-        """For the State to hold: a copy goes with its State, at the latest."""
+        """The copy, held by its State: it is freed with that State or earlier."""
         copy = DeviceCopy(conv, ssm)
         self._copies.append(weakref.ref(copy))
         return copy
 
 
 def num_kept_on_device(max_running: int) -> int:
-    """How many saved states have a copy on the device at most."""
+    """The largest number of saved states that have a copy on the device."""
     return min(max_running, MAX_KEPT_ON_DEVICE)
 
 
@@ -93,14 +93,14 @@ class StatePool:
         self.conv_states = torch.zeros(conv_shape, dtype=dtype, device=device)
         self.ssm_states = torch.zeros(ssm_shape, dtype=torch.float32, device=device)
         self._free = list(range(num_slots - 1, SCRATCH_SLOT, -1))
-        # Copies to the host run beside the next steps, on a stream of their own.
+        # Copies to the host run on their own stream, in parallel with the next steps.
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         # The newest saved states stay on the device too: a next turn then begins 0.8 ms sooner.
         self._newest = NewestCopies(num_kept_on_device(max_running))
 
     @property
     def num_slots(self) -> int:
-        """The scratch slot included."""
+        """The number of slots, including the scratch slot."""
         return self.ssm_states.shape[1]
 
     @property
@@ -108,13 +108,13 @@ class StatePool:
         return len(self._free)
 
     def take(self) -> int:
-        """A slot whose state is that of an empty sequence."""
+        """Take a free slot; its state is that of an empty sequence."""
         slot = self._free.pop()
         self.clear(slot)
         return slot
 
     def clear(self, slot: int) -> None:
-        """Make the slot's state that of an empty sequence."""
+        """Reset the slot to the state of an empty sequence."""
         self.conv_states[:, slot].zero_()
         self.ssm_states[:, slot].zero_()
 
@@ -136,7 +136,7 @@ class StatePool:
             has_arrived = torch.cuda.Event()
             has_arrived.record()
         for part in (conv, ssm):
-            part.record_stream(self._copies)  # not to be reused before it has been read
+            part.record_stream(self._copies)  # no reuse before the copy has read it
         return State(host_conv, host_ssm, has_arrived, self._newest.keep(conv, ssm))
 
     def restore(self, slot: int, state: State) -> None:
@@ -152,16 +152,16 @@ class StatePool:
 
 
 def reserve_host(config: ModelConfig, dtype: torch.dtype, max_bytes: int) -> None:
-    """Have host memory for so many bytes of states ready, so that no step waits for it; at most for
-    MAX_RESERVED_STATES.
+    """Pin host memory for `max_bytes` of states, MAX_RESERVED_STATES at most, so that no step
+    waits for it.
 
-    Pinning memory that is new to the process takes 14 ms for a state of the 7B.
+    The first pinning of memory takes 14 ms for a state of the 7B.
     """
     shapes = config.state_shapes
     conv = torch.empty(shapes.conv, dtype=dtype, device="meta")
     ssm = torch.empty(shapes.ssm, dtype=torch.float32, device="meta")
     state_bytes, started_s = conv.nbytes + ssm.nbytes, time.perf_counter()
-    # Given back to torch's allocator at once, which keeps it pinned for the next of its size.
+    # Freed at once: torch's allocator keeps the memory pinned for the next block of this size.
     num_states = min(max_bytes // state_bytes, MAX_RESERVED_STATES)
     reserved = [_pinned(part) for part in (conv, ssm) for _ in range(num_states)]
     logger.info(
@@ -178,5 +178,5 @@ def _to_pinned(part: Tensor) -> Tensor:
 
 
 def _pinned(like: Tensor) -> Tensor:
-    """Host memory that the device copies to and from by itself, of the same shape and dtype."""
+    """Pinned host memory of the same shape and dtype, which the device copies without the CPU."""
     return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)

@@ -1,8 +1,8 @@
-"""States of idle sessions, found again by the tokens they have read.
+"""States of idle sessions, found by the tokens they have read.
 
-A state cannot be rewound, so continue, retry, undo, edit and branch are all one operation: find the
-session's snapshot that has read the longest prefix of what is now asked. The store is only an
-optimisation; answers are the same with it emptied. It knows no text and no device.
+A state cannot be rewound. So continue, retry, undo, edit and branch are one operation: find the
+session's snapshot that has read the longest prefix of the new prompt. The store is only an
+optimisation; answers are the same with an empty one. It knows no text and no device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.states.pool import State
 
-# Of a session; more would take longer to compare than most prompts take to read.
+# Snapshots per session; comparing more would take longer than reading most prompts.
 MAX_COMPARED = 64
 BLOCK_BYTES = 1024 * ID_BYTES
 
@@ -43,9 +43,9 @@ class Snapshot:
 
 
 class SnapshotStore:
-    """Snapshots of all sessions under one budget in bytes; the least recently used go first.
+    """Snapshots of all sessions within one budget in bytes; the least recently used go first.
 
-    Spare ones, which nobody asked to keep, may take half of it.
+    Spare snapshots, which no session asked for, may take half of the budget.
     """
 
     def __init__(self, *, max_bytes: int) -> None:
@@ -68,7 +68,7 @@ class SnapshotStore:
     def put(
         self, session_id: str, token_ids: TokenIds, state: State, *, is_spare: bool = False
     ) -> None:
-        """Keep the state under its tokens, evicting others as needed; one too large is dropped."""
+        """Keep the state under its tokens, evicting others as needed; drop one too large."""
         snapshot = Snapshot(pack_token_ids(token_ids), state)
         if snapshot.nbytes > (self.max_spare_bytes if is_spare else self.max_bytes):
             return
@@ -88,11 +88,11 @@ class SnapshotStore:
     def longest_prefix(self, session_id: str, token_ids: TokenIds) -> Snapshot | None:
         """The session's snapshot that has consumed the most of `token_ids`, or None.
 
-        Never all of them: at least one token is left to feed, since a state alone gives no logits.
+        It never has consumed all: one token is left to feed, since a state alone gives no logits.
         """
         packed = pack_token_ids(token_ids)
         snapshots = self._sessions.get(session_id, {})
-        # Longest first, so that one long comparison is all there is to it.
+        # Longest first, so that usually one long comparison is enough.
         for key in sorted(snapshots, key=len, reverse=True):
             if len(key) < len(packed) and packed.startswith(key):
                 self._use((session_id, key))
@@ -100,8 +100,8 @@ class SnapshotStore:
         return None
 
     def most_in_common(self, session_id: str, token_ids: TokenIds) -> int:
-        """How many tokens at the beginning `token_ids` shares with what one of the session's newest
-        snapshots has read.
+        """The largest number of leading tokens that `token_ids` shares with one of the session's
+        newest snapshots.
         """
         packed = pack_token_ids(token_ids)
         newest = list(self._sessions.get(session_id, {}))[-MAX_COMPARED:]
@@ -115,7 +115,7 @@ class SnapshotStore:
         return None
 
     def forget(self, session_id: str) -> bool:
-        """Drop all snapshots of the session; whether there were any."""
+        """Drop all snapshots of the session. Returns whether it had any."""
         keys = list(self._sessions.get(session_id, {}))
         for key in keys:
             self._remove(session_id, key)
@@ -141,7 +141,7 @@ class SnapshotStore:
 
 
 def _num_in_common(one: bytes, other: bytes) -> int:
-    """Tokens at the beginning of both."""
+    """The number of leading tokens that both share."""
     end = min(len(one), len(other))
     start = 0
     while start < end and one[start : start + BLOCK_BYTES] == other[start : start + BLOCK_BYTES]:
