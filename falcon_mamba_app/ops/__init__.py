@@ -1,11 +1,12 @@
-"""The recurrence as a few operations, and the matrix products, whoever implements them.
+"""The recurrence as a few operations, and the matrix products, with several implementations.
 
-This package is the only code that knows kernels. Everybody else receives an `Ops`, chosen once by
+This package is the only code that knows kernels. All other code receives an `Ops`, chosen once by
 `select.select_ops`, and calls it. Nothing here knows layers, sequences or checkpoints.
 
-Read in this order: `contract` states every operation; `reference/` is each one in plain torch, the
-truth that kernels are tested against; `cpu/` and `triton/` are our kernels; `mamba_ssm` calls the
-libraries' instead; `bitsandbytes` quantises; `select` decides which of them a device gets.
+Read in this order: `contract` defines every operation; `reference/` computes each one in plain
+torch, and every kernel is tested against it; `cpu/` and `triton/` are our kernels; `mamba_ssm`
+calls the libraries' kernels instead; `bitsandbytes` quantises; `select` decides which of them a
+device gets.
 """
 
 from __future__ import annotations

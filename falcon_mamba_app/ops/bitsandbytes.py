@@ -1,6 +1,6 @@
-"""bitsandbytes, where its own code is asked: to quantise a matrix, and what it quantised.
+"""All calls of bitsandbytes: it quantises a matrix, and it describes what it has quantised.
 
-The library is optional. What it quantised is read by our own kernels.
+The library is optional. Our own kernels read the quantised matrices.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from falcon_mamba_app.ops.reference.weight_4bit import NESTED_BLOCK, NestedAbsma
 
 
 def why_unusable(device: torch.device) -> str | None:
-    """One line that says what to install, or None where the library works."""
+    """One line that says what to install, or None if the library works."""
     if find_spec("bitsandbytes") is None:
         return "4-bit needs the package bitsandbytes: pip install bitsandbytes"
     try:
         from bitsandbytes import cextension
-    except Exception as error:  # a broken install fails in many ways
+    except Exception as error:  # a broken installation raises many kinds
         return (
             f"bitsandbytes cannot be imported ({' '.join(str(error).split())[:150]}); reinstall it"
         )
@@ -39,7 +39,7 @@ def why_unusable(device: torch.device) -> str | None:
 def quantize(
     matrix: Tensor, *, kind: str, is_double: bool, compute_dtype: torch.dtype
 ) -> Weight4bit:
-    """(outputs, inputs) in blocks of 64, by the library."""
+    """Quantise a matrix (outputs, inputs) in blocks of 64 with the library."""
     from bitsandbytes import functional
 
     packed, state = functional.quantize_4bit(
@@ -49,9 +49,9 @@ def quantize(
 
 
 def weight_of(module: nn.Module) -> Weight4bit | None:
-    """The matrix of the library's own linear module, over the same tensors; None of any other.
+    """The matrix of a linear module of the library, over the same tensors; None for other modules.
 
-    Raises ValueError where such a module holds a matrix that is not quantised.
+    Raises ValueError if such a module holds a matrix that is not quantised.
     """
     bitsandbytes = sys.modules.get("bitsandbytes")
     if bitsandbytes is None or not isinstance(module, bitsandbytes.nn.Linear4bit):
@@ -63,7 +63,7 @@ def weight_of(module: nn.Module) -> Weight4bit | None:
 
 
 def _weight(packed: Tensor, state: Any, compute_dtype: torch.dtype) -> Weight4bit:
-    """From the library's record of how it quantised."""
+    """The matrix, from the library's record of its quantisation."""
     nested = None
     if state.state2 is not None:
         assert state.state2.blocksize == NESTED_BLOCK, state.state2.blocksize

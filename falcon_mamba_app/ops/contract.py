@@ -3,13 +3,12 @@
 Letters as in `model/config.py`: b rows, t packed tokens, q sequences, d channels, n states per
 channel, k convolution width, s slots, v vocabulary; here also i inputs and o outputs of a matrix.
 
-The states of all sequences lie in tensors of s rows. An operation reads and writes the rows named
-by `slots` in place and no others. Channels are the innermost dimension everywhere, so that a row of
-channels is one contiguous run for a CPU's vectors and a GPU's warps alike. Arithmetic is fp32,
-whatever the inputs' dtype.
+The states of all sequences lie in tensors of s rows. An operation reads and writes in place only
+the rows named by `slots`. Channels are the innermost dimension everywhere, so a row of channels is
+contiguous for a CPU's vectors and a GPU's warps. Arithmetic is fp32, whatever the inputs' dtype.
 
-A decode step and the reading of prompts have operations of their own: they do the same, but a
-kernel may be made for one of them.
+A decode step and the reading of prompts have separate operations. They compute the same, but a
+kernel may serve only one of them.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
 
 
 class Ops:
-    """Plain torch. A device's kernels override what they do better, and inherit the rest."""
+    """Plain torch. The classes of a device override what their kernels do faster."""
 
     name = "reference"  # for the log, the panel and /v1/models
-    # Whether a step, and the reading of prompts, never wait for the device. Only then can they be
-    # captured in a CUDA graph.
+    # Whether a step, and the reading of prompts, never wait for the device. A CUDA graph can only
+    # capture operations that never wait.
     can_capture_steps = False
     can_capture_prompts = False
 
@@ -45,8 +44,8 @@ class Ops:
     def matmul_prompt_addends(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(a, t, o), x's dtype or fp32, whose sum over a is `matmul_prompt`.
 
-        For the norms below, which take the sum as they read: where a product is computed in shares,
-        no pass of its own is spent on adding them up.
+        The norms below add the addends while they read them. So a product that is computed in parts
+        needs no extra pass for their sum.
         """
         return self.matmul_prompt(x, weight, bias).unsqueeze(0)
 
@@ -59,12 +58,12 @@ class Ops:
         return weight_4bit.dequantize(weight, dtype)
 
     def matmul_4bit_prompt(self, x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
-        """`matmul_prompt` of a quantised matrix in its compute dtype, in x's dtype again."""
+        """`matmul_prompt` of a quantised matrix in its compute dtype; the result has x's dtype."""
         dtype, bias = weight.compute_dtype, None if bias is None else bias.to(weight.compute_dtype)
         return self.matmul_prompt(x.to(dtype), self.dequantize(weight, dtype), bias).to(x.dtype)
 
     def matmul_4bit_step(self, x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
-        """`matmul_step` of a quantised matrix in its compute dtype, in x's dtype again."""
+        """`matmul_step` of a quantised matrix in its compute dtype; the result has x's dtype."""
         dtype, bias = weight.compute_dtype, None if bias is None else bias.to(weight.compute_dtype)
         return self.matmul_step(x.to(dtype), self.dequantize(weight, dtype), bias).to(x.dtype)
 
@@ -91,7 +90,7 @@ class Ops:
     def add_rms_norm(
         self, hidden: Tensor, addends: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """hidden (t, m) + the sum of addends (a, t, m), in hidden's dtype, and its rms_norm."""
+        """hidden (t, m) + the sum of addends (a, t, m) in hidden's dtype, and its rms_norm."""
         hidden = (hidden + total(addends)).to(hidden.dtype)
         return hidden, self.rms_norm(hidden, weight, eps, out_dtype)
 
@@ -125,7 +124,7 @@ class Ops:
             query_starts: (q+1,) int64; sequence i owns tokens query_starts[i] to query_starts[i+1].
 
         Returns:
-            (t, d) in x's dtype; of tokens that no sequence owns, anything.
+            (t, d) in x's dtype; undefined for tokens that no sequence owns.
         """
         return recurrence.conv_prefill(
             x, weights, conv_states=conv_states, slots=slots, query_starts=query_starts
@@ -152,7 +151,7 @@ class Ops:
         conv_states: Tensor,
         slots: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """conv_step of the first half of x·weightᵀ + bias, and the second half as it is."""
+        """conv_step of the first half of x·weightᵀ + bias, and the second half unchanged."""
         x, z = self.matmul_step(x, weight, bias).chunk(2, dim=-1)
         return self.conv_step(x, conv, conv_states=conv_states, slots=slots), z
 
@@ -177,14 +176,13 @@ class Ops:
         (Mamba, arXiv 2312.00752, algorithm 2.)
 
         Args:
-            x, dt, z: (t, d), x after the convolution, dt before softplus; rows may lie apart.
+            x, dt, z: (t, d), x after the convolution, dt before softplus; rows may be strided.
             B, C: (t, n), already normalised.
-            ssm_states: (s, n, d) fp32; rows in `slots` go from before the first token to after the
-                last.
+            ssm_states: (s, n, d) fp32; rows in `slots` are advanced over their tokens.
             slots, query_starts: as in `conv_prefill`.
 
         Returns:
-            (t, d) in x's dtype; of tokens that no sequence owns, anything.
+            (t, d) in x's dtype; undefined for tokens that no sequence owns.
         """
         return recurrence.scan_prefill(
             x,
@@ -228,8 +226,8 @@ class Ops:
         ssm_states: Tensor,
         slots: Tensor,
     ) -> Tensor:
-        """scan_step of what x_proj gave, addends (a, b, r + 2·n): dt, B and C, of these `sizes`,
-        are normalised, and dt multiplied by dt_weight (d, r).
+        """scan_step of x_proj's output, addends (a, b, r + 2·n). It holds dt, B and C with these
+        `sizes`; each is normalised, and dt is multiplied by dt_weight (d, r).
         """
         dt, B, C = self.split_rms_norm(addends, sizes, eps, x.dtype)
         dt = self.matmul_step(dt, dt_weight, None)
@@ -238,12 +236,13 @@ class Ops:
     # ---- The next token ----
 
     def next_inputs(self, inputs: Tensor, last_tokens: Tensor) -> Tensor:
-        """What each row of a step reads.
+        """The token and the slot of each row of a step.
 
         Args:
             inputs: (3, b) fp32, whole numbers from the host: the token or ON_DEVICE, the row's
-                slot, and the slot in which it goes on once it has sampled an end-of-sequence.
-            last_tokens: (2, s) int64, by slot: the token sampled last, and where the row goes on.
+                slot, and the slot in which the row continues after an end-of-sequence.
+            last_tokens: (2, s) int64, by slot: the last sampled token, and the slot in which the
+                row continues.
 
         Returns:
             (2, b) int64: the token to feed and the slot to advance.
@@ -251,14 +250,13 @@ class Ops:
         return next_token.next_inputs(inputs, last_tokens)
 
     def sample(self, logits: Tensor, params: Tensor) -> Tensor:
-        """One token for each row of logits (b, v) fp32, as `reference/sampling.py` states.
+        """One token for each row of logits (b, v) fp32, by the rule of `reference/sampling.py`.
 
         Args:
             params: (b, len(Column)) fp32.
 
         Returns:
-            (b,) int64; NO_TOKEN for a row of which any number is +infinity or none at all, or that
-            holds nothing but −infinity.
+            (b,) int64; NO_TOKEN for a row that holds +infinity or NaN, or only −infinity.
         """
         return sampling.sample(logits, params)
 
@@ -271,7 +269,7 @@ class Ops:
         is_eos: Tensor,
         last_tokens: Tensor,
     ) -> Tensor:
-        """Leave what the rows have sampled for the next step to find.
+        """Store the sampled tokens of the rows for the next step.
 
         Args:
             sampled: (b,) int64.  inputs, last_tokens: as in `next_inputs`; last_tokens changes at
@@ -279,9 +277,9 @@ class Ops:
             live_slots: (b,) int64, what `next_inputs` returned.  is_eos: (v,) bool.
 
         Returns:
-            (b,) int64, the tokens as they were sampled. What is remembered lies inside the
-            vocabulary, even where there was no token: a row's steps launched too many must not read
-            beyond it.
+            (b,) int64, the tokens as they were sampled. A stored token is always inside the
+            vocabulary, also for NO_TOKEN: the row's further launched steps must not read outside
+            the embedding table.
         """
         return next_token.remember_tokens(
             sampled, inputs, live_slots=live_slots, is_eos=is_eos, last_tokens=last_tokens
@@ -289,7 +287,7 @@ class Ops:
 
 
 def total(addends: Tensor) -> Tensor:
-    """(a, t, m) → (t, m), the sum over a; one addend is its own."""
+    """(a, t, m) → (t, m), the sum over a; no copy where a is 1."""
     return addends[0] if len(addends) == 1 else addends.sum(0)
 
 

@@ -1,8 +1,8 @@
 """Files of compiled kernels on disk: sealed when written, checked when read, set aside if damaged.
 
-A disk that was full, a process that was killed or a copy that broke off leaves files that a
-compiler's own cache runs as they are, or stops at. Here they are compiled anew, with one warning
-for all of them. It knows no compiler.
+A full disk, a killed process or an interrupted copy leaves damaged files. A compiler's own cache
+runs such a file as it is, or fails on it. Here its kernel is compiled again, with one warning for
+all files. This module knows no compiler.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class CheckedFiles:
-    """Reads and writes the files of one cache. No method raises because of what is on disk."""
+    """Reads and writes the files of one cache. No method raises because of the disk's contents."""
 
     def __init__(self, what: str) -> None:
         """`what` names the cache in its warnings."""
@@ -28,7 +28,7 @@ class CheckedFiles:
         self._has_warned_of_damage = self._has_warned_of_writing = False
 
     def read(self, path: Path) -> bytes | None:
-        """What `write` wrote there; None where there is nothing, or nothing whole."""
+        """The content that `write` wrote; None if the file is missing or damaged."""
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -43,7 +43,7 @@ class CheckedFiles:
         return None
 
     def write(self, path: Path, content: bytes) -> None:
-        """Keep it for a later start, if there is a place for it; whole, or not at all."""
+        """Keep the content for a later start, if the disk allows it; completely or not at all."""
         rest = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class CheckedFiles:
             self.tell_of_folder(path.parent, error)
 
     def tell_of_folder(self, folder: Path, error: OSError) -> None:
-        """Nothing can be kept there."""
+        """Warn that no file can be kept in the folder."""
         if not self._has_warned_of_writing:
             self._has_warned_of_writing = True
             logger.warning(
@@ -66,11 +66,11 @@ class CheckedFiles:
             )
 
     def set_aside(self, path: Path, why: str) -> None:
-        """Out of the way, under a name that nobody reads."""
+        """Rename a damaged file to a name that is never read."""
         aside = path.with_name(f"{path.name}.damaged")
         try:
             os.replace(path, aside)
-        except OSError:  # it stays, and is found damaged again
+        except OSError:  # it stays; the next start finds it damaged again
             aside = path
         if not self._has_warned_of_damage:
             self._has_warned_of_damage = True

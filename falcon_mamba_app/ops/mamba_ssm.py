@@ -1,10 +1,11 @@
-"""mamba-ssm's and causal-conv1d's kernels in place of ours, where they are right.
+"""mamba-ssm's and causal-conv1d's kernels in place of ours, where they are correct.
 
     pip install --no-build-isolation causal-conv1d mamba-ssm
 
-mamba-ssm's scan starts from an empty state and knows no other: it reads a sequence's first chunk,
-and our own scan the later ones. Whether a state is empty only the device knows, so reading a prompt
-waits for it, once a layer. Convolution and steps continue states in place as ours do.
+mamba-ssm's scan can only start from an empty state: it reads a sequence's first chunk, and our own
+scan reads the later ones. Only the device knows whether a state is empty, so the reading of a
+prompt waits for the device once per layer. Convolution and steps continue states in place, as ours
+do.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from torch import Tensor
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
 from falcon_mamba_app.ops.triton.ops import TritonOps
 
-# Their convolution reads rows of channels 16 bytes at a time.
+# The library's convolution reads rows of channels 16 bytes at a time.
 CHANNEL_MULTIPLE, WIDTHS = 8, range(2, 5)
 
 
 class MambaSsmOps(TritonOps):
-    """Their four functions under our contract, and our kernels for all the rest."""
+    """The libraries' four functions under our contract; our kernels for all other operations."""
 
     name = "library"
     can_capture_prompts = False
 
     def __init__(self) -> None:
-        """Raises ImportError where a library, or the CUDA half of one, is missing."""
+        """Raises ImportError where a library, or the CUDA part of one, is missing."""
         import causal_conv1d
         import selective_scan_cuda  # noqa: F401  mamba-ssm can be there without it, and fail later
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -46,7 +47,7 @@ class MambaSsmOps(TritonOps):
         slots: Tensor,
         query_starts: Tensor,
     ) -> Tensor:
-        """A call for each sequence."""
+        """One call per sequence."""
         if not _conv_takes(x, weights.weight):
             return super().conv_prefill(
                 x, weights, conv_states=conv_states, slots=slots, query_starts=query_starts
@@ -95,7 +96,7 @@ class MambaSsmOps(TritonOps):
         slots: Tensor,
         query_starts: Tensor,
     ) -> Tensor:
-        """Theirs for sequences whose state is empty, ours for all others."""
+        """The library's scan for sequences with an empty state, ours for all others."""
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         is_empty = (ssm_states[slots] == 0).flatten(1).all(1).tolist()
         for empty, (slot, start, end) in zip(
@@ -182,7 +183,7 @@ class MambaSsmOps(TritonOps):
         )
         return y
 
-    # A step in its parts, which are the libraries' functions, and not in our kernels for several.
+    # A step calls the libraries' functions one by one, not our fused kernels.
     projected_conv_step = Ops.projected_conv_step
     projected_scan_step = Ops.projected_scan_step
 
@@ -193,8 +194,8 @@ def _conv_takes(x: Tensor, weight: Tensor) -> bool:
 
 
 def _sequences(slots: Tensor, query_starts: Tensor) -> list[tuple[int, int, int]]:
-    """Slot, first token and end of each sequence, on the host. None is without tokens: those are
-    padding of captured passes, which these operations never see.
+    """Slot, first token and end of each sequence, on the host. Every sequence has tokens: empty
+    ones are padding of captured passes, which never reach these operations.
     """
     starts = query_starts.tolist()
     return list(zip(slots.tolist(), starts[:-1], starts[1:], strict=True))

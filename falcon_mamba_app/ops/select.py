@@ -1,4 +1,4 @@
-"""Which implementation of the operations a device gets. Asked once, at start."""
+"""Chooses the implementation of the operations for a device, once, at start."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from falcon_mamba_app.ops import REFERENCE, Ops
 
 logger = logging.getLogger(__name__)
 
-# Turing's. Triton's compiler makes no code for older ones.
+# Turing. Triton's compiler makes no code for older GPUs.
 OLDEST_CAPABILITY = (7, 5)
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """An implementation that needs packages; `make` raises ImportError where they are missing."""
+    """An implementation that needs packages; `make` raises ImportError if one is missing."""
 
     name: str
     packages: str
@@ -30,7 +30,7 @@ class _Choice:
 def select_ops(device: torch.device, preference: str) -> Ops:
     """The operations for `device`. `preference` is "reference", "auto" or the name of a choice.
 
-    Raises SettingsError when what was asked for cannot be had here.
+    Raises SettingsError if the preferred implementation cannot run here.
     """
     if preference == "reference":
         return REFERENCE
@@ -72,7 +72,7 @@ def _first_or_reference(device: torch.device, choice: _Choice) -> Ops:
 
 
 def _too_old(device: torch.device) -> str | None:
-    """Why this GPU cannot run our kernels, if it cannot."""
+    """The reason why this GPU is too old for our kernels, or None."""
     if device.type == "cpu":
         return None
     capability = torch.cuda.get_device_capability(device)
@@ -85,7 +85,7 @@ def _too_old(device: torch.device) -> str | None:
 def _numba() -> Ops:
     from falcon_mamba_app.ops.cpu.ops import NUMBA, warm_up
 
-    warm_up()  # else the first request would wait for the compiler, 3 s
+    warm_up()  # otherwise the first request waits 3 s for the compiler
     return NUMBA
 
 
@@ -107,5 +107,5 @@ def _library() -> Ops:
 
 NUMBA = _Choice("numba", "numba", "", _numba)
 TRITON = _Choice("triton", "triton", "", _triton)
-# They build against the torch that is there, which pip hides from a build unless told not to.
+# These packages build against the installed torch, which pip hides from a build by default.
 LIBRARY = _Choice("library", "causal-conv1d mamba-ssm", "--no-build-isolation ", _library)

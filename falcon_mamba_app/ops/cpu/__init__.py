@@ -1,1 +1,1 @@
-"""The operations compiled by numba for the CPU they run on; `ops.CpuOps` is their front."""
+"""The operations, compiled by numba for the CPU they run on; `ops.CpuOps` calls them."""

@@ -1,7 +1,8 @@
-"""numba's njit, with its machine code kept on disk in a folder named by what is compiled.
+"""numba's njit, with its machine code kept on disk in a folder named by a hash of the sources.
 
-numba compiles a kernel anew when the kernel's own file changes, and does not see a change in a file
-that it was inlined from. In a folder that a hash over all of them names, nothing stale is found.
+numba compiles a kernel again when the kernel's own file changes. It does not see a change in
+another file whose functions it inlined. The folder's name is a hash over all of these files, so no
+stale machine code is found.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from falcon_mamba_app.ops.cpu.machine_code import keep_checked
 from falcon_mamba_app.ops.damage import CheckedFiles
 
 FOLDER = Path(__file__).parent
-# Of what is compiled, and of the constants that it takes from elsewhere.
+# The folders of the kernels, and of the constants that they import.
 SOURCES = (FOLDER, FOLDER.parent / "reference")
 config: Any = numba.config
 
 
 def hash_of(folders: Iterable[Path]) -> str:
-    """Over the names and contents of the Python files in these folders."""
+    """A hash over the names and contents of the Python files in these folders."""
     digest = hashlib.sha256()
     for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
         digest.update(f"{path.name}\0".encode())
@@ -36,7 +37,7 @@ def hash_of(folders: Iterable[Path]) -> str:
 
 
 def first_writable(folders: list[Path]) -> Path | None:
-    """The first of them that can be made and written to."""
+    """The first folder that can be made and written to."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def first_writable(folders: list[Path]) -> Path | None:
 
 
 def _candidates() -> list[Path]:
-    """NUMBA_CACHE_DIR alone if it is set; else where numba itself would look."""
+    """NUMBA_CACHE_DIR alone if it is set; otherwise the folders that numba itself would use."""
     if config.CACHE_DIR:
         parents = [Path(config.CACHE_DIR)]
     else:
@@ -62,7 +63,7 @@ FILES = CheckedFiles("numba's compiled kernels")
 
 
 def compiled(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
-    """njit with these options; what it compiles is kept where there is a folder for it."""
+    """njit with these options; its machine code is kept if there is a folder for it."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         if CACHE_FOLDER is None:
@@ -76,7 +77,7 @@ def compiled(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
 
 @contextmanager
 def _numba_keeps_in(folder: Path) -> Iterator[None]:
-    """numba reads its setting once for each function, when that is decorated."""
+    """Set numba's folder; numba reads this setting once per function, at its decoration."""
     before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
         yield

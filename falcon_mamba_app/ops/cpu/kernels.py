@@ -1,9 +1,8 @@
 """The operations' inner loops, compiled by numba for the CPU they run on.
 
-A kernel takes addresses and row strides as plain integers: a call then costs 1 µs, where unpacking
-ten arrays would cost 5. Channels are the inner loop of everything, so that LLVM fills whole vectors
-with them. `kind` tells the type that activations are stored in, FLOAT32 or BFLOAT16; arithmetic is
-fp32.
+A kernel takes addresses and row strides as plain integers: a call then costs 1 µs, and unpacking
+ten arrays would cost 5. Channels are always the inner loop, so that LLVM fills whole vectors with
+them. `kind` is the storage type of activations, FLOAT32 or BFLOAT16; arithmetic is fp32.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from numba import extending, types
 from falcon_mamba_app.ops.cpu.compiled import compiled
 
 intrinsic: Any = extending.intrinsic  # its type counts the compiler's context as an argument
-# A float, an int and a bool, because numba compiles one kernel for each type of argument, and tells
-# these apart the fastest.
+# A float, an int and a bool: numba compiles one kernel for each type of argument, and distinguishes
+# these types fastest.
 FLOAT32, BFLOAT16, INT64 = 0.0, 0, False
 
-# Channels that are worked on together: their (16, d) states and A take 32 KB, and stay in a core's
-# first cache from token to token.
+# Channels in one block: their (16, d) states and A take 32 KB, and stay in a core's first cache
+# from token to token.
 BLOCK = 256
 
 LOG2_E = np.float32(1.4426950408889634)
@@ -35,8 +34,8 @@ EXP2 = (0.69314720285, 0.24022647914, 0.0555033247, 0.009618437357, 0.0013398874
 LOG1P = (1.0, -0.499995023, 0.333192706, -0.248443693, 0.191114306, -0.136747703, 0.0783616677)
 P, Q = tuple(map(np.float32, EXP2)), tuple(map(np.float32, (*LOG1P, -0.0295885075, 0.00525345793)))
 
-# `contract` lets a product and a sum round once. Nothing else: NaN and infinity keep their meaning,
-# and no sum changes its order. `reassoc` lets the sum of a dot product be many vectors' wide.
+# `contract` lets a product and a sum round once, and changes nothing else: NaN and infinity keep
+# their meaning, and no sum changes its order. `reassoc` lets a dot product sum in many vectors.
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 REORDERED = {**OPTIONS, "fastmath": {"contract", "reassoc"}}
 
@@ -55,7 +54,7 @@ def pointer(typingctx, address, kind):
 
 @intrinsic
 def _bytes(typingctx, kind):
-    """Of one stored value."""
+    """The bytes of one stored value."""
     size = _element(kind).bitwidth // 8
     return types.int64(kind), lambda context, builder, signature, args: ir.IntType(64)(size)
 
@@ -87,7 +86,7 @@ def _load(typingctx, value):
 
 @intrinsic
 def _store(typingctx, value, kind):
-    """A float32 as it is stored: rounded to the nearest bfloat16, ties to even."""
+    """The stored form of a float32: rounded to the nearest bfloat16, ties to even."""
     if isinstance(kind, types.Float):
         return types.float32(value, kind), lambda context, builder, signature, args: args[0]
 
@@ -173,7 +172,7 @@ def _dot(a, b, num_columns):
 
 @compiled(OPTIONS)
 def rms_norm(x, stride, weight, eps, num_rows, num_columns, y, kind, weight_kind, y_kind):
-    """y (rows, columns) = x / sqrt(mean(x²) + eps) · weight; a weight of address 0 is none."""
+    """y (rows, columns) = x / sqrt(mean(x²) + eps) · weight; address 0 means no weight."""
     weights = pointer(weight, weight_kind)
     for row in range(num_rows):
         xs = row_values(x, row, stride, kind)
@@ -187,7 +186,7 @@ def rms_norm(x, stride, weight, eps, num_rows, num_columns, y, kind, weight_kind
 
 @compiled(OPTIONS)
 def conv(x, stride, weight, bias, conv_states, slots, query_starts, q, d, k, y, kind, low, high):
-    """The convolution of q sequences for channels low … high; a bias of address 0 is none."""
+    """The convolution of q sequences for channels low … high; address 0 means no bias."""
     width, offset = high - low, low * _bytes(kind)
     sums = np.empty(width, np.float32)
     biases = bias + offset if bias != 0 else 0
@@ -205,7 +204,7 @@ def conv(x, stride, weight, bias, conv_states, slots, query_starts, q, d, k, y, 
 
 @compiled(OPTIONS)
 def _conv_token(window, new, stride, t, weight, bias, sums, width, k, d, y, kind):
-    """One row of y from input t of a sequence and the k−1 before it."""
+    """One row of y, from input t of a sequence and the k−1 inputs before it."""
     biases = pointer(bias, kind)
     for i in range(width):
         sums[i] = ZERO if bias == 0 else _load(biases[i])
@@ -220,7 +219,7 @@ def _conv_token(window, new, stride, t, weight, bias, sums, width, k, d, y, kind
 
 @compiled(OPTIONS)
 def _shift_window(window, new, stride, num_tokens, width, k, d, kind):
-    """The last k−1 of the window's inputs and the new ones become the window."""
+    """Replace the window by the last k−1 of its own inputs and the new ones."""
     for j in range(k - 1):
         inputs = _input(window, new, stride, num_tokens + j, k, d, kind)
         place = row_values(window, j, d, kind)
@@ -230,7 +229,7 @@ def _shift_window(window, new, stride, num_tokens, width, k, d, kind):
 
 @compiled(OPTIONS)
 def _input(window, new, stride, place, k, d, kind):
-    """The inputs at a place counted from the window's first: k−1 in the window, then new ones."""
+    """The inputs at a place: the first k−1 places are in the window, the others are new."""
     if place < k - 1:
         return row_values(window, place, d, kind)
     return row_values(new, place - (k - 1), stride, kind)
@@ -241,7 +240,7 @@ def scan(
     x, x_stride, dt, dt_stride, A, B, B_stride, C, C_stride, D, z, z_stride, dt_bias,
     ssm_states, slots, query_starts, q, d, n, y, kind, low, high,
 ):  # fmt: skip
-    """The scan of q sequences for channels low … high, a block of them through time at once."""
+    """The scan of q sequences for channels low … high: block by block, each over all tokens."""
     buffers = np.empty((3, BLOCK), np.float32)
     for seq in range(q):
         start, end = _span(query_starts, seq)
@@ -295,7 +294,7 @@ def dequantize_4bit(packed, absmax, code, blocksize, scratch, y, kind, low, high
 
 @compiled(OPTIONS)
 def _span(query_starts, seq):
-    """First token and end of a sequence; where query_starts is address 0, each has one token."""
+    """First token and end of a sequence; if query_starts is address 0, each has one token."""
     starts = pointer(query_starts, INT64)
     return (seq, seq + 1) if query_starts == 0 else (starts[seq], starts[seq + 1])
 

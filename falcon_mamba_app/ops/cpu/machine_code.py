@@ -1,7 +1,7 @@
-"""numba's machine code on disk, a file for each kernel and each type of its arguments.
+"""numba's machine code on disk: one file for each kernel and each type of its arguments.
 
-numba's own cache unpickles whatever its files hold: a truncated one stopped every start, and a
-changed byte would be run as it is.
+numba's own cache unpickles its files unchecked: a truncated file stopped every start, and a changed
+byte would be executed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERSIONS = (platform.python_version(), numba.__version__, llvmlite.__version__)
 
 
 class CheckedCache:
-    """Stands in a dispatcher for numba's `FunctionCache`, which knows the code's key and form."""
+    """Replaces numba's `FunctionCache` in a dispatcher, and uses its keys and its file format."""
 
     def __init__(self, cache: Any, folder: Path, files: CheckedFiles) -> None:
         self._cache, self._folder, self._files = cache, folder, files
@@ -39,7 +39,7 @@ class CheckedCache:
             return None
         try:
             return self._cache._impl.rebuild(target, pickle.loads(data))
-        except Exception as error:  # whole, and yet not of these versions: any kind
+        except Exception as error:  # undamaged, but of another version
             self._files.set_aside(path, type(error).__name__)
             return None
 
@@ -55,6 +55,6 @@ class CheckedCache:
 
 
 def keep_checked(dispatcher: Any, folder: Path, files: CheckedFiles) -> Any:
-    """The dispatcher, which keeps its machine code in `folder` from now on."""
+    """Make the dispatcher keep its machine code in `folder`, and return it."""
     dispatcher._cache = CheckedCache(dispatcher._cache, folder, files)
     return dispatcher

@@ -1,9 +1,9 @@
-"""The operations for the CPU, each one call into a compiled kernel.
+"""The operations for the CPU; each is one call of a compiled kernel.
 
-Outputs are new tensors; states are read and written once, where
-they lie. A step of a small model runs on the calling thread alone, since a second would arrive too
-late for an operation of 10 to 100 µs; prompts and large matrices are split over torch's number of
-threads. A matrix times many rows is left to torch.
+Outputs are new tensors; states are read and written once, in place. A step of a small model runs on
+the calling thread alone, since a second thread would start too late for an operation of 10 to
+100 µs. Prompts and large matrices are split over torch's number of threads. Torch multiplies a
+matrix by many rows.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 KINDS = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16}
 
-# A thread takes 50 µs to start, which does not pay for fewer values (t·d) of a prompt, or fewer
-# weights of a matrix that multiplies few rows.
+# A thread takes 50 µs to start. A second one only pays above this number of values (t·d) of a
+# prompt, or of weights of a matrix times few rows.
 MIN_VALUES_PER_THREAD = 16_384
 MIN_WEIGHTS_PER_THREAD = 8_388_608
 
-# Up to so many rows our matrix product on one thread is as fast as oneDNN's on two, or faster
+# Up to this number of rows our matrix product on one thread is at least as fast as oneDNN's on two
 # (benchmarks/cpu_choices.py).
 MAX_ROWS = 4
 
@@ -45,8 +45,9 @@ class CpuOps(Ops):
     name = "numba"
 
     def matmul_prompt(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """By oneDNN, which computes a row the same way however many there are, from two upwards: so
-        a prompt reads alike whoever shares its chunk. torch's own call of it does not in bf16.
+        """By oneDNN. It computes a row the same way for any number of rows from two upwards, so a
+        prompt gives the same numbers whatever shares its chunk. torch's own call of oneDNN does
+        not, in bf16.
         """
         if not _has_onednn(x.dtype):
             return F.linear(x, weight, bias)
@@ -55,16 +56,16 @@ class CpuOps(Ops):
         return onednn_linear(x, weight, bias)
 
     def matmul_step(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """By our kernel and nothing else: a row comes out the same, bit for bit, alone and in any
-        batch. For 8 rows oneDNN would be a third faster.
+        """Always by our kernel: a row's result is the same, bit for bit, alone and in any batch.
+        For 8 rows oneDNN would be a third faster.
         """
         if len(x) <= MAX_ROWS:
             return few_rows_linear(x, weight, bias)
         return torch.cat([few_rows_linear(rows, weight, bias) for rows in x.split(MAX_ROWS)])
 
     def dequantize(self, weight: Weight4bit, dtype: torch.dtype) -> Tensor:
-        """bitsandbytes' own starts as many threads as there are cores for each matrix: with one
-        core taken by somebody else a step takes twenty times as long.
+        """By our kernel. bitsandbytes' starts one thread per core for each matrix: with one core
+        busy elsewhere, a step takes twenty times as long.
         """
         num_blocks = weight.packed.numel() * 2 // weight.blocksize
         if num_blocks * weight.blocksize != weight.shape[0] * weight.shape[1]:
@@ -174,8 +175,9 @@ def _has_onednn(dtype: torch.dtype) -> bool:
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """torch gives fp32 products to MKL, which leaves half of an AMD processor's vectors empty: the
-    bundled model's for 512 tokens take 110 ms, by oneDNN, which torch keeps for bf16, 48 ms.
+    """A matrix product by oneDNN. torch uses oneDNN for bf16 only, and MKL for fp32, which fills
+    half of an AMD processor's vectors: the bundled model's products for 512 tokens take 110 ms by
+    MKL and 48 ms by oneDNN.
     """
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
@@ -230,7 +232,9 @@ def _scan(
 
 
 def _split(run: Callable[[int, int], None], num_channels: int, max_parts: int) -> None:
-    """run(low, high) over all channels, on as many threads as torch uses, max_parts at most."""
+    """Call run(low, high) for parts of all channels, on torch's number of threads, and in at most
+    max_parts parts.
+    """
     if max_parts < 2:
         run(0, num_channels)
         return
@@ -258,7 +262,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _check(*tensors: Tensor) -> None:
-    """What the kernels walk along without strides."""
+    """Assert that tensors which the kernels read without strides are contiguous."""
     for tensor in tensors:
         assert tensor.is_contiguous(), f"strides are {tensor.stride()}"
 
@@ -267,7 +271,7 @@ NUMBA = CpuOps()
 
 
 def warm_up() -> None:
-    """Compile every kernel for both dtypes on tensors of its own, or load it from numba's cache."""
+    """Compile every kernel for both dtypes, or load it from the cache."""
     began = time.perf_counter()
     with torch.inference_mode():
         for dtype in KINDS:

@@ -1,7 +1,7 @@
 """The choice of the next token, compiled: `sampling.sample` without a sort, 30 times faster.
 
-Where top_k and top_p cut is found by halving the interval of possible bit patterns: of positive
-floats the larger has the larger bits, so thirty passes over the row name the edge exactly.
+The edges of top_k and top_p are found by halving the interval of possible bit patterns. A larger
+positive float has larger bits, so thirty passes over the row find the edge exactly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from falcon_mamba_app.ops.reference.sampling import LEAST_LOGIT, NO_TOKEN, Colum
 
 _NO_TOKEN = np.int64(NO_TOKEN)
 LARGEST = np.finfo(np.float32).max
-# The likeliest token's probability counts as 1 here; nothing is above it.
+# The likeliest token's probability counts as 1 here; no other is larger.
 BITS_OF_ONE = 0x3F800000
 BITS_OF_INFINITY = 0x7F800000
 
@@ -86,7 +86,7 @@ def _argmax(values, v):
 
 @compiled(OPTIONS)
 def _holds_what_is_no_number(values, v):
-    """Or +infinity. Counted without a branch: 2 µs for 65,024 values."""
+    """Whether a value is NaN or +infinity; counted without a branch, 2 µs for 65,024 values."""
     count = np.int32(0)
     for i in range(v):
         count += np.int32(not values[i] <= LARGEST)
@@ -129,7 +129,7 @@ def _top_k_edge(bits, k):
 
 @compiled(OPTIONS)
 def _top_p_edge(probs, bits, needed):
-    """The smallest pattern above which less than the needed mass lies."""
+    """The smallest pattern above which the values have less than the needed mass."""
     low, high = np.int32(-1), np.int32(BITS_OF_ONE)
     while high - low > 1:
         middle = np.int32((low + high) // 2)
@@ -165,7 +165,7 @@ def _drop_far_below_the_best(probs, values, best, top_n_sigma):
 
 @compiled(OPTIONS)
 def _drop_untypical(probs, values, best, temperature, typical_p):
-    """The surprise is counted from that of the best token: so is the entropy."""
+    """Surprise and entropy are both measured relative to the best token's surprise."""
     mass, surprise = 0.0, 0.0
     for i in range(probs.size):
         if probs[i] > ZERO:
@@ -216,7 +216,7 @@ def _draw(probs, number):
     total = 0.0
     for i in range(probs.size):
         total += probs[i]
-    # The product can round up to the total; the last token with any probability is then meant.
+    # The product can round up to the total: then take the last token with any probability.
     target, mass, last = np.float32(number * np.float32(total)), 0.0, 0
     for i in range(probs.size):
         if probs[i] > ZERO:

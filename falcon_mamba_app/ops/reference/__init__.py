@@ -1,1 +1,1 @@
-"""Every operation in plain torch, for any device, and the tensors of 4-bit storage."""
+"""Every operation in plain torch for any device, and the tensors of 4-bit storage."""

@@ -1,8 +1,8 @@
-"""A row's token, handed from one decode step to the next without the host, in plain torch.
+"""Carries a row's token from one decode step to the next without the host, in plain torch.
 
-A step is launched before the host has read the one ahead of it. So the device keeps for each slot
-what was sampled there last, and whether that ended the reply: then the row goes on in the scratch
-slot, where its steps launched too many move nobody's state.
+A step is launched before the host has read the previous one. So the device stores for each slot the
+last sampled token, and whether that token ended the reply. If so, the row continues in the scratch
+slot, where its surplus steps change no sequence's state.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# In place of a token that only the device knows so far.
+# Stands for a token that so far only the device knows.
 ON_DEVICE = -1
 
 

@@ -1,6 +1,6 @@
-"""Norm, convolution and scan in plain torch: the truth that every kernel is tested against.
+"""Norm, convolution and scan in plain torch; every kernel is tested against them.
 
-`contract.Ops` states them; shapes, and what changes in place, are said there.
+`contract.Ops` documents them, with their shapes and their changes in place.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Tokens whose (n, d) factors are in memory at once. 2 buffers of 32·n·d floats fit a CPU's cache
-# at the bundled model's size, and stay at 34 MB at 7B's.
+# at the bundled model's size, and take 34 MB at the 7B's.
 SCAN_TILE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class ConvWeights:
-    """Of one layer's convolution. weight: (k, d), the oldest input's first.  bias: (d,) or None."""
+    """The weights of one layer's convolution. weight: (k, d), the oldest input's first.
+    bias: (d,) or None.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -26,7 +28,7 @@ class ConvWeights:
 
 @dataclass(frozen=True, slots=True)
 class ScanWeights:
-    """Of one layer's scan, all fp32. A: (n, d), negative.  D, dt_bias: (d,)."""
+    """The weights of one layer's scan, all fp32. A: (n, d), negative.  D, dt_bias: (d,)."""
 
     A: Tensor
     D: Tensor
@@ -34,7 +36,7 @@ class ScanWeights:
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtype) -> Tensor:
-    """`Ops.rms_norm`, over the last dimension of any number."""
+    """`Ops.rms_norm` over the last dimension, for any number of dimensions."""
     x = x.float()
     scale = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(eps))
     normed = x * scale
@@ -124,7 +126,7 @@ def _scan_tile(
     x = x.float()
     delta = F.softplus(dt.float() + weights.dt_bias)
     decay = (delta.unsqueeze(1) * weights.A).exp_()  # (t, n, d)
-    # The inputs at first, after the loop the states.
+    # Holds the inputs first, and the states after the loop.
     states = (delta * x).unsqueeze(1) * B.float().unsqueeze(2)
     previous = ssm_state
     for decay_t, state_t in zip(decay.unbind(), states.unbind(), strict=True):

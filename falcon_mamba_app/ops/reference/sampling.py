@@ -1,7 +1,8 @@
 """The choice of the next token in plain torch: logits and each row's parameters in, token ids out.
 
-One uniform number per row picks the token by inverting the cumulative sum of what the filters
-leave, each of which sees what those before it left. It knows no seeds and no penalties.
+Each filter sees only the tokens that the filters before it kept. Then one uniform number per row
+picks the token by inverting the cumulative sum of the kept probabilities. This module knows no
+seeds and no penalties.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-# The most likely tokens that are sorted first; only a flatter distribution needs the full sort,
-# which takes 30 times longer at 8,192 tokens.
+# The number of most likely tokens that are sorted first. Only a flatter distribution needs the full
+# sort, which takes 30 times longer at 8,192 tokens.
 NUM_SORTED_FIRST = 256
-# In place of a token where the logits choose none.
+# Stands for a token where the logits choose none.
 NO_TOKEN = -1
-# The logit of a token that must not be drawn. Finite: that some logit is not finite means that the
-# model computed no numbers. What lies below half of it is no part of the logits' deviation.
+# The logit of a token that must not be drawn. It is finite, because a logit that is not finite
+# means that the model failed. Logits below half of it do not count for the standard deviation.
 LEAST_LOGIT = -1e30
 
 
 class Column(IntEnum):
-    """Columns of the rows' parameters, in the order of the filters. All but the last two are named
-    as a request names them.
+    """Columns of the rows' parameters, in the order of the filters. All but the last two have the
+    names of a request's fields.
     """
 
-    TEMPERATURE = 0  # 0 is greedy, and no filter is looked at
+    TEMPERATURE = 0  # 0 is greedy; the filters are ignored
     TOP_K = 1  # 0 keeps all
     TOP_P = 2  # 1 keeps all
     MIN_P = 3  # 0 keeps all
@@ -34,22 +35,21 @@ class Column(IntEnum):
     TYPICAL_P = 5  # 1 keeps all
     XTC_PROBABILITY = 6  # 0 keeps all
     XTC_THRESHOLD = 7
-    XTC_UNIFORM = 8  # in [0, 1): below XTC_PROBABILITY the filter is in force
+    XTC_UNIFORM = 8  # in [0, 1): the filter applies if it is below XTC_PROBABILITY
     UNIFORM = 9  # in [0, 1): picks the token
 
 
 def sample(logits: Tensor, params: Tensor) -> Tensor:
-    """`Ops.sample`. It looks at the numbers to skip work, which only a CPU does cheaply.
+    """`Ops.sample`. It reads the numbers to skip work, which is cheap only on a CPU.
 
     Args:
         logits: (b, v) fp32.
         params: (b, len(Column)) fp32.
 
     Returns:
-        (b,) int64; NO_TOKEN for a row of which any number is +infinity or none at all, or that
-        holds nothing but −infinity.
+        (b,) int64; NO_TOKEN for a row that holds +infinity or NaN, or only −infinity.
     """
-    best, greedy = logits.max(-1)  # no number counts as the largest
+    best, greedy = logits.max(-1)  # NaN counts as the largest
     greedy = greedy.masked_fill(~best.isfinite(), NO_TOKEN)
     values = dict(zip(Column, params.split(1, dim=1), strict=True))
     is_greedy = values[Column.TEMPERATURE] == 0
@@ -66,14 +66,16 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
     cumulative = probs.cumsum(-1)
     total = cumulative[:, -1:].contiguous()
     drawn = torch.searchsorted(cumulative, values[Column.UNIFORM] * total, right=True)
-    # The product can round up to the total; the last token with any probability is then meant.
+    # The product can round up to the total: then take the last token with any probability.
     drawn = torch.minimum(drawn, torch.searchsorted(cumulative, total))
     is_greedy |= greedy.unsqueeze(1) == NO_TOKEN
     return torch.where(is_greedy, greedy.unsqueeze(1), drawn).squeeze(1)
 
 
 def _drop_unlikely(probs: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> None:
-    """Zero, in place, what top_k, top_p and min_p exclude of (b, v); ties at the edge stay."""
+    """Zero, in place, the probabilities (b, v) that top_k, top_p and min_p exclude; ties at the
+    edge stay.
+    """
     if bool((top_k > 0).any()):
         probs.masked_fill_(probs < _top_k_edge(probs, top_k), 0.0)
     if bool((top_p < 1).any()):
@@ -101,8 +103,8 @@ def _top_p_edge(probs: Tensor, top_p: Tensor) -> Tensor:
 
 
 def _drop_far_below_the_best(probs: Tensor, shifted: Tensor, top_n_sigma: Tensor) -> None:
-    """Zero, in place, what lies more than n standard deviations of the logits below the best one
-    (arXiv 2411.07641); shifted (b, v): the logits less the best.
+    """Zero, in place, tokens whose logit is more than n standard deviations below the best one
+    (arXiv 2411.07641). shifted (b, v): the logits less the best.
     """
     if not bool((top_n_sigma > 0).any()):
         return
@@ -115,14 +117,14 @@ def _drop_far_below_the_best(probs: Tensor, shifted: Tensor, top_n_sigma: Tensor
 
 
 def _drop_untypical(probs: Tensor, typical_p: Tensor) -> None:
-    """Keep, in place, the tokens whose surprise −ln p is nearest to the entropy, as few as hold
-    typical_p of the mass (arXiv 2202.00666); ties stay.
+    """Keep, in place, the tokens whose surprise −ln p is nearest to the entropy: the fewest that
+    hold typical_p of the mass (arXiv 2202.00666). Ties stay.
     """
     if not bool((typical_p < 1).any()):
         return
     normed = probs / probs.sum(-1, keepdim=True)
     entropy = torch.special.entr(normed).sum(-1, keepdim=True)
-    distance = (-normed.log() - entropy).abs()  # infinite for what has been dropped
+    distance = (-normed.log() - entropy).abs()  # infinite for dropped tokens
     ordered, order = distance.sort(-1)
     mass = normed.gather(-1, order).cumsum(-1)
     last = (mass < typical_p).sum(-1, keepdim=True).clamp(max=probs.shape[-1] - 1)
@@ -131,8 +133,8 @@ def _drop_untypical(probs: Tensor, typical_p: Tensor) -> None:
 
 
 def _drop_top_choices(probs: Tensor, threshold: Tensor, is_in_force: Tensor) -> None:
-    """Zero, in place, all tokens of at least `threshold` of the mass but the least likely of them
-    ("exclude top choices", XTC); ties with it stay.
+    """Of the tokens with at least `threshold` of the mass, zero in place all but the least likely
+    ("exclude top choices", XTC). Ties with that one stay.
     """
     if not bool(is_in_force.any()):
         return

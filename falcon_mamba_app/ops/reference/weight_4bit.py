@@ -1,8 +1,8 @@
-"""A matrix in bitsandbytes' 4-bit storage, and what it means.
+"""A matrix in bitsandbytes' 4-bit storage, and how it is decoded.
 
-Each number is one of 16 code values times the largest magnitude of its block of `blocksize` numbers
-along the flattened matrix (QLoRA, arXiv 2305.14314, §3). With double quantisation that magnitude is
-itself 8 bits. The tensors are those of the checkpoint: nothing here makes a second copy of them.
+Each number is one of 16 code values times the largest magnitude of its block: `blocksize` numbers
+along the flattened matrix (QLoRA, arXiv 2305.14314, §3). With double quantisation that magnitude
+itself has 8 bits. The tensors are the checkpoint's own; nothing here copies them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-NESTED_BLOCK = 256  # block magnitudes that share one of their own
+NESTED_BLOCK = 256  # block magnitudes that share one scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class NestedAbsmax:
 
 @dataclass(frozen=True, slots=True)
 class Weight4bit:
-    """Stands for a matrix (outputs, inputs).
+    """A matrix (outputs, inputs) in 4 bits.
 
     packed: (outputs·inputs/2,) uint8, the first number of two in the upper four bits.
     absmax: (blocks,) fp32, or uint8 with `nested`.  code: (16,) fp32.
-    compute_dtype: what products are taken in, whatever the activations are.
+    compute_dtype: the dtype of products, whatever the activations' dtype.
     """
 
     packed: Tensor
