@@ -1,1 +1,1 @@
-"""The operations as Triton kernels for one GPU; `ops.TritonOps` says which file has which."""
+"""The operations as Triton kernels for one GPU; `ops.TritonOps` names the file of each one."""

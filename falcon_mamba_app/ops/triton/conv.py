@@ -1,7 +1,7 @@
 """The short causal convolution as two Triton kernels: a prompt's chunk, and one token for each row.
 
-Both are a few multiplications per value read, so they are as fast as memory. A sequence's window of
-k−1 inputs is read and rewritten by one program, with a barrier between, so it needs no second copy.
+Both need only a few multiplications per value read, so memory limits their speed. One program reads
+and rewrites a sequence's window of k−1 inputs, with a barrier between, so there is no second copy.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def conv_prefill(
     slots: Tensor,
     query_starts: Tensor,
 ) -> Tensor:
-    """`Ops.conv_prefill`, one program for each sequence, tile of tokens and of channels."""
+    """`Ops.conv_prefill`, one program per sequence, tile of tokens and tile of channels."""
     assert x.stride(1) == 1 and conv_states.is_contiguous(), (x.stride(), conv_states.stride())
     (t, d), k = x.shape, weights.weight.shape[0]
     y = torch.empty((t, d), dtype=x.dtype, device=x.device)
-    # The lengths are on the device: each sequence gets the tiles it would need had it all tokens,
-    # and those past its end return at once.
+    # Only the device knows the lengths: each sequence gets tiles for all tokens of the call, and
+    # the tiles past its end return at once.
     grid = (triton.cdiv(d, PREFILL_CHANNELS), triton.cdiv(t, PREFILL_TOKENS), slots.shape[0])
     _conv_prefill_kernel[grid](
         x,
@@ -65,7 +65,7 @@ def conv_step(x: Tensor, weights: ConvWeights, *, conv_states: Tensor, slots: Te
     return y
 
 
-# Behind an odd number of rows the slots lie unaligned; nothing is won by knowing it.
+# After an odd number of rows the slots are unaligned; a kernel that knew it would not be faster.
 @triton.jit(do_not_specialize_on_alignment=["slots_ptr"])
 def _conv_prefill_kernel(
     x_ptr,
@@ -105,7 +105,7 @@ def _conv_prefill_kernel(
         y += weight.to(tl.float32)[None, :] * inputs.to(tl.float32)
     tl.store(y_ptr + rows[:, None] * d + channels[None, :], silu(y), mask=mask)
 
-    # Only a sequence's first tile reads its window, so only that one may write it.
+    # Only a sequence's first tile reads its window, so only that tile may write it.
     if tile == 0:
         places = tl.arange(0, WINDOW)
         has_place = (places < k - 1)[:, None] & has_channel[None, :]

@@ -1,4 +1,4 @@
-"""What the GPU at hand can do, as far as the choice of kernels and tiles depends on it."""
+"""The features of the current GPU on which the choice of kernels and tiles depends."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 @dataclass(frozen=True, slots=True)
 class Gpu:
     capability: tuple[int, int]
-    shared_bytes: int  # that one program can have
+    shared_bytes: int  # the most that one program can have
 
     @property
     def can_overlap(self) -> bool:
-        """Whether a kernel can start while the one ahead of it ends: Hopper and later."""
+        """Whether a kernel can start while the previous one ends: Hopper and later."""
         return self.capability >= (9, 0)
 
     @property
     def can_multiply_tiles(self) -> bool:
-        """Whether Triton uses its matrix units; on Turing it keeps tiles in registers, which
-        they overflow by kilobytes.
+        """Whether Triton uses the matrix units. On Turing it keeps tiles in registers, and the
+        tiles exceed them by kilobytes.
         """
         return self.capability >= (8, 0)
 

@@ -1,7 +1,7 @@
 """in_proj and the convolution behind it as one Triton kernel for the rows of a decode step.
 
-By itself the convolution takes twice as long as memory needs for its windows. Here it is done by
-the programs that have the tiles of x, on what they hold.
+A separate convolution kernel takes twice as long as memory needs for its windows. Here the programs
+that compute the tiles of x also convolve them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from falcon_mamba_app.ops.triton.linear import (
 from falcon_mamba_app.ops.triton.math import silu
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
-# With 2 to 32 rows two kernels are as fast: those of the convolution fill the GPU sooner than half
-# of the other's programs do. With 64 one kernel saves 2 % of a layer.
+# With 2 to 32 rows two kernels are as fast: the convolution's programs fill the GPU sooner than
+# half of the fused kernel's programs do. With 64 rows one kernel saves 2 % of a layer.
 MIN_ROWS = 33
 MAX_TAPS = 4
 
 
 def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvWeights) -> bool:
-    """Whether the kernels below serve, and take less time than a launch for each part."""
+    """Whether the kernels below apply, and are faster than one launch per part."""
     k, d = conv.weight.shape
-    # Every tile of outputs is of x alone or of z alone.
+    # Every tile of outputs belongs to x alone or to z alone.
     fits = is_ours(x, weight, bias) and d % 128 == 0 and k <= MAX_TAPS
     return fits and (len(x) == 1 or len(x) >= MIN_ROWS)
 
@@ -147,7 +147,7 @@ def _in_proj_rows_kernel(
 @triton.jit
 def _convolve(x, windows, weight_ptr, bias_ptr, channels, mask, d: tl.constexpr, k: tl.constexpr):
     """`conv_step` of x, in x's dtype; `windows` point at the oldest of each one's 1 to 3 inputs."""
-    # Unrolled by hand: loads that stand behind a store would wait for it.
+    # Unrolled by hand: a load after a store would wait for that store.
     first = tl.load(windows, mask=mask, other=0.0)
     y = _tap(x, weight_ptr, channels, k - 1, d) + _tap(first, weight_ptr, channels, 0, d)
     if k > 2:

@@ -1,10 +1,10 @@
 """top_n_sigma, typical_p and XTC for a row of logits: the band of weights that they leave.
 
-A token's weight is its probability over the best one's. Each of these filters keeps the tokens of a
-range of weights: those not too far below the best, those about as surprising as expected, those not
-above the least of the top choices. So all they leave is told by the bits of the smallest and the
-largest weight. Few requests ask for them: one program goes over a row again and again, and for the
-rest it costs a launch.
+A token's weight is its probability divided by the best token's. Each of these filters keeps the
+tokens in a range of weights: not too far below the best, about as surprising as expected, or not
+above the least of the top choices. So the bits of the smallest and the largest kept weight describe
+the result. Few requests use these filters: one program passes over such a row many times, and for
+the other rows the cost is one launch.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def later_filters_kernel(
 
 @triton.jit
 def _floor_of_sigmas(logits_ptr, best, temperature, vocab_size, floor, sigmas):
-    """The smallest weight not more than so many standard deviations of the logits below the best,
-    if it is above the floor.
+    """The floor, raised to the smallest weight within `sigmas` standard deviations of the logits
+    below the best one.
     """
     count = tl.zeros((BLOCK,), tl.float32)
     total, squares = count, count
@@ -97,7 +97,7 @@ def _floor_of_sigmas(logits_ptr, best, temperature, vocab_size, floor, sigmas):
 @triton.jit
 def _typical(logits_ptr, best, temperature, vocab_size, floor, typical_p):
     """The band of the tokens whose surprise is nearest to the entropy and that hold typical_p of
-    the mass. Both are counted from the surprise of the best token.
+    the mass. Both are measured relative to the surprise of the best token.
     """
     mass = tl.zeros((BLOCK,), tl.float32)
     surprise = mass
@@ -122,7 +122,7 @@ def _typical(logits_ptr, best, temperature, vocab_size, floor, typical_p):
             first += tl.where(distances <= low + step, weights, 0.0)
             second += tl.where(distances <= low + 2 * step, weights, 0.0)
             third += tl.where(distances <= low + 3 * step, weights, 0.0)
-        # A border past the interval is past what is known to be enough.
+        # A border past the interval needs no test: a smaller one is known to be enough.
         num_short = _is_short(first, needed, low + step, high)
         num_short += _is_short(second, needed, low + 2 * step, high)
         num_short += _is_short(third, needed, low + 3 * step, high)
@@ -158,8 +158,8 @@ def _below_top_choices(logits_ptr, best, temperature, vocab_size, floor, ceiling
 
 @triton.jit
 def _tokens(logits_ptr, start, best, temperature, vocab_size):
-    """How far a block's logits lie below the best one, the bits of their weights, and which of its
-    places are tokens that can be drawn at all.
+    """The distances of a block's logits below the best one, the bits of their weights, and a mask
+    of the places that hold tokens which can be drawn.
     """
     columns = start + tl.arange(0, BLOCK)
     logits = tl.load(logits_ptr + columns, mask=columns < vocab_size, other=-float("inf"))
@@ -176,7 +176,7 @@ def _kept(bits, is_token, floor, ceiling):
 
 @triton.jit
 def _distances(below, temperature, entropy):
-    """How far each surprise is from the entropy, as bits, which are ordered as the numbers are."""
+    """The distance of each surprise from the entropy, as bits, which have the same order."""
     return tl.abs(below / temperature - entropy).to(tl.int32, bitcast=True)
 
 

@@ -1,13 +1,13 @@
-"""A few rows times a weight matrix, at the speed the GPU reads the matrix.
+"""A few rows times a weight matrix, at the speed at which the GPU reads the matrix.
 
-Decoding is little else: of 14.0 GB read for one token of the 7B model, 13.9 are weights. The
-library's products are made for many rows: with 1 … 64 they read the large matrices at 2.1 to 2.7
-TB/s of an H100's 3.0 and x_proj at 0.6, ours at 2.4 to 3.1 and at 1.0 to 1.8
-(`benchmarks/results/kernels-h100.md`).
+Decoding is mostly such products: of the 14.0 GB read for one token of the 7B model, 13.9 are
+weights. The library's products are made for many rows. With 1 … 64 rows they read the large
+matrices at 2.1 to 2.7 TB/s of an H100's 3.0, and x_proj at 0.6; ours read them at 2.4 to 3.1 and
+1.0 to 1.8 (`benchmarks/results/kernels-h100.md`).
 
-How a product is cut depends on its shape alone, so a row's result depends on the others of its
+The tiles of a product depend on its shape alone. So a row's result depends on the other rows of its
 batch through their number only: 1, up to 16, 32, 64 and more rows sum the same products in
-different orders, and may part in the last bit.
+different orders, and may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_ROWS = 64
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`Ops.matmul_prompt` and `matmul_step`: few rows take our kernels, more rows torch's, whether
-    they are a decode step's or not.
+    """`Ops.matmul_prompt` and `matmul_step`: our kernels for few rows, torch's for more. Both
+    operations follow the same rule.
     """
     if not is_ours(x, weight, bias):
         return F.linear(x, weight, bias)
@@ -41,9 +41,7 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def matmul_addends(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The addends of `matmul`: a matrix of few outputs is read by more programs than it has
-    tiles.
-    """
+    """The addends of `matmul`: several programs share a tile of a matrix that has few outputs."""
     if not is_ours(x, weight, bias):
         return F.linear(x, weight, bias).unsqueeze(0)
     num_addends = 1 if len(x) == 1 else _num_addends(*weight.shape)
@@ -51,7 +49,9 @@ def matmul_addends(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """No bias, and sizes of which every tile is full or cut at a whole output: 7B's are."""
+    """Whether our kernels apply: no bias, few rows, and sizes that give tiles of whole outputs.
+    The 7B's sizes do.
+    """
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     fits = bias is None and num_rows <= MAX_ROWS and num_inputs % 256 == 0 and num_outputs % 8 == 0
     # fp32 goes through the matrix units as tf32, which keeps 10 bits.
@@ -80,7 +80,7 @@ def _product(x: Tensor, weight: Tensor, *, num_addends: int, out_dtype: torch.dt
 
 
 def rows_tile(x: Tensor, weight: Tensor, num_addends: int) -> tuple[int, Tile]:
-    """Rows that are computed, and what of the matrix one program works on at a time."""
+    """The number of rows to compute, and the tile of the matrix that one program works on."""
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     rows = max(16, triton.next_power_of_2(num_rows))
     tile = fitting(
@@ -94,13 +94,13 @@ def rows_tile(x: Tensor, weight: Tensor, num_addends: int) -> tuple[int, Tile]:
 
 
 def row_tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
-    """Outputs and inputs of one program's tile, and its warps; measured on an H100, where it stands
-    in a decode step: with 16 warps x_proj is faster by itself and 0.5 µs slower there.
+    """Outputs and inputs of one program's tile, and its warps; measured inside a decode step on an
+    H100: with 16 warps x_proj is faster alone, but 0.5 µs slower in the step.
     """
-    power_of_two = num_inputs & -num_inputs  # the largest that divides
+    power_of_two = num_inputs & -num_inputs  # the largest one that divides it
     if num_inputs < 1024:
         return 8, power_of_two, 1
-    # x_proj has 288 outputs: two to a program would leave most multiprocessors with one program.
+    # x_proj has 288 outputs: two per program would leave most multiprocessors with one program.
     if num_outputs < 1024:
         return 1, min(power_of_two, 8192), 8
     if num_inputs >= 8192:
@@ -112,30 +112,30 @@ def row_tile(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
 class Tile:
     outputs: int
     inputs: int
-    stages: int  # as many, less one, are on their way at a time
+    stages: int  # stages − 1 tiles are loading at a time
     warps: int
 
 
 def _tile(num_outputs: int, num_inputs: int, num_rows: int) -> Tile:
-    """The fastest of about ten a shape with 8, 32 and 64 rows on an H100."""
+    """The fastest of about ten tiles per shape, with 8, 32 and 64 rows on an H100."""
     if num_inputs < 1024:
         return Tile(outputs=128, inputs=256, stages=2, warps=8)
     if num_outputs >= 16384:
         return Tile(outputs=128, inputs=128, stages=3, warps=8)
     if num_outputs >= 1024:
         return Tile(outputs=64, inputs=128, stages=5, warps=4)
-    # x_proj: the inputs of more rows leave less room for the weights'.
+    # x_proj: the inputs of more rows leave less room for weights.
     if num_rows > 32:
         return Tile(outputs=64, inputs=128, stages=4, warps=4)
     return Tile(outputs=64, inputs=256, stages=2, warps=4)
 
 
 def fitting(tile: Tile, *, rows: int, length: int, value_bytes: int, shared_bytes: int) -> Tile:
-    """The tile with what a GPU's shared memory leaves of its stages, or of its inputs where fewer
-    than three stages would be left. `length`: inputs that a program works through.
+    """The tile, with its stages reduced to fit a GPU's shared memory; if fewer than three stages
+    would fit, its inputs are reduced. `length`: the inputs that a program works through.
     """
     bytes_of_stage = (tile.outputs + rows) * tile.inputs * value_bytes
-    num_stages = shared_bytes // bytes_of_stage - 1  # the first tile, read ahead, has its own place
+    num_stages = shared_bytes // bytes_of_stage - 1  # the tile read ahead has its own place
     is_loop = tile.inputs < length
     if num_stages >= min(tile.stages, 3) or (not is_loop and num_stages >= 0):
         return replace(tile, stages=min(tile.stages, max(num_stages, 1)))
@@ -146,7 +146,7 @@ def fitting(tile: Tile, *, rows: int, length: int, value_bytes: int, shared_byte
 
 
 def _num_addends(num_outputs: int, num_inputs: int) -> int:
-    """So many that 7B's tiles occupy 80 to 128 programs; an H100 runs 132 at a time."""
+    """Enough addends that 7B's tiles give 80 to 128 programs; an H100 runs 132 at a time."""
     shares = num_inputs // 256
     if num_outputs >= 16384:
         return 1
@@ -171,12 +171,10 @@ def _row_times_matrix_kernel(
 
 @triton.jit
 def first_of_row(weight_ptr, outputs, num_inputs: tl.constexpr, INPUTS: tl.constexpr):
-    """The first weights of the outputs, on their way while the kernel ahead ends, and where they
-    lie.
-    """
+    """The first weights of the outputs, loading while the previous kernel ends; their pointers."""
     inputs = tl.arange(0, INPUTS)
     weight_ptrs = weight_ptr + outputs[:, None].to(tl.int64) * num_inputs + inputs[None, :]
-    # Read once and never again before the next token: leave the cache to the states.
+    # The weights are read once per token: leave the cache to the states.
     return weight_ptrs, tl.load(weight_ptrs, eviction_policy="evict_first").to(tl.float32)
 
 
@@ -234,16 +232,16 @@ def first_of_rows(
     length: tl.constexpr,
     INPUTS: tl.constexpr,
 ):
-    """The first weights of the outputs' products over `length` inputs, where those inputs' lie, and
-    the first input. They and those behind them are on their way while the kernel ahead ends.
+    """The first weights of the outputs' products over `length` inputs, the pointers to these, and
+    the first input. These weights and the next ones load while the previous kernel ends.
     """
-    # Past the last output the last one is read again: no mask in the way of wide copies.
+    # Past the last output the last one is read again: a mask would prevent wide copies.
     rows = weight_ptr + tl.minimum(outputs, num_outputs - 1).to(tl.int64) * num_inputs
     weight_ptrs = rows[:, None] + tl.arange(0, INPUTS)[None, :]
-    # Each tile of outputs begins at inputs of its own, or all would ask for the same ones at once.
+    # Tiles of outputs begin at different inputs; otherwise all would read the same ones at once.
     first = tl.program_id(0) % (length // INPUTS) * INPUTS
     weight = tl.load(weight_ptrs + first, eviction_policy="evict_first")
-    if length > INPUTS:  # one tile more: two gain nothing, on an H100 with 64 rows
+    if length > INPUTS:  # one more tile; two gain nothing on an H100 with 64 rows
         ahead = rows + tl.minimum(first + INPUTS, length - INPUTS)
         read_ahead(ahead, INPUTS * weight_ptr.dtype.element_ty.primitive_bitwidth // 8)
     return weight_ptrs, weight, first

@@ -1,12 +1,12 @@
-"""Products with matrices in bitsandbytes' 4-bit storage, read as it lies.
+"""Products with matrices in bitsandbytes' 4-bit storage, read without conversion.
 
-A GPU multiplies far more than it reads, so what 4 bits save in reading must not be spent again on
-decoding them. One row sums in fp32, and in bf16 looks the two numbers of a byte up at once. For the
-rest each lane of a warp holds one of the 16 code values, and a shuffle, which takes the low bits of
-its index and ignores the others, looks eight numbers of a word up with a shift each and no mask. A
-few rows go through the matrix units, each weight rounded once, as `dequantize` rounds it. Many
-rows, and what these kernels do not serve, multiply one dequantised matrix, which is gone before the
-next is made.
+A GPU multiplies far more than it reads, so decoding must not cost what 4 bits save in reading. One
+row sums in fp32; in bf16 it looks up both numbers of a byte at once. In all other cases each lane
+of a warp holds one of the 16 code values. A shuffle looks up a number: it takes the low bits of its
+index and ignores the others, so the eight numbers of a word need one shift each and no mask. A few
+rows use the matrix units, with each weight rounded once, as `dequantize` rounds it. Many rows, and
+shapes that these kernels do not support, multiply one dequantised matrix, which is freed before the
+next one is made.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from falcon_mamba_app.ops.triton.linear_4bit_kernels import (
 )
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED
 
-BLOCK = 64  # numbers that share a magnitude; what bitsandbytes makes unless told otherwise
+BLOCK = 64  # numbers that share a magnitude; bitsandbytes' default
 MAX_ROWS = 64
-DEQUANTIZED_WORDS = 1024  # of one program
+DEQUANTIZED_WORDS = 1024  # per program
 HALVES = (torch.bfloat16, torch.float16)
 
 
 def matmul(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
-    """`Ops.matmul_4bit_prompt` and `matmul_4bit_step`: only the number of rows decides how, not
-    whether they are a decode step's.
+    """`Ops.matmul_4bit_prompt` and `matmul_4bit_step`: the number of rows decides how. Both
+    operations follow the same rule.
     """
     if not _is_ours(x, weight):
         return _dense_product(x, weight, bias)
@@ -45,9 +45,7 @@ def matmul(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
 
 
 def matmul_addends(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
-    """The addends of `matmul`: a matrix of few outputs is read by more programs than it has
-    tiles.
-    """
+    """The addends of `matmul`: several programs share a tile of a matrix that has few outputs."""
     if bias is not None or not _is_ours(x, weight):
         return matmul(x, weight, bias).unsqueeze(0)
     num_addends = 1 if _takes_one_row(x, weight) else _num_addends(*weight.shape)
@@ -55,7 +53,7 @@ def matmul_addends(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor
 
 
 def dequantize(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
-    """`Ops.dequantize`; by plain torch where the last block is not whole."""
+    """`Ops.dequantize`; by plain torch if the last block is incomplete."""
     num_words, block = weight.packed.numel() // 4, weight.blocksize // 8
     is_whole = weight.shape[0] * weight.shape[1] == num_words * 8 and num_words % block == 0
     if not is_whole or DEQUANTIZED_WORDS % block:
@@ -75,14 +73,14 @@ def _dense_product(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor
 
 
 def _is_ours(x: Tensor, weight: Weight4bit) -> bool:
-    """Few rows, of sizes that make whole tiles, and precisions that the kernels keep."""
+    """Whether our kernels apply: few rows, sizes that make whole tiles, supported precisions."""
     fits = weight.blocksize == BLOCK and weight.shape[1] % BLOCK == 0 and len(x) <= MAX_ROWS
     has_units = x.dtype in HALVES and current_gpu().can_multiply_tiles
     return fits and (_takes_one_row(x, weight) or has_units)
 
 
 def _takes_one_row(x: Tensor, weight: Weight4bit) -> bool:
-    """One row whose inputs are shared out evenly among the lanes of some warps."""
+    """Whether it is one row, whose inputs divide evenly among the lanes of some warps."""
     num_outputs, num_inputs = weight.shape
     is_even = num_inputs & (num_inputs - 1) == 0 and 256 <= num_inputs <= 16_384
     return len(x) == 1 and is_even and num_outputs % _row_tile(*weight.shape).outputs == 0
@@ -116,7 +114,7 @@ def _launch_row(x: Tensor, weight: Weight4bit, y: Tensor) -> None:
 
 
 def _storage(weight: Weight4bit) -> tuple[Tensor | None, ...]:
-    """What a kernel reads, in the order of its parameters."""
+    """The tensors that a kernel reads, in the order of its parameters."""
     words, nested = weight.packed.view(torch.int32), weight.nested
     if nested is None:
         return words, weight.absmax, weight.code, None, None, None
@@ -125,15 +123,15 @@ def _storage(weight: Weight4bit) -> tuple[Tensor | None, ...]:
 
 @dataclass(frozen=True, slots=True)
 class RowTile:
-    outputs: int  # at a time, while the next are on their way
+    outputs: int  # at a time, while the next ones load
     rounds: int
     warps: int
     group: int  # words that are scaled together; 8 are a block
 
 
 def _row_tile(num_outputs: int, num_inputs: int) -> RowTile:
-    """The fastest of about ten a shape on an H100. A lane of each row has 32 numbers, or 8 of a
-    short one.
+    """The fastest of about ten tiles per shape on an H100. A lane has 32 numbers of each row, or 8
+    of a short row.
     """
     if num_inputs < 1024:
         return RowTile(outputs=64, rounds=1, warps=4, group=8)
@@ -155,8 +153,8 @@ class Tile:
 
 
 def _tile(num_outputs: int, num_inputs: int, num_addends: int, num_rows: int) -> Tile:
-    """The fastest of about ten a shape with 8, 32 and 64 rows on an H100. Of the large matrices 16
-    rows take longer than 32: the compiler spreads their loads worse.
+    """The fastest of about ten tiles per shape, with 8, 32 and 64 rows on an H100. For the large
+    matrices 16 rows take longer than 32, because the compiler distributes their loads worse.
     """
     blocks = num_inputs // BLOCK // num_addends
     rows = max(16, triton.next_power_of_2(num_rows))
@@ -168,7 +166,7 @@ def _tile(num_outputs: int, num_inputs: int, num_addends: int, num_rows: int) ->
 
 
 def _num_addends(num_outputs: int, num_inputs: int) -> int:
-    """So many that 7B's tiles occupy 128 to 512 programs; an H100 runs 132 at a time."""
+    """Enough addends that 7B's tiles give 128 to 512 programs; an H100 runs 132 at a time."""
     blocks = num_inputs // BLOCK
     if num_outputs >= 8192 or num_inputs < 1024:
         return 1

@@ -1,8 +1,8 @@
-"""The kernels behind `linear_4bit`, which says how they decode.
+"""The kernels of `linear_4bit`, whose docstring says how they decode.
 
-They share their first arguments: the tensors of bitsandbytes' storage, of which the last three
-belong to double quantisation and are None without it. A block is 64 numbers, 8 words of 32 bits,
-unless said otherwise.
+Their first arguments are the same: the tensors of bitsandbytes' storage. The last three of these
+belong to double quantisation, and are None without it. Unless noted, a block is 64 numbers: 8 words
+of 32 bits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton.language as tl
 
 from falcon_mamba_app.ops.triton.overlap import start_next, wait_for_inputs
 
-# PTX is for NVIDIA's GPUs alone; elsewhere the code values are looked up in memory.
+# PTX runs on NVIDIA's GPUs only; elsewhere the code values are looked up in memory.
 _HAS_PTX = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
 
 
@@ -33,9 +33,9 @@ def row_kernel(
     GROUP: tl.constexpr,
     IS_EXACT: tl.constexpr,
 ):
-    """ROUNDS times OUTPUTS rows of the matrix, whose inputs are spread over the program's lanes: a
-    lane keeps its part of x in registers, and sums 8 products of a word, then GROUP words, which
-    are a block or a part of one.
+    """ROUNDS · OUTPUTS rows of the matrix; their inputs are spread over the program's lanes. A lane
+    keeps its part of x in registers. It sums the 8 products of a word, then GROUP words, which are
+    a block or a part of one.
     """
     start_next()
     BLOCKS: tl.constexpr = num_inputs // 64
@@ -44,7 +44,7 @@ def row_kernel(
     outputs = tl.program_id(0).to(tl.int64) * (OUTPUTS * ROUNDS) + tl.arange(0, OUTPUTS)
     packed_ptrs = packed_ptr + outputs[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
     blocks = outputs[:, None] * BLOCKS + (tl.arange(0, GROUPS) // (8 // GROUP))[None, :]
-    # The first weights are on their way while the kernel ahead ends.
+    # The first weights load while the previous kernel ends.
     next_words = tl.load(packed_ptrs, eviction_policy="evict_first")
     next_absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
     table = _table(code_ptr, packed_ptrs) if IS_EXACT else _pairs_table(code_ptr)
@@ -109,7 +109,7 @@ def rows_kernel(
     outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     rows, inputs = tl.arange(0, ROWS), addend * length * 64 + tl.arange(0, BLOCKS * 64)
     has_output, has_row = outputs < num_outputs, rows < num_rows
-    # Past the last output the last one is read again: no mask in the way of wide copies.
+    # Past the last output the last one is read again: a mask would prevent wide copies.
     firsts = tl.minimum(outputs, num_outputs - 1).to(tl.int64) * blocks_of_row + addend * length
     packed_ptrs = packed_ptr + firsts[:, None] * 8 + tl.arange(0, WORDS)[None, :]
     blocks = firsts[:, None] + tl.arange(0, BLOCKS)[None, :]
@@ -125,7 +125,7 @@ def rows_kernel(
         values = values.reshape(OUTPUTS, BLOCKS * 64)
         weight = values.to(x.dtype)
         total = tl.dot(weight, x, total)
-        if IS_FP32:  # what rounding took from the weights; x loses nothing
+        if IS_FP32:  # the rounding errors of the weights; x has none
             total = tl.dot((values - weight.to(tl.float32)).to(x.dtype), x, total)
     cells = (addend * num_rows + rows)[None, :].to(tl.int64) * num_outputs + outputs[:, None]
     tl.store(y_ptr + cells, total, mask=has_row[None, :] & has_output[:, None])
@@ -144,13 +144,13 @@ def dequantize_kernel(
     WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """For blocks of any size, counted in words; WORDS and num_words are multiples of it."""
+    """Dequantise blocks of any size in words; WORDS and num_words are multiples of that size."""
     first = tl.program_id(0).to(tl.int64) * WORDS
     words_left = (num_words - first).to(tl.int32)
     offsets = tl.arange(0, WORDS)
     packed_ptrs = packed_ptr + first + offsets
     words = tl.load(packed_ptrs, mask=offsets < words_left, eviction_policy="evict_first")
-    # Past the end the last block's magnitude is read again: no mask for all kernels' sake.
+    # Past the end the last block's magnitude is read again, so that no kernel needs a mask.
     last = words_left // BLOCK - 1
     blocks = first // BLOCK + tl.minimum(tl.arange(0, WORDS // BLOCK), last)
     absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
@@ -182,8 +182,8 @@ def _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr):
 
 @triton.jit
 def _table(code_ptr, like):
-    """What `_lookup` looks up in: lane i's code value i % 16 in a tensor shaped as `like`, whose
-    values are one register; or the code values' address.
+    """The table of `_lookup`: a tensor shaped as `like`, in which lane i holds code value i % 16 in
+    one register; or the address of the code values.
     """
     if _HAS_PTX:
         code = tl.inline_asm_elementwise(
@@ -224,11 +224,11 @@ def _lookup(table, words, SHIFT: tl.constexpr):
 
 @triton.jit
 def _pairs_table(code_ptr):
-    """What `_pair` looks a byte's two code values up in, in bf16: a word for each of 256 bytes, in
-    shared memory once for each lane, so that no two lanes ask the same bank.
+    """The table of `_pair` for bf16: one word for each of the 256 bytes, with both code values. It
+    is in shared memory once per lane, so that no two lanes read the same bank.
 
-    The upper half of a word is the first value, rounded so that the whole word, read as fp32 with
-    the second value for its lowest bits, is as near to it as bf16 can be.
+    The upper half of a word is the first value, the lower half the second. The first value is
+    rounded so that the whole word, read as fp32, is as near to it as bf16 allows.
     """
     if _HAS_PTX:
         table = tl.inline_asm_elementwise(
@@ -280,7 +280,7 @@ def _pairs_table(code_ptr):
 
 @triton.jit
 def _pair(table, words, BYTE: tl.constexpr, IS_EXACT: tl.constexpr):
-    """The code values of a byte's two numbers, exact or as `_pairs_table` has them."""
+    """The code values of a byte's two numbers, exact or as stored by `_pairs_table`."""
     if IS_EXACT or not _HAS_PTX:
         first, second = _lookup(table, words, BYTE * 8 + 4), _lookup(table, words, BYTE * 8)
     else:

@@ -1,7 +1,7 @@
-"""Triton's compiled kernels on disk, each file beside a seal that says what was written.
+"""Triton's compiled kernels on disk; beside each file is a seal, a hash of its content.
 
-Triton loads whatever its cache holds: a truncated kernel stopped every start, a truncated launcher
-the process. Files without a seal, from before, are compiled once more and nothing is said.
+Triton loads its cache unchecked: a truncated kernel stopped every start, a truncated launcher ended
+the process. Files of older versions have no seal; they are compiled again without a warning.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SEAL = ".sealed"
 
 
 def checked_manager(files: CheckedFiles) -> type[FileCacheManager]:
-    """A manager for Triton that gives out whole files alone."""
+    """A cache manager for Triton that returns only undamaged files."""
 
     class CheckedCacheManager(FileCacheManager):  # type: ignore[misc]
         def __init__(self, key: str, override: bool = False, dump: bool = False) -> None:
             try:
                 super().__init__(key, override=override, dump=dump)
-            except OSError as error:  # the kernel's folder is none
+            except OSError as error:  # the kernel's folder cannot be used
                 files.set_aside(Path(knobs.cache.dir) / key, error.strerror or "not a folder")
                 super().__init__(key, override=override, dump=dump)
 
@@ -54,7 +54,7 @@ def checked_manager(files: CheckedFiles) -> type[FileCacheManager]:
 
 
 def check_what_triton_keeps() -> None:
-    """From now on, unless somebody has set a manager of their own; and keep it somewhere at all."""
+    """Install the checked manager, unless another one is set, and make sure a folder exists."""
     files = CheckedFiles("Triton's compiled kernels")
     if knobs.cache.manager_class is None:
         knobs.cache.manager_class = checked_manager(files)

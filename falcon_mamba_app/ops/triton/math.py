@@ -1,4 +1,4 @@
-"""Functions of one number that several kernels share."""
+"""Functions of one number, shared by several kernels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 def softplus(x):
     """max(x, 0) + log1p(e) with e = exp(−|x|), log1p as a polynomial on 0 … 1 that errs by 2e-7.
 
-    The GPU's fast logarithm errs by 2⁻²² absolutely, 1e-4 of a Δ of 0.001. Above 20, torch's
-    threshold, the second part is below fp32's last bit.
+    The GPU's fast logarithm has an absolute error of 2⁻²², which is 1e-4 of a Δ of 0.001. Above 20,
+    torch's threshold, the second part is below fp32's last bit.
     """
     e = tl.exp2(tl.abs(x) * -LOG2_E)
     log1p = e * 0.005253457929939032 - 0.02958850748836994
@@ -29,6 +29,6 @@ def softplus(x):
 
 @triton.jit
 def silu(x):
-    """x / (1 + exp(−x)), the division as rsqrt²: two instructions where a division takes eight."""
+    """x / (1 + exp(−x)), with rsqrt² for the division: two instructions instead of eight."""
     root = tl.rsqrt(1.0 + tl.exp2(x * -LOG2_E))
     return x * (root * root)

@@ -1,4 +1,4 @@
-"""`reference/next_token.py` as two Triton kernels of one program: in torch it is ten launches."""
+"""`reference/next_token.py` as two Triton kernels of one program; torch needs ten launches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _check(*tensors: Tensor) -> None:
 
 
 def _tile(num_rows: int) -> int:
-    """The same for all up to 64 rows: a kernel less to compile for each size of a step."""
+    """The same tile for all steps of up to 64 rows, so that fewer kernels are compiled."""
     return max(64, triton.next_power_of_2(num_rows))
 
 

@@ -1,7 +1,7 @@
-"""Root-mean-square norms as Triton kernels, alone or with what stands beside them.
+"""Root-mean-square norms as Triton kernels, alone or fused with neighbouring operations.
 
-A norm of a decode step is all launch: 16 KB a row. So the residual's sum is taken in the norm
-that follows it, and the norms of dt, B and C are one kernel.
+In a decode step a norm reads 16 KB per row, so the launch takes most of its time. Therefore the
+residual's sum is part of the norm after it, and the norms of dt, B and C are one kernel.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
-# Values of one program. A row of 4096 fills it; narrow rows such as B's 16 share it.
+# Values per program. One row of 4096 fills it; narrow rows, such as B's 16, share it.
 NORM_VALUES = 4096
 VALUES_OF_A_WARP = 512
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtype) -> Tensor:
-    """`reference.rms_norm`, one program for each row, or for several that are narrow."""
+    """`reference.rms_norm`, one program per row, or per several narrow rows."""
     y = torch.empty(x.shape, dtype=out_dtype, device=x.device)
     x = x.reshape(-1, x.shape[-1])
     assert x.stride(1) == 1, x.stride()
@@ -65,7 +65,7 @@ def split_rms_norm(
 
 def _tile(m: int) -> tuple[int, int, int]:
     """Rows and columns of one program, and its warps; the same for any number of rows, so that
-    there is one kernel to compile.
+    only one kernel is compiled.
     """
     columns = triton.next_power_of_2(m)
     rows = max(1, NORM_VALUES // columns)
@@ -118,7 +118,7 @@ def _add_rms_norm_kernel(
     wait_for_inputs()
     total = tl.load(hidden_ptr + cells, mask=mask, other=0.0).to(tl.float32)
     total += _sum_of_addends(addends_ptr, cells, mask, num_rows, NUM_ADDENDS, m)
-    # Rounded first where the residual stream is not fp32: the norm is of what is kept.
+    # Rounded first if the residual stream is not fp32: the norm is of the stored values.
     total = total.to(total_ptr.dtype.element_ty)
     tl.store(total_ptr + cells, total, mask=mask)
     total = total.to(tl.float32)
@@ -159,7 +159,7 @@ def _split_rms_norm_kernel(
 
 @triton.jit
 def _sum_of_addends(addends_ptr, cells, mask, num_rows, NUM_ADDENDS: tl.constexpr, m: tl.constexpr):
-    """The sum of (NUM_ADDENDS, num_rows, m) at `cells` of the last two, always in one order."""
+    """The sum of (NUM_ADDENDS, num_rows, m) at `cells` of (num_rows, m), in a fixed order."""
     total = tl.load(addends_ptr + cells, mask=mask, other=0.0).to(tl.float32)
     for i in tl.static_range(1, NUM_ADDENDS):
         addend = tl.load(addends_ptr + i * num_rows.to(tl.int64) * m + cells, mask=mask, other=0.0)

@@ -1,9 +1,9 @@
 """The operations as Triton kernels for one GPU, tested against `ops.REFERENCE`.
 
-No launch here depends on what is on the device: grids come from shapes, and a kernel reads the
+No launch here depends on values on the device: grids follow from shapes, and a kernel reads the
 slots and the lengths itself. So nothing waits for the device, and a step can be captured in a CUDA
-graph. Nothing is autotuned either: the trial runs would advance the live states. The block sizes
-are those with which `benchmarks/kernels.py` was fastest on an H100.
+graph. Nothing is autotuned, because the trial runs would advance the live states. The block sizes
+are the fastest ones of `benchmarks/kernels.py` on an H100.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from falcon_mamba_app.ops.triton import (
 
 
 class TritonOps(Ops):
-    """Each operation by one kernel; what a kernel does not serve, by those of its parts."""
+    """Each operation by one kernel, or by the kernels of its parts where none applies."""
 
     name = "triton"
     can_capture_steps = True

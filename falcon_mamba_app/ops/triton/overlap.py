@@ -1,10 +1,10 @@
-"""Kernels of a decode step overlap: one starts while the one ahead of it ends.
+"""Kernels of a decode step overlap: one starts while the previous one ends.
 
-A kernel of a few microseconds spends most of them starting and draining, while memory idles. On
-Hopper and later a launch with `OVERLAPPED` starts as soon as the kernel ahead leaves room. What it
-may touch before `wait_for_inputs` is what no kernel writes: weights. Every kernel so launched has
-to wait before its first read or write of anything else, since the kernel behind relies on its end
-to mean that all those ahead have ended too.
+A kernel of a few microseconds spends most of its time on starting and draining, while memory idles.
+On Hopper and later a launch with `OVERLAPPED` starts as soon as the previous kernel leaves room.
+Before `wait_for_inputs` a kernel may only touch data that no kernel writes: weights. Every kernel
+that is launched this way must call it before any other read or write: the next kernel relies on it,
+because this kernel's end must mean that all earlier kernels have ended.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ OVERLAPPED = {"launch_pdl": True} if CAN_OVERLAP else {}
 
 @triton.jit
 def start_next():
-    """Let the next kernel start where this one leaves room."""
+    """Let the next kernel start as soon as this one leaves room."""
     if _CAN_OVERLAP:
         gdc_launch_dependents()
 
 
 @triton.jit
 def wait_for_inputs():
-    """Return when all kernels ahead have ended and what they wrote can be read."""
+    """Return when all earlier kernels have ended and their results can be read."""
     if _CAN_OVERLAP:
         gdc_wait()
 
 
 @triton.jit
 def read_ahead(pointers, num_bytes: tl.constexpr):
-    """Have `num_bytes`, a multiple of 16, from each pointer on brought into the cache, without
-    waiting for them. A hint: nothing depends on it.
+    """Start to load `num_bytes`, a multiple of 16, from each pointer into the cache, without
+    waiting. This is a hint; no result depends on it.
     """
     if _CAN_OVERLAP:
         tl.inline_asm_elementwise(

@@ -1,9 +1,9 @@
 """The choice of the next token as Triton kernels: rows of logits in, a token for each out.
 
-`reference/sampling.py` states the rule in plain torch, where a sort finds how far down top_k and
-top_p reach. Here `top_k_top_p.py` finds it by counting, so nothing waits for the host, and a step's
-sampling can be captured in its graph. One program for every PART of the vocabulary shares a row: a
-program with the whole of it in registers would take ten times longer.
+`reference/sampling.py` states the rule in plain torch, where a sort finds the floors of top_k and
+top_p. Here `top_k_top_p.py` finds them by counting. So nothing waits for the host, and a step's
+sampling can be captured in its graph. Several programs share a row, one for each PART of the
+vocabulary: one program with the whole row in registers would take ten times longer.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from falcon_mamba_app.ops.triton.top_k_top_p import (
     weights_of,
 )
 
-# Tokens of one program: 32 programs share a row of 65,024.
+# Tokens per program: 32 programs share a row of 65,024.
 PART = 2048
-# The largest logit of a row that holds +infinity, or what is no number.
+# Stands for the largest logit of a row that holds +infinity or NaN.
 _INFINITE = tl.constexpr(float("inf"))
 _NO_TOKEN = tl.constexpr(NO_TOKEN)
 MIN_P, UNIFORM = tl.constexpr(int(Column.MIN_P)), tl.constexpr(int(Column.UNIFORM))
-# Up to here a step leaves the GPU idle while one program thinks: more warps share it.
+# Up to this number of rows the GPU is mostly idle, so more warps share one program's work.
 FEW_ROWS = 8
 
 
@@ -45,14 +45,14 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
 
     tokens = scratch(dtype=torch.int64)
     maxima = scratch(num_parts, dtype=torch.float32)
-    places = scratch(num_parts)  # of the maxima
+    places = scratch(num_parts)  # where the maxima are
     counts = scratch(num_parts, BINS.value)
     masses = scratch(num_parts, BINS.value, dtype=torch.float32)
-    candidates = scratch(vocab_size)  # the bits of the weights in the bin that is searched
-    floors = scratch()  # bits of the smallest weight that is kept
-    ceilings = scratch()  # and of the largest
-    totals = scratch(dtype=torch.float32)  # of the weights that top_k keeps
-    num_done = scratch(3)  # programs that have done their part of a row
+    candidates = scratch(vocab_size)  # bits of the weights in the searched bin
+    floors = scratch()  # bits of the smallest kept weight
+    ceilings = scratch()  # bits of the largest kept weight
+    totals = scratch(dtype=torch.float32)  # sums of the weights that top_k keeps
+    num_done = scratch(3)  # programs that have finished their part of a row
     row = (logits, logits.stride(0), params, params.stride(0), maxima, vocab_size)
     launch = {"num_warps": 8 if num_rows <= FEW_ROWS else 4, **OVERLAPPED}
     sizes = (PART, triton.next_power_of_2(num_parts))
@@ -81,14 +81,14 @@ def _maxima_kernel(
     vocab_size,
     PART: tl.constexpr,
 ):
-    """The largest logit of each part and its first place; nothing is searched yet."""
+    """The largest logit of each part and its first place; also resets the search."""
     start_next()
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = part * PART + tl.arange(0, PART)
     wait_for_inputs()
     is_token = columns < vocab_size
     logits = tl.load(logits_ptr + row * stride + columns, mask=is_token, other=-float("inf"))
-    # A maximum passes over what is no number.
+    # A maximum ignores NaN.
     logits = tl.where(logits == logits, logits, _INFINITE)
     best = tl.max(logits, axis=0)
     place = row * tl.num_programs(0) + part
@@ -100,7 +100,8 @@ def _maxima_kernel(
             tl.store(num_done_ptr + row * 3 + i, 0)
 
 
-# Where a step's parameters lie depends on its number of rows; nothing is won by knowing it.
+# The alignment of a step's parameters depends on its number of rows; a kernel that knew it would
+# not be faster.
 @triton.jit(do_not_specialize_on_alignment=["params_ptr"])
 def _draw_kernel(
     logits_ptr,
@@ -118,7 +119,7 @@ def _draw_kernel(
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """The token at which the running sum of the weights that are kept passes uniform × total."""
+    """The token at which the running sum of the kept weights passes uniform × total."""
     start_next()
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     num_parts = tl.num_programs(0)
@@ -149,7 +150,7 @@ def _draw_kernel(
             kept = tl.load(kept_ptr + parts, mask=is_part, other=0.0)
             target = tl.load(params_ptr + UNIFORM) * tl.sum(kept, axis=0)
             drawn = tl.sum((tl.cumsum(kept, axis=0) <= target).to(tl.int32), axis=0)
-            # Rounding can push the target to the total; the last with any weight is then meant.
+            # Rounding can push the target to the total: then take the last token with any weight.
             drawn = tl.minimum(drawn, tl.max(tl.where(kept > 0.0, parts, 0), axis=0))
             before = tl.sum(tl.where(parts < drawn, kept, 0.0), axis=0)
             weights = _kept(
@@ -176,7 +177,7 @@ def _kept(
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """The weights of a part's tokens, zero for those that are not kept."""
+    """The weights of a part's tokens; zero for dropped tokens."""
     weights, _ = weights_of(logits_ptr, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS)
     bits = weights.to(tl.int32, bitcast=True)
     is_kept = (bits >= floor) & (bits <= ceiling) & (weights >= min_p)

@@ -1,8 +1,8 @@
 """The selective scan as two Triton kernels: a prompt's chunk, and one token for each row.
 
-Time is serial and (state, channel) pairs are the lanes. At 7B's 8192 channels × 16 states one
-sequence already keeps every multiprocessor's exponential unit busy, so no work is spent on scanning
-time in parallel, and carrying a state costs one read and one write of it per chunk.
+Time is serial; (state, channel) pairs are the lanes. At 7B's 8192 channels × 16 states one sequence
+already keeps the exponential unit of every multiprocessor busy. So a scan in parallel over time
+would only add work, and carrying a state costs one read and one write of it per chunk.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from falcon_mamba_app.ops.reference.recurrence import ScanWeights
 from falcon_mamba_app.ops.triton.math import LOG2_E, silu, softplus
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
-# Channels of one program and tokens it reads at a time. 16 channels × 16 states on one warp give
-# 512 programs at 7B, 3.9 for each of an H100's 132 multiprocessors: one for each of its schedulers.
+# Channels per program, and tokens that it reads at a time. 16 channels × 16 states on one warp give
+# 512 programs at 7B: 3.9 for each of an H100's 132 multiprocessors, one per warp scheduler.
 PREFILL_CHANNELS, PREFILL_TOKENS, PREFILL_WARPS, PREFILL_STAGES = 16, 8, 1, 4
 STEP_CHANNELS, STEP_WARPS = 64, 2
 
@@ -34,7 +34,7 @@ def scan_prefill(
     slots: Tensor,
     query_starts: Tensor,
 ) -> Tensor:
-    """`Ops.scan_prefill`, one program for each sequence and block of channels."""
+    """`Ops.scan_prefill`, one program per sequence and block of channels."""
     A, D, dt_bias = weights.A, weights.D, weights.dt_bias
     _check(x, dt, A, B, C, z, ssm_states)
     n, d = A.shape
@@ -79,7 +79,7 @@ def scan_step(
     ssm_states: Tensor,
     slots: Tensor,
 ) -> Tensor:
-    """`Ops.scan_step`, one program for each row and block of channels."""
+    """`Ops.scan_step`, one program per row and block of channels."""
     A, D, dt_bias = weights.A, weights.D, weights.dt_bias
     _check(x, dt, A, B, C, z, ssm_states)
     n, d = A.shape
@@ -112,7 +112,7 @@ def scan_step(
 
 
 def _check(*tensors: Tensor) -> None:
-    """Rows may lie apart; what the kernels walk along with no stride may not."""
+    """Assert contiguity where the kernels use no stride; rows themselves may be strided."""
     *rows, ssm_states = tensors
     assert all(tensor.stride(1) == 1 for tensor in rows), [tensor.stride() for tensor in rows]
     assert ssm_states.is_contiguous(), ssm_states.stride()
@@ -164,8 +164,8 @@ def _scan_prefill_kernel(
     # (1, n, d) from here on, so that all values of the loop share one layout.
     state = tl.load(state_ptrs, mask=has_cell, other=0.0)[None, :, :]
 
-    # Tiles to come are on their way while one is computed: with one warp to a scheduler there is
-    # nobody else to fill the time of a load.
+    # The next tiles load while one is computed: with one warp per scheduler no other warp can fill
+    # the time of a load.
     for low in tl.range(start, end, TOKENS, num_stages=STAGES):
         rows = low + tokens
         dt = _load_tile(dt_ptr, dt_stride, rows, end, channels, d)
@@ -173,7 +173,7 @@ def _scan_prefill_kernel(
         z = _load_tile(z_ptr, z_stride, rows, end, channels, d)
         B = _load_tile(B_ptr, B_stride, rows, end, states, n)
         C = _load_tile(C_ptr, C_stride, rows, end, states, n)
-        # Δ = 0 leaves the state as it is, so rows past the end need no further care.
+        # Δ = 0 leaves the state unchanged, so rows past the end need no mask.
         delta = softplus(dt.to(tl.float32) + dt_bias)
         delta = tl.where((rows < end)[None, :, None], delta, 0.0)
         B = _once(B.to(tl.float32))[:, :, None]
@@ -243,7 +243,7 @@ def _scan_step_kernel(
 
 @triton.jit
 def _load_tile(ptr, stride, rows, end, columns, num_columns):
-    """(1, t, columns): the first axis is there for `_once`."""
+    """A tile (1, t, columns); `_once` needs the first axis."""
     mask = (rows < end)[None, :, None] & (columns < num_columns)[None, None, :]
     places = rows[None, :, None] * stride + columns[None, None, :]
     return tl.load(ptr + places, mask=mask, other=0.0)
@@ -253,8 +253,8 @@ def _load_tile(ptr, stride, rows, end, columns, num_columns):
 def _row(tile, is_row):
     """The row of `tile` (t, n, d) that `is_row` marks, as (1, n, d).
 
-    Summed as integers: where time lies in registers the compiler then folds the whole sum into the
-    one register, which it may not do with floats, because −0.0 + 0.0 is not −0.0.
+    It is summed as integers. If time is in registers, the compiler then reduces the whole sum to
+    one register. It may not do so with floats, because −0.0 + 0.0 is not −0.0.
     """
     bits = tl.where(is_row, tile.to(tl.int32, bitcast=True), 0)
     return tl.sum(bits, axis=0, keep_dims=True).to(tl.float32, bitcast=True)
@@ -262,9 +262,9 @@ def _row(tile, is_row):
 
 @triton.jit
 def _once(tile):
-    """`tile` (1, t, …) as (t, …), each value computed by one lane and then handed to the others.
+    """`tile` (1, t, …) as (t, …): one lane computes each value and then sends it to the others.
 
-    Left to itself the compiler hands round the inputs and has every lane repeat the work. It does
-    not move a sum, and this one, over an axis of one, is free.
+    Otherwise the compiler sends the inputs to all lanes, and every lane repeats the work. It does
+    not move work across a sum, and this sum, over an axis of size 1, is free.
     """
     return tl.sum(tile, axis=0)

@@ -1,11 +1,11 @@
-"""How far down top_k and top_p reach into a row of logits, found without sorting it.
+"""Finds the floors of top_k and top_p in a row of logits without sorting it.
 
-A row is shared by one program for every PART of the vocabulary; they count how many tokens and how
-much weight lie in each of BINS intervals of weight, and only the interval that holds a floor is
-searched, by the last of the row's programs to get there.
+Several programs share a row, one for each PART of the vocabulary. They count the tokens, and sum
+their weight, in each of BINS intervals of weight. Then the last of the row's programs searches only
+the interval that holds a floor.
 
-A token's weight is its probability over the best one's, in [0, 1]. Its bits, read as an integer,
-are ordered as the weights are, so a search of at most 30 bits ends at the exact floor.
+A token's weight is its probability divided by the best token's, in [0, 1]. Its bits, read as an
+integer, have the same order as the weights, so a search of at most 30 bits ends at the exact floor.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from falcon_mamba_app.ops.reference.sampling import Column
 from falcon_mamba_app.ops.triton.overlap import start_next, wait_for_inputs
 
 ONE_BITS = tl.constexpr(0x3F800000)  # of the weight 1.0
-# The first bins are half an octave of weight each, those after NARROW_BINS four octaves, and the
-# last is all below 2⁻⁴⁰: a few dozen tokens that are likely leave the rest far behind.
+# The first bins are half an octave of weight each, the bins after NARROW_BINS four octaves, and the
+# last one is everything below 2⁻⁴⁰: usually only a few dozen tokens are likely.
 BINS, NARROW_BINS = tl.constexpr(32), tl.constexpr(24)
 NARROW_BITS, WIDE_BITS = tl.constexpr(22), tl.constexpr(25)
 TEMPERATURE, TOP_K = tl.constexpr(int(Column.TEMPERATURE)), tl.constexpr(int(Column.TOP_K))
@@ -38,7 +38,7 @@ def histogram_kernel(
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """How many tokens of each part, and how much weight, lie in each bin."""
+    """Count the tokens of each part, and sum their weight, per bin."""
     start_next()
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     params_ptr += row * params_stride
@@ -78,7 +78,7 @@ def cutoff_kernel(
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """The largest floor above which top_k tokens, or top_p of the weight they have, are left."""
+    """The largest floor that keeps top_k tokens, or top_p of their weight."""
     start_next()
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     num_parts = tl.num_programs(0)
@@ -106,7 +106,7 @@ def cutoff_kernel(
         bin = tl.minimum(bin, BINS - 1)
         above = tl.sum(tl.where(bins < bin, contents, 0.0), axis=0)
 
-        inside = tl.sum(tl.where(bins[None, :] == bin, counts, 0), axis=1)  # of each part
+        inside = tl.sum(tl.where(bins[None, :] == bin, counts, 0), axis=1)  # per part
         before = tl.sum(tl.where(parts < part, inside, 0), axis=0)
         weights, is_token = weights_of(
             logits_ptr + row * stride, part, temperature, maxima_ptr, row, vocab_size, PART, PARTS
@@ -134,10 +134,11 @@ def cutoff_kernel(
 def _search(
     candidates_ptr, num_candidates, bin, needed, IS_TOP_K: tl.constexpr, PART: tl.constexpr
 ):
-    """The largest floor in the bin at which the tokens above it still make `needed`."""
+    """The largest floor in the bin at which the tokens above it still reach `needed`."""
     low = tl.where(bin == BINS - 1, 0, ONE_BITS - _depth(bin + 1) + 1)
     high = ONE_BITS - _depth(bin) + 1
-    # Three floors at a time settle two bits. A lane adds up its own tokens, all lanes once a turn.
+    # Three floors at a time settle two bits. Each lane sums its own tokens; the lanes' sums are
+    # added once per turn.
     while high - low > 1:
         step = (high - low + 3) // 4
         first = tl.zeros((PART,), tl.float32)
@@ -149,7 +150,7 @@ def _search(
             first += tl.where(bits >= low + step, counted, 0.0)
             second += tl.where(bits >= low + 2 * step, counted, 0.0)
             third += tl.where(bits >= low + 3 * step, counted, 0.0)
-        # At `low` there is enough; a floor past the interval is past what is left to find.
+        # At `low` there is enough; a floor past the interval is too large.
         num_enough = _is_enough(first, needed, low + step, high)
         num_enough += _is_enough(second, needed, low + 2 * step, high)
         num_enough += _is_enough(third, needed, low + 3 * step, high)
@@ -174,7 +175,7 @@ def weights_of(
     PART: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """The weights of a part's tokens, and which of its places are tokens."""
+    """The weights of a part's tokens, and a mask of the places that hold tokens."""
     parts = tl.arange(0, PARTS)
     num_parts = tl.num_programs(0)
     maxima_ptr += row * num_parts
@@ -196,13 +197,13 @@ def _bins(weights):
 
 @triton.jit
 def _depth(bin):
-    """How far below the bits of 1.0 the bin begins."""
+    """The distance of the bin's start below the bits of 1.0."""
     wide = (NARROW_BINS << NARROW_BITS) + ((bin - NARROW_BINS) << WIDE_BITS)
     return tl.where(bin < NARROW_BINS, bin << NARROW_BITS, wide)
 
 
 @triton.jit
 def _candidates(candidates_ptr, start, num_candidates, PART: tl.constexpr):
-    """Bits of PART of the candidates' weights; −1, below every floor, past the last."""
+    """The bits of PART candidates' weights; −1, below every floor, past the last candidate."""
     places = start + tl.arange(0, PART)
     return tl.load(candidates_ptr + places, mask=places < num_candidates, other=-1)

@@ -1,7 +1,7 @@
 """One row from x_proj to the gate as one Triton kernel: three norms, dt_proj, and the scan's step.
 
-Apart, these are three launches of 5 µs in all, of which the GPU's memory needs 2. Each program
-computes the norms anew, of 288 numbers, and dt_proj for its own channels.
+As separate kernels these are three launches of 5 µs in all, of which the GPU's memory needs 2. Here
+each program repeats the norms, over 288 numbers, and computes dt_proj for its own channels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHANNELS, WARPS = 16, 8
 
 
 def is_faster(addends: Tensor, dt_weight: Tensor) -> bool:
-    """Whether the kernel below serves: more rows than one take a launch for each part."""
+    """Whether the kernel below applies: several rows are faster with one launch per part."""
     rank = dt_weight.shape[1]
     return addends.shape[:2] == (1, 1) and rank == triton.next_power_of_2(rank)
 
@@ -91,7 +91,7 @@ def _projected_scan_step_kernel(
     B = _normed(tl.load(inputs, mask=has_state, other=0.0).to(tl.float32), n, eps, dtype)
     C = _normed(tl.load(inputs + n, mask=has_state, other=0.0).to(tl.float32), n, eps, dtype)
 
-    # Rounded where the parts by themselves would hand it on.
+    # Rounded where the separate kernels would round too.
     dt = tl.sum(dt_weight.to(tl.float32) * dt[None, :], axis=1).to(dtype).to(tl.float32)
     delta = softplus(dt + dt_bias)
     state = tl.exp2(delta[None, :] * A) * state + (delta * x)[None, :] * B[:, None]
