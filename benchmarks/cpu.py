@@ -11,9 +11,7 @@ Exit status 1 below the floors named here.
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -26,9 +24,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.lib import roofline
-from falcon_mamba_app.checkpoint.locate import locate
-from falcon_mamba_app.checkpoint.weights import load_model
+from benchmarks.lib import report, roofline
+from benchmarks.lib.models import bundled_model
 from falcon_mamba_app.engine.build import build_engine
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.events import Sampled
@@ -36,9 +33,8 @@ from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.protocol import SamplingParams
-from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.settings import EngineSettings
 
-RESULTS = Path(__file__).parent / "results"
 MODEL = Path(__file__).parents[1] / "assets" / "nano"
 CPU = torch.device("cpu")
 
@@ -124,15 +120,7 @@ class Transformers:
 
 
 def load(kernels: str, dtype: str) -> FalconMamba:
-    ops = select_ops(CPU, kernels)
-    model = load_model(
-        locate(ModelSettings(model="nano"), has_cuda=False),
-        device=CPU,
-        dtype=getattr(torch, dtype),
-        make_model=lambda config: FalconMamba(config, ops),
-    )
-    assert isinstance(model, FalconMamba)
-    return model
+    return bundled_model(select_ops(CPU, kernels), CPU, getattr(torch, dtype))
 
 
 def make_engine(model: FalconMamba) -> Engine:
@@ -215,19 +203,15 @@ def measure(effort: Effort) -> list[Figures]:
     return [program.figures for program in programs]
 
 
-def table(figures: list[Figures]) -> str:
-    """Markdown; ratios are to transformers."""
+def show(figures: list[Figures]) -> report.Table:
+    """Ratios are to transformers."""
     names = list(figures[1].tokens_per_s)
     heads = [f"{name}, tok/s" for name in names]
-    lines = [
-        "| program | dtype | " + " | ".join(heads) + " | decode 1, GB/s |",
-        "|---|---|" + "---:|" * (len(names) + 1),
-    ]
+    table = report.Table("program", "dtype", *heads, "decode 1, GB/s", words=2)
     for row in figures:
         cells = [_cell(row.tokens_per_s.get(n), figures[0].tokens_per_s.get(n)) for n in names]
-        cells = [row.program, row.dtype, *cells, f"{row.decode_gb_per_s:.1f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        table.add(row.program, row.dtype, *cells, f"{row.decode_gb_per_s:.1f}")
+    return table
 
 
 def _cell(value: float | None, base: float | None) -> str:
@@ -252,25 +236,17 @@ def shortfalls(figures: list[Figures], prompt_memory_mb: float) -> list[str]:
     return [words for holds, words in checks if not holds]
 
 
-def about(effort: Effort) -> dict[str, str]:
+def about(benchmark: str) -> dict[str, str]:
+    """Of this machine, in which numba's version and OpenMP's spinning count too."""
     import numba
 
+    facts = report.about(benchmark, CPU, select_ops(CPU, "auto"))
     return {
-        "machine": f"{_cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at start",
-        "versions": f"torch {torch.__version__}, numba {numba.__version__}",
-        "threads": str(torch.get_num_threads()),
-        "spin": os.environ.get("GOMP_SPINCOUNT", "default"),
-        "rounds": f"best of {effort.rounds}",
-        "date": datetime.date.today().isoformat(),
-        "command": " ".join(
-            ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
-        ),
+        **facts,
+        "versions": f"{facts['versions']}, numba {numba.__version__}",
+        "machine": f"{report.machine()}: trust the ratios more where that is not 0",
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "default"),
     }
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
 
 
 def main() -> int:
@@ -283,36 +259,23 @@ def main() -> int:
         print_own_peak(options.peak_of)
         return 0
     effort = QUICK if options.quick else FULL
-    facts = about(effort)
+    facts = {**about("cpu"), "rounds": f"best of {effort.rounds}"}
     low, high = effort.memory_prompts
     figures = measure(effort)
     # After the rest, so that neither process is the one that compiles the kernels.
     prompt_memory_mb = peak_mb(high) - peak_mb(low)
     read = roofline.measure(CPU).read_bytes_per_s / 1e9
-    text = "\n".join(
-        [
-            *(f"- {name}: {value}" for name, value in facts.items()),
-            f"- read bandwidth: {read:.1f} GB/s",
-            "- where the load is not 0, other work shared the cores: trust the ratios more",
-            f"- peak memory of a {high:,}-token prompt over a {low:,}-token one:"
-            f" {prompt_memory_mb:+.1f} MB",
-            "",
-            table(figures),
-        ]
+    facts["read bandwidth"] = f"{read:.1f} GB/s"
+    facts["memory"] = (
+        f"a {high:,}-token prompt takes {prompt_memory_mb:+.1f} MB over a {low:,}-token one"
     )
-    line = json.dumps(
-        {
-            **facts,
-            "read_gb_per_s": round(read, 1),
-            "prompt_memory_mb": round(prompt_memory_mb, 1),
-            "figures": [asdict(f) | {"decode_gb_per_s": f.decode_gb_per_s} for f in figures],
-        }
-    )
-    print(text, line, sep="\n\n")
-    if options.save:
-        path = RESULTS / options.save
-        path.with_suffix(".json").write_text(line + "\n")
-        path.with_suffix(".md").write_text(f"# The bundled model on a CPU\n\n{text}\n")
+    result = {
+        "read_gb_per_s": round(read, 1),
+        "prompt_memory_mb": round(prompt_memory_mb, 1),
+        "figures": [asdict(f) | {"decode_gb_per_s": f.decode_gb_per_s} for f in figures],
+    }
+    title = "The bundled model on a CPU"
+    report.finish(title, facts, show(figures), result, options.save)
     missed = shortfalls(figures, prompt_memory_mb)
     print(*(f"BELOW THE FLOOR: {words}" for words in missed), sep="\n")
     return 1 if missed else 0

@@ -15,14 +15,14 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import cpu
+from benchmarks.lib.report import Table, finish_several
 from falcon_mamba_app.ops.cpu import ops as cpu_ops
 
 SPIN_COUNTS = ("default", "10000", "1000", "100", "0")
@@ -34,32 +34,29 @@ BUSY = "while True: pass"
 Product = Callable[[Tensor, Tensor, None], Tensor]
 
 
-def products_table() -> str:
+PRODUCTS: dict[str, Product] = {
+    "torch": F.linear,
+    "oneDNN": cpu_ops.onednn_linear,
+    "ours": cpu_ops.few_rows_linear,  # at every size: where does it end to pay?
+}
+
+
+def products_table(num_rows: Sequence[int] = NUM_ROWS, num_layers: int = NUM_LAYERS) -> Table:
     """Milliseconds for all products of one pass over the model."""
-    lines = [
-        "| dtype | rows | torch, ms | oneDNN, ms | ours, ms | best |",
-        "|---|---:|---:|---:|---:|---|",
-    ]
+    heads = [f"{name}, ms" for name in PRODUCTS]
+    table = Table("dtype", "best", "rows", *heads, "GB/s", "GFLOP/s", words=2)
     for dtype in (torch.float32, torch.bfloat16):
-        weights = [torch.randn(s).to(dtype) for s in [*MATRICES * NUM_LAYERS, HEAD]]
-        for num_rows in NUM_ROWS:
-            inputs = {m: torch.randn(num_rows, m).to(dtype) for m in {w.shape[1] for w in weights}}
-            times = {
-                name: _best_ms(product, weights, inputs)
-                for name, product in (
-                    ("torch", F.linear),
-                    ("oneDNN", cpu_ops.onednn_linear),
-                    ("ours", cpu_ops.few_rows_linear),  # at every size: where does it end to pay?
-                )
-            }
-            gflop = 2e-9 * num_rows * sum(weight.numel() for weight in weights)
+        weights = [torch.randn(s).to(dtype) for s in [*MATRICES * num_layers, HEAD]]
+        for b in num_rows:
+            inputs = {m: torch.randn(b, m).to(dtype) for m in {w.shape[1] for w in weights}}
+            times = {name: _best_ms(each, weights, inputs) for name, each in PRODUCTS.items()}
+            best = min(times, key=lambda name: times[name])
             gbyte = 1e-9 * sum(weight.nbytes for weight in weights)
-            name = min(times, key=lambda name: times[name])
-            seconds = times[name] / 1e3
-            speed = f"{name}: {gbyte / seconds:.0f} GB/s, {gflop / seconds:.0f} GFLOP/s"
-            cells = " | ".join(f"{ms:.2f}" for ms in times.values())
-            lines.append(f"| {str(dtype)[6:]} | {num_rows} | {cells} | {speed} |")
-    return "\n".join(lines)
+            gflop = 2e-9 * b * sum(weight.numel() for weight in weights)
+            speeds = (f"{amount / times[best] * 1e3:.0f}" for amount in (gbyte, gflop))
+            cells = (f"{ms:.2f}" for ms in times.values())
+            table.add(str(dtype)[6:], best, str(b), *cells, *speeds)
+    return table
 
 
 def _best_ms(product: Product, weights: list[Tensor], inputs: dict[int, Tensor]) -> float:
@@ -71,20 +68,19 @@ def _best_ms(product: Product, weights: list[Tensor], inputs: dict[int, Tensor])
         return 1e3 * min(cpu.timed(once) for _ in range(12))
 
 
-def spin_table() -> str:
+def spin_table(spin_counts: Sequence[str] = SPIN_COUNTS) -> Table:
     """Median tokens per second of each fresh process."""
-    lines = ["| machine | GOMP_SPINCOUNT | " + " | ".join(_speeds_names()) + " |"]
-    lines.append("|---|---|" + "---:|" * len(_speeds_names()))
+    table = Table("machine", "GOMP_SPINCOUNT", *_speeds_names(), words=2)
     for machine in ("free", "one core busy"):
         busy = subprocess.Popen([sys.executable, "-c", BUSY]) if machine != "free" else None
         try:
-            for spin_count in SPIN_COUNTS:
-                lines.append(f"| {machine} | {spin_count} | {_speeds_of(spin_count)} |")
+            for spin_count in spin_counts:
+                table.add(machine, spin_count, *_speeds_of(spin_count))
         finally:
             if busy is not None:
                 busy.kill()
                 busy.wait()
-    return "\n".join(lines)
+    return table
 
 
 def _speeds_names() -> list[str]:
@@ -92,42 +88,41 @@ def _speeds_names() -> list[str]:
     return [f"{dtype} {what}, tok/s" for dtype in ("float32", "bfloat16") for what in whats]
 
 
-def _speeds_of(spin_count: str) -> str:
+def _speeds_of(spin_count: str) -> list[str]:
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     if spin_count != "default":
         environment["GOMP_SPINCOUNT"] = spin_count
     command = [sys.executable, "-m", "benchmarks.cpu_choices", "--own-speeds"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return result.stdout.splitlines()[-1]
+    return result.stdout.splitlines()[-1].split(" | ")
 
 
-def own_speeds() -> str:
+def own_speeds(*, repeats: int = 5, new_tokens: int = 40) -> str:
+    """Of this process, as cells of the table."""
     cells = []
     for dtype in ("float32", "bfloat16"):
         model = cpu.load("numba", dtype)
         cpu.prefill_s(model, cpu.PROMPT)
-        cells.append(
-            statistics.median(cpu.PROMPT / cpu.prefill_s(model, cpu.PROMPT) for _ in "12345")
-        )
+        reads = [cpu.PROMPT / cpu.prefill_s(model, cpu.PROMPT) for _ in range(repeats)]
+        cells.append(statistics.median(reads))
         for num_rows in (1, 8):
-            runs = [cpu.decode(model, num_rows, 40) for _ in range(3)]
+            runs = [cpu.decode(model, num_rows, new_tokens) for _ in range(3)]
             cells.append(statistics.median(tokens / seconds for tokens, seconds in runs))
     return " | ".join(f"{cell:,.0f}" for cell in cells)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--save", metavar="NAME", help="also write results/NAME.md")
+    parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     parser.add_argument("--own-speeds", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.own_speeds:
         print(own_speeds())
         return
-    facts = "\n".join(f"- {name}: {value}" for name, value in cpu.about(cpu.QUICK).items())
-    text = f"# Choices of the CPU path\n\n{facts}\n\n{products_table()}\n\n{spin_table()}\n"
-    print(text)
-    if options.save:
-        (Path(cpu.RESULTS) / f"{options.save}.md").write_text(text)
+    facts = cpu.about("cpu_choices")
+    tables = [products_table(), spin_table()]
+    result = {"tables": [table.lines for table in tables]}
+    finish_several("Choices of the CPU path", facts, tables, result, options.save)
 
 
 if __name__ == "__main__":

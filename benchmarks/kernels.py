@@ -11,25 +11,21 @@ longer. On a CPU: the reference operations at small shapes.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.lib import roofline, timing
+from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.engine.runner.penalties import pack_params
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
 from falcon_mamba_app.protocol import SamplingParams
 
 CACHE_BYTES = 300_000_000  # of the matrices that take turns: six times an H100's L2
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,29 +246,32 @@ def measure(work: Work, best: roofline.Roofline, device: torch.device) -> Row:
     )
 
 
-def table(rows: list[Row]) -> str:
-    lines = [
-        "| operation | shape | µs | MB | GB/s | limit µs | of | share of the limit |",
-        "|---|---|--:|--:|--:|--:|---|--:|",
-    ]
-    lines += [
-        f"| {r.op} | {r.shape} | {r.us:.2f} | {r.mb:.2f} | {r.gb_per_s:.0f} "
-        f"| {r.limit_us:.2f} | {r.limit} | {r.share:.0%} |"
-        for r in rows
-    ]
-    return "\n".join(lines)
+HEADS = ("operation", "shape", "limit", "µs", "MB", "GB/s", "limit µs", "share of the limit")
 
 
-def choose() -> tuple[Ops, Shapes, torch.device, str]:
+def measure_all(
+    ops: Ops, shapes: Shapes, best: roofline.Roofline, device: torch.device
+) -> tuple[list[Row], Table]:
+    table, rows = Table(*HEADS, words=3), []
+    with torch.inference_mode():
+        for work in works(ops, shapes, device):
+            row = measure(work, best, device)
+            figures = (f"{row.us:.2f}", f"{row.mb:.2f}", f"{row.gb_per_s:.0f}")
+            table.add(
+                row.op, row.shape, row.limit, *figures, f"{row.limit_us:.2f}", f"{row.share:.0%}"
+            )
+            rows.append(row)
+    return rows, table
+
+
+def choose() -> tuple[Ops, Shapes, torch.device]:
     if torch.cuda.is_available():
-        import triton
-
         from falcon_mamba_app.ops.triton.ops import TRITON
 
-        return TRITON, SHAPES_7B, torch.device("cuda"), f", triton {triton.__version__}"
+        return TRITON, SHAPES_7B, torch.device("cuda")
     from falcon_mamba_app.ops import REFERENCE
 
-    return REFERENCE, SHAPES_CPU, torch.device("cpu"), ""
+    return REFERENCE, SHAPES_CPU, torch.device("cpu")
 
 
 def main() -> None:
@@ -280,35 +279,14 @@ def main() -> None:
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     save = parser.parse_args().save
     torch.manual_seed(0)
-    ops, shapes, device, versions = choose()
+    ops, shapes, device = choose()
     best = roofline.measure(device)
-    with torch.inference_mode():
-        rows = [measure(work, best, device) for work in works(ops, shapes, device)]
-    about = {
-        "device": timing.describe(device),
-        "versions": f"torch {torch.__version__}{versions}",
-        "ops": ops.name,
-        "command": " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
-        "date": datetime.date.today().isoformat(),
-    }
-    print(table(rows))
-    line = json.dumps({**about, **asdict(best), "rows": [asdict(row) for row in rows]})
-    print(line)
-    if save:
-        write(RESULTS / save, about, best, rows, line)
-
-
-def write(
-    path: Path, about: dict[str, str], best: roofline.Roofline, rows: list[Row], line: str
-) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.with_suffix(".json").write_text(line + "\n")
+    rows, table = measure_all(ops, shapes, best, device)
     speeds = f"copy {best.copy_bytes_per_s / 1e9:.0f} GB/s, read {best.read_bytes_per_s / 1e9:.0f}"
     if best.exponentials_per_s:
         speeds += f", {best.exponentials_per_s / 1e9:.0f} G exponentials/s"
-    lines = [f"- {key}: {value}" for key, value in about.items()]
-    head = "\n".join(["# Kernels", "", *lines, f"- measured limits: {speeds}", "", ""])
-    path.with_suffix(".md").write_text(head + table(rows) + "\n")
+    facts = {**about("kernels", device, ops), "measured limits": speeds}
+    finish("Kernels", facts, table, {**asdict(best), "rows": [asdict(row) for row in rows]}, save)
 
 
 if __name__ == "__main__":

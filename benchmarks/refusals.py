@@ -15,14 +15,12 @@ import argparse
 import asyncio
 import base64
 import json
-import os
 import random
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,7 +28,7 @@ import psutil
 import torch
 
 from benchmarks.lib.app_process import App
-from benchmarks.lib.report import Table, about, finish
+from benchmarks.lib.report import Table, about, finish, machine
 from falcon_mamba_app.ops.select import select_ops
 
 MAX_CORE_S, MAX_GROWTH_MB, MAX_GROWTH_OF_EIGHT_MB, MAX_LEFT_MB = 1.0, 150.0, 500.0, 60.0
@@ -194,13 +192,6 @@ async def attack_all(http: httpx.AsyncClient, app: App, options: argparse.Namesp
             statuses = await asyncio.gather(*(send(http, attack, body) for _ in range(8)))
             refusals.add(f"{attack.name}, 8 at once", max(statuses), await watch.end(), times=8)
     return refusals
-
-
-def machine() -> str:
-    """Of a virtual machine: its cores are shared with others."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} shared CPU cores, {names[0] if names else 'of unknown make'}"
 
 
 async def main() -> int:

@@ -32,13 +32,12 @@ def starting(**environment: str) -> Iterator[str]:
     """
     command = [sys.executable, "-u", "app.py", "--model", "nano", "--device", "cpu", "--port", "0"]
     env = {**os.environ, **environment}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield next(line.split()[-1] for line in process.stdout if "http://" in line)
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield next(line.split()[-1] for line in process.stdout if "http://" in line)
+        finally:
+            process.terminate()
 
 
 def wait_for_page(address: str) -> None:

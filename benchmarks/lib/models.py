@@ -20,9 +20,9 @@ from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.model.linear import quantize_, weights_bytes
+from falcon_mamba_app.model.linear import Linear, weights_bytes
 from falcon_mamba_app.ops import Ops
-from falcon_mamba_app.ops.bitsandbytes import why_unusable
+from falcon_mamba_app.ops.bitsandbytes import quantize, why_unusable
 from falcon_mamba_app.settings import ModelSettings
 
 FALCON_MAMBA_7B = ModelConfig(
@@ -90,9 +90,26 @@ def in_form(model: FalconMamba, form: str) -> FalconMamba:
         packed = FalconMamba(model.config, model.ops)
     packed.load_state_dict(model.state_dict(), assign=True)
     kind, _, double = form.partition(" ")
-    quantize_(packed, kind=kind, is_double=bool(double), compute_dtype=model.dtype)
+    _quantize_(packed, kind=kind, is_double=bool(double), compute_dtype=model.dtype)
     packed.prepare()
     return packed
+
+
+def _quantize_(
+    model: FalconMamba, *, kind: str, is_double: bool, compute_dtype: torch.dtype
+) -> None:
+    """Put the matrices of the layers into 4 bits, one after the other; head and table stay."""
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) and ".mixer." in name
+    ]
+    for name, module in layers:
+        weight = quantize(
+            module.weight.data, kind=kind, is_double=is_double, compute_dtype=compute_dtype
+        )
+        bias = None if module.bias is None else module.bias.data
+        model.set_submodule(name, module.in_4bit(weight, bias))
 
 
 def forms(asked: list[str], device: torch.device) -> list[str]:

@@ -23,8 +23,9 @@ class Roofline:
     exponentials_per_s: float | None  # None on a CPU
 
 
-def measure(device: torch.device) -> Roofline:
-    num_bytes = GPU_BYTES if device.type == "cuda" else CPU_BYTES
+def measure(device: torch.device, num_bytes: int | None = None) -> Roofline:
+    """Over `num_bytes`, or as many as no cache holds."""
+    num_bytes = num_bytes or (GPU_BYTES if device.type == "cuda" else CPU_BYTES)
     source = torch.randn(num_bytes // 4, device=device)
     target = torch.empty_like(source)
     copy_s = median_s(lambda: target.copy_(source), device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.ops import Ops
@@ -75,20 +74,3 @@ def weights_bytes(model: nn.Module) -> int:
     full = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     packed = sum(m.weight.nbytes for m in model.modules() if isinstance(m, Linear4bit))
     return full + packed
-
-
-def quantize_(model: nn.Module, *, kind: str, is_double: bool, compute_dtype: torch.dtype) -> None:
-    """Put the matrices of the layers into 4 bits, one after the other; head and table stay."""
-    from falcon_mamba_app.ops.bitsandbytes import quantize
-
-    layers = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, Linear) and ".mixer." in name
-    ]
-    for name, module in layers:
-        weight = quantize(
-            module.weight.data, kind=kind, is_double=is_double, compute_dtype=compute_dtype
-        )
-        bias = None if module.bias is None else module.bias.data
-        model.set_submodule(name, module.in_4bit(weight, bias))

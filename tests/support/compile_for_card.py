@@ -104,7 +104,7 @@ def run_model(dtype: torch.dtype, form: str) -> None:
 
 
 def put_in_4bit(model: torch.nn.Module, dtype: torch.dtype, *, is_double: bool) -> None:
-    """As `quantize_` does, without numbers."""
+    """As benchmarks put it there, without numbers."""
     from falcon_mamba_app.model.linear import Linear
     from falcon_mamba_app.ops.reference.weight_4bit import NESTED_BLOCK, NestedAbsmax, Weight4bit
 

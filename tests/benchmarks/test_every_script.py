@@ -1,0 +1,219 @@
+"""No runnable script is left outside the tests: each runs once, at its smallest size."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import all as all_of_them
+from benchmarks import cpu, cpu_choices, kernels, page
+from benchmarks.lib import checkpoint, report, roofline
+from falcon_mamba_app.ops import REFERENCE
+from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.page import build_page
+from tests.support.checkpoints import make_model
+from tests.support.echo_service import EchoService
+from tests.support.engine_fixtures import ours
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+HERE = "tests/benchmarks/test_every_script.py"
+BENCHMARKS = "tests/benchmarks/test_benchmarks.py"
+
+# Where each script is run, by its module.
+RUN_IN = {
+    "benchmarks.accuracy": BENCHMARKS,
+    "benchmarks.all": HERE,
+    "benchmarks.browser": BENCHMARKS,
+    "benchmarks.context": BENCHMARKS,
+    "benchmarks.cpu": HERE,
+    "benchmarks.cpu_choices": HERE,
+    "benchmarks.decode": BENCHMARKS,
+    "benchmarks.fairness": HERE,
+    "benchmarks.kernels": HERE,
+    "benchmarks.loading": "tests/checkpoint/test_weights_4bit.py",
+    "benchmarks.memory": BENCHMARKS,
+    "benchmarks.page": HERE,
+    "benchmarks.plot": BENCHMARKS,
+    "benchmarks.prefill": BENCHMARKS,
+    "benchmarks.quantization": BENCHMARKS,
+    "benchmarks.refusals": HERE,
+    "benchmarks.serving": BENCHMARKS,
+    "benchmarks.snapshots": BENCHMARKS,
+    "benchmarks.soak": "tests/benchmarks/test_soak.py",
+    "benchmarks.stall": "tests/benchmarks/test_stall.py",
+    "benchmarks.startup": "Makefile",
+    "benchmarks.lib.checkpoint": HERE,
+    "benchmarks.lib.health": "benchmarks/stall.py",
+    "benchmarks.lib.readers": "benchmarks/serving.py",
+    "benchmarks.lib.roofline": HERE,
+    "training.evaluate": HERE,
+    "training.export": HERE,
+    "training.prepare": HERE,
+    "training.streams": "training/streams.py",  # itself, as the worker of test_training.py's runs
+    "training.train": "training/tests/test_training.py",
+}
+
+
+def test_every_script_is_run_somewhere():
+    scripts = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for folder in ("benchmarks", "training")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^if __name__ == .__main__.:", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert scripts == RUN_IN.keys()
+    for script, place in RUN_IN.items():
+        name = script.rpartition(".")[2]
+        assert re.search(rf"\b{name}\b", (ROOT / place).read_text(encoding="utf-8")), script
+
+
+def run_main(monkeypatch, module, *arguments):
+    """The script in this process, with a command line."""
+    monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+    result = importlib.import_module(module).main()
+    return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+
+@pytest.fixture
+def results(monkeypatch, tmp_path):
+    """The folder that results are saved in."""
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    return tmp_path
+
+
+async def test_an_update_of_the_page_is_measured():
+    service = EchoService()
+    blocks, _ = build_page(service, Sessions(service.forget))
+    cost = await page.measure(blocks, 4, 8)
+    assert cost.num_messages == 4
+    assert min(cost.text_ms, cost.panel_ms, cost.diff_bytes) > 0
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """benchmarks.cpu with a short prompt."""
+    monkeypatch.setattr(cpu, "PROMPT", 32)
+    return cpu.Effort(rounds=1, new_tokens=20, prompts=(32,), memory_prompts=(1, 2))
+
+
+def test_the_cpu_is_measured_beside_transformers(small):
+    figures = cpu.measure(small)
+    assert [row.program for row in figures[:2]] == ["transformers", "ours, numba"]
+    assert len(figures) == 5 and all(row.decode_gb_per_s > 0 for row in figures)
+    assert len(cpu.show(figures).lines) == 7
+    ours = figures[1].tokens_per_s
+    ours["prefill 32"] = ours["decode 1"] = 1.0  # far below what either side does
+    assert len(cpu.shortfalls(figures, cpu.MAX_PROMPT_MEMORY_MB + 1)) == 3
+
+
+def test_the_peak_of_a_prompt_is_read_from_the_system(capsys):
+    cpu.print_own_peak(16)
+    assert float(capsys.readouterr().out) > 50
+
+
+def test_each_product_is_timed_by_the_function_that_its_column_names(monkeypatch):
+    """Once the column "ours" timed somebody else's."""
+    called = []
+    for name in ("onednn_linear", "few_rows_linear"):
+        whole = getattr(cpu_choices.cpu_ops, name)
+        column = next(key for key, value in cpu_choices.PRODUCTS.items() if value is whole)
+        spy = lambda *args, name=name, whole=whole: called.append(name) or whole(*args)  # noqa: E731
+        monkeypatch.setitem(cpu_choices.PRODUCTS, column, spy)
+    monkeypatch.setattr(cpu_choices, "HEAD", (64, 512))
+    table = cpu_choices.products_table([2], num_layers=1)
+    assert len(table.lines) == 4
+    assert set(called) == {"onednn_linear", "few_rows_linear"}
+    kernel = cpu_choices.cpu_ops.kernels.linear
+    calls = []
+    monkeypatch.setattr(
+        cpu_choices.cpu_ops.kernels, "linear", lambda *args: calls.append(1) or kernel(*args)
+    )
+    cpu_choices.cpu_ops.few_rows_linear(torch.ones(1, 8), torch.ones(4, 8), None)
+    assert calls == [1]
+
+
+def test_our_own_speeds_are_cells_of_the_table_of_spin_counts(small, monkeypatch):
+    cells = cpu_choices.own_speeds(repeats=1, new_tokens=20).split(" | ")
+    assert all(float(cell.replace(",", "")) > 0 for cell in cells)
+    monkeypatch.setattr(cpu_choices, "_speeds_of", lambda spin_count: cells)
+    monkeypatch.setattr(cpu_choices, "BUSY", "input()")
+    table = cpu_choices.spin_table(["100"])
+    assert len(table.lines) == 4
+    assert len({line.count("|") for line in table.lines}) == 1
+
+
+def test_every_operation_is_measured():
+    shapes = kernels.Shapes(2, 32, 64, 8, prompts=(8,), rows=(1, 2), v=100)
+    best = roofline.measure(CPU, 2**20)
+    rows, table = kernels.measure_all(REFERENCE, shapes, best, CPU)
+    names = {row.op for row in rows}
+    assert {"conv_prefill", "scan_prefill", "conv_step", "scan_step", "linear"} < names
+    assert all(row.us > 0 and row.limit_us > 0 for row in rows)
+    assert len(table.lines) == 2 + len(rows)
+
+
+def test_the_best_of_the_machine_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(roofline, "CPU_BYTES", 2**20)
+    roofline.main()
+    assert capsys.readouterr().out.count("GB/s") == 2
+
+
+def test_all_of_them_run_one_after_the_other_and_a_failure_is_told(monkeypatch, results, capsys):
+    options = ("--batch", "1", "--steps", "2", "--weights", "none")
+    runs = (all_of_them.Run("one", "decode", options), all_of_them.Run("no", "decode", ("--no",)))
+    monkeypatch.setattr(all_of_them, "RUNS", runs)
+    monkeypatch.setattr(roofline, "CPU_BYTES", 2**20)
+    assert run_main(monkeypatch, "benchmarks.all", "--suffix", "x", "--only", "one") == 0
+    found = json.loads((results / "one-x.json").read_text())
+    assert found["rows"][0]["tokens_per_s"] > 0
+    assert run_main(monkeypatch, "benchmarks.all", "--suffix", "x") == 1
+    assert "failed: no" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_random_weights_is_a_folder_as_the_hub_has_it(monkeypatch, tmp_path):
+    model = ours(make_model(vocab_size=8_300))
+    monkeypatch.setattr(checkpoint, "random_7b", lambda *args: model)
+    checkpoint.write_random_7b(tmp_path)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == dict(model.named_parameters()).keys()
+    assert len(list(tmp_path.glob("*.safetensors"))) == checkpoint.NUM_FILES
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["num_hidden_layers"] == model.config.num_layers
+
+
+@pytest.mark.slow
+def test_bodies_are_refused_and_measured(monkeypatch, results):
+    """Whether a small body is refused does not matter here, and 8 s for each are for the large."""
+    monkeypatch.setattr("benchmarks.refusals.SETTLE_S", 0.1)
+    options = ("--megabytes", "0.3", "--only", "objects", "--save", "small")
+    assert run_main(monkeypatch, "benchmarks.refusals", *options) in (0, 1)
+    found = json.loads((results / "small.json").read_text())
+    assert found["objects"]["status"] >= 400
+    assert math.isfinite(found["objects"]["core_s"])
+
+
+@pytest.mark.slow
+def test_a_newcomer_beside_a_crowd_is_measured(monkeypatch, results):
+    """No bound is asked for: the machine may be doing other things."""
+    options = ("--rounds", "1", "--prompt-tokens", "8000", "--save", "small")
+    assert run_main(monkeypatch, "benchmarks.fairness", *options) in (0, 1)
+    found = json.loads((results / "small.json").read_text())
+    assert min(found["idle_s"], found["busy_s"], found["prefill_tokens_per_s"]) > 0
+
+
+@pytest.mark.parametrize("script", ["evaluate", "export", "prepare"])
+def test_a_script_of_training_says_what_it_takes(script, monkeypatch, capsys):
+    """Their functions are tested in training/tests."""
+    with pytest.raises(SystemExit) as ended:
+        run_main(monkeypatch, f"training.{script}", "--help")
+    assert ended.value.code == 0
+    assert "usage:" in capsys.readouterr().out
