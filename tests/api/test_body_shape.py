@@ -12,6 +12,7 @@ from falcon_mamba_app.api.body_shape import MAX_CONTAINERS, MAX_VALUES, refuse_t
 from falcon_mamba_app.api.planning import MAX_LOGPROBS_IN_ALL, plan_chat
 from falcon_mamba_app.api.schemas import ChatBody, parse_body
 from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.http import json_bodies
 from falcon_mamba_app.protocol import ModelInfo
 from tests.support.api_fixtures import USER
 
@@ -44,15 +45,15 @@ def test_structure_is_counted_exactly_wherever_a_part_ends(monkeypatch):
         value = [random_value(rng) for _ in range(5)]
         data = json.dumps(value).encode()
         containers, values = of_structure(value)
-        monkeypatch.setattr(body_shape, "PART_BYTES", rng.choice([2, 3, 7, 64]))
+        monkeypatch.setattr(json_bodies, "PART_BYTES", rng.choice([2, 3, 7, 64]))
         monkeypatch.setattr(body_shape, "MAX_CONTAINERS", containers)
         monkeypatch.setattr(body_shape, "MAX_VALUES", values)
-        body_shape._count(data)
+        refuse_too_many_values(data)
         for limit, count in (("MAX_CONTAINERS", containers), ("MAX_VALUES", values)):
             if count:
                 monkeypatch.setattr(body_shape, limit, count - 1)
                 with pytest.raises(InvalidRequest, match="this server reads no more"):
-                    body_shape._count(data)
+                    refuse_too_many_values(data)
                 monkeypatch.setattr(body_shape, limit, count)
 
 
