@@ -112,7 +112,6 @@ def build_app(
         session_secret=server.session_secret,
         served_names=server.served_model_name,
         reuse_prompts=server.reuse_prompts,
-        limits=limits,
         figures=figures,
     )
     mount_page(

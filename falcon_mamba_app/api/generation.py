@@ -59,13 +59,10 @@ class Generation:
         access: Access,
         names: ServedNames,
         figures: Figures,
-        *,
-        max_body_bytes: int,
     ) -> None:
         self._service = service
         self._access = access
         self._names, self._figures = names, figures
-        self._max_body_bytes = max_body_bytes
         # Parsed one at a time: meanwhile a body takes three to five times its bytes.
         self._large_bodies = asyncio.Semaphore(1)
 
@@ -87,7 +84,7 @@ class Generation:
         return await self._answer(request, body, plan, _Answer(shape, name))
 
     async def _read(self, request: Request, kind: type[Body]) -> Body:
-        data = await read_json_body(request, max_bytes=self._max_body_bytes)
+        data = await read_json_body(request)
         if len(data) <= MAX_BYTES_PARSED_AT_ONCE:
             return parse_body(kind, data)
         async with self._large_bodies:

@@ -33,7 +33,6 @@ from falcon_mamba_app.http.errors import (
 )
 from falcon_mamba_app.http.transport import ReaderGone, json_response
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
-from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
 
 OWNER = "falcon-mamba-app"  # tells a copy of this app, which has sessions, from other servers
 CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
@@ -49,7 +48,6 @@ def create_api(
     session_secret: str | None = None,
     served_names: tuple[str, ...] = (),
     reuse_prompts: bool = True,
-    limits: LimitSettings = DEFAULT_LIMITS,
     figures: Figures | None = None,
 ) -> FastAPI:
     """The application that serves the API.
@@ -61,8 +59,8 @@ def create_api(
     access = Access(api_keys, session_secret, reuse_prompts=reuse_prompts)
     names = ServedNames(served_names)
     figures = figures or Figures()
-    generation = Generation(service, access, names, figures, max_body_bytes=limits.max_body_bytes)
-    sessions = Sessions(service, access, max_state_bytes=limits.max_state_bytes)
+    generation = Generation(service, access, names, figures)
+    sessions = Sessions(service, access)
     info = _Information(service, names, figures)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -77,7 +75,7 @@ def create_api(
     add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
     add("PUT", "/v1/sessions/{prompt_cache_key:path}/state", sessions.import_state)
     add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
-    tokens = Tokenization(service, names, max_body_bytes=limits.max_body_bytes)
+    tokens = Tokenization(service, names)
     for prefix in ("", "/v1"):  # vLLM has them beside /v1, where clients look for them
         add("POST", f"{prefix}/tokenize", tokens.tokenize)
         add("POST", f"{prefix}/detokenize", tokens.detokenize)

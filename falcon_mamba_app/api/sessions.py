@@ -21,10 +21,9 @@ from falcon_mamba_app.visitors import Visitor
 class Sessions:
     """Export, import and forget over one service."""
 
-    def __init__(self, service: GenerationService, access: Access, *, max_state_bytes: int) -> None:
+    def __init__(self, service: GenerationService, access: Access) -> None:
         self._service = service
         self._access = access
-        self._max_state_bytes = max_state_bytes
 
     async def export_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state."""
@@ -41,7 +40,7 @@ class Sessions:
         visitor.count_transfer()
         session_id = self._session_id(request)
         with visitor.session(session_id):
-            data = await read_body(request, max_bytes=self._max_state_bytes)
+            data = await read_body(request)
             num_tokens = await self._service.import_state(session_id, data)
         return json_response({"object": "session.state", "num_tokens": num_tokens})
 

@@ -67,15 +67,12 @@ class DetokenizeBody(Strict):
 class Tokenization:
     """Tokenise, detokenise, and what the tokenizer is."""
 
-    def __init__(
-        self, service: GenerationService, names: ServedNames, *, max_body_bytes: int
-    ) -> None:
+    def __init__(self, service: GenerationService, names: ServedNames) -> None:
         self._service, self._names = service, names
-        self._max_body_bytes = max_body_bytes
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize: how many tokens a prompt has, and which."""
-        data = await read_json_body(request, max_bytes=self._max_body_bytes)
+        data = await read_json_body(request)
         body = await asyncio.to_thread(parse_body, TokenizeBody, data)
         tokenizer = self._tokenizer(body.model)
         token_ids = await asyncio.to_thread(tokenizer.encode, body.asked)
@@ -91,7 +88,7 @@ class Tokenization:
 
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize: the text of ids."""
-        data = await read_json_body(request, max_bytes=self._max_body_bytes)
+        data = await read_json_body(request)
         body = await asyncio.to_thread(parse_body, DetokenizeBody, data)
         tokenizer = self._tokenizer(body.model)
         return json_response({"prompt": await asyncio.to_thread(tokenizer.decode, body.tokens)})

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from falcon_mamba_app.http.errors import BodyTooLarge, WrongContentType
+from falcon_mamba_app.http.errors import WrongContentType
 
 Result = TypeVar("Result")
 
@@ -68,24 +68,18 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def read_body(request: Request, *, max_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge before reading more than `max_bytes`, ReaderGone."""
-    declared = request.headers.get("content-length", "0")
-    body = bytearray()
-    if not declared.isdigit() or int(declared) <= max_bytes:
-        try:
-            async for part in request.stream():
-                body += part
-                if len(body) > max_bytes:
-                    break
-            else:
-                return bytes(body)
-        except ClientDisconnect:
-            raise ReaderGone from None
-    raise BodyTooLarge(f"the body is too large; allowed are {max_bytes} bytes")
+async def read_body(request: Request) -> bytes:
+    """The whole body, whose length the middleware bounds. Raises ReaderGone.
+
+    The request keeps no copy: the answer may take minutes.
+    """
+    try:
+        return b"".join([part async for part in request.stream()])
+    except ClientDisconnect:
+        raise ReaderGone from None
 
 
-async def read_json_body(request: Request, *, max_bytes: int) -> bytes:
+async def read_json_body(request: Request) -> bytes:
     """The body of a request that says it is JSON.
 
     Raises WrongContentType otherwise: a web page elsewhere can send any other type from its
@@ -94,7 +88,7 @@ async def read_json_body(request: Request, *, max_bytes: int) -> bytes:
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise WrongContentType("send the body with the header Content-Type: application/json")
-    return await read_body(request, max_bytes=max_bytes)
+    return await read_body(request)
 
 
 async def while_read(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

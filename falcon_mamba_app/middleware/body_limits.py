@@ -36,6 +36,7 @@ SMALL_BYTES = 512
 # A browser's copy of a conversation: a million characters of 4 bytes.
 MAX_COPY_BYTES = 4_000_000
 PAGE_FRAME_BYTES = 64 * 2**10  # the rest of an event of the page
+MAX_LOGIN_BYTES = 8 * 2**10  # a user and a password
 CLOSE = {"Connection": "close"}
 
 
@@ -86,6 +87,8 @@ class BodyLimits:
         path: str = scope["path"]
         if path.startswith("/v1/sessions/") and scope["method"] == "PUT":
             return self._max_state_bytes
+        if path == "/login":
+            return min(self._max_bytes, MAX_LOGIN_BYTES)
         return self._max_page_bytes if path.startswith("/gradio_api/") else self._max_bytes
 
 

@@ -27,7 +27,6 @@ from falcon_mamba_app.http.transport import json_response, read_body
 from falcon_mamba_app.visitors import Visitor
 
 LOGIN_S = 7 * 24 * 3_600
-MAX_FORM_BYTES = 8_192
 PAGE = Template((ASSETS / "login.html").read_text("utf-8"))
 SIGN_OUT_PAGE = Template(
     PAGE.template.partition("<form")[0].replace("sign in", "sign out")
@@ -130,7 +129,7 @@ class Login:
             raise WrongMethod("here only GET and POST are allowed", {"Allow": "GET, POST"})
         visitor: Visitor = request.state.visitor
         try:
-            form = parse_qs((await read_body(request, max_bytes=MAX_FORM_BYTES)).decode("latin-1"))
+            form = parse_qs((await read_body(request)).decode("latin-1"))
             visitor.check_attempts()  # no wait after it: many that come at once are counted too
             if not self._credentials.match(_first(form, "username"), _first(form, "password")):
                 visitor.count_wrong_key()

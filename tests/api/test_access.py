@@ -6,8 +6,7 @@ import pytest
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.routes import create_api
-from falcon_mamba_app.settings import LimitSettings
-from tests.support.api_fixtures import USER, in_process
+from tests.support.api_fixtures import USER, bounded, in_process
 from tests.support.echo_service import EchoService
 
 ANNA = {"Authorization": "Bearer key-of-anna"}
@@ -30,9 +29,7 @@ async def guarded(service):
 
 @pytest.fixture
 async def client(service):
-    async with in_process(
-        create_api(service, limits=LimitSettings(max_state_bytes=1000))
-    ) as client:
+    async with in_process(bounded(create_api(service), max_state_bytes=1000)) as client:
         yield client
 
 

@@ -11,8 +11,7 @@ import pytest
 from falcon_mamba_app.api import generation, schemas
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.errors import Overloaded
-from falcon_mamba_app.settings import LimitSettings
-from tests.support.api_fixtures import USER, in_process, sse_values
+from tests.support.api_fixtures import USER, bounded, in_process, sse_values
 from tests.support.echo_service import EchoService
 
 CHAT = "/v1/chat/completions"
@@ -29,9 +28,7 @@ async def service():
 
 @pytest.fixture
 async def client(service):
-    async with in_process(
-        create_api(service, limits=LimitSettings(max_body_bytes=200_000))
-    ) as client:
+    async with in_process(bounded(create_api(service), max_body_bytes=200_000)) as client:
         yield client
 
 

@@ -238,3 +238,10 @@ async def test_a_body_in_many_small_pieces_counts_as_several_requests():
     async with visiting("--visitor-requests-per-minute", "9") as client:
         response = await client.post(CHAT, content=crumbs(), headers=JSON)
     assert response.status_code == 429
+
+
+async def test_who_signs_in_sends_a_name_and_a_password_and_no_more():
+    async with visiting("--auth", "a:b") as client:
+        response = await client.post("/login", content=b"x" * 9 * KIB)
+    assert response.status_code == 413
+    assert response.json()["detail"] == "the body is too large; allowed are 8192 bytes"

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from falcon_mamba_app.middleware.body_limits import BodyLimits
 from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
 from falcon_mamba_app.visitors import anybody
 
@@ -36,6 +37,11 @@ def with_visitor(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return told
+
+
+def bounded(app: ASGIApp, *, max_body_bytes: int = 2**24, max_state_bytes: int = 0) -> ASGIApp:
+    """An API behind the layer that bounds its bodies, as in the whole app."""
+    return BodyLimits(app, max_bytes=max_body_bytes, max_state_bytes=max_state_bytes, timeout_s=10)
 
 
 @asynccontextmanager
