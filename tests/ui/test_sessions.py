@@ -193,3 +193,14 @@ def test_who_opens_too_many_pages_loses_their_own_oldest_only():
         sessions.claim(opened[-1], ada)
     assert forgotten == [opened[0].id]
     assert sessions.of_page("bert's") is first
+
+
+def test_a_session_that_nobody_claimed_cannot_be_used():
+    """It would count for nobody, and so have no limits."""
+    sessions = Sessions(lambda _: None)
+    session = sessions.of_page("page")
+    with pytest.raises(AssertionError, match="no visitor has claimed"):
+        _ = session.visitor
+    ada = Visitors(LimitSettings()).at("203.0.113.1")
+    sessions.claim(session, ada)
+    assert session.visitor is ada

@@ -18,7 +18,7 @@ from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.settings import ServerSettings
 from falcon_mamba_app.ui.conversation.turn import Turn
-from falcon_mamba_app.visitors import Visitor, anybody
+from falcon_mamba_app.visitors import Visitor
 
 GRACE_S = float(ServerSettings().keep_session_s)
 
@@ -64,9 +64,15 @@ class Session:
     remark: Remark | None = None  # about the last turn
     is_cut: bool = False  # its last reply ended because no page watched it any more
     turn: Turn | None = None
-    visitor: Visitor = field(default_factory=anybody)  # who used it last
+    claimed_by: Visitor | None = None  # who used it last
     pages: set[str] = field(default_factory=set)  # that show it; the last one stays when it leaves
     left_s: float | None = None  # when its last page went away
+
+    @property
+    def visitor(self) -> Visitor:
+        """Whom its replies count for. Nobody's session would be nobody's to limit."""
+        assert self.claimed_by is not None, "a session is used that no visitor has claimed"
+        return self.claimed_by
 
     @property
     def context_tokens(self) -> int | None:
@@ -157,8 +163,12 @@ class Sessions:
         """The session is this visitor's. Who has too many loses the longest unused of them, so
         that nobody's pages push out everybody else's.
         """
-        session.visitor = visitor
-        own = [other for other in self._sessions.values() if other.visitor.name == visitor.name]
+        session.claimed_by = visitor
+        own = [
+            other
+            for other in self._sessions.values()
+            if other.claimed_by is not None and other.claimed_by.name == visitor.name
+        ]
         for longest_unused in own[: max(0, len(own) - visitor.max_sessions)]:
             self._free(longest_unused)
 
@@ -229,7 +239,8 @@ class Sessions:
     def _free(self, session: Session) -> None:
         session.interrupt()
         del self._sessions[session.id]
-        session.visitor.drop_session(session.id)
+        if session.claimed_by is not None:
+            session.claimed_by.drop_session(session.id)
         for page in list(session.pages):
             self._hide(page, session)
         self._forget(session.id)
