@@ -21,6 +21,7 @@ from falcon_mamba_app.figures import FiguredService, Figures
 from falcon_mamba_app.logs import LoopErrors, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Platform, ServerSettings, Settings, load_settings
+from falcon_mamba_app.temporary import keep_temporary_files
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -52,6 +53,7 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         settings = load_settings(sys.argv[1:], os.environ)
         set_up_logging(settings.server.log_level, settings.server.log_format)
+        keep_temporary_files()
         asyncio.run(serve(settings))
     except FalconMambaError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "figures": ({"protocol", "errors"}, set()),
     "bundled": (set(), set()),
     "logs": ({"errors"}, set()),
+    "temporary": ({"errors"}, set()),
     "settings": ({"errors", "settings"}, set()),
     "rates": ({"errors"}, set()),
     "visitors": ({"errors", "rates", "settings"}, set()),
@@ -54,7 +55,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),
     "ops": (
-        {"errors", "ops"},
+        {"errors", "ops", "temporary"},
         {
             "torch",
             "triton",

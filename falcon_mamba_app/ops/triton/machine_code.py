@@ -17,6 +17,7 @@ from triton import knobs
 from triton.runtime.cache import FileCacheManager
 
 from falcon_mamba_app.ops.damage import CheckedFiles
+from falcon_mamba_app.temporary import check_room, folder_with_room
 
 SEAL = ".sealed"
 
@@ -34,7 +35,14 @@ def checked_manager(files: CheckedFiles) -> type[FileCacheManager]:
 
         def put(self, data: Any, filename: str, binary: bool = True) -> str:
             content = data if isinstance(data, bytes) else str(data).encode()
-            path: str = super().put(content, filename, binary=True)
+            try:
+                path: str = super().put(content, filename, binary=True)
+            except OSError as error:  # as on a disk that is full by now
+                files.tell_of_folder(Path(self.cache_dir), error)
+                if knobs.cache.dir == str(Path(self.cache_dir).parent):
+                    _keep_for_this_process()
+                super().__init__(self.key)
+                path = super().put(content, filename, binary=True)
             files.write(_seal_of(Path(path)), _digest(content))
             return path
 
@@ -61,11 +69,16 @@ def check_what_triton_keeps() -> None:
     folder = Path(knobs.cache.dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        check_room(folder)
     except OSError as error:
         files.tell_of_folder(folder, error)
-        knobs.cache.dir = tempfile.mkdtemp(prefix="triton-")
-        atexit.register(shutil.rmtree, knobs.cache.dir, ignore_errors=True)
+        _keep_for_this_process()
+
+
+def _keep_for_this_process() -> None:
+    """What is compiled from now on, in memory if no disk has room."""
+    knobs.cache.dir = tempfile.mkdtemp(prefix="triton-", dir=folder_with_room())
+    atexit.register(shutil.rmtree, knobs.cache.dir, ignore_errors=True)
 
 
 def _is_whole(path: Path, files: CheckedFiles) -> bool:
