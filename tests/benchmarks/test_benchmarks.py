@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow  # each starts a process that imports torch and lo
 ROOT = Path(__file__).parents[2]
 
 
-def run(name, *options):
+def run(name, *options, timeout_s=100):
     """The JSON line that a benchmark prints, and the lines of its table."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *options]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
     assert finished.returncode == 0, finished.stderr[-2_000:]
     lines = finished.stdout.splitlines()
     table = [line for line in lines if line.startswith("| ")]
