@@ -45,7 +45,7 @@ from falcon_mamba_app.protocol import (
 )
 from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.service.local.service import LocalService
-from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
+from falcon_mamba_app.settings import EngineSettings, ModelSettings, ServerSettings, Settings
 
 SENTENCE = "The old man and the dog went down to the river to see what the water had brought. "
 TURN_TOKENS = 64
@@ -121,7 +121,8 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
     from falcon_mamba_app.middleware.stack import listening
     from falcon_mamba_app.server import build_app
 
-    settings = Settings()
+    # One measurement must not begin where another's prompt was read.
+    settings = Settings(server=ServerSettings(reuse_prompts=False))
     options = listening(settings)
     server = uvicorn.Server(uvicorn.Config(build_app(service, settings), port=0, **options))
     serving = asyncio.create_task(server.serve())
