@@ -1,4 +1,4 @@
-"""What somebody wants to run. Any record with these fields will do; the settings are one.
+"""The request for a model. Any record with these fields fits; the settings are one.
 
 "auto" leaves a choice to the machine. Errors name a field between backticks.
 """
@@ -18,7 +18,7 @@ class AskedModel(Protocol):
 
 
 class AskedQuantization(Protocol):
-    """4 bits: "auto", "none", "nf4" or "fp4"; their scales quantised too: "auto", "on" or "off"."""
+    """4 bits: "auto", "none", "nf4" or "fp4"; quantised scales: "auto", "on" or "off"."""
 
     @property
     def quantization(self) -> str: ...
@@ -27,7 +27,7 @@ class AskedQuantization(Protocol):
 
 
 class Asked(AskedModel, AskedQuantization, Protocol):
-    """A model, the device and precision it is to have, and who is to compute."""
+    """A model, its device and precision, and the implementation of its operations."""
 
     @property
     def device(self) -> str: ...

@@ -1,5 +1,5 @@
-"""How a checkpoint's authors want it to generate: from generation_config.json, config.json and the
-tokenizer. What this app does not follow is named in the log.
+"""The authors' defaults for generating, from generation_config.json, config.json and the tokenizer.
+The log names each default that this app does not follow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from falcon_mamba_app.protocol import SamplingParams
 logger = logging.getLogger(__name__)
 
 FILE = "generation_config.json"
-# What a chat answers with where its checkpoint says nothing: varied, and rarely astray.
+# For chats whose checkpoint has no defaults: a common, safe choice.
 CHAT_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9)
 FOLLOWED_IN_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 CHECKS: dict[str, Check] = {
@@ -32,8 +32,7 @@ CHECKS: dict[str, Check] = {
     "do_sample": SWITCH,
     **dict.fromkeys((*FOLLOWED_IN_SAMPLING, "repetition_penalty"), NUMBER),
 }
-# transformers' settings that change a reply and that this app does not have, each with the values
-# that change nothing.
+# transformers' settings that change a reply and that this app lacks, each with its neutral values.
 NOT_FOLLOWED: dict[str, tuple[Any, ...]] = {
     "bad_words_ids": ([],),
     "begin_suppress_tokens": ([],),
@@ -72,20 +71,21 @@ NOT_FOLLOWED: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """Any of `eos_token_ids` ends a reply; `sampling` is for requests that do not say otherwise."""
+    """Any of `eos_token_ids` ends a reply; `sampling` applies unless a request overrides it."""
 
     eos_token_ids: frozenset[int]
     sampling: SamplingParams
 
 
 def load_generation_defaults(checkpoint: Checkpoint, tokenizer: Any) -> GenerationDefaults:
-    """From the checkpoint's files alone: base and instruct models number their ends differently.
+    """Read the defaults from the checkpoint's files alone: base and instruct models have different
+    end tokens.
 
-    A generation_config that samples is followed; a chat model without one gets CHAT_SAMPLING, a
-    base model the plain distribution, as the OpenAI API does. Raises CheckpointError.
+    A generation_config that samples is followed. A chat model without one gets CHAT_SAMPLING; a
+    base model gets the plain distribution, as in the OpenAI API. Raises CheckpointError.
     """
     has_file = (checkpoint.folder / FILE).is_file()
-    file = FILE if has_file else "config.json"  # where older checkpoints have these fields
+    file = FILE if has_file else "config.json"  # older checkpoints have these fields there
     config = read_object(checkpoint.folder / file, checkpoint.id)
     check_fields(config, CHECKS, file=file, name=checkpoint.id)
     _tell_what_is_not_followed(config, file, checkpoint.id)
@@ -105,8 +105,8 @@ def _eos_token_ids(
         model_config = read_object(checkpoint.folder / "config.json", checkpoint.id)
         file, checks = "config.json", {"eos_token_id": IDS}
         check_fields(model_config, checks, file=file, name=checkpoint.id)
-        eos = model_config.get("eos_token_id", 0)  # 0: what transformers takes for both families
-    # A chat template's turns end with the tokenizer's own end token, whatever the list says.
+        eos = model_config.get("eos_token_id", 0)  # 0: transformers' default for both families
+    # A chat template ends turns with the tokenizer's own end token, which the list may lack.
     ids = [*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id]
     return frozenset(token_id for token_id in ids if token_id is not None)
 
@@ -114,7 +114,7 @@ def _eos_token_ids(
 def _sampling(config: Mapping[str, Any], fallback: SamplingParams) -> SamplingParams:
     given = {key: config[key] for key in FOLLOWED_IN_SAMPLING if config.get(key) is not None}
     sampling = SamplingParams(**given) if config.get("do_sample") else fallback
-    penalty = config.get("repetition_penalty")  # in force with and without sampling
+    penalty = config.get("repetition_penalty")  # applies with and without sampling
     return sampling if penalty is None else replace(sampling, repetition_penalty=penalty)
 
 

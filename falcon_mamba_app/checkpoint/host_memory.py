@@ -1,8 +1,8 @@
-"""The host's memory while weights are read: what was freed goes back to the system.
+"""Returns freed host memory to the system while weights are read.
 
 glibc learns to take blocks of up to 32 MB from its heap instead of from the system. Reading and
-quantising makes and frees such blocks all the time, what is kept of each lands in the holes, and
-the next ones fit in none: a heap of 0.3 GB in use was seen to hold 1 GB.
+quantising allocates and frees such blocks all the time. The small kept parts fill the holes, so the
+next blocks do not fit: a heap with 0.3 GB in use was seen to hold 1 GB.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 def returning_freed(on_progress: Callable[[float, str], None]) -> Callable[[float, str], None]:
-    """`on_progress` that also hands every free page of the heap back, where the C library can."""
+    """`on_progress` that also returns every free page of the heap, if the C library can."""
     trim = _malloc_trim()
     if trim is None:
         return on_progress

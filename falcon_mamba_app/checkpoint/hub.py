@@ -1,8 +1,8 @@
-"""The model hub, through huggingface_hub: small files first, weights when asked for.
+"""The model hub, through huggingface_hub: small files first, weights on request.
 
-The only file that imports that library's downloads and errors. What goes wrong becomes a
-CheckpointError of one line that says what to do. Without a connection a complete earlier download
-is used. It does not know what a checkpoint must contain.
+This is the only file that imports that library's downloads and errors. Every failure becomes a
+CheckpointError of one line that says what to do. Without a connection, a complete earlier download
+is used. This module does not know what a checkpoint must contain.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from falcon_mamba_app.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-# The base of httpx's errors (httpx2's, from huggingface_hub 2 on), and the bar the terminal shows.
+# The base of httpx's errors (httpx2's, from huggingface_hub 2 on), and the terminal's progress bar.
 HTTPError: type[Exception] = _HTTPError
 hub_tqdm: Any = _hub_tqdm
 
 SMALL_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 MAX_SMALL_BYTES = 64 * 2**20
-# Left free beside the weights: logs, lock files and the page's uploads need room too.
+# Kept free beside the weights, for logs, lock files and the page's uploads.
 SPARE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a repository; its size is None where the hub does not tell."""
+    """A file of a repository; its size is None if the hub does not report it."""
 
     name: str
     num_bytes: int | None
@@ -71,7 +71,7 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Repository:
     try:
         info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         files = tuple(RemoteFile(file.rfilename, file.size) for file in info.siblings or ())
-        # By its branch, so that the cache remembers which commit that was when next offline.
+        # By its branch, so that the cache remembers the branch's commit for later offline starts.
         folder = _download(hub_id, revision, "config.json").parent
         for file in files:
             if _is_small(file):
@@ -105,7 +105,7 @@ def missing_files(repository: Repository, names: Sequence[str]) -> tuple[RemoteF
 
 
 def check_disk_space(hub_id: str, missing: Sequence[RemoteFile]) -> None:
-    """Raises CheckpointError when the missing files do not fit beside what must stay free."""
+    """Raises CheckpointError if the missing files, and the space to keep free, do not fit."""
     num_bytes = sum(file.num_bytes or 0 for file in missing)
     if num_bytes == 0:
         return
@@ -125,7 +125,7 @@ def fetch_files(
     files: Sequence[RemoteFile],
     on_progress: Callable[[float, str], None],
 ) -> None:
-    """Download `files` into the cache, telling progress from 0 to 1. Raises CheckpointError."""
+    """Download `files` into the cache; reports progress from 0 to 1. Raises CheckpointError."""
     total = sum(file.num_bytes or 0 for file in files)
     done = 0
     for file in files:
@@ -138,7 +138,7 @@ def fetch_files(
 
 
 def _reporting_bar(done: int, total: int, on_progress: Callable[[float, str], None]) -> Any:
-    """huggingface_hub's progress bar, which also tells `on_progress`."""
+    """huggingface_hub's progress bar, which also calls `on_progress`."""
 
     class ReportingBar(hub_tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -177,9 +177,9 @@ def _cached(hub_id: str, revision: str | None) -> Repository | None:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """No answer at all, or the hub's own failure: what a download made earlier can stand in for."""
+    """Whether the hub gave no answer or failed itself: then an earlier download can replace it."""
     told = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError)
-    # A line that broke also counts as an entry not found: not found in the cache, that is.
+    # A broken connection also raises "entry not found", which then means: not in the cache.
     return isinstance(error, LocalEntryNotFoundError) or not isinstance(error, told)
 
 

@@ -1,8 +1,8 @@
-"""Which checkpoint a name means, and whether this app can run it.
+"""Finds the checkpoint of a name, and checks that this app can run it.
 
-`locate` runs before anything else starts. It reads (from the hub: fetches) only the small files,
-and refuses in one line whatever could not be loaded later: the wrong architecture, a missing shard,
-a full disk. It loads no weights and knows no tensors.
+`locate` runs before anything else starts. It reads only the small files (and fetches them from the
+hub). It refuses in one line everything that could not be loaded later: the wrong architecture, a
+missing shard, a full disk. It loads no weights and knows no tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from falcon_mamba_app.checkpoint.small_files import check_tokenizer_files, read_
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.config import FAMILIES, ModelConfig
 
-AUTO = "auto"  # what suits the machine
+AUTO = "auto"  # the machine decides
 BUNDLED = "nano"
 BUNDLED_FOLDER = ASSETS / BUNDLED
 SINGLE_FILE = "model.safetensors"
@@ -58,8 +58,8 @@ DEFAULT_ON_GPU = "falcon-mamba-7b-instruct"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A model this app can run. Its small files lie in `folder`; its weights do too, except for
-    the `missing_weights`, which loading fetches from the hub.
+    """A model that this app can run. Its small files are in `folder`, and its weights too, except
+    for the `missing_weights`, which loading fetches from the hub.
     """
 
     id: str  # for people and /v1/models: the short name, the hub id or the folder's name
@@ -72,7 +72,7 @@ class Checkpoint:
     commit: str | None = None
     missing_weights: tuple[hub.RemoteFile, ...] = ()
     trained_context_tokens: int | None = None
-    quantization: Quantization | None = None  # as the files are
+    quantization: Quantization | None = None  # of the files
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class Checkpoint:
 
 
 def resolve(model: str, *, has_cuda: bool) -> str:
-    """What was asked for as a hub id or a folder's path. Raises CheckpointError for a bare word
+    """The requested model as a hub id or a folder's path. Raises CheckpointError for a single word
     that is no known name.
     """
     if model == AUTO:
@@ -110,7 +110,7 @@ def _is_path(model: str) -> bool:
 
 
 def locate(asked: AskedModel, *, has_cuda: bool) -> Checkpoint:
-    """The checkpoint that was asked for, its small files in place and checked.
+    """The requested checkpoint, with its small files in place and checked.
 
     Raises CheckpointError with one line that says what to do.
     """

@@ -1,7 +1,7 @@
-"""What runs here, and in what form: decided once, from what was asked and what the machine has.
+"""Decides once what runs here, and in what form, from the request and the machine.
 
-`Machine.look` is the only look at the machine; `decide` follows from it and from the checkpoint's
-small files, which it fetches where they are on the hub. It loads no weights.
+Only `Machine.look` examines the machine. `decide` uses its result and the checkpoint's small files,
+which it fetches if they are on the hub. It loads no weights.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ OLDEST_CAPABILITY_WITH_BF16 = (8, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What this process can compute with.
+    """The hardware that this process can use.
 
-    gpu_capability: None without a GPU.  free_gpu_bytes: None where the GPU is lent for single
-    replies only, and is not here now.
+    gpu_capability: None without a GPU.  free_gpu_bytes: None if the GPU is lent for single replies
+    only, and is absent now.
     """
 
     gpu_capability: tuple[int, int] | None = None
@@ -51,7 +51,7 @@ class Machine:
 
     @classmethod
     def look(cls, device: str = AUTO) -> Machine:
-        """As it is now, without its GPU if "cpu" was asked for."""
+        """The machine as it is now; its GPU is ignored if "cpu" was asked for."""
         multiplies_bf16 = _cpu_multiplies_bf16()
         if device == "cpu" or not torch.cuda.is_available():
             return cls(cpu_multiplies_bf16=multiplies_bf16)
@@ -64,8 +64,8 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What there is to be room for beside the weights: sequences at a time, prompt tokens read at a
-    time, and copies of idle sessions' states that are kept on the device.
+    """The needs beside the weights: sequences at a time, prompt tokens read at a time, and copies
+    of idle sessions' states that are kept on the device.
     """
 
     max_running: int
@@ -75,7 +75,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What is loaded, in what form, where, and who computes."""
+    """The decision: the model, its form, its device, and the implementation of its operations."""
 
     checkpoint: Checkpoint
     quantization: Quantization | None
@@ -85,9 +85,9 @@ class Placement:
 
 
 def decide(asked: Asked, room: Room, machine: Machine) -> Placement:
-    """What was asked for, on this machine; a choice that was left open is logged with its reason.
+    """The placement of the request on this machine; each open choice is logged with its reason.
 
-    Raises CheckpointError, and SettingsError for what this machine or this checkpoint cannot do.
+    Raises CheckpointError, and SettingsError if this machine or checkpoint cannot meet a request.
     """
     if asked.device == "cuda" and not machine.has_gpu:
         raise SettingsError("`device` cuda: torch finds no CUDA GPU here; use `device` cpu")
@@ -98,9 +98,9 @@ def decide(asked: Asked, room: Room, machine: Machine) -> Placement:
 
 
 def choose_dtype(dtype: str, machine: Machine) -> torch.dtype:
-    """The precision asked for; "auto" is bfloat16 where the hardware multiplies it.
+    """The requested precision; "auto" is bfloat16 if the hardware multiplies it.
 
-    Raises SettingsError for one that the device does not compute in.
+    Raises SettingsError for a precision in which the device does not compute.
     """
     if machine.gpu_capability is None:
         if dtype == "float16":
@@ -122,8 +122,8 @@ def choose_dtype(dtype: str, machine: Machine) -> torch.dtype:
 def _choose_form(
     asked: Asked, room: Room, machine: Machine, dtype: torch.dtype
 ) -> tuple[Checkpoint, Quantization | None]:
-    """Only what is left to choose depends on the memory, and only a GPU's: on the CPU 4 bits save
-    memory at the price of speed, so they have to be asked for.
+    """The quantisation. An open choice depends on a GPU's memory. On a CPU 4 bits save memory but
+    cost speed, so they are used only on request.
     """
     checkpoint = locate(asked, has_cuda=machine.has_gpu)
     agreed = agree(asked, checkpoint.quantization, checkpoint.id)
@@ -144,7 +144,7 @@ def _choose_form(
 
 @dataclass(frozen=True, slots=True)
 class BundledModel:
-    """The model that is always there."""
+    """The model that comes with the app."""
 
     model: str = BUNDLED
     revision: str | None = None

@@ -1,7 +1,7 @@
-"""Whether the matrices are held in 4 bits, and how: what was asked, what is stored, what fits.
+"""Decides whether and how the matrices are held in 4 bits, from the request, the files, the memory.
 
-Pure decisions over numbers; nothing here loads a weight. bitsandbytes' own rule says which matrices
-are meant: all products of the layers, not the head, not the embedding table.
+These are pure decisions over numbers; nothing here loads a weight. By bitsandbytes' own rule 4 bits
+apply to all matrix products of the layers, but not to the head and the embedding table.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from falcon_mamba_app.model.config import ModelConfig
 
 KINDS = ("nf4", "fp4")
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
-# Of the device, beside what is counted: decode graphs, libraries, the allocator's gaps.
+# GPU memory that is not counted below: decode graphs, libraries, the allocator's gaps.
 RESERVE_BYTES = 500_000_000
-# While a prompt is read each token has about so many numbers per channel in memory, in bf16.
+# Activations per token and channel while a prompt is read, in bf16.
 ACTIVATIONS_PER_CHANNEL = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How a model's matrices are quantised.
+    """The quantisation of a model's matrices.
 
-    compute_dtype: what products are taken in, as config.json names it; None: as the activations.
-    is_stored: the checkpoint holds them so; otherwise they are quantised while they are read.
+    compute_dtype: the dtype of products, by its name in config.json; None: as the activations.
+    is_stored: the checkpoint is quantised; otherwise matrices are quantised while they are read.
     """
 
     kind: str
@@ -67,9 +67,9 @@ def stored_quantization(value: Any, name: str) -> Quantization | None:
 
 
 def agree(wish: AskedQuantization, stored: Quantization | None, name: str) -> Quantization | None:
-    """What was asked for, of a checkpoint, with "auto" as the checkpoint has it.
+    """The requested quantisation of a checkpoint, where "auto" means that of its files.
 
-    Raises SettingsError where they contradict what is stored.
+    Raises SettingsError if the request contradicts the files.
     """
     asked, double = wish.quantization, wish.double_quantization
     if stored is None:
@@ -89,16 +89,16 @@ def agree(wish: AskedQuantization, stored: Quantization | None, name: str) -> Qu
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a device must have room for beside the weights."""
+    """The memory that a device needs beside the weights."""
 
     num_sessions: int
     prefill_tokens: int
     dtype_bytes: int
-    num_copies: int = 0  # of idle sessions' states, kept on the device
+    num_copies: int = 0  # states of idle sessions with a copy on the device
 
     def total_bytes(self, config: ModelConfig, quantization: Quantization | None) -> int:
-        """Weights, the states of all sessions, their copies and the scratch slot, and a prompt's
-        activations; in 4 bits also the one matrix that is dequantised at a time.
+        """The bytes of the weights, the states of all sessions, their copies, the scratch slot and
+        a prompt's activations; in 4 bits also of the one matrix dequantised at a time.
         """
         states = (self.num_sessions + self.num_copies + 1) * config.state_bytes(self.dtype_bytes)
         width = config.d_inner * ACTIVATIONS_PER_CHANNEL * self.dtype_bytes
@@ -117,9 +117,9 @@ def weights_bytes(config: ModelConfig, quantization: Quantization | None, dtype_
 def what_fits(
     config: ModelConfig, demand: Demand, free_bytes: int
 ) -> tuple[Quantization | None, str]:
-    """The more exact of unquantised and nf4 that the free memory holds, and why.
+    """Unquantised if that fits into the free memory, otherwise nf4; and the reason.
 
-    Raises CheckpointError where neither fits.
+    Raises CheckpointError if neither fits.
     """
     nf4 = Quantization("nf4")
     full, packed = (_gb(demand.total_bytes(config, kind)) for kind in (None, nf4))

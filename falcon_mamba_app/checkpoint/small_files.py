@@ -1,7 +1,7 @@
-"""The JSON files beside the weights, read with a look at their types.
+"""Reads the JSON files beside the weights, and checks the types of their fields.
 
-They come from strangers and from editors: whatever is wrong in one is said in one line that names
-the file and the field. Fields that nothing here knows are left to those who read them.
+Any fault in them is reported in one line that names the file and the field, because people edit
+these files. Fields that are unknown here are not checked; other readers may use them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from falcon_mamba_app.errors import CheckpointError
 
-# A field's name, what is allowed, and whether a value is that. None is always allowed.
+# A field's name, the allowed values in words, and the test of a value. None is always allowed.
 Check = tuple[str, Callable[[Any], bool]]
 
 
 def read_object(path: Path, name: str) -> dict[str, Any]:
-    """The object in a file of the checkpoint `name`. Raises CheckpointError."""
+    """The JSON object in a file of the checkpoint `name`. Raises CheckpointError."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
 def check_fields(
     values: Mapping[str, Any], checks: Mapping[str, Check], *, file: str, name: str
 ) -> None:
-    """Raises CheckpointError for the first field that is not what it has to be."""
+    """Raises CheckpointError for the first field with a wrong value."""
     for key, (allowed, is_allowed) in checks.items():
         value = values.get(key)
         if value is not None and not is_allowed(value):
@@ -64,7 +64,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_token(value: Any) -> bool:
-    """A token as tokenizer files write it: its text, or an object with its text as `content`."""
+    """Whether it is a token as tokenizer files write it: a text, or an object with `content`."""
     return isinstance(value, str) or (
         isinstance(value, dict) and isinstance(value.get("content"), str)
     )
@@ -130,7 +130,7 @@ TOKENIZER_FIELDS: dict[str, Check] = {
 
 
 def check_tokenizer_files(folder: Path, name: str) -> dict[str, Any]:
-    """tokenizer_config.json, if there is one, it and its neighbours checked. Raises
+    """Check the tokenizer's files and return tokenizer_config.json, if there is one. Raises
     CheckpointError.
     """
     config: dict[str, Any] = {}

@@ -1,10 +1,10 @@
 """Weights and tokenizer of a located checkpoint.
 
-transformers and accelerate read the files; our modules then take over the very same tensors, so
-that nothing is held twice. A file that is damaged, or a tensor that is missing or of another shape,
-is a CheckpointError: no weight is ever left as it was initialised. It knows no text and no engine.
+transformers and accelerate read the files. Our modules then take over the same tensors, so nothing
+is held twice. A damaged file, a missing tensor or a tensor of another shape raises CheckpointError:
+no weight keeps its initial value. This module knows no text and no engine.
 
-transformers is imported where it is needed: that takes seconds, in which a GPU can be made ready.
+transformers is imported inside functions: the import takes seconds, in which a GPU can be prepared.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from falcon_mamba_app.model.linear import weights_bytes
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[float, str], None]
-# A = -exp(A_log): a rounded logarithm moves every decay, so checkpoints in fp32 keep these so.
+# A = -exp(A_log): a rounded logarithm changes every decay, so these stay in fp32.
 FP32_PARAMETERS = frozenset({"A_log", "D"})
 
 
@@ -52,10 +52,10 @@ def load_model(
 ) -> nn.Module:
     """The checkpoint's weights in the modules of `make_model`, on `device`, ready to run.
 
-    `on_progress` is told a share from 0 to 1 of the step at hand, and its name. All matrices are
-    in `dtype`, or in 4 bits, quantised one by one as they are read unless the checkpoint holds them
-    so; A_log and D are in fp32. A model with a `prepare` method has it called at the end. Raises
-    CheckpointError.
+    `on_progress` gets the name of the current step and its progress from 0 to 1. All matrices are
+    in `dtype`, or in 4 bits; each is quantised while it is read, unless the checkpoint is already
+    quantised. A_log and D are in fp32. At the end the model's `prepare` method is called, if it has
+    one. Raises CheckpointError.
     """
     started = time.perf_counter()
     if quantization is not None:
@@ -108,7 +108,7 @@ def _read_weights(
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, in one line
+                ignore_mismatched_sizes=True,  # reported below in one line
             )
     except torch.OutOfMemoryError as error:
         needed = needed_bytes(checkpoint.config, quantization, dtype.itemsize)
@@ -117,7 +117,7 @@ def _read_weights(
             f"{checkpoint.id} needs {needed / 1e9:.1f} GB for its weights in {form} and"
             f" {device} has not that much free; free some, or choose a smaller `model`"
         ) from error
-    except Exception as error:  # safetensors, OSError, RuntimeError and more: all mean the files
+    except Exception as error:  # safetensors, OSError, RuntimeError …: all from the files
         raise CheckpointError(
             f"the weights of {checkpoint.id} cannot be read ({one_line(error)});"
             f" download {checkpoint.folder} again"
@@ -130,7 +130,7 @@ def _class_that_keeps_fp32(checkpoint: Checkpoint) -> Any:
     """transformers' class for the checkpoint, told to leave A_log and D in fp32."""
     from transformers import AutoModelForCausalLM
 
-    classes: Any = AutoModelForCausalLM._model_mapping  # by the type of the configuration
+    classes: Any = AutoModelForCausalLM._model_mapping  # keyed by the type of the configuration
     base = classes[type(_transformers_config(checkpoint))]
     return type(base.__name__, (base,), {"_keep_in_fp32_modules_strict": set(FP32_PARAMETERS)})
 
@@ -158,10 +158,11 @@ def _refuse_incomplete(report: Mapping[str, Any], checkpoint: Checkpoint) -> Non
 
 
 def _take_over(model: Any, source: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
-    """Give `model` the tensors of `source` themselves, and tie the head again where it is tied
-    there: transformers keeps a head of its own that the file holds, whatever config.json says.
+    """Give `model` the tensors of `source` without a copy, and tie the head if `source` has it
+    tied. transformers uses a head that is stored in the file, whatever config.json says.
 
-    Of a checkpoint in 4 bits transformers leaves the rest as it is stored; it is converted here.
+    In a checkpoint in 4 bits transformers leaves the other tensors in their stored dtype; they are
+    converted here.
     """
     in_4bit = take_over_4bit(model, source, checkpoint)
     weights = {
@@ -186,7 +187,7 @@ def _take_over(model: Any, source: Any, checkpoint: Checkpoint, dtype: torch.dty
 
 @contextmanager
 def _progress_told_to(on_progress: OnProgress) -> Iterator[None]:
-    """Tell `on_progress` what transformers' own progress bar would show, and print no bar."""
+    """Send the values of transformers' progress bar to `on_progress`, and print no bar."""
 
     from transformers.utils import logging as transformers_logging
 
@@ -215,7 +216,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-    except BaseException as error:  # tokenizers raises bare Exception, and its Rust code panics
+    except BaseException as error:  # tokenizers raises Exception; its Rust code panics
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise CheckpointError(
@@ -230,7 +231,7 @@ def _transformers_config(checkpoint: Checkpoint) -> Any:
 
     try:
         return AutoConfig.from_pretrained(checkpoint.folder)
-    except Exception as error:  # transformers validates with exceptions of several trees
+    except Exception as error:  # transformers raises exceptions of several kinds
         raise CheckpointError(
             f"{checkpoint.id}: config.json is not valid: {one_line(error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""What 4 bits add to loading: what transformers is asked for, and the modules over what it made."""
+"""Loading in 4 bits: the request to transformers, and our modules over the tensors that it made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def refuse_without_library(checkpoint: Checkpoint, device: torch.device) -> None
 
 
 def quantize_while_reading(quantization: Quantization | None, dtype: torch.dtype) -> Any:
-    """What transformers is asked for, or None; a checkpoint in 4 bits says it itself."""
+    """The quantisation request to transformers, or None; a checkpoint in 4 bits needs none."""
     if quantization is None or quantization.is_stored:
         return None
     from transformers import BitsAndBytesConfig
@@ -34,8 +34,8 @@ def quantize_while_reading(quantization: Quantization | None, dtype: torch.dtype
 
 
 def take_over_4bit(model: Any, source: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Put modules over the matrices that `source` holds in 4 bits in place of the unquantised; the
-    prefixes of their keys. Raises CheckpointError.
+    """Replace the modules of matrices that `source` holds in 4 bits by `Linear4bit` over them.
+    Returns the prefixes of their keys. Raises CheckpointError.
     """
     prefixes = []
     for name, module in source.named_modules():

@@ -1,7 +1,7 @@
-"""The dimensions of a Mamba-1 model, and what follows from them: parameters, bytes, FLOPs.
+"""The dimensions of a Mamba-1 model, and their consequences: parameters, bytes, FLOPs.
 
-It knows no tensors and imports neither torch nor transformers. The glossary of letters, used for
-shapes everywhere:
+It knows no tensors and imports neither torch nor transformers. These letters denote shapes in all
+docstrings:
 
     b rows   t tokens   l layers   h hidden size   d d_inner   n d_state   k d_conv   r dt_rank
     s slots  v vocabulary
@@ -21,8 +21,8 @@ FAMILIES: dict[str, Family] = {
     "FalconMambaForCausalLM": "falcon_mamba",
     "MambaForCausalLM": "mamba",
 }
-DEFAULT_MIXER_NORM_EPS = 1e-6  # of checkpoints that do not say, the published 7B among them
-# The largest that makes sense; ids travel as fp32, which is exact up to 2²⁴.
+DEFAULT_MIXER_NORM_EPS = 1e-6  # if not stated, as in the published 7B
+# The largest useful vocabulary. Ids are sent as fp32, which is exact up to 2²⁴.
 MAX_DIMENSION = 2**20
 MAX_DIMENSIONS = {"num_hidden_layers": 2**12, "vocab_size": 2**24, "conv_kernel": 2**8}
 SSM_STATE_BYTES = 4  # per number, always fp32
@@ -38,7 +38,7 @@ class StateShapes:
     ssm: tuple[int, int, int]
 
     def of_slots(self, num_slots: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of as many states in one tensor each: conv (l, s, k−1, d) and ssm (l, s, n, d)."""
+        """The shapes of num_slots states: conv (l, s, k−1, d) and ssm (l, s, n, d)."""
         layers, *conv = self.conv
         _, *ssm = self.ssm
         return (layers, num_slots, *conv), (layers, num_slots, *ssm)
@@ -46,7 +46,7 @@ class StateShapes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What the modules are built from. The letters are those of the glossary above."""
+    """The dimensions of the modules. The letters are those of the glossary above."""
 
     family: Family
     num_layers: int  # l
@@ -72,12 +72,12 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """The dimensions that a config.json states, as transformers reads it: importing what
-        transformers reads it with takes seconds.
+        """The dimensions in a config.json, read by transformers' rules; importing transformers for
+        this would take seconds.
 
-        d_inner is `intermediate_size`, never `expand`, where config.json names the former: the
-        published 7B says expand 16 with an intermediate size of twice the hidden size. Raises
-        CheckpointError for another family or activation, and for what is no dimension.
+        d_inner is `intermediate_size` if config.json has it, not `expand`: the published 7B says
+        expand 16, with an intermediate size of twice the hidden size. Raises CheckpointError for
+        another family or activation, and for an impossible dimension.
         """
         family: Any = values.get("model_type")
         if family not in FAMILIES.values():
@@ -123,8 +123,8 @@ class ModelConfig:
         return self.num_layers * layer + tables + h
 
     def bytes_in_4bit(self, dtype_bytes: int, *, is_double: bool) -> int:
-        """All weights with the layers' matrices in 4 bits. A block of 64 numbers has a magnitude of
-        4 bytes; or of one, and 256 blocks another of 4.
+        """The bytes of all weights, with the layers' matrices in 4 bits. A block of 64 numbers has
+        a magnitude of 4 bytes. Double quantisation: of 1 byte, and 4 more bytes per 256 blocks.
         """
         matrices = self.num_layers * self._matrix_parameters_per_layer()
         num_blocks = matrices // BLOCK_4BIT
@@ -141,37 +141,37 @@ class ModelConfig:
 
     @property
     def state_shapes(self) -> StateShapes:
-        """Of one sequence's state, channels innermost."""
+        """The shapes of one sequence's state, channels innermost."""
         layers, d = self.num_layers, self.d_inner
         return StateShapes(conv=(layers, self.d_conv - 1, d), ssm=(layers, self.d_state, d))
 
     def state_bytes(self, conv_dtype_bytes: int) -> int:
-        """Of one sequence, whatever its length."""
+        """The bytes of one sequence's state, whatever its length."""
         shapes = self.state_shapes
         return prod(shapes.conv) * conv_dtype_bytes + prod(shapes.ssm) * SSM_STATE_BYTES
 
     def kv_bytes_per_token(self) -> int:
-        """What an attention model of this size would add to its cache for every token it reads.
+        """The bytes that an attention model of this size would add to its cache per token.
 
-        A Mamba layer stands for half a transformer block, so l/2 blocks with K and V of h/4
-        numbers each (8 of 32 heads, grouped) in bf16: 131,072 bytes for the 7B, exactly
-        Llama-3.1-8B's.
+        A Mamba layer corresponds to half a transformer block. So this counts l/2 blocks with K and
+        V of h/4 numbers each (8 of 32 heads, grouped) in bf16: 131,072 bytes for the 7B, exactly as
+        in Llama-3.1-8B.
         """
         return 2 * (self.num_layers // 2) * (self.hidden_size // 4) * KV_BYTES
 
     def bytes_read_per_step(self, dtype_bytes: int) -> int:
-        """Weights that one decode step streams, whatever its rows: all but the embedding table,
-        of which it gathers single rows. A tied table is the head, and is read.
+        """The bytes of weights that one decode step reads, whatever its rows: all but the embedding
+        table, of which it gathers single rows. A tied table is also the head, so it is read.
         """
         gathered_only = 0 if self.tie_word_embeddings else self._table_parameters()
         return (self.num_parameters() - gathered_only) * dtype_bytes
 
     def bytes_moved_per_step(self, num_rows: int, dtype_bytes: int) -> int:
-        """Memory traffic of a decode step: the weights once, and each row's state in and out."""
+        """The memory traffic of a decode step: the weights once, each row's state in and out."""
         return self.bytes_read_per_step(dtype_bytes) + 2 * num_rows * self.state_bytes(dtype_bytes)
 
 
-# The last argument is what transformers takes where config.json does not say.
+# The last argument is transformers' default for a missing field.
 def _dimension(values: Mapping[str, Any], key: str, default: int) -> int:
     value, limit = values.get(key, default), MAX_DIMENSIONS.get(key, MAX_DIMENSION)
     if type(value) is not int or not 1 <= value <= limit:

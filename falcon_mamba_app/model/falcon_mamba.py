@@ -1,9 +1,9 @@
 """Mamba-1 as modules named by the checkpoint's keys, for the `falcon_mamba` and `mamba` families.
 
-A forward pass reads packed tokens of several sequences and advances their states in place; it never
-starts a state and never forgets one. This module does not know what a slot is for, nor who samples.
+A forward pass reads packed tokens of several sequences and advances their states in place. It never
+creates or deletes a state. This module does not know sequences or sampling.
 
-The families differ in one thing: falcon_mamba normalises dt, B and C, without weights, before
+The families differ in one point: falcon_mamba normalises dt, B and C, without weights, before
 dt_proj (arXiv 2410.05355, §2.2).
 """
 
@@ -25,9 +25,9 @@ class Batch:
     """Packed tokens and the sequences they belong to, on the model's device.
 
     token_ids: (b + t,) int64.  slots: (b + q,) int64.
-    The first b sequences, rows of a decode step, have one token each. Behind them are q prompts.
-    query_starts: (q+1,) int64, where each prompt's tokens begin, the first at 0; None without any.
-    Tokens behind the last prompt are padding: what comes of them means nothing.
+    The first b sequences, rows of a decode step, have one token each. After them come q prompts.
+    query_starts: (q+1,) int64, the start of each prompt's tokens, the first at 0; None without
+    prompts. Tokens after the last prompt are padding, and their results have no meaning.
     """
 
     token_ids: Tensor
@@ -36,7 +36,7 @@ class Batch:
 
     @property
     def is_step(self) -> bool:
-        """Whether there are rows alone."""
+        """Whether there are only rows."""
         return self.query_starts is None
 
     @property
@@ -45,7 +45,7 @@ class Batch:
         return len(self.slots) - num_prompts
 
     def parts(self) -> list[tuple[slice, Tensor, Tensor | None]]:
-        """The rows, and the prompts, if there are any: their tokens, slots and query_starts."""
+        """The rows and the prompts, each if present: their tokens, slots and query_starts."""
         b = self.num_rows
         parts: list[tuple[slice, Tensor, Tensor | None]] = []
         if b:
@@ -55,7 +55,7 @@ class Batch:
         return parts
 
     def behind_rows(self, rows: Batch) -> Batch:
-        """These prompts behind a step's rows."""
+        """A batch of a step's rows followed by these prompts."""
         assert self.query_starts is not None and rows.is_step
         token_ids = torch.cat([rows.token_ids, self.token_ids])
         return Batch(token_ids, torch.cat([rows.slots, self.slots]), self.query_starts)
@@ -82,7 +82,7 @@ class RMSNorm(nn.Module):
 class Mixer(nn.Module):
     """The selective state-space block: gate, short convolution, scan, projection."""
 
-    # As built, or what a quantised checkpoint puts in its place.
+    # Replaced if the checkpoint is quantised.
     in_proj: Linear | Linear4bit
     x_proj: Linear | Linear4bit
     dt_proj: Linear | Linear4bit
@@ -104,7 +104,7 @@ class Mixer(nn.Module):
         self._sizes, self._eps, self._ops = [r, n, n], config.mixer_norm_eps, ops
 
     def prepare(self) -> None:
-        """Derive the constants of the recurrence from the loaded weights, once, in fp32."""
+        """Derive the constants of the recurrence from the loaded weights once, in fp32."""
         dt_bias = self.dt_proj.bias
         assert dt_bias is not None, "dt_proj has a bias in every Mamba"
         A = -torch.exp(self.A_log.float()).T.contiguous()
@@ -113,15 +113,15 @@ class Mixer(nn.Module):
         self.conv = ConvWeights(weight, self.conv1d.bias)
 
     def forward(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch) -> Tensor:
-        """(t, h) → (a, t, h), the output as addends; conv_states (s, k−1, d) and ssm_states
-        (s, n, d) are advanced.
+        """(t, h) → (a, t, h), the output as addends. Advances conv_states (s, k−1, d) and
+        ssm_states (s, n, d).
         """
         if batch.is_step:
             return self._step(x, conv_states, ssm_states, batch.slots)
         return self._read(x, conv_states, ssm_states, batch)
 
     def _step(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
-        """`forward` of rows alone, which has kernels of its own."""
+        """`forward` of rows alone, which has its own kernels."""
         x, z = self._convolved_step(x, conv_states, slots)
         y = self._scanned_step(x, z, ssm_states, slots)
         return self.out_proj.step_addends(y)
@@ -139,7 +139,7 @@ class Mixer(nn.Module):
         return ops.conv_step(x, conv, conv_states=conv_states, slots=slots), z
 
     def _scanned_step(self, x: Tensor, z: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
-        """(b, d), from behind the convolution to the gate."""
+        """(b, d): everything after the convolution, up to the gate."""
         ops, scan, dt_proj = self._ops, self.scan, self.dt_proj
         if self._eps is not None and isinstance(dt_proj, Linear):
             return ops.projected_scan_step(
@@ -163,7 +163,7 @@ class Mixer(nn.Module):
         return ops.scan_step(x, scan, dt=dt, B=B, C=C, z=z, ssm_states=ssm_states, slots=slots)
 
     def _read(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch) -> Tensor:
-        """`forward` of prompts, behind rows or not."""
+        """`forward` of prompts, with or without rows before them."""
         x, z = self.in_proj.prompt(x).chunk(2, dim=-1)
         x = self._convolved(x, conv_states, batch)
         if self._eps is None:
@@ -176,7 +176,7 @@ class Mixer(nn.Module):
         return self.out_proj.prompt_addends(y)
 
     def _convolved(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
-        """(t, d) → (t, d): each row by a step, the prompts by a prefill."""
+        """The convolution, (t, d) → (t, d): the rows by a step, the prompts by a prefill."""
         ops, conv = self._ops, self.conv
         return _joined(
             [
@@ -199,7 +199,7 @@ class Mixer(nn.Module):
         ssm_states: Tensor,
         batch: Batch,
     ) -> Tensor:
-        """As `_convolved`."""
+        """The scan: the rows by a step, the prompts by a prefill."""
         ops, scanned = self._ops, []
         for part, slots, starts in batch.parts():
             scan = (
@@ -234,8 +234,8 @@ class Block(nn.Module):
         ssm_states: Tensor,
         batch: Batch,
     ) -> tuple[Tensor, Tensor]:
-        """The residual stream (t, h) and what the layer before has to add to it, in and out;
-        shapes as in Mixer. The sum is taken in the norm after it, in one pass over memory.
+        """Takes and returns the residual stream (t, h) and the addends still to be added to it;
+        shapes as in Mixer. The next norm adds them, in one pass over memory.
         """
         hidden, normed = self.norm(hidden, addends)
         return hidden, self.mixer(normed, conv_states, ssm_states, batch)
@@ -259,7 +259,7 @@ class FalconMamba(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size, ops)
 
     def prepare(self) -> None:
-        """To be called once after the weights are in place."""
+        """Call this once after the weights are in place."""
         self.requires_grad_(False).eval()
         for module in self.modules():
             if isinstance(module, Mixer):
@@ -278,10 +278,10 @@ class FalconMamba(nn.Module):
 
         Args:
             conv_states: (l, s, k−1, d) in the weights' dtype.
-            ssm_states: (l, s, n, d) fp32. Of one layer, the first one runs alone.
+            ssm_states: (l, s, n, d) fp32. With the states of one layer, only the first layer runs.
 
         Returns:
-            (t, h) after the final norm; feed it to one of the two below where needed.
+            (t, h) after the final norm, the input of `step_logits` and `prompt_logits`.
         """
         hidden = self.backbone.embeddings(batch.token_ids)
         if self.config.residual_in_fp32:
@@ -295,9 +295,9 @@ class FalconMamba(nn.Module):
         return normed
 
     def step_logits(self, normed: Tensor) -> Tensor:
-        """(b, h) from `forward`, of a decode step's rows → (b, v) fp32."""
+        """The rows of a decode step (b, h), from `forward` → (b, v) fp32."""
         return total(self.lm_head.step_addends(normed)).float()
 
     def prompt_logits(self, normed: Tensor) -> Tensor:
-        """(t, h) from `forward`, of prompts → (t, v) fp32."""
+        """Tokens of prompts (t, h), from `forward` → (t, v) fp32."""
         return total(self.lm_head.prompt_addends(normed)).float()

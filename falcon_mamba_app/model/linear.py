@@ -1,4 +1,4 @@
-"""The matrix products of the model, over matrices in full or in 4 bits."""
+"""The matrix products of the model, with matrices in full precision or in 4 bits."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Linear(nn.Linear):
         return self._ops.matmul_prompt(x, self.weight, None)
 
     def step_addends(self, x: Tensor) -> Tensor:
-        """(b, inputs) → (a, b, outputs), whose sum over a is the product."""
+        """(b, inputs) → (a, b, outputs); their sum over a is the product."""
         return self._ops.matmul_step_addends(x, self.weight, self.bias)
 
     def prompt_addends(self, x: Tensor) -> Tensor:
         return self._ops.matmul_prompt_addends(x, self.weight, self.bias)
 
     def in_4bit(self, weight: Weight4bit, bias: Tensor | None) -> Linear4bit:
-        """What takes this module's place once its matrix is quantised."""
+        """The module that replaces this one after its matrix is quantised."""
         assert weight.shape == (self.out_features, self.in_features), weight.shape
         return Linear4bit(weight, bias, self._ops)
 
 
 class Linear4bit(nn.Module):
-    """`Linear` over a matrix in 4 bits."""
+    """`Linear` with a matrix in 4 bits."""
 
     def __init__(self, weight: Weight4bit, bias: Tensor | None, ops: Ops) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Linear4bit(nn.Module):
 
 
 def weights_bytes(model: nn.Module) -> int:
-    """Of all weights as they are held; a tied head counts once."""
+    """The bytes of all weights in their current form; a tied head counts once."""
     full = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     packed = sum(m.weight.nbytes for m in model.modules() if isinstance(m, Linear4bit))
     return full + packed
