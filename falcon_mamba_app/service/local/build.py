@@ -18,7 +18,7 @@ def build_local(model: ModelSettings, engine: EngineSettings) -> LocalService:
     machine = Machine.look(model.device)
     limits = engine.on(has_gpu=machine.has_gpu)
     placement = placed(model, limits, machine)
-    # Before the tokenizer: to import what reads it takes seconds.
+    # Before the tokenizer, because the import of its reader takes seconds.
     rehearsal = begin_rehearsal(placement, max_running=limits.max_running)
     reply_log = ReplyLog()
     encoder, defaults = read_tokenizer(placement.checkpoint, reply_log)
@@ -29,7 +29,7 @@ def build_local(model: ModelSettings, engine: EngineSettings) -> LocalService:
 
 
 def placed(model: ModelSettings, limits: EngineLimits, machine: Machine) -> Placement:
-    """What the settings mean on this machine; refusals name the flags."""
+    """The placement by the settings on this machine; its errors name the flags."""
     room = Room(
         max_running=limits.max_running,
         max_prefill_tokens=limits.max_prefill_tokens,

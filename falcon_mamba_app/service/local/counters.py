@@ -30,7 +30,7 @@ class Counters:
         self._prompt_tokens += num_prompt_tokens
 
     def count_event(self, event: EngineEvent, *, now_s: float) -> None:
-        """Take in what one step did for one sequence."""
+        """Count what one step did for one sequence."""
         match event:
             case Admitted(num_reused_tokens=num_reused):
                 self._reused_tokens += num_reused
@@ -58,11 +58,11 @@ def _this_process() -> psutil.Process:
 
 
 def process_memory() -> dict[str, int]:
-    """Resident bytes of this process, now and at most, as fields of ServiceStats."""
+    """Resident bytes of this process, current and peak, as fields of ServiceStats."""
     now_bytes = _this_process().memory_info().rss
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "process_memory_bytes": now_bytes,
-        # The system writes down the peak a little later than what it is the peak of.
+        # The system updates the peak (ru_maxrss) a little later than the resident size.
         "peak_process_memory_bytes": max(now_bytes, peak_kib * 1024),
     }

@@ -1,7 +1,7 @@
-"""Where prompts are tokenised: short ones at once, longer ones on threads, large ones one by one.
+"""Tokenises prompts: short ones at once, longer ones on threads, large ones one after another.
 
-So the loop goes on, and however many large prompts come at once, one of them takes a core and
-memory; the others wait as they came. It knows no engine.
+So the event loop is never blocked, and only one large prompt at a time takes a core and memory; the
+others wait in their order. It knows no engine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Encoding:
     async def save_points(
         self, request: GenerationRequest, prompt_ids: list[int]
     ) -> tuple[int, ...]:
-        """Where other requests of the same owner may want to begin, if they may."""
+        """Places where other requests of the same owner may begin, if reuse is allowed."""
         if request.reuse_id is None:
             return ()
         find = partial(system_end, self._encoder, request.prompt, prompt_ids)
@@ -56,13 +56,13 @@ class Encoding:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def close(self) -> None:
-        """Take no more; what is being encoded ends by itself."""
+        """Accept no more prompts; running encodings end by themselves."""
         for threads in (self._threads, self._large):
             threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _num_characters(prompt: Prompt) -> int:
-    """How much there is to encode; a message's markup counts as ten."""
+    """The number of characters to encode; a message's markup counts as ten."""
     if isinstance(prompt, Conversation):
         return sum(10 + len(message.content) for message in prompt)
     return len(prompt)

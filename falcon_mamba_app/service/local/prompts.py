@@ -1,8 +1,8 @@
-"""The door between texts and the engine: no id goes through that the model has no embedding for.
+"""Makes ids of prompts, and refuses ids for which the model has no embedding.
 
-A tokenizer may know more tokens than the table has rows: somebody added some and did not resize it.
-Whatever else a tokenizer or a chat template does wrong ends here too, at the request that caused
-it.
+A tokenizer may know more tokens than the table has rows, if tokens were added and the table was not
+resized. Every other fault of a tokenizer or a chat template becomes an error here too, of the
+request that caused it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def encoded(
 
 
 def tell_of_tokens_beyond(tokenizer: Any, vocab_size: int) -> None:
-    """One line in the log where the tokenizer has ids that the model does not."""
+    """Log one line if the tokenizer has ids that the model does not have."""
     beyond = [
         (token_id, token)
         for token, token_id in tokenizer.get_vocab().items()
@@ -66,5 +66,5 @@ def tell_of_tokens_beyond(tokenizer: Any, vocab_size: int) -> None:
 
 
 def _is_fault_of_input(error: BaseException) -> bool:
-    """Any exception; a panic of the tokenizer's Rust code is none by its class."""
+    """True for any Exception, and for a panic of the tokenizer's Rust code, which is none."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"

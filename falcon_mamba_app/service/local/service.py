@@ -94,7 +94,7 @@ class LocalService:
             )
             self._fail(failure)
             raise failure from error
-        if self._status == "loading":  # it may have been closed meanwhile
+        if self._status == "loading":  # unless it was closed meanwhile
             self._status = "ready"
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
@@ -136,7 +136,7 @@ class LocalService:
             )
 
     def _check_limits(self, request: GenerationRequest) -> None:
-        if not isinstance(request.prompt, Text):  # each message and each id is a token at least
+        if not isinstance(request.prompt, Text):  # a message or an id is at least one token
             self._check_length(len(request.prompt), "messages or ids")
         vocab_size = self._startup.placement.checkpoint.config.vocab_size
         for token_id, _ in request.sampling.logit_bias:
@@ -168,7 +168,7 @@ class LocalService:
     ) -> Stream:
         """Hand the request to the engine. Raises Overloaded."""
         limit = self._limits.max_running + self._limits.max_waiting
-        # A finished reply that is still being fetched holds no slot and no place.
+        # A finished reply that the client still fetches holds no slot and no place.
         if sum(not stream.has_ended for stream in self._streams.values()) >= limit:
             raise Overloaded(
                 f"{limit} requests are being answered or in line; try again in a few seconds"
@@ -200,7 +200,7 @@ class LocalService:
         return stream
 
     def _close_stream(self, stream: Stream) -> None:
-        """Free the slot if the reply has not ended by itself, and keep the ids beside the text."""
+        """Free the slot unless the reply has ended by itself, and record the reply's ids."""
         self._streams.pop(stream.seq_id, None)
         if not stream.has_ended:
             self._worker.abort(stream.seq_id)
@@ -209,9 +209,9 @@ class LocalService:
             self._reply_log.record(session_id, stream.prompt_ids, stream.reply_ids)
 
     def _post(self, events: list[EngineEvent]) -> None:
-        """From the engine's thread: one crossing for all events of a step."""
+        """Send all events of a step from the engine's thread to the loop, in one call."""
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so there are no readers
             self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _post_failure(self, failure: EngineFailure) -> None:
@@ -242,7 +242,7 @@ class LocalService:
             raise NotReady(f"the model is still loading ({self._startup.progress.what}); try again")
 
     async def export_state(self, session_id: str) -> bytes:
-        self._refuse_while_loading()  # after a failure, what is in host memory can still be saved
+        self._refuse_while_loading()  # after a failure, states in host memory can be saved
         replies = self._reply_log.export(session_id)
 
         def newest(engine: SessionStates) -> Snapshot | None:

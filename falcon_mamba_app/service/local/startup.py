@@ -1,6 +1,6 @@
-"""From a placement to a running engine: on the engine's thread, watched from others.
+"""Makes a running engine from a placement, on the engine's thread; other threads read its progress.
 
-It reads what was decided, tells how far it has come, and describes the result for people.
+It reads what was decided, reports its progress, and describes the result for people.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far loading has come: a share from 0 to 1 of the step at hand, and its name."""
+    """The progress of loading: the name of the current step, and its progress from 0 to 1."""
 
     share: float
     what: str
@@ -45,7 +45,7 @@ class Progress:
 def read_tokenizer(
     checkpoint: Checkpoint, reply_log: ReplyLog
 ) -> tuple[PromptEncoder, GenerationDefaults]:
-    """The checkpoint's texts and defaults. A reply also ends where the template closes a turn.
+    """The tokenizer and the defaults. A reply also ends where the template closes a turn.
 
     Raises CheckpointError.
     """
@@ -69,8 +69,8 @@ def read_tokenizer(
 
 
 def begin_rehearsal(placement: Placement, *, max_running: int) -> threading.Thread | None:
-    """On a GPU, what can be made ready before the weights are there; in 4 bits nothing: an empty
-    layer has no matrices in bitsandbytes' storage to compile their products with.
+    """On a GPU, compile kernels before the weights are loaded. Not in 4 bits: an empty layer has no
+    matrices in bitsandbytes' storage, so their products cannot be compiled.
     """
     if placement.device.type != "cuda" or placement.quantization is not None:
         return None
@@ -95,19 +95,19 @@ class Startup:
         rehearsal: threading.Thread | None = None,
         cannot_chat: str | None = None,
     ) -> None:
-        """A rehearsal that has begun ends before the engine is built; `cannot_chat` says why there
-        are no conversations, if there are none.
+        """A started rehearsal ends before the engine is built. `cannot_chat` says why the model has
+        no conversations, or is None.
         """
         self.placement, self.limits, self._defaults = placement, limits, defaults
         self._rehearsal = rehearsal
         self.progress = Progress(0.0, "starting")
-        self.fingerprint = ""  # of the weights, once they are loaded
+        self.fingerprint = ""  # of the weights, after they are loaded
         self.model_info = describe(placement, defaults, limits, cannot_chat=cannot_chat)
 
     def make_engine(self) -> Engine:
         """Load the weights and build the engine. Raises CheckpointError."""
         if self.limits.threads is not None:
-            torch.set_num_threads(self.limits.threads)  # counts for the calling thread alone
+            torch.set_num_threads(self.limits.threads)  # applies to the calling thread only
         try:
             model = self._load(self.placement.device)
         finally:
@@ -139,7 +139,7 @@ class Startup:
         return model
 
     def build_engine(self, model: FalconMamba, *, limits: EngineLimits) -> Engine:
-        """The engine over a model that was loaded here, which moves to the device if need be."""
+        """The engine over a loaded model, which is moved to the device if necessary."""
         engine = build_engine(
             model.to(self.placement.device),
             eos_token_ids=self._defaults.eos_token_ids,
@@ -170,7 +170,7 @@ def describe(
     *,
     cannot_chat: str | None = None,
 ) -> ModelInfo:
-    """For people: all that is known before the weights are read."""
+    """The model's description for people; known before the weights are read."""
     checkpoint, quantization = placement.checkpoint, placement.quantization
     config = checkpoint.config
     return ModelInfo(

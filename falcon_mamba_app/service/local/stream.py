@@ -1,6 +1,6 @@
-"""One request on its way up: the engine's events in, the protocol's events out.
+"""Converts the engine's events of one request to the protocol's events.
 
-Here token ids become text, and a stop string ends the reply. It belongs to the event loop's thread.
+Here token ids become text, and a stop string ends the reply. It runs on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Stream:
         started_s: float,
         end_of_turn_text: str | None = None,
     ) -> None:
-        """`end_of_turn_text` ends a reply in a conversation, where no token of its own does."""
+        """`end_of_turn_text` ends a reply in a conversation if no single token does."""
         self.seq_id, self.request, self.prompt_ids = seq_id, request, prompt_ids
         self.reply_ids: list[int] = []
         self.has_ended = False  # in the engine
-        self.is_forgotten = False  # the session wants nothing kept of this reply
+        self.is_forgotten = False  # nothing of this reply is kept for the session
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(
             vocabulary,
@@ -69,12 +69,12 @@ class Stream:
         self._last_token_s: float | None = None
 
     def put(self, event: EngineEvent, now_s: float) -> None:
-        """Something happened to the sequence at `now_s`."""
+        """Add an event that happened to the sequence at `now_s`."""
         self.has_ended = self.has_ended or isinstance(event, Ended | Failed)
         self._inbox.put_nowait((event, now_s))
 
     def fail(self, error: FalconMambaError) -> None:
-        """Nothing more will come."""
+        """End the stream with an error."""
         self._inbox.put_nowait(error)
 
     async def events(self) -> AsyncGenerator[GenerationEvent, None]:

@@ -1,8 +1,8 @@
-"""Server-sent events out of bytes, read as leniently as the standard and OpenAI's clients do.
+"""Parses server-sent events from bytes, as leniently as the standard and OpenAI's clients.
 
-A line ends at CR, LF or both; a byte-order mark, unknown fields and empty data are passed over; one
-event's data may be spread over lines, and events may follow each other without the blank line.
-Knows no replies: what comes out is the value of each event and the comments between them.
+A line ends at CR, LF or both. A byte-order mark, unknown fields and empty data are ignored. One
+event's data may span lines, and events may follow each other without the blank line. It knows no
+replies: its output is the value of each event, and the comments between them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """A line that clients pass over; a copy of this app tells its waiting line in them."""
+    """A line that clients ignore; a copy of this app reports its queue in such lines."""
 
     text: str
 
@@ -40,8 +40,7 @@ class Event:
 async def events(parts: AsyncIterator[bytes]) -> AsyncGenerator[Event | Comment, None]:
     """The events of a stream. Raises ValueError for data that is no JSON.
 
-    A body that is no event stream but one JSON value, which some servers answer although a stream
-    was asked for, is one event.
+    Some servers answer with one JSON value although a stream was requested; that is one event.
     """
     reader = _EventReader()
     async for line in lines(parts):
@@ -60,7 +59,7 @@ async def lines(parts: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
     is_first, skips_line_feed = True, False
     async for part in parts:
         if skips_line_feed and part.startswith(b"\n"):
-            part = part[1:]  # the second half of a line's end, whose first half has ended the line
+            part = part[1:]  # the LF of a CR LF; the CR has ended the line already
         if part:
             skips_line_feed = part.endswith(b"\r")
         rest += part
@@ -105,7 +104,7 @@ class _EventReader:
             yield from self._read_field(field, value.removeprefix(" "))
 
     def flush(self) -> Iterator[Event]:
-        """At an event's end, or the stream's."""
+        """The pending event, at the end of an event or of the stream."""
         name, self._name = self._name or "message", ""
         data, self._data = "\n".join(self._data).strip(), []
         if data:
@@ -123,7 +122,7 @@ class _EventReader:
             try:
                 event = Event(self._name or "message", _value(value.strip()))
             except ValueError:
-                return  # the rest of it is in the lines that follow
+                return  # the following lines hold the rest
             self._name, self._data = "", []
             yield event
 

@@ -1,7 +1,7 @@
-"""Turns the answer of an OpenAI-compatible server into the events of one reply.
+"""Converts the answer of an OpenAI-compatible server to the events of one reply.
 
-Fed event by event with a stream, or once with a whole answer. Where the server does not count
-tokens as it goes, each piece of text counts as one until its final usage corrects the sum.
+It gets a stream event by event, or a whole answer at once. If the server does not count tokens
+during the stream, each piece of text counts as one until its final usage corrects the sum.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ MID_STREAM_STATUS = 502
 class RemoteReply:
     """One reply being received.
 
-    It is over at [DONE]; and where the server says nothing of the kind, when the connection ends
-    after a reason to end, or after text.
+    It ends at [DONE]. If the server sends none, it ends with the connection, provided that a finish
+    reason or text came before.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -55,11 +55,11 @@ class RemoteReply:
 
     @property
     def has_reason(self) -> bool:
-        """The server has said why the reply ended: what may still come are figures."""
+        """Whether the server has sent its finish reason; after it only figures may come."""
         return self._reason is not None
 
     def read(self, received: Event | Comment) -> Iterator[GenerationEvent]:
-        """The events that a part of the stream tells. Raises what the server says went wrong."""
+        """The events in a part of the stream. Raises the error that the server reports."""
         if isinstance(received, Comment):
             yield from self._read_comment(received.text)
         elif received.value == DONE:
@@ -70,7 +70,7 @@ class RemoteReply:
             yield from self._read_chunk(received.value)
 
     def read_scored(self, answer: Any) -> Iterator[GenerationEvent]:
-        """The events of a scored prompt and the little that may follow it, from a whole answer."""
+        """The events of a scored prompt and of its short reply, from a whole answer."""
         self._read_usage(answer.get("usage"))
         self._is_accepted = True
         yield Accepted(self._prompt_tokens, self._reused_tokens)
@@ -90,7 +90,7 @@ class RemoteReply:
         self.is_complete = True
 
     def finish(self) -> Iterator[GenerationEvent]:
-        """What is left to say, and the end. Raises BackendError if nothing came that is a reply."""
+        """The last events, and the end. Raises BackendError if no reply has come."""
         has_text = self._first_s is not None
         if not (self._is_accepted and (self.is_complete or self.has_reason or has_text)):
             raise BackendError("the server behind --backend-url ended in the middle of a reply")
@@ -109,7 +109,7 @@ class RemoteReply:
         )
 
     def _read_comment(self, text: str) -> Iterator[GenerationEvent]:
-        """A copy of this app tells its waiting line and its reading in comments."""
+        """The events in a comment: a copy of this app reports its queue and its reading there."""
         if match := re.fullmatch(r"waiting (\d{1,9})", text):
             if not self._is_accepted:
                 yield Waiting(int(match[1]))
@@ -142,7 +142,7 @@ class RemoteReply:
             yield Accepted(self._prompt_tokens, self._reused_tokens)
 
     def _read_usage(self, usage: Any) -> None:
-        """Take in what is told; what is not, stays as it was."""
+        """Store the counts that the usage holds; the others stay unchanged."""
         if not isinstance(usage, dict):
             return
         told = shapes.count_of(usage.get("prompt_tokens"))
@@ -170,7 +170,7 @@ class RemoteReply:
 
 
 def _status_in(error: Any) -> int:
-    """Some servers tell in mid-stream the status that they would have answered with."""
+    """The HTTP status inside an error; some servers send it in mid-stream."""
     told = error.get("error") if isinstance(error, dict) else None
     code = told.get("code") if isinstance(told, dict) else None
     return code if isinstance(code, int) and 400 <= code < 600 else MID_STREAM_STATUS

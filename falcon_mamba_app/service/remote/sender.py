@@ -1,7 +1,8 @@
-"""Sends a request to an OpenAI-compatible server, and again without what that server refused.
+"""Sends a request to an OpenAI-compatible server, and again without fields that it has refused.
 
-Nobody asked for the figures of a stream, or for a penalty of 0: they are left out where a server
-takes no such field, which is remembered. What somebody did ask for stays, and its refusal counts.
+The user did not ask for the figures of a stream, or for a penalty of 0. Such fields are left out if
+the server refuses them, and this is remembered. Fields that the user asked for stay, and their
+refusal is the answer.
 """
 
 from __future__ import annotations
@@ -25,18 +26,16 @@ from falcon_mamba_app.service.remote.wire import (
 
 logger = logging.getLogger(__name__)
 
-# A long prompt may take minutes until the first token, and foreign servers are silent meanwhile.
+# The first token of a long prompt may take minutes, and other servers send nothing meanwhile.
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
-MAX_ATTEMPTS = 4  # of one request, each with fewer fields than the one before
-REFUSALS = (400, 422)  # what is answered for fields that a server does not have
-# Newer servers of OpenAI's take the length's limit by its newer name only, and say so.
+MAX_ATTEMPTS = 4  # per request; each has fewer fields than the one before
+REFUSALS = (400, 422)  # the statuses for unknown fields
+# Newer servers of OpenAI accept only the newer name of the length limit, and say so.
 NEWER_NAMES = {"max_tokens": "max_completion_tokens"}
-# A server may close an idle connection at the moment that it is used again.
+# A server may close an idle connection at the moment of its next use.
 JUST_CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
-Changes = Mapping[
-    str, str | None
-]  # of a body's fields: the name to send instead, None to leave out
+Changes = Mapping[str, str | None]  # per field: the name to send instead, None to leave it out
 
 
 class Sender:
@@ -44,13 +43,13 @@ class Sender:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._changes: dict[str, str | None] = {}  # that the server has been found to need
+        self._changes: dict[str, str | None] = {}  # that the server is known to need
 
     @asynccontextmanager
     async def answer_to(
         self, request: GenerationRequest, backend: Backend
     ) -> AsyncIterator[httpx.Response]:
-        """The server's answer, its body still to be read. Raises what the server says is wrong."""
+        """The server's answer, its body not yet read. Raises the error that the server reports."""
         path, body = request_body(request, backend)
         spare = not_asked_for(request)
         changes = {n: new for n, new in self._changes.items() if new is not None or n in spare}
@@ -100,9 +99,10 @@ def _changed(body: dict[str, Any], changes: Changes) -> dict[str, Any]:
 def _changes_for(
     status: int, refusal: bytes, *, of: dict[str, Any], can_leave_out: Collection[str]
 ) -> dict[str, str | None]:
-    """What to change after a refusal; nothing where that would be of no use.
+    """The changes after a refusal; none if they would not help.
 
-    A refusal that names no field of the body may mean any: all that can be left out are.
+    A refusal that names no field of the body may mean any field: then all optional ones are left
+    out.
     """
     error = error_from(status, refusal)
     if status not in REFUSALS or isinstance(error, PromptTooLong | NotFound):
@@ -119,7 +119,7 @@ def _changes_for(
 def make_client(
     backend_url: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
 ) -> httpx.AsyncClient:
-    """A client of the server, with its key. Raises SettingsError for an address that is none."""
+    """A client of the server, with its key. Raises SettingsError for an invalid address."""
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}".encode()}
     try:
         return httpx.AsyncClient(

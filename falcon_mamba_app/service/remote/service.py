@@ -1,8 +1,8 @@
 """The GenerationService in front of another server that speaks OpenAI's API.
 
-A vLLM cluster, or another copy of this app, which also carries sessions and tells what it has
-loaded. What a server does not tell stays None. The API key is in the requests' headers and nowhere
-else: no message and no log line holds it.
+That server is a vLLM cluster, or another copy of this app, which also carries sessions and reports
+its model. Values that a server does not report stay None. The API key is only in the requests'
+headers: no message and no log line holds it.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from falcon_mamba_app.service.remote.sender import Sender, make_client
 from falcon_mamba_app.service.remote.wire import Backend, choose_model, error_from
 
 logger = logging.getLogger(__name__)
-# At INFO httpx logs every address, and those of sessions are their secrets.
+# At INFO httpx logs every address; the addresses of sessions are secret.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 MAX_PAUSE_S = 5.0
 CLOSE_PATIENCE_S = 2.0
-# For the figures that may follow a finished reply, before the connection's end is taken for given.
+# The wait for figures after a finished reply; then the connection is closed.
 LAST_WORDS_PATIENCE_S = 5.0
 
 UNREACHABLE = (httpx.HTTPError, httpx.StreamError)
-# What reading a value raises that is not what it should be.
+# The errors of reading a value of unexpected shape.
 NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
 class RemoteService:
     """One model of one server. `transport` replaces the network in tests.
 
-    `connect_patience_s` is for a server that does not answer yet, `loading_patience_s` for one
-    that answers that it is loading.
+    `connect_patience_s` applies to a server that does not answer yet, `loading_patience_s` to one
+    that reports that it is loading.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class RemoteService:
     async def _events(
         self, request: GenerationRequest, backend: Backend, reply: RemoteReply
     ) -> AsyncGenerator[GenerationEvent, None]:
-        """All events but the last. What fails after a reason to end came, fails nobody."""
+        """All events but the last. A failure after the finish reason is ignored."""
         async with self._sender.answer_to(request, backend) as response:
             if request.score_prompt is not None:
                 await response.aread()
@@ -224,7 +224,7 @@ class RemoteService:
             raise
 
     def stats(self) -> ServiceStats:
-        """Counts what went through here; the server's own load is not known."""
+        """The counts of requests through this service; the server's own load is not known."""
         return ServiceStats(
             status=self._status,
             detail=self._detail,
@@ -237,7 +237,7 @@ class RemoteService:
         )
 
     async def close(self) -> None:
-        """Hand over what is to be forgotten, then close all connections."""
+        """Send all pending requests to forget sessions, then close all connections."""
         self._status, self._detail = "failed", "the service is closed"
         if self._forgetting:
             waiting = [asyncio.wrap_future(asked) for asked in self._forgetting]
@@ -270,7 +270,7 @@ class RemoteService:
 
     @asynccontextmanager
     async def _foreign_errors(self) -> AsyncIterator[None]:
-        """Translate what httpx and nonsense from the server raise."""
+        """Translate the errors of httpx and of malformed answers to ours."""
         try:
             yield
         except FalconMambaError as error:
@@ -300,5 +300,5 @@ class _Unreachable(BackendError):
 
 
 def _sum(total: int | None, count: int | None) -> int | None:
-    """Not known as soon as one part is not known."""
+    """The sum, or None if one of the two is not known."""
     return None if total is None or count is None else total + count

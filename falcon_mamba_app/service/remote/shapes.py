@@ -1,8 +1,8 @@
-"""What an OpenAI-compatible server's JSON means, whichever of its many shapes it has.
+"""Reads the JSON of OpenAI-compatible servers in all of its shapes.
 
-The one place where this app is lenient towards a backend: as OpenAI's own clients, which check
-nothing, so text that has come is kept, what is odd beside it is passed over, and no value of any
-kind raises. Pure functions of JSON values.
+Only here is this app lenient towards a backend, like OpenAI's own clients, which check nothing:
+received text is kept, odd values beside it are ignored, and no value raises. These are pure
+functions of JSON values.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from falcon_mamba_app.protocol import FinishReason, TokenLogprob
 
-BYTES_NAME = "bytes:"  # how OpenAI names a token whose bytes are no text
+BYTES_NAME = "bytes:"  # OpenAI's prefix for a token whose bytes are no text
 LENGTH_REASONS = ("length", "max_tokens", "max_new_tokens", "max_length", "model_length")
-LEAST_LOGPROB = -9999.0  # OpenAI's for a token that cannot be; JSON has no infinity
+LEAST_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 
 
 def first_choice(answer: Any) -> dict[str, Any] | None:
@@ -44,7 +44,7 @@ def _plain_text(value: Any) -> str:
 
 
 def reason_of(choice: dict[str, Any]) -> FinishReason | None:
-    """Why the reply has ended; None while it goes on, which some servers say with ""."""
+    """The finish reason; None while the reply continues, for which some servers send ""."""
     reason = choice.get("finish_reason")
     if not reason or reason == "null":
         return None
@@ -53,7 +53,7 @@ def reason_of(choice: dict[str, Any]) -> FinishReason | None:
 
 
 def count_of(value: Any) -> int | None:
-    """A count of tokens, which some servers tell as 3.0."""
+    """A count of tokens; some servers send 3.0 for 3."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     is_count = math.isfinite(value) and value >= 0 and value == int(value)
@@ -61,7 +61,7 @@ def count_of(value: Any) -> int | None:
 
 
 def tokens_of(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-    """The log-probabilities of a choice, in the shape of either endpoint; none that are damaged."""
+    """The log-probabilities of a choice, in the shape of either endpoint, without damaged ones."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         return ()
@@ -74,7 +74,7 @@ def tokens_of(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
 
 
 def completion_tokens(logprobs: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-    """The legacy shape: a column for each property. Raises what odd values raise."""
+    """The tokens of the legacy shape, which has a column per property. Odd values may raise."""
     names, values = logprobs.get("tokens") or (), logprobs.get("token_logprobs") or ()
     tops = logprobs.get("top_logprobs") or [None] * len(names)
     return tuple(
@@ -114,7 +114,7 @@ def _logprob(value: Any) -> float:
 
 
 def places_in(text: str, tokens: tuple[TokenLogprob, ...]) -> list[int]:
-    """Where each token of a piece of text begins in it; one that it does not show has no length."""
+    """The start of each token in a piece of text; a token that is not shown has length 0."""
     places, place = [], 0
     for token in tokens:
         places.append(place)
@@ -124,7 +124,7 @@ def places_in(text: str, tokens: tuple[TokenLogprob, ...]) -> list[int]:
 
 
 def error_in(answer: Any, *, event_name: str = "message") -> Any:
-    """What an answer or an event in mid-stream says went wrong, or None."""
+    """The error in an answer or in an event in mid-stream, or None."""
     if not isinstance(answer, dict):
         return answer if event_name == "error" else None
     if answer.get("error"):
@@ -149,13 +149,13 @@ def message_of(body: Any) -> str:
 
 
 class WholeCharacters:
-    """Joins characters that a server has cut in two, as those that count in UTF-16 do."""
+    """Joins characters that a server has cut in two, as servers that count in UTF-16 do."""
 
     def __init__(self) -> None:
         self._half = ""
 
     def feed(self, text: str) -> str:
-        """The text that is whole, half a character kept back; what never becomes one is U+FFFD."""
+        """The complete text; half a character is held back, and becomes U+FFFD if it stays half."""
         text = self._half + text
         self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return _joined(text.removesuffix(self._half) if self._half else text)

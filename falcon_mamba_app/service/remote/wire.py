@@ -1,8 +1,8 @@
-"""What goes to an OpenAI-compatible server, and what its models and errors are to us.
+"""Builds requests to an OpenAI-compatible server, and reads its models and errors.
 
-Pure functions. Servers differ in what they accept and tell, so a `Backend` says what is known of
-this one. vLLM and this app fill fields that are left out from the checkpoint's own defaults, so
-they are sent every field; a stranger is sent its extensions only where they matter.
+These are pure functions. Servers differ in what they accept and report, so a `Backend` holds what
+is known about this one. vLLM and this app fill missing fields from the checkpoint's own defaults,
+so they get every field. An unknown server gets extension fields only if they change the reply.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ THIS_APP = "falcon-mamba-app"  # owned_by in /v1/models
 VLLM = "vllm"
 NEUTRAL = SamplingParams()
 STANDARD_FIELDS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-# Each has a way of its own into a body.
+# Fields that are put into a body by code of their own.
 TRANSLATED_FIELDS = ("seed", "stop", "max_new_tokens", "logit_bias", "logprobs")
 EXTENSION_FIELDS = tuple(
     name for name in sampling_field_names() if name not in STANDARD_FIELDS + TRANSLATED_FIELDS
@@ -46,7 +46,7 @@ ERRORS_BY_CODE: dict[str, type[FalconMambaError]] = {
     kind.code: kind
     for kind in (PromptTooLong, NotSupported, NotFound, Overloaded, NotReady, EngineFailure)
 }
-# Asked of a server for our own sake; a reply is the same without them.
+# Fields that only this app needs; a reply is the same without them.
 BOOKKEEPING_FIELDS = ("stream_options", "prompt_cache_key", "cache_salt", "cache_prompt")
 
 
@@ -63,7 +63,7 @@ class Backend:
 
     @property
     def is_known(self) -> bool:
-        """It takes our extensions, and counts tokens in every chunk when asked to."""
+        """Whether it takes our extensions, and can count tokens in every chunk."""
         return self.owner in (THIS_APP, VLLM)
 
 
@@ -86,7 +86,7 @@ def _entries(listing: Any) -> list[dict[str, Any]]:
 
 
 def _model_info(entry: dict[str, Any]) -> ModelInfo:
-    """All that a copy of this app tells; of others only the name and vLLM's length limit."""
+    """All values of a copy of this app; of other servers the name and vLLM's length limit."""
     told = entry.get("falcon_mamba")
     if not isinstance(told, dict):
         limit = entry.get("max_model_len")
@@ -103,7 +103,7 @@ def _model_info(entry: dict[str, Any]) -> ModelInfo:
 
 
 def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dict[str, Any]]:
-    """The endpoint and what to send there. Scoring is asked for whole, the rest as a stream."""
+    """The endpoint and the body. Scoring is requested as a whole answer, the rest as a stream."""
     is_chat = isinstance(request.prompt, Conversation)
     body: dict[str, Any] = {"model": backend.model.id, **_sampling_fields(request, backend)}
     match request.prompt:
@@ -115,7 +115,7 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
             body["prompt"] = token_ids
     if backend.has_sessions and request.session_id is not None:
         body["prompt_cache_key"] = request.session_id
-    if backend.has_sessions:  # to which all of our visitors are one
+    if backend.has_sessions:  # for that server all our visitors are one
         body |= {"cache_salt": request.reuse_id} if request.reuse_id else {"cache_prompt": False}
     if request.score_prompt is None:
         body["stream"] = True
@@ -152,7 +152,7 @@ def _sampling_fields(request: GenerationRequest, backend: Backend) -> dict[str, 
 
 
 def not_asked_for(request: GenerationRequest) -> tuple[str, ...]:
-    """Fields of the request's body that may be left out, since they ask for nothing."""
+    """Fields of the request's body that may be left out, because they change nothing."""
     sampling = request.sampling
     neutral = (*STANDARD_FIELDS, *EXTENSION_FIELDS)
     same = (name for name in neutral if getattr(sampling, name) == getattr(NEUTRAL, name))

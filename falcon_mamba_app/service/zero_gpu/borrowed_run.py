@@ -1,8 +1,8 @@
-"""A reply in a process that has a GPU for seconds: what crosses the border, what runs there.
+"""A reply in a process that has a GPU for seconds: its input, its output, and its work.
 
-The process is a fork of the server's, made when a GPU is lent and gone when somebody else gets it.
-Everything in and out of it is pickled. A state crosses once each way, as two blocks of bytes:
-tensors would cross as file descriptors, which stay open for as long as anybody holds the tensor.
+The process is a fork of the server. It is made when a GPU is lent, and ends when the GPU goes to
+someone else. Its input and output are pickled. A state is sent once each way, as two blocks of
+bytes: tensors would be sent as file descriptors, which stay open as long as the tensor exists.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.settings import EngineLimits
 
-STATES_OF_A_RUN = 2  # where its prompt ends, and where its reply does
+STATES_OF_A_RUN = 2  # at the end of its prompt, and of its reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class PackedTensor:
         return cls(numbers.tobytes(), tuple(tensor.shape), tensor.dtype)
 
     def unpacked(self) -> Tensor:
-        # A copy, since nobody may write into bytes.
+        # A copy, because bytes are read-only.
         return torch.frombuffer(bytearray(self.data), dtype=self.dtype).view(self.shape)
 
 
@@ -66,8 +66,8 @@ class PackedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class BorrowedRun:
-    """What the process is asked: one sequence, its best snapshot, and how long it may take, from
-    its first step and before that. `number` is its stop flag's.
+    """The order to the process: one sequence, its best snapshot, and its time limits before and
+    after its first step. `number` is the number of its stop flag.
     """
 
     seq: Sequence
@@ -79,8 +79,8 @@ class BorrowedRun:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the process tells after a step. The last one has the state, if the session keeps it:
-    at the reply's end, or where the prompt ends if the run was stopped.
+    """The process's report after a step. The last one has the state, if the session keeps it: the
+    state at the end of the reply, or at the end of the prompt if the run was stopped.
     """
 
     events: list[EngineEvent]
@@ -90,8 +90,8 @@ class Report:
 
 
 def limits_of_a_run(limits: EngineLimits, state_bytes: int) -> EngineLimits:
-    """Room for one sequence and the states that it leaves: more would be pinned in the time that
-    is lent, 14 ms for each state of the 7B.
+    """Limits for one sequence and the states that it saves. More states would cost GPU time for
+    pinning, 14 ms for each state of the 7B.
     """
     ids_bytes = ID_BYTES * (limits.max_prompt_tokens + limits.max_new_tokens)
     needed = STATES_OF_A_RUN * (state_bytes + ids_bytes)
@@ -99,11 +99,11 @@ def limits_of_a_run(limits: EngineLimits, state_bytes: int) -> EngineLimits:
 
 
 class StopFlags:
-    """Says to runs in other processes that they are to end: a byte for each run at a time, in
-    memory that is shared with every fork made after it.
+    """Tells runs in other processes to end: one byte for each simultaneous run, in memory that is
+    shared with every later fork.
 
-    Closing a run's generator would end it too, but then nothing more can come back, no state
-    either.
+    Closing a run's generator would end it too, but then it could return nothing more, not even its
+    state.
     """
 
     def __init__(self, num_runs: int) -> None:
@@ -120,9 +120,9 @@ class StopFlags:
 
 
 class Borrower:
-    """Runs runs, one at a time, on an engine that it builds at its first run.
+    """Performs runs, one at a time, on an engine that it builds at its first run.
 
-    It is made before the fork and holds the model in host memory; the GPU is there only after it.
+    It is made before the fork and holds the model in host memory; only the fork has the GPU.
     """
 
     def __init__(
@@ -136,11 +136,11 @@ class Borrower:
         self._model, self._build_engine = model, build_engine
         self._flags, self._clock = flags, clock
         self._engine: Engine | None = None
-        self._is_free = threading.Lock()  # where nothing is forked, runs share this object
+        self._is_free = threading.Lock()  # without forks, runs share this object
 
     def run(self, run: BorrowedRun) -> Generator[Report, None, None]:
-        """The reports of the run's steps. Closing it gives the run up, and its state."""
-        # Once: where nothing is forked, the sequence may lose its session meanwhile.
+        """The reports of the run's steps. Closing it ends the run without its state."""
+        # Read once: without forks, the sequence may lose its session meanwhile.
         session_id = run.seq.session_id
         with self._is_free:
             self._engine = engine = self._engine or self._build_engine(self._model)
@@ -165,13 +165,13 @@ class Borrower:
             is_stopped = self._flags.is_raised(run.number)
             if engine.has_work and (is_stopped or self._clock() > deadline_s):
                 engine.abort(seq.seq_id)
-                # A step that was in flight has one more token to tell, perhaps the last.
+                # A step in flight may report one more token, perhaps the last one.
                 events += engine.step() if engine.has_work else []
                 if not (events and isinstance(events[-1], Ended | Failed)):
                     events.append(Ended(seq.seq_id, "length"))
             if engine.has_work:
                 yield _report(engine, events)
-        # The text first: a state takes a while to cross.
+        # The text first: sending a state takes a while.
         yield _report(engine, events[:-1])
         snapshot = None
         if session_id is not None:
@@ -184,7 +184,7 @@ def _snapshot_to_keep(
 ) -> PackedSnapshot | None:
     snapshots = engine.snapshots
     if is_stopped:
-        # Who stopped it may have seen fewer tokens than the newest state has read.
+        # The caller may have seen fewer tokens than the newest state has read.
         snapshot = snapshots.longest_prefix(session_id, seq.packed_prompt)
     else:
         snapshot = snapshots.newest(session_id)

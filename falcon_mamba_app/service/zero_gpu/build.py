@@ -1,7 +1,7 @@
-"""Settings → a LocalService whose replies run where GPUs are lent.
+"""Builds from the settings a LocalService whose replies run on lent GPUs.
 
-Texts, queues and snapshots stay in this process; each reply runs in a process that Hugging Face's
-`spaces` package forks and gives a GPU. Elsewhere the same generator runs undecorated.
+Texts, queues and snapshots stay in this process. Each reply runs in a process that Hugging Face's
+`spaces` package forks and gives a GPU. Without that package the same generator runs undecorated.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def build_borrowing(
     report_start: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> LocalService:
-    """`lend` makes the generator run where a GPU is; `report_start` tells the platform that all is
-    loaded; `clock` tells runs when their time is up.
+    """`lend` makes the generator run in a process with a GPU; `report_start` tells the platform
+    that everything is loaded; `clock` measures the time of runs.
 
     Raises as `build_local`, and SettingsError for a quantised model.
     """
@@ -79,7 +79,7 @@ def _prepare(
     report_start: Callable[[], None],
     clock: Callable[[], float],
 ) -> Perform:
-    """Load the model into host memory; what runs a reply where a GPU is."""
+    """Load the model into host memory, and return the object that runs replies on a GPU."""
     state_bytes = startup.model_info.state_bytes
     assert state_bytes is not None, "the state's size follows from the configuration"
     limits = limits_of_a_run(startup.limits, state_bytes)
@@ -97,8 +97,8 @@ def _prepare(
 def build_on_zero_gpu(settings: Settings) -> PageOnly:
     """The service with GPUs from `spaces`, which the platform installs.
 
-    It counts on Gradio's launch(), which a server of our own does without: that would report the
-    start, and note the port, whose sockets a forked process has to close.
+    `spaces` expects Gradio's launch(), which our own server does not call. launch() would report
+    the start and note the port, whose sockets a forked process must close.
     """
     import spaces
     from gradio.context import LocalContext

@@ -1,6 +1,6 @@
-"""The service of the page on ZeroGPU: GPU time is lent to its visitors and to nobody else.
+"""The service of the page on ZeroGPU: it lends GPU time to visitors of the page only.
 
-It wraps a service and asks who is there; how a GPU is borrowed is `worker` and `borrowed_run`.
+It wraps a service and checks the visitor; `worker` and `borrowed_run` borrow the GPU.
 https://huggingface.co/docs/hub/spaces-zerogpu
 """
 
@@ -25,9 +25,9 @@ API_IS_OFF = (
 
 
 class PageOnly:
-    """Implements GenerationService by `service`, for visitors of the page alone.
+    """Implements GenerationService by `service`, for visitors of the page only.
 
-    `is_visitor` is asked in the context of a request.
+    `is_visitor` is called in the context of a request.
     """
 
     def __init__(self, service: GenerationService, is_visitor: Callable[[], bool]) -> None:

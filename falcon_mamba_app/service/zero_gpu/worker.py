@@ -1,6 +1,6 @@
-"""Runs in place of steps: does for LocalService what EngineWorker does, where GPUs are lent.
+"""Replaces EngineWorker for LocalService where GPUs are lent: it has runs instead of steps.
 
-Sequences wait in one line; some threads take them from it, each performing one run at a time in a
+Sequences wait in one queue. Several threads take them from it; each performs one run at a time in a
 process that has a GPU. The states of all sessions stay here. It knows no text and no platform.
 """
 
@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Perform = Callable[[BorrowedRun], Generator[Report, None, None]]
 
-# What half an RTX PRO 6000 does with the 7B in bfloat16, guessed low: a run that ends early is
-# charged for what it took, one that takes longer is ended.
+# A low estimate for the 7B in bfloat16 on half an RTX PRO 6000: a run that ends early is charged
+# for the time it took, and a run that takes longer is ended.
 READ_TOKENS_PER_S, WRITE_TOKENS_PER_S = 3_000, 40
-# From the loan to the first step: 15 GB to the GPU and the graph of a decode step; in the server's
-# first run the kernels are compiled as well, and stay on disk.
+# From the loan to the first step: 15 GB to the GPU, and the graph of a decode step. The server's
+# first run also compiles the kernels, which stay on disk.
 PREPARATION_S, FIRST_PREPARATION_S = 12, 45
-# Half as much again is charged, and a visitor without an account has 120 s a day.
+# The platform charges half as much again; a visitor without an account has 120 s a day.
 MAX_LOAN_S = 75
 
 
@@ -51,7 +51,7 @@ def plan_run(
     preparation_s: float = PREPARATION_S,
     number: int = 0,
 ) -> BorrowedRun:
-    """The run, with time to read what is new and to write the reply, within what can be lent."""
+    """The run, with time to read the new tokens and to write the reply, within the largest loan."""
     num_read_tokens = 0 if snapshot is None else snapshot.num_tokens
     num_new_tokens = len(seq.prompt_token_ids) - num_read_tokens
     work_s = num_new_tokens / READ_TOKENS_PER_S + seq.sampling.max_new_tokens / WRITE_TOKENS_PER_S
@@ -67,7 +67,7 @@ def loan_s(run: BorrowedRun) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A sequence in line or at work, in the context of whoever asked: it knows who pays."""
+    """A queued or running sequence, and its caller's context, whose GPU quota is charged."""
 
     seq: Sequence
     context: Context
@@ -76,14 +76,14 @@ class _Entry:
 
 @dataclass(slots=True)
 class HostStates:
-    """What commands of the service may ask for, in an engine's place."""
+    """The sessions' states, for commands of the service that would otherwise ask an engine."""
 
     snapshots: SnapshotStore
     entries: dict[int, _Entry] = field(default_factory=dict)
 
     def forget(self, session_id: str) -> bool:
-        """Drop the session's snapshots, and keep none of what it is reading or writing now;
-        whether there was any of either.
+        """Drop the session's snapshots, and save none of its running sequences. Returns whether
+        it had either.
         """
         had_snapshots = self.snapshots.forget(session_id)
         at_work = [e.seq for e in self.entries.values() if e.seq.session_id == session_id]
@@ -93,10 +93,10 @@ class HostStates:
 
 
 class BorrowingWorker:
-    """Does for LocalService what EngineWorker does, with a run for each sequence.
+    """Implements Worker with one run per sequence.
 
-    Some threads take sequences from the line; each run's generator belongs to one of them. All
-    else is behind one lock.
+    Several threads take sequences from the queue; each run's generator belongs to one thread. One
+    lock guards everything else.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class BorrowingWorker:
         max_running: int,
         max_snapshot_bytes: int,
     ) -> None:
-        """`flags` has one for each of the `max_running` runs at a time."""
+        """`flags` has one flag for each of `max_running` simultaneous runs."""
         self._prepare, self._flags = prepare, flags
         self._on_events: OnEvents = lambda events: None
         self._max_running = max_running
@@ -151,7 +151,7 @@ class BorrowingWorker:
         return ready
 
     def add(self, seq: Sequence) -> None:
-        """Put the sequence in line."""
+        """Put the sequence into the queue."""
         seq.reuse_id = None  # only the session's state goes to the process that replies
         with self._changed:
             entry = _Entry(seq, copy_context())
@@ -162,7 +162,7 @@ class BorrowingWorker:
                 self._tell_places()
 
     def abort(self, seq_id: int) -> None:
-        """Give the sequence up: at once where it waits, after its next step where it runs."""
+        """Abort the sequence: at once if it waits, after its next step if it runs."""
         with self._changed:
             entry = self._states.entries.get(seq_id)
             if entry is not None:
@@ -173,7 +173,7 @@ class BorrowingWorker:
                     self._tell_places()
 
     def call(self, function: Callable[[HostStates], Result]) -> Future[Result]:
-        """Run `function` on the sessions' states; its result or error is in the future."""
+        """Run `function` on the sessions' states; the future holds its result or error."""
         future: Future[Result] = Future()
         try:
             with self._changed:
@@ -183,7 +183,7 @@ class BorrowingWorker:
         return future
 
     def stop(self, *, timeout_s: float) -> bool:
-        """Give all runs up; whether the running ones ended in time."""
+        """Abort all runs. Returns whether the running ones ended in time."""
         with self._changed:
             self._is_stopping = True
             self._line.clear()
@@ -205,7 +205,7 @@ class BorrowingWorker:
                 self._changed.notify_all()
 
     def _next(self) -> _Entry | None:
-        """The first in line, as soon as there is one; None to end."""
+        """Wait for the first sequence in the queue; None to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._line or self._is_stopping)
             if self._is_stopping:
@@ -236,7 +236,7 @@ class BorrowingWorker:
         return plan_run(seq, snapshot, preparation_s=preparation_s, number=number)
 
     def _take_in(self, seq: Sequence, report: Report) -> None:
-        """The state before the events: who hears of the end may at once ask for the next turn."""
+        """Store the state, then send the events: after the end the next turn may come at once."""
         state = None if report.snapshot is None else report.snapshot.unpacked()
         with self._changed:
             self._memory = report.gpu_memory_bytes, report.peak_gpu_memory_bytes
@@ -259,7 +259,7 @@ def _is_failure(event: EngineEvent) -> bool:
 
 
 def sentence_for(error: Exception) -> str:
-    """What to tell the visitor whose reply failed; `spaces` raises errors with a title."""
+    """The sentence for a visitor whose reply failed; errors of `spaces` have a title."""
     title, message = getattr(error, "title", ""), str(getattr(error, "message", error)).strip()
     if "quota" in title or "credits" in title:
         return f"the GPU time that Hugging Face lends you is spent for now. {message}"
