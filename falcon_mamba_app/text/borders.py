@@ -1,9 +1,9 @@
-"""Where a tokenizer cannot tell whether its text was cut.
+"""Finds borders: places where a cut of the text changes no id.
 
-A cut after a letter or digit and before a space changes no id, for tokenizers whose every step is
-known to look at neither side from the other: what comes before the cut is one piece's end, and what
-comes after it is read as it would have been. Other tokenizers read their texts whole. This module
-reads a tokenizer's own file; it encodes nothing.
+A border is after a letter or digit and before a space, for tokenizers whose steps are all known
+never to look across such a place. The text before the cut then ends a word, and the text after it
+is read as in the whole text. Other tokenizers read their texts whole. This module reads a
+tokenizer's own file; it encodes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-# None of these moves, drops or merges anything over a letter's end and a space.
+# None of these moves, drops or merges anything across a border.
 LOCAL_NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase"})
 # One character of these may come of four bytes: mathematical letters, composed syllables.
 MAX_SHRINKING = 4
@@ -57,7 +57,7 @@ def has_safe_borders(state: dict[str, Any]) -> bool:
 
 
 def max_characters_per_token(state: dict[str, Any]) -> int | None:
-    """No token stands for more characters of a text than this; None where that is not known."""
+    """The most characters that one token can stand for; None if that is not known."""
     model, added = state["model"], state.get("added_tokens", ())
     vocabulary = model.get("vocab", {})
     is_complete = (
@@ -73,8 +73,8 @@ def max_characters_per_token(state: dict[str, Any]) -> int | None:
 
 
 def byte_characters() -> list[str]:
-    """GPT-2's 256 characters for bytes: printable Latin-1 is itself, the other bytes are U+0100
-    and on, in order.
+    """GPT-2's 256 characters for bytes: printable Latin-1 stands for itself; the other bytes are
+    U+0100 and up, in order.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -95,7 +95,7 @@ def _splits_words(steps: Iterable[dict[str, Any]]) -> bool:
     for step in steps:
         match step:
             case {"type": "ByteLevel"}:
-                # What it leaves unsplit has no spaces any more for a later pattern to split at.
+                # Its unsplit parts have no spaces left, at which a later pattern could split.
                 are_split = are_split or step.get("use_regex", True)
                 if not are_split:
                     return False

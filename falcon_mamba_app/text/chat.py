@@ -1,8 +1,8 @@
 """Prompts to token ids: conversations by the checkpoint's own template, plain text, given ids.
 
 Ids are built from left to right: the template's text, a content, the template's text, and so on. A
-reply that the model wrote goes in with the ids it was written with, so the ids of one turn and its
-reply are the beginning of the next turn's ids. What a person wrote never becomes markup.
+reply of the model keeps the ids that the model sampled. So the ids of one turn and its reply are
+the beginning of the next turn's ids. Text of a person never becomes markup.
 It does not know states, slots or HTTP.
 """
 
@@ -35,17 +35,17 @@ PROBE = (
     Message("assistant", "It is what was read."),
     Message("user", " Thank you.\n"),  # with something to trim
 )
-# A conversation with fewer characters for each token that it may have is rendered before it is
-# looked at: 1 MB by default, copied a few times.
+# A conversation with fewer characters per allowed token is rendered before its length is checked:
+# 1 MB by default, copied a few times.
 MAX_CHARACTERS_RENDERED_PER_TOKEN = 8
 
 
 class PromptEncoder:
     """Encodes every kind of prompt that a GenerationRequest can hold. Safe to call from threads.
 
-    `end_of_turn_id` is what the template closes the assistant's turns with, or else
-    `end_of_turn_text` the text that it writes there; a reply should end before either.
-    `cannot_chat` says in a sentence why there are no conversations with this model, or is None.
+    The template closes the assistant's turns with the token `end_of_turn_id`, or else with the text
+    `end_of_turn_text`; a reply should end before either. `cannot_chat` is a sentence that says why
+    this model has no conversations, or None.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PromptEncoder:
         self._end_ids = frozenset(eos_token_ids) | {self.end_of_turn_id}
 
     def _look_at_template(self, template: ChatTemplate) -> None:
-        """Learn from a short conversation how turns end, and whether parts make the whole."""
+        """Learn from a short conversation how turns end, and whether its parts join correctly."""
         messages = template.completed(PROBE)
         try:
             parts = self._take_apart(template, messages)
@@ -106,7 +106,7 @@ class PromptEncoder:
     def _end_of_turn(
         self, messages: Sequence[Message], parts: Sequence[Part]
     ) -> tuple[int | None, str | None]:
-        """The markup that comes first after the assistant's words, or the text before the next."""
+        """The first markup after the assistant's words, or else the text before the next one."""
         roles = [messages[p.place].role if isinstance(p, Content) else None for p in parts]
         if "assistant" not in roles:
             return None, None
@@ -122,8 +122,8 @@ class PromptEncoder:
     def encode(
         self, prompt: Prompt, session_id: str | None = None, *, max_tokens: int = NO_LIMIT
     ) -> list[int]:
-        """The ids of any prompt. Raises InvalidRequest, and PromptTooLong beyond `max_tokens`, for
-        which no more is tokenised than it takes to know.
+        """The ids of any prompt. Raises InvalidRequest, and PromptTooLong beyond `max_tokens`,
+        without tokenising more than necessary.
         """
         try:
             match prompt:
@@ -137,17 +137,17 @@ class PromptEncoder:
             raise _too_long(max_tokens) from None
 
     def forget(self, session_id: str) -> bool:
-        """Drop what is kept of the session's ids; whether there was anything."""
+        """Drop the session's recorded ids. Returns whether there were any."""
         had_replies = self._reply_log.forget(session_id)
         return self._plain_prompts.forget(session_id) or had_replies
 
     def encode_text(
         self, text: str, session_id: str | None = None, *, max_tokens: int = NO_LIMIT
     ) -> list[int]:
-        """A text to continue. Markup in it counts, and the tokenizer adds its own beginning and end
-        if it has them; an empty text is the beginning (or end) of text alone. Raises TooManyTokens.
+        """The ids of a text to continue. Markup in it counts, and the tokenizer adds its own
+        beginning and end, if any; these alone are the ids of an empty text. Raises TooManyTokens.
 
-        Within a session only what is new of a text is tokenised; the ids are the same as without.
+        Within a session only the new part of a text is tokenised; the ids are the same as without.
         """
         _check_text(text, param="prompt")
         known = self._plain_prompts.longest_prefix(session_id, text) if session_id else None
@@ -168,7 +168,7 @@ class PromptEncoder:
         return token_ids
 
     def check_ids(self, token_ids: Sequence[int]) -> list[int]:
-        """The caller's own ids, if the model knows them all."""
+        """The caller's own ids. Raises InvalidRequest if the model does not know them all."""
         if not token_ids:
             raise InvalidRequest("the prompt has no token ids; give at least one", param="prompt")
         for place, token_id in enumerate(token_ids):
@@ -187,8 +187,8 @@ class PromptEncoder:
         *,
         max_tokens: int = NO_LIMIT,
     ) -> list[int]:
-        """A conversation that waits for the assistant, by the checkpoint's own template; one that
-        ends with the assistant's words waits for more of them. Raises TooManyTokens.
+        """The ids of a conversation up to the assistant's turn, by the checkpoint's own template.
+        If it ends with the assistant's words, the reply continues them. Raises TooManyTokens.
         """
         if self._template is None:
             raise InvalidRequest(
@@ -207,7 +207,7 @@ class PromptEncoder:
         return ids.token_ids
 
     def refuse_characters(self, prompt: Prompt, *, max_tokens: int) -> None:
-        """Raises PromptTooLong, at once, for texts so long that no reading of them fits."""
+        """Raises PromptTooLong at once for texts with too many characters to fit in any case."""
         contents: list[str] = [prompt] if isinstance(prompt, Text) else []
         if isinstance(prompt, Conversation) and not self._trims_contents:
             contents = [message.content for message in prompt]
@@ -217,7 +217,7 @@ class PromptEncoder:
             raise _too_long(max_tokens) from None
 
     def _refuse_much_too_long(self, messages: Sequence[Message], max_tokens: int) -> None:
-        """Before large contents are copied by rendering them. Raises TooManyTokens."""
+        """Check the length before rendering copies large contents. Raises TooManyTokens."""
         num_characters = sum(len(message.content) for message in messages)
         if num_characters <= MAX_CHARACTERS_RENDERED_PER_TOKEN * max_tokens:
             return
@@ -226,7 +226,7 @@ class PromptEncoder:
             max_tokens -= self._markup.count_at_least(content, max_tokens=max_tokens)
 
     def _take_apart(self, template: ChatTemplate, messages: Sequence[Message]) -> Sequence[Part]:
-        """The conversation's text by the template, people's words told apart from its own."""
+        """The conversation's text by the template, with people's words separate from its own."""
         marked = template.marked(messages)
         refuse_left_out(messages, marked[1::2])
         if self._reads_whole and (whole := self._harmless_whole(template, messages, marked)):
@@ -244,7 +244,7 @@ class PromptEncoder:
     def _harmless_whole(
         self, template: ChatTemplate, messages: Sequence[Message], marked: Sequence[str | int]
     ) -> list[Part] | None:
-        """The whole text as if the template had written it all, if that makes no markup."""
+        """The whole text as if the template had written all of it, if no content makes markup."""
         if any(self._markup.first_in(message.content) for message in messages):
             return None
         rendered = template.render(messages)
@@ -267,7 +267,7 @@ class PromptEncoder:
             elif messages[part.place].role != "assistant":
                 ids.add_content(part.text)
             else:
-                # Borders: the prompt that this replies to ended here, and so did the reply.
+                # Borders before and after: here the prompt of this reply ended, then the reply.
                 ids.close()
                 texts = (part.text, messages[part.place].content)
                 recorded = self._recorded(session_id, ids.digest(), texts) if session_id else None
@@ -282,9 +282,9 @@ class PromptEncoder:
     def _recorded(
         self, session_id: str, prompt_digest: bytes, texts: Collection[str]
     ) -> list[int] | None:
-        """The ids the model wrote for this reply, which came back as one of `texts`: as the
-        template shows it, perhaps trimmed, or as it was sent. None for any other text, shortened or
-        edited: only whole replies have a state to come back to.
+        """The model's own ids of a reply that came back as one of `texts`: as the template shows
+        it, perhaps trimmed, or as it was sent. None for a shortened or edited text: only whole
+        replies have a saved state.
         """
         for token_ids in self._reply_log.find(session_id, prompt_digest):
             while token_ids and token_ids[-1] in self._end_ids:

@@ -1,8 +1,8 @@
 """Token ids to text, one at a time, with constant work for each.
 
-A character may be spread over several tokens, and a token may end in the middle of one: bytes are
-held until the character is complete or cannot become one. The pieces joined are the text that
-decoding all ids at once would give. It does not know templates or sessions.
+A character may span several tokens, and a token may end inside a character. So bytes are held back
+until the character is complete or has become impossible. The joined pieces are equal to the text of
+all ids decoded at once. It does not know templates or sessions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Detokenizer:
 
     @property
     def is_stopped(self) -> bool:
-        """A stop string has come: the reply has ended before it."""
+        """Whether a stop string has come; the reply ends before it."""
         return self._stop_strings.is_stopped
 
     def feed(self, token_id: int) -> str:

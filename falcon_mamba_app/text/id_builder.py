@@ -1,7 +1,7 @@
-"""Ids from left to right, from what the template wrote and what people wrote.
+"""Builds ids from left to right, from the template's text and people's text.
 
-Contents and the template's plain text are read as one run up to the next markup, as the tokenizer
-itself would read them, but with the tokenizer that knows no markup. It does not know messages.
+Contents and the template's plain text up to the next markup are one run. The tokenizer that knows
+no markup reads the run as a whole, as the checkpoint's own would. It does not know messages.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class IdBuilder:
                 self._close_before(part)
 
     def add_content(self, text: str) -> None:
-        """What somebody wrote, in which nothing is markup."""
+        """A person's text, in which nothing is markup."""
         self._run.append(text)
 
     def add_ids(self, token_ids: Iterable[int]) -> None:
-        """Ids that stand as they are."""
+        """Add ids unchanged."""
         assert not self._run, "ids begin at a border"
         self.token_ids.extend(token_ids)
         self._swallows_next_space = False
         self._check_length()
 
     def close(self) -> None:
-        """Set a border: what comes next is read by itself."""
+        """End the run: the next text is read separately."""
         text = "".join(self._run)
         if self._swallows_next_space:
             text = text.lstrip(WHITE_SPACE)
@@ -56,7 +56,7 @@ class IdBuilder:
         self._check_length()
 
     def digest(self) -> bytes:
-        """Of all ids so far; each id is hashed once however often this is asked."""
+        """The hash of all ids so far; each id is hashed only once over all calls."""
         self._digest.extend(self.token_ids[self._num_digested :])
         self._num_digested = len(self.token_ids)
         return self._digest.value()

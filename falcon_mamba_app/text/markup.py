@@ -1,8 +1,8 @@
-"""Added tokens: which ids stand for the template's markup, and text that must never become one.
+"""Added tokens: the ids of the template's markup, and texts that must never become markup.
 
-Every added token with visible text counts as markup, whatever a template does with it: a text in
-which markup counts is read with one tokenizer, a text that people wrote with another, a copy that
-knows no markup. It does not know conversations.
+Every added token with visible text counts as markup, even if the template does not use it. One
+tokenizer reads texts in which markup counts. Another one, a copy that knows no markup, reads texts
+of people. It does not know conversations.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tokenizers import Tokenizer
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.text.slices import NO_LIMIT, SlicedTokenizer
 
-# Shorter texts are tokenised faster than they are worth remembering: 1,000 characters take 1 ms.
+# Shorter texts are not worth remembering: 1,000 characters take 1 ms.
 MIN_REMEMBERED = 1_000
-# What a tokenizer takes for white space beside a token that swallows it.
+# The white space that a token may swallow beside it.
 WHITE_SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -65,7 +65,7 @@ class Markup:
         self.split = lru_cache(maxsize=1_024)(self._split)
 
     def _frame(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before and after a whole text."""
+        """The ids that the tokenizer puts before and after a whole text."""
         bare = self._parsing.encode("a", add_special_tokens=False).ids
         framed = self._parsing.encode("a", add_special_tokens=True).ids
         for start in range(len(framed) - len(bare) + 1):
@@ -74,7 +74,7 @@ class Markup:
         return [], []
 
     def _characters_of_their_own(self, visible: dict[int, Any]) -> frozenset[int]:
-        """Ids that are the only way to write a character, and so cannot be kept out of contents."""
+        """Ids that are the only spelling of a character, so contents may contain them."""
         return frozenset(
             token_id
             for token_id, token in visible.items()
@@ -111,8 +111,8 @@ class Markup:
     def encode_literal(self, text: str, *, max_tokens: int = NO_LIMIT) -> list[int]:
         """Ids of a text in which nothing is markup. Raises TooManyTokens.
 
-        Long texts are remembered: a conversation sends its whole history with every turn, and a
-        turn should not cost more the longer that is.
+        Long texts are remembered: a conversation sends its whole history with every turn, and the
+        cost of a turn should not grow with it.
         """
         if len(text) < MIN_REMEMBERED:
             return self._without_markup(text, max_tokens) if text else []
@@ -126,7 +126,7 @@ class Markup:
         token_ids = self._literal.encode(text, max_tokens=max_tokens)
         if self._forbidden.isdisjoint(token_ids):
             return token_ids
-        # The vocabulary itself holds a token of that text: it is spelled in two halves.
+        # The plain vocabulary also holds this text as one token: spell it in two halves.
         found = self._pattern.finditer(text) if self._pattern else ()
         cuts = [0, *(match.start() + 1 for match in found), len(text)]
         halves = (text[start:end] for start, end in zip(cuts, cuts[1:], strict=False))
@@ -140,11 +140,11 @@ class Markup:
         return token_ids
 
     def refuse_characters(self, num_characters: int, max_tokens: int) -> None:
-        """Raises TooManyTokens where so many characters are too many tokens, whatever they are."""
+        """Raises TooManyTokens if this number of characters is too many tokens in any case."""
         self._literal.refuse_characters(num_characters, max_tokens)
 
     def count_at_least(self, text: str, *, max_tokens: int) -> int:
-        """How many tokens a content has at least. Raises TooManyTokens beyond `max_tokens`."""
+        """The least number of tokens of a content. Raises TooManyTokens beyond `max_tokens`."""
         self.refuse_characters(len(text), max_tokens)
         return self._literal.count_at_least(text, max_tokens=max_tokens)
 
@@ -157,8 +157,8 @@ class Markup:
         return [*self._before, *token_ids, *self._after]
 
     def border(self, text: str) -> int:
-        """The last place near the end of a text in which markup counts where it may be cut, or 0:
-        the ids of both parts are those of the whole, whatever comes after.
+        """The last border near the end of a text in which markup counts, or 0. The ids of both
+        parts are those of the whole, whatever text follows.
         """
         return self._sliced_parsing.border(text)
 
@@ -189,8 +189,8 @@ class _Remembered:
 
 
 def _own_state(backend: Tokenizer) -> dict[str, Any]:
-    """The tokenizer's file, to load copies from: transformers changes its one's settings between
-    calls. Merges are never dropped at random: a prompt has one reading.
+    """The tokenizer's file, for loading copies: transformers changes the settings of its tokenizer
+    between calls. Random dropping of merges is off, so a prompt always has the same ids.
     """
     state: dict[str, Any] = json.loads(backend.to_str())
     state["truncation"] = state["padding"] = None

@@ -1,8 +1,7 @@
-"""The ids of plain prompts, kept beside their sessions, for texts that are continued.
+"""The ids of plain prompts, kept per session, for texts that are continued later.
 
-What is kept ends where a tokenizer cannot tell that its text was cut, so that the ids of a prompt
-are the same with and without it: only the time to find them is saved. This module compares texts;
-it knows no tokenizer.
+A kept text ends at a border (see `borders`). So a prompt's ids are the same with and without it,
+and only time is saved. This module compares texts; it knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ MAX_PROMPTS_PER_SESSION = 8  # undo steps of a text that grows; older ones are e
 
 @dataclass(frozen=True, slots=True)
 class PlainPrompt:
-    """A text and the ids of all of it but its last character, before which it may be cut."""
+    """A text and the ids of all but its last character; the border is before that character."""
 
     text: str
     token_ids: array[int]

@@ -1,8 +1,8 @@
-"""The ids of generated replies, kept beside their sessions.
+"""The ids of generated replies, kept per session.
 
-A reply that is sent back as text may be tokenised into other ids than the model wrote; the state
-that has read the model's ids would then be of no use. Here the ids wait until their conversation
-comes back. It does not know templates; it compares ids by hash and leaves texts to the caller.
+A reply that comes back as text may be tokenised to other ids than the model's own. The state that
+has read the model's ids would then be useless. So the ids are kept here until their conversation
+continues. This module knows no templates; it compares ids by hash, and the caller compares texts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from falcon_mamba_app.errors import InvalidRequest
 
 
 class PromptDigest:
-    """A hash of ids that can be extended, so that every turn's prompt costs only its own ids."""
+    """A hash of ids that can be extended, so that a turn's prompt costs only its new ids."""
 
     def __init__(self, token_ids: Iterable[int] = ()) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
@@ -32,7 +32,7 @@ class PromptDigest:
 
 
 class ReplyLog:
-    """Replies by session and prompt, within limits; what was not used for longest goes first.
+    """Replies by session and prompt, within limits; the least recently used go first.
 
     Safe to call from several threads.
     """
@@ -45,7 +45,7 @@ class ReplyLog:
 
     @property
     def num_tokens(self) -> int:
-        """Of all recorded replies."""
+        """The tokens of all recorded replies."""
         return self._num_tokens
 
     def record(self, session_id: str, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> None:
@@ -72,7 +72,7 @@ class ReplyLog:
             ]
 
     def restore(self, session_id: str, replies: Sequence[tuple[bytes, array[int]]]) -> None:
-        """Take in what `checked_replies` returned, in place of what is known of the session."""
+        """Replace the session's replies by the result of `checked_replies`."""
         self.forget(session_id)
         self._add(session_id, replies)
 
@@ -93,7 +93,7 @@ class ReplyLog:
             self._evict()
 
     def _evict(self) -> None:
-        """Whole sessions first; of the last one left, its oldest replies."""
+        """Drop whole sessions first, then the oldest replies of the last session."""
         while len(self._sessions) > self._max_sessions or (
             self._num_tokens > self._max_tokens and len(self._sessions) > 1
         ):
@@ -111,7 +111,7 @@ class ReplyLog:
 
 
 def checked_replies(replies: Any, *, vocab_size: int) -> list[tuple[bytes, array[int]]]:
-    """JSON data that claims to be what `ReplyLog.export` gave. Raises InvalidRequest if not."""
+    """The replies in JSON data of `ReplyLog.export`. Raises InvalidRequest for any other data."""
     try:
         checked = [
             (bytes.fromhex(reply["prompt_digest"]), array("I", reply["token_ids"]))

@@ -1,7 +1,7 @@
-"""Where a prompt leaves what other prompts begin with too: behind the system message.
+"""Finds the end of the part that a prompt shares with other prompts: its system message.
 
-Asked of the template itself: the ids of the same system message before another question have so
-many ids in common with the prompt's. It does not know states.
+The template itself decides: the prompt is compared with the ids of the same system message before
+another question. It does not know states.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Conversation, Message, Prompt
 from falcon_mamba_app.text.chat import PromptEncoder
 
-# No question begins with it, so nothing of the question is taken for the beginning.
+# No question begins with it, so no part of the question counts as shared.
 ANOTHER_QUESTION = Message("user", "\x02")
 
 
 def system_end(encoder: PromptEncoder, prompt: Prompt, token_ids: Sequence[int]) -> int:
-    """How many of the prompt's ids are its system message's; 0 where it has none."""
+    """The number of ids of the prompt's system message; 0 if it has none."""
     if not isinstance(prompt, Conversation) or len(prompt) < 2 or prompt[0].role != "system":
         return 0
     try:

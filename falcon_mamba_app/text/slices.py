@@ -1,8 +1,8 @@
-"""One tokenizer over texts of any length: in slices, and no further than the limit needs.
+"""Tokenises texts of any length in slices, and only as far as the limit requires.
 
-Where a text can be cut, its slices' ids together are the whole text's; where it cannot, slices tell
-how many tokens it has at least before it is read whole. Either way a text that is far too long
-costs no more than one that just fits. It does not know messages or sessions.
+If a text can be cut, the ids of its slices joined are those of the whole text. If not, slices give
+a lower bound of its tokens before it is read whole. Either way a text that is far too long costs no
+more than one that just fits. It does not know messages or sessions.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from falcon_mamba_app.text.borders import (
 # U+FDFA becomes 18 characters in NFKC: such a slice takes 20 MB, any other 3. Divisible by all
 # numbers to ten, so that texts of one repeated word come in slices that are the same.
 SLICE_CHARACTERS = 15_120
-# So many tokens fewer may a text have than its two halves; a word cut in two is one or two more.
+# The most tokens that one cut adds; a word cut in two has usually one or two more.
 MAX_SEAM_TOKENS = 32
-# `encode` holds up every other thread of the process; a batch of one takes 50 µs longer.
+# `encode` blocks all other threads of the process; a batch of one does not, and takes 50 µs longer.
 MAX_ENCODED_AT_ONCE = 1_000
 NO_LIMIT = sys.maxsize
 
 
 class TooManyTokens(Exception):
-    """A text has more tokens than it may have; how many more was not counted."""
+    """A text has more tokens than allowed; the excess was not counted."""
 
 
 class SlicedTokenizer:
-    """Text to ids, without what belongs around a whole text. Safe to call from threads."""
+    """Text to ids, without the frame of a whole text. Safe to call from threads."""
 
     def __init__(self, tokenizer: Tokenizer, state: dict[str, Any]) -> None:
         """`state` is the tokenizer's own file."""
@@ -62,21 +62,21 @@ class SlicedTokenizer:
         return last_border(text, max(0, len(text) - SLICE_CHARACTERS), len(text)) or 0
 
     def refuse_characters(self, num_characters: int, max_tokens: int) -> None:
-        """Raises TooManyTokens where so many characters are too many tokens, whatever they are."""
+        """Raises TooManyTokens if this number of characters is too many tokens in any case."""
         per_token = self._max_characters_per_token
         if per_token is not None and num_characters > per_token * max_tokens:
             raise TooManyTokens
 
     def count_at_least(self, text: str, *, max_tokens: int) -> int:
-        """How many tokens the text has at least. Raises TooManyTokens beyond `max_tokens`."""
+        """The least number of tokens of the text. Raises TooManyTokens beyond `max_tokens`."""
         counter = _Counter(self._encode, max_tokens)
         for start in range(0, len(text), SLICE_CHARACTERS):
             counter.add(text[start : start + SLICE_CHARACTERS])
         return counter.at_least
 
     def _end_of_stretch(self, text: str, start: int, max_tokens: int) -> int:
-        """The end of the next slice or, where it holds no border, of as many as it takes to come to
-        one. Raises TooManyTokens.
+        """The end of the next slice, or of as many slices as are needed to reach a border. Raises
+        TooManyTokens.
         """
         counter = _Counter(self._encode, max_tokens)
         low, high = start, start + SLICE_CHARACTERS
@@ -96,7 +96,7 @@ class SlicedTokenizer:
 
 
 class _Counter:
-    """Counts the tokens of slices that were cut anywhere, less what the cuts may have added."""
+    """Counts the tokens of slices that were cut anywhere, less the most that the cuts may add."""
 
     def __init__(self, encode: Callable[[str], list[int]], max_tokens: int) -> None:
         self._encode, self._max_tokens = encode, max_tokens

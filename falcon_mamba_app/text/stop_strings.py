@@ -1,7 +1,7 @@
 """Stop strings in a text that arrives in pieces.
 
-Text that could be the beginning of a stop string is held back until that is decided, so nothing is
-ever shown and then taken away. It does not know tokens.
+Text that could be the beginning of a stop string is held back until that is decided, so shown text
+is never removed. It does not know tokens.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class _Matcher:
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
         self._fallback = _failure_table(wanted)
-        self.matched = 0  # how much of `wanted` the text read so far ends with
+        self.matched = 0  # length of the prefix of `wanted` that ends the text so far
 
     def advance(self, character: str) -> bool:
-        """Whether the string is complete with this character. Not to be called after that."""
+        """Whether the string is complete with this character. Do not call it again after that."""
         while self.matched and self._wanted[self.matched] != character:
             self.matched = self._fallback[self.matched - 1]
         if self._wanted[self.matched] == character:
@@ -62,7 +62,7 @@ class StopStrings:
         return self._release(self._undecided_start())
 
     def flush(self) -> str:
-        """What is left to show when no more text comes."""
+        """The remaining text to show when no more text comes."""
         if self.is_stopped:
             return ""
         if self._stop_start is not None:
@@ -78,7 +78,7 @@ class StopStrings:
                 self._matchers.remove(matcher)  # its next match could only begin later
 
     def _undecided_start(self) -> int:
-        """Where the earliest text begins that may yet become a stop string, or is one."""
+        """The start of the earliest text that is, or may become, a stop string."""
         starts = [self._num_read - matcher.matched for matcher in self._matchers]
         return min(starts, default=self._num_read)
 

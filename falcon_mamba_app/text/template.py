@@ -1,8 +1,8 @@
-"""The checkpoint's chat template, taken apart into its own text and the places of the contents.
+"""Splits the checkpoint's chat template into its own text and the places of the contents.
 
-Only so can what a person wrote be told from what the template wrote: the one must never become
-markup, the other must. Each conversation is rendered with marks in the contents' places, so nothing
-is learned from another one. It does not know token ids or sessions.
+This separates people's text from the template's text: the first must never become markup, the
+second must. Each conversation is rendered with marks in the contents' places, so its result depends
+on no other conversation. It does not know token ids or sessions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, Protocol
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Message
 
-# From a private-use area: no template writes these, and no filter such as trim or upper touches
-# them or digits. Where contents stand beside marks, a number that nobody can guess is in these.
+# From a private-use area: no template writes these, and no filter such as trim or upper changes
+# them or digits. Marks beside contents also hold a number that cannot be guessed.
 MARK_START, MARK_END = "\ue000", "\ue001"
 MAX_SECRET = 10**18
 
 
 class ChatTokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
+    """The used part of a transformers tokenizer."""
 
     chat_template: Any
 
@@ -31,12 +31,14 @@ class ChatTokenizer(Protocol):
 
 
 class CannotChat(Exception):
-    """Why this template is of no use, as the end of a sentence that begins with the model."""
+    """The reason why this template cannot be used: the end of a sentence that begins with the
+    model.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What the template shows of a message, the conversation's `place`-th."""
+    """The text that the template shows of the conversation's message number `place`."""
 
     place: int
     text: str
@@ -50,7 +52,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         """Tries the template on a message, in every form that templates expect. Raises CannotChat
-        where what the user writes never comes out.
+        if the user's text never appears.
         """
         if not tokenizer.chat_template:
             raise CannotChat("has no chat template")
@@ -80,14 +82,14 @@ class ChatTemplate:
         raise CannotChat("has a chat template that leaves out what the user writes")
 
     def completed(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages as the template wants them: some insist on a system message."""
+        """The messages in the form that the template needs: some require a system message."""
         has_system = bool(messages) and messages[0].role == "system"
         if self.needs_system and not has_system:
             return [Message("system", ""), *messages]
         return list(messages)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt's whole text, up to where the reply begins."""
+        """The prompt's whole text, up to the start of the reply."""
         conversation = [
             {
                 "role": message.role,
@@ -109,9 +111,9 @@ class ChatTemplate:
         return str(rendered)
 
     def marked(self, messages: Sequence[Message]) -> list[str | int]:
-        """The template's own texts and, between them, which message's content stands there.
+        """The template's own texts and, between them, the numbers of the contents' messages.
 
-        At even places texts, at odd ones numbers. A content may come twice, or never.
+        Texts are at even places, numbers at odd ones. A content may appear twice or never.
         """
         marks = [f"{MARK_START}{place}{MARK_END}" for place in range(len(messages))]
         rendered = self.render(
@@ -126,15 +128,15 @@ class ChatTemplate:
         marked: list[str | int],
         marked_ends: Callable[[str, str], str],
     ) -> list[Part] | None:
-        """The conversation's text as the template writes it, contents told apart from the rest.
+        """The conversation's text as the template writes it, with contents separate from the rest.
 
-        `marked_ends` puts a mark after each added token of a text. None where the template cuts
+        `marked_ends` puts a mark after each added token of a text. None if the template cuts
         contents so that their place is lost.
         """
         return self._verbatim(messages, marked) or self._rewritten(messages, marked_ends)
 
     def _verbatim(self, messages: Sequence[Message], marked: list[str | int]) -> list[Part] | None:
-        """For templates that leave contents as they are, or trim them all."""
+        """The parts, for templates that keep contents unchanged or trim all of them."""
         rendered = self.render(messages)
         contents = [message.content for message in messages]
         for shown in (contents, [content.strip() for content in contents]):
@@ -145,9 +147,10 @@ class ChatTemplate:
     def _rewritten(
         self, messages: Sequence[Message], marked_ends: Callable[[str, str], str]
     ) -> list[Part] | None:
-        """For templates that change contents: each is rendered between two marks.
+        """The parts, for templates that change contents: each is rendered between two marks.
 
-        The first mark comes again after what a template may cut a content at, such as </think>.
+        The first mark is repeated after each text at which a template may cut a content, such as
+        </think>.
         """
         secret = f"{secrets.randbelow(MAX_SECRET):018d}"
         marks = [
@@ -163,7 +166,7 @@ class ChatTemplate:
 
 
 def refuse_left_out(messages: Sequence[Message], shown: Collection[str | int]) -> None:
-    """Some templates leave out system messages, or all but the first: then nothing was heard."""
+    """Raises InvalidRequest if the template leaves out a message: some skip system messages."""
     last = len(messages) - 1
     for place, message in enumerate(messages):
         must_be_shown = place == last or message.role == "system"

@@ -10,7 +10,7 @@ from typing import Any
 from falcon_mamba_app.protocol import Prompt
 from falcon_mamba_app.text.chat import PromptEncoder
 
-# Of tokenizer_config.json, for programs that choose by them how to speak to the model.
+# Fields of tokenizer_config.json from which programs learn how to address the model.
 TOLD = ("tokenizer_class", "bos_token", "eos_token", "pad_token", "unk_token", "model_max_length")
 
 
@@ -21,7 +21,7 @@ class Tokens:
         self._encoder, self._folder, self._max_tokens = encoder, folder, max_tokens
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """As a request with this prompt would be read. Raises InvalidRequest, PromptTooLong."""
+        """The ids that a request with this prompt has. Raises InvalidRequest, PromptTooLong."""
         self._encoder.refuse_characters(prompt, max_tokens=self._max_tokens)
         return self._encoder.encode(prompt, max_tokens=self._max_tokens)
 
@@ -36,7 +36,7 @@ class Tokens:
         return [self._encoder.vocabulary.token_text(token_id) for token_id in token_ids]
 
     def describe(self) -> dict[str, Any]:
-        """What programs look for in a tokenizer: its special tokens and its chat template."""
+        """The tokenizer's fields that programs read: its special tokens and its chat template."""
         config = _json_object(self._folder / "tokenizer_config.json")
         told = {name: _text_of(config.get(name)) for name in TOLD}
         template = self._folder / "chat_template.jinja"

@@ -18,7 +18,7 @@ from falcon_mamba_app.text.borders import byte_characters
 
 
 class Vocabulary:
-    """Token ids to bytes. Special tokens have a text of their own but no place in a reply."""
+    """Token ids to bytes. Special tokens have their own text, but add nothing to a reply."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises CheckpointError for a tokenizer that is not byte-level."""
@@ -40,7 +40,7 @@ class Vocabulary:
         self._byte_of = {text: byte for byte, text in enumerate(byte_characters())}
 
     def visible_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a reply: nothing for special tokens and for unused ids."""
+        """The bytes that the token adds to a reply: none for special tokens and unused ids."""
         return b"" if token_id in self._special_ids else self.token_bytes(token_id)
 
     def token_bytes(self, token_id: int) -> bytes:
