@@ -1,6 +1,6 @@
-"""HTTP's plumbing that the API and the layers around it share.
+"""The parts of HTTP that the API and the middleware share.
 
-It knows no endpoint, no page and no service. `transport` moves bodies, JSON and events, with
-`json_bodies` counting what a body holds; `errors` are our errors as OpenAI's clients expect them,
-`refusals` those of the doors, in the words of whoever knocks.
+It knows no endpoint, no page and no service. `transport` moves bodies, JSON and events;
+`json_bodies` counts the values of a body. `errors` formats our errors for OpenAI's clients, and
+`refusals` formats those of the middleware for the caller's kind of client.
 """

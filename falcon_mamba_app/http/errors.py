@@ -1,7 +1,7 @@
 """Errors as OpenAI's clients expect them: a status, and {"error": {message, type, param, code}}.
 
-The application's errors carry their own status and code. What only HTTP can do wrong is named here.
-An error nobody expected is answered with a generic sentence; the log tells its kind and the place,
+The application's errors carry their own status and code. Errors that only HTTP has are defined
+here. An unexpected error is answered with a generic sentence. The log holds its kind and its place,
 never its message, which may quote the user.
 """
 
@@ -61,7 +61,7 @@ class ModelNotFound(NotFound):
 
 
 def presentable(error: Exception) -> FalconMambaError:
-    """`error` if it may be shown, else a generic one, after logging where it came from."""
+    """`error` if it may be shown; otherwise log its origin and return a generic error."""
     if isinstance(error, FalconMambaError):
         return error
     logger.error("unexpected %s", origin_of(error))
@@ -82,7 +82,7 @@ def error_body(error: FalconMambaError) -> dict[str, Any]:
 
 
 def error_headers(error: FalconMambaError) -> dict[str, str]:
-    """Headers that go with the error: when to come back, how to sign in, what is allowed."""
+    """Headers of the error's answer: when to retry, how to sign in, which methods are allowed."""
     headers = dict(error.headers) if isinstance(error, HttpError) else {}
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:

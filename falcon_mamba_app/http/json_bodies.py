@@ -19,7 +19,7 @@ OTHER_BYTES = bytes(byte for byte in range(256) if byte not in COUNTED)
 
 
 class NotUtf8(HttpError):
-    """JSON between systems is UTF-8 (RFC 8259); others could not be counted."""
+    """The body is not UTF-8, which RFC 8259 requires; other encodings cannot be counted."""
 
     http_status = 400
 

@@ -1,7 +1,7 @@
-"""Bodies in, JSON and server-sent events out, and who is still listening.
+"""Reads bodies, writes JSON and server-sent events, and notices readers that leave.
 
-Knows HTTP through Starlette, and nothing of what the bodies say. A reader that goes away ends the
-work that was done for it, streamed or not.
+It knows HTTP through Starlette, but not the contents of bodies. When a reader leaves, the work for
+it ends, streamed or not.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Result = TypeVar("Result")
 
 
 class ReaderGone(Exception):
-    """The client closed the connection; nobody is left to answer."""
+    """The client has closed the connection, so there is no one to answer."""
 
 
 def to_json(value: Any) -> bytes:
-    """JSON in UTF-8 on one line, whatever the reader takes for a line's end.
+    """JSON in UTF-8 on one line, by any definition of a line's end.
 
     Several clients split an event stream at U+0085, U+2028 and U+2029 too, so these are escaped.
     A lone surrogate becomes its JSON escape.
@@ -52,7 +52,7 @@ def sse_event(value: Any) -> bytes:
 class EventStream(StreamingResponse):
     """Server-sent events. Closes `lines`, and `closes` under them, when the reader has gone.
 
-    Both are named because a generator that never started cannot close what it would have read.
+    Both are named because a generator that never started cannot close its own source.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ async def while_read(request: Request, work: Coroutine[Any, Any, Result]) -> Res
         task.cancel()
         leaving.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
-        # A refusal's traceback holds this frame: it must not hold the task that holds the refusal,
-        # and with it the body.
+        # A refusal's traceback holds this frame, and the task holds the refusal: drop the task, or
+        # the cycle keeps the body alive.
         del task, leaving
 
 
