@@ -1,7 +1,8 @@
-"""The names under which the server answers, against a foreign name that was made to point here.
+"""Limits the host names under which the server answers, against DNS rebinding: a foreign name that
+points here.
 
-/health answers under every name: a container's health check knows only addresses, and what it tells
-is nobody's.
+/health answers under every name: a container's health check knows only addresses, and the answer
+holds nothing private.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class UnknownHost(HttpError):
 
 
 class AllowedHosts:
-    """Refuses requests for other hosts than `names`; "*.example.com" is every name below."""
+    """Refuses requests for hosts other than `names`; "*.example.com" is every name below it."""
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str]) -> None:
         self._app = app

@@ -1,7 +1,7 @@
-"""The part of Gradio that this page needs; the rest is not there.
+"""Offers only the part of Gradio that this page needs.
 
 Gradio also brings uploads, a file server, a proxy for other hosts, media streams, run history and
-monitoring. The page has no use for them, and what does not answer cannot leak.
+monitoring. The page does not use them, and a path that does not answer cannot leak anything.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Surface:
 
 
 def is_offered(path: str) -> bool:
-    """Whether something answers there."""
+    """Whether the server offers this path."""
     first, _, rest = path.removeprefix("/").partition("/")
     if first == "gradio_api":
         return rest.partition("/")[0] in GRADIO_API

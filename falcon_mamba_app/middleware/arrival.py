@@ -1,6 +1,6 @@
-"""What every request gets first: an id that the answer and the log carry, and one spelling.
+"""Gives every request an id, which the answer and the log carry, and a uniform path.
 
-OpenAI's clients show the id with an error; an operator finds the log lines by it.
+OpenAI's clients show the id with an error; operators find the log lines by it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from falcon_mamba_app.http.refusals import is_api
 from falcon_mamba_app.logs import request_id
 
 HEADER = "x-request-id"
-GIVEN_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # nothing that a log line could hide in
+GIVEN_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # no characters that could forge a log line
 
 
 class RequestIds:
-    """Takes the caller's x-request-id, or makes one; the answer has it, whatever it is."""
+    """Takes the caller's x-request-id, or makes one; every answer has it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class RequestIds:
 
 
 class OneSpelling:
-    """Takes the slash that some balancers and clients add off the API's paths."""
+    """Removes the final slash that some balancers and clients add to the API's paths."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

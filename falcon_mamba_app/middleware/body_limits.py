@@ -1,7 +1,7 @@
-"""How long a body may be, and how long it may take, whatever the request says about it.
+"""Limits the length of a body, and the time of its arrival, whatever its headers claim.
 
-A long body costs the server more than a request: each further part counts as one, and so do many
-small pieces. The page's endpoints take what the page sends, and no more.
+A long body costs the server more than a short request: each further part counts as one more
+request, and so do many small chunks. The page's endpoints accept only as much as the page sends.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class BodyTooSlow(HttpError):
     code = "request_timeout"
 
 
-# A connection that is closed while its client still sends takes the answer with it. So the rest of
-# a body is read, and dropped, for so long; nobody sends for ever and is answered.
+# If a connection closes while its client still sends, the answer is lost. So the rest of a body is
+# read and dropped, for at most this time; then the connection closes.
 MAX_LINGER_S = 5.0
-# A long body costs as much as a request for each so many bytes, and for each so many small parts.
+# A long body counts as one more request per this number of bytes, and of small parts.
 BYTES_PER_REQUEST = 128 * 2**10
 PARTS_PER_REQUEST = 64
 SMALL_BYTES = 512
@@ -69,7 +69,7 @@ class BodyLimits:
 
         async def send_on(message: Message) -> None:
             nonlocal has_begun
-            # Whoever swallowed the refusal has no answer to an incomplete body.
+            # The application caught the refusal, so it cannot answer an incomplete body.
             if body.refused is None or has_begun:
                 has_begun = True
                 await send(message)
@@ -116,7 +116,7 @@ class _Body:
 
     async def receive(self) -> Message:
         """The next part. Raises BodyTooLarge, BodyTooSlow, TooManyRequests."""
-        if self._is_complete:  # what follows is the reader's leaving, which may take hours
+        if self._is_complete:  # only the reader's leaving can follow, perhaps after hours
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._ends_s):

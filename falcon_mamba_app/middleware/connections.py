@@ -1,6 +1,6 @@
-"""How many connections may be open, whether or not they have said anything yet.
+"""Limits the number of open connections, including those that have sent nothing yet.
 
-The web server itself counts connections only once they have sent a head.
+The web server itself counts a connection only after it has sent a head.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Iterable
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.rates import network
 
-# Beside the connections, where the system allows as many: the model's files, libraries, the log.
+# Files beside the connections, if the system allows them: the model's files, libraries, the log.
 SPARE_FILES = 256
-# What compiling the kernels opens at the start, and the fewest connections that are worth one: a
-# page takes three.
+# Files that the compilation of kernels opens at the start; and the smallest useful number of
+# connections, because a page takes three.
 FEWEST_SPARE_FILES = 48
 FEWEST_CONNECTIONS = 16
 
 
 class Connections:
-    """How many are open: `limit` together, `limit_each` by one visitor (0: no limit).
+    """Counts open connections: at most `limit` in all, and `limit_each` per visitor (0: no limit).
 
-    Proxies and this machine bring many visitors, so `shared` networks count only together.
+    Proxies and this machine serve many visitors, so `shared` networks have only the common limit.
     """
 
     def __init__(self, limit: int, limit_each: int, shared: Iterable[str]) -> None:
@@ -35,7 +35,7 @@ class Connections:
         self._open: Counter[str] = Counter()
 
     def open(self, address: str) -> bool:
-        """Count one more; whether there is room for it."""
+        """Count one more connection. Returns whether there is room for it."""
         visitor = network(address)
         self._open[visitor] += 1
         if self._limit and self._open.total() > self._limit:
@@ -44,7 +44,7 @@ class Connections:
         return not is_over or self._is_shared(address)
 
     def close(self, address: str) -> None:
-        """One less."""
+        """Count one connection less."""
         visitor = network(address)
         self._open[visitor] -= 1
         if not self._open[visitor]:
@@ -59,7 +59,7 @@ class Connections:
 
 def allow_files_for(num_connections: int) -> int:
     """Raise the process's limit of open files as far as the connections need and the system
-    allows; returns how many connections there is room for. Raises SettingsError for next to none.
+    allows. Returns the number of connections that fit. Raises SettingsError if too few fit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = num_connections + SPARE_FILES

@@ -1,7 +1,7 @@
-"""What web pages of the allowed origins may send here, and what they may read of the answers.
+"""Lets web pages of the allowed origins send requests here and read the answers (CORS).
 
-An allowed origin is as free as a program: OpenAI's client for browsers sends a dozen headers of its
-own, of which nobody here keeps a list. Other origins may send and read nothing.
+An allowed origin may send any header, like a program: OpenAI's client for browsers sends a dozen of
+its own, and no list of them could be kept. Other origins may send and read nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# Named too: a browser that does not know "*" here reads it as a header's name.
+# Named in addition to "*": some browsers read "*" here as the name of a header.
 READABLE = ("*", "Retry-After", "X-Request-Id", "Content-Disposition", "WWW-Authenticate")
 MAX_NAMES = 100
 MAX_NAME_CHARS = 128
@@ -25,21 +25,21 @@ _NAME = re.compile(rf"[!#$%&'*+.^_`|~0-9A-Za-z-]{{1,{MAX_NAME_CHARS}}}")
 def allow_origins(app: FastAPI, origins: Collection[str]) -> None:
     """Open `app` to the origins' pages, and close it to all others.
 
-    Always there: where it finds no CORSMiddleware, that very class, Gradio answers every site.
+    It is always installed: if Gradio finds no CORSMiddleware, it answers every site.
     """
     app.add_middleware(
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
-        allow_headers=("*",),  # a preflight is answered with the names that it asked for
-        allow_private_network=True,  # a page of the web may reach this server at home
+        allow_headers=("*",),  # a preflight gets the names that it asks for
+        allow_private_network=True,  # for public pages and a server in a home network
         expose_headers=READABLE,
     )
     app.add_middleware(Preflights)
 
 
 class Preflights:
-    """Refuses to repeat what is no list of headers' names."""
+    """Refuses preflights whose list of header names is malformed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,8 +1,9 @@
-"""Web pages elsewhere may not act here in their visitors' names.
+"""Stops web pages of other sites from acting here in their visitors' names (CSRF).
 
-Browsers say where a request comes from. One from another site that would change something is
-refused, unless that site is allowed; a form or a script there could send it without asking. Over
-plain HTTP, as in a home's own network, they tell only the origin; it must be this server's.
+Browsers report the origin of a request. A request from another site that would change something is
+refused, unless that site is allowed: a form or a script there could send it without the visitor's
+consent. Over plain HTTP, as in a home network, browsers report only the origin header, which must
+name this server.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class SameSiteOnly:
 
 
 def _is_own(origin: str, headers: Headers) -> bool:
-    """Whether the page stands at the address that was asked, as the browser or its proxy says it.
+    """Whether the page's origin is the requested address, as the browser or its proxy reports it.
 
-    A page elsewhere can set neither header.
+    A page of another site can set neither header.
     """
     host = urlsplit(origin).netloc.lower()
     named = (headers.get("host", "").lower(), headers.get("x-forwarded-host", "").lower())

@@ -1,7 +1,7 @@
-"""An answer to what nobody foresaw, and when to come back after a 503.
+"""Answers unexpected exceptions, and adds the time of the next try to a 503.
 
-Without it an exception would reach the web server, which logs its message, and that may quote the
-user.
+Without it an exception would reach the web server, which logs the message, and a message may quote
+the user.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Failures:
-    """Answers 500 where nothing was answered yet; afterwards only the log tells."""
+    """Answers 500 if no answer has begun; otherwise it only logs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,14 +47,14 @@ class Failures:
         try:
             await self._app(scope, receive, send_on)
         except (ClientDisconnect, ReaderGone):
-            return  # in the middle of a body; anybody can do that, as often as they like
+            return  # the client left inside a body, which is common and no error
         except Exception as raised:
             if has_begun and isinstance(raised.__cause__, HTTPException):
-                raise BrokenAnswer from None  # a refusal that came too late for its status
+                raise BrokenAnswer from None  # the refusal came after the status was sent
             error = presentable(raised)
             if not has_begun:
                 await refusal(error, scope["path"])(scope, receive, send_on)
-            elif not is_complete:  # half an answer that ended well would pass for a whole one
+            elif not is_complete:  # a clean end would make half an answer look whole
                 raise BrokenAnswer from None
 
 
@@ -63,7 +63,7 @@ class BrokenAnswer(Exception):
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """A filter for the web server's log, which would tell of every broken answer once more."""
+    """A filter for the web server's log, which would report every broken answer again."""
     return not (record.exc_info and isinstance(record.exc_info[1], BrokenAnswer))
 
 

@@ -1,7 +1,7 @@
-"""The reader of HTTP: what one connection may take of the event loop, of memory, and of time.
+"""The reader of HTTP; it limits the loop's time, the memory and the duration of one connection.
 
-uvicorn itself reads 256 KiB of a connection at once, whatever they hold, and waits for a head, and
-for a reader of its answer, for ever. httptools has no limits of its own; they are all here.
+uvicorn itself reads 256 KiB of a connection at once, whatever the content. It waits without limit
+for a head, and for a reader of its answer. httptools has no limits either; all of them are here.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from falcon_mamba_app.http.errors import HttpError
 from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.middleware.connections import Connections
 
-# Read at once where each byte may be a piece of its own: 0.2 ms of chunks of one byte. Two hundred
-# connections that send such at the same time hold the loop for 40 ms.
+# Bytes read at once if each byte may be a chunk: 0.2 ms of chunks of one byte. Two hundred
+# connections that send these at the same time block the loop for 40 ms.
 MAX_READ_BYTES = 4 * 2**10
-# And of a body whose length was declared, which is not looked at.
+# Bytes read at once of a body with a declared length, which needs no parsing.
 MAX_BODY_READ_BYTES = 256 * 2**10
-# A request's bytes that are not body: its head, and what stands between chunks and after them.
+# The bytes of a request outside its body: the head, and the bytes between and after chunks.
 MAX_HEAD_BYTES = 16 * 2**10
-# So much of each byte of a body may be frame: a chunk's is 5 bytes or more, so chunks of
-# 24 bytes pass. Smaller ones cost more than they bring.
+# The allowed bytes of frame per byte of body. A chunk's frame is 5 bytes or more, so chunks of 24
+# bytes pass. Smaller chunks cost more than they carry.
 MAX_FRAME = 0.25
 MAX_HEADERS = 128
 MAX_PIPELINED = 8
-# The headers that say where a body ends.
+# The headers that determine the end of a body.
 FRAME = (b"content-length", b"transfer-encoding")
-# A connection closed while its client still sends takes the answer with it.
+# If a connection closes while its client still sends, the answer is lost.
 LINGER_S = 2.0
 
 FULL = (
@@ -43,35 +43,35 @@ FULL = (
 
 
 class NotHttp(HttpError):
-    """What came is no HTTP request."""
+    """The bytes are no HTTP request."""
 
     http_status = 400
 
 
 class HeadTooLarge(HttpError):
-    """The head of the request has more bytes or headers than are read."""
+    """The head of the request has too many bytes or headers."""
 
     http_status = 431
     code = "request_header_fields_too_large"
 
 
 class ChunksTooSmall(HttpError):
-    """The body comes in pieces that cost more than they bring."""
+    """The body comes in chunks that cost more than they carry."""
 
     http_status = 400
     code = "chunks_too_small"
 
 
 class TooManyAhead(Exception):
-    """More requests wait on one connection than are kept."""
+    """Too many requests wait on one connection."""
 
 
 def limited_protocol(
     connections: Connections, *, header_timeout_s: float, reader_timeout_s: float
 ) -> type[asyncio.Protocol]:
-    """uvicorn's protocol with a limit on connections, on what is read at once and on what is not
-    body; and deadlines: for each request's head, with what is left of an answered body before it,
-    and for a reader to take more of its answer once the buffers are full.
+    """uvicorn's protocol with limits and deadlines. The limits: connections, bytes read at once,
+    and bytes outside bodies. The deadlines: for each request's head, including the rest of an
+    answered body before it; and for a reader to take more of its answer when the buffers are full.
     """
 
     class LimitedProtocol(HttpToolsProtocol):
@@ -80,9 +80,9 @@ def limited_protocol(
         _address = ""
         _is_refused = False
         _is_in_head = True
-        _num_bytes = 0  # of the message that is being read: in all, and of its body
+        _num_bytes = 0  # of the current message: in all, and of its body
         _num_body_bytes = 0
-        _num_left = 0  # of a body of declared length
+        _num_left = 0  # bytes left of a body with a declared length
         _is_muted = False
         _offered_frame: Sequence[tuple[bytes, bytes]] = ()
 
@@ -126,9 +126,9 @@ def limited_protocol(
                     self._go_on_with_body()
 
         def _go_on_with_body(self) -> None:
-            """An upgrade was asked for, to nothing that is offered here, so that the request is
-            answered as any other is. The parser takes what follows the head for the new protocol;
-            another one, which is told only the body's frame, reads it.
+            """Continue after the head of a request for an upgrade. No upgrade is offered here, so
+            the request is answered like any other. Its parser takes the bytes after the head for
+            the new protocol; so another parser, which knows only the body's frame, reads them.
             """
             if not self._offered_frame:
                 return
@@ -139,7 +139,7 @@ def limited_protocol(
             self._is_muted, self._offered_frame = False, ()
 
         def _read_next(self) -> None:
-            """How much is read at once, and by when."""
+            """Set the number of bytes to read at once, and the deadline."""
             wanted = min(max(self._num_left, MAX_READ_BYTES), MAX_BODY_READ_BYTES)
             self.transport.max_size = wanted  # type: ignore[attr-defined]  # asyncio's own
             is_answered = self.cycle is None or self.cycle.response_complete
@@ -173,7 +173,7 @@ def limited_protocol(
 
         def on_header(self, name: bytes, value: bytes) -> None:
             if not self._is_in_head:
-                return  # muted, or after a body: nobody asked for it, and it is no part of the head
+                return  # muted, or a trailer after the body, which is no part of the head
             if len(self.headers) >= MAX_HEADERS:
                 raise HeadTooLarge(f"the request has more than {MAX_HEADERS} headers")
             super().on_header(name, value)
@@ -216,7 +216,7 @@ def limited_protocol(
             self._is_read_again()
 
         def _refuse(self, error: FalconMambaError) -> None:
-            """The last answer of this connection; none where one is on its way."""
+            """Send the last answer of this connection, unless another answer is being sent."""
             self._is_refused = True
             self._expect_nothing()
             cycle = self.cycle
@@ -231,7 +231,7 @@ def limited_protocol(
             self._deadline = self.loop.call_later(LINGER_S, self.transport.abort)
 
         def _end_with_those(self) -> None:
-            """Answer the requests that wait, and none after them: its client may send them anew."""
+            """Answer the waiting requests and no later ones; the client may send those again."""
             self._is_refused = True
             self.cycle.keep_alive = False
 

@@ -1,8 +1,8 @@
-"""The page's login: one door before everything that is not the API.
+"""The page's login, which guards everything but the API.
 
-Signed in is who carries a cookie that this server signed; nothing is kept here, so a login outlives
-a restart if the secret does, and a changed password ends them all. The API has keys of its own and
-never looks at the cookie.
+A visitor is signed in by a cookie that this server has signed. The server stores nothing, so a
+login outlives a restart if the secret does, and a changed password ends all logins. The API has its
+own keys and ignores the cookie.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class NotSignedIn(HttpError):
 
 
 class Credentials:
-    """The pairs of user and password that open the page. An empty user stands for any."""
+    """The pairs of user and password that open the page. An empty user matches any name."""
 
     def __init__(self, auth: str | None, api_keys: tuple[str, ...], secret: bytes) -> None:
         """Without `auth`, any of the API's keys is a password."""
@@ -50,11 +50,11 @@ class Credentials:
         self._pairs = [(user, password)] if auth else [("", key) for key in api_keys]
         names = repr((auth, api_keys)).encode()
         self._key = hmac.new(secret, b"login" + names, hashlib.sha256).digest()
-        # Named by the secret: two servers on one host share a browser's cookies.
+        # The name depends on the secret, because two servers on one host share a browser's cookies.
         self.cookie_name = f"falcon-mamba-{hashlib.sha256(self._key).hexdigest()[:8]}"
 
     def match(self, user: str, password: str) -> bool:
-        """Whether they open the page, in a time that tells nothing about them."""
+        """Whether the pair is right; the time of the check reveals nothing about it."""
         matches = [
             _equal(user if expected else "", expected) & _equal(password, secret)
             for expected, secret in self._pairs
@@ -78,7 +78,7 @@ class Credentials:
 
 
 class Login:
-    """Lets signed-in requests through and shows everybody else the way in."""
+    """Lets signed-in requests pass, and shows the login page for all others."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Login:
         root_path: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`root_path` begins every path that a browser is told (see `RootPath`)."""
+        """Every path that is sent to a browser begins with `root_path` (see `RootPath`)."""
         self._app = app
         self._root_path = root_path
         self._credentials = credentials
@@ -106,7 +106,7 @@ class Login:
         await (response or self._app)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response | None:
-        """The answer at the door; None for who may pass."""
+        """The login's answer, or None if the request may pass."""
         path = request.url.path.rstrip("/")
         if path == "/logout":
             return self._sign_out(request)
@@ -130,7 +130,7 @@ class Login:
         visitor: Visitor = request.state.visitor
         try:
             form = parse_qs((await read_body(request)).decode("latin-1"))
-            visitor.check_attempts()  # no wait after it: many that come at once are counted too
+            visitor.check_attempts()  # no await after it, so simultaneous attempts count too
             if not self._credentials.match(_first(form, "username"), _first(form, "password")):
                 visitor.count_wrong_key()
                 raise NotSignedIn("the user or the password is wrong")
@@ -148,8 +148,8 @@ class Login:
         return signed_in
 
     def _sign_out(self, request: Request) -> Response:
-        """Only from here: an image on another site may point to this address. (What else is posted
-        from there came no further than `SameSiteOnly`.)
+        """Sign out, but only from this server's page: an image of another site may point to this
+        address. (`SameSiteOnly` has refused posts from other sites.)
         """
         is_from_here = request.headers.get("sec-fetch-site") in ("same-origin", "none")
         if request.method != "POST" and not is_from_here:
@@ -159,8 +159,8 @@ class Login:
         return response
 
     def _set_cookie(self, request: Request, response: Response, value: str, age_s: int) -> None:
-        # In a Space's frame a cookie is a third party's: it must say so, and be secure.
-        # Of several proxies the first is the browser's.
+        # In a Space's frame the cookie is a third-party one: it must be marked so, and be secure.
+        # Of several proxies, the first one speaks to the browser.
         forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
         is_https = "https" in (request.url.scheme, forwarded)
         response.set_cookie(
@@ -176,7 +176,7 @@ class Login:
             response.headers["set-cookie"] += "; Partitioned"
 
     def _form(self, target: str, error: FalconMambaError | None = None) -> Response:
-        """The login page, with what went wrong the last time."""
+        """The login page, with the error of the last attempt."""
         page = PAGE.substitute(
             action=f"{self._root_path}/login?next={quote(target)}",
             error="" if error is None else str(error),
@@ -188,7 +188,7 @@ class Login:
         return response
 
     def _local(self, target: str) -> str:
-        """`target` if it is a path of this server, else the page: no login ends elsewhere."""
+        """`target` if it is a path of this server, otherwise the page: never another site."""
         below = target.removeprefix(self._root_path)
         is_path = below.startswith("/") and below[1:2] not in ("/", "\\") and below.isprintable()
         return target if is_path and target.startswith(self._root_path) else f"{self._root_path}/"

@@ -1,7 +1,7 @@
-"""What large bodies took is given back to the system.
+"""Returns the memory of large bodies to the system.
 
-Freed memory stays with the process, glibc keeps it for later: eleven refused bodies of 9 MB left
-2.9 GB. A second after a large body's answer has ended, what is free goes back.
+glibc keeps freed memory in the process for later: eleven refused bodies of 9 MB left 2.9 GB. One
+second after a large body's answer has ended, all free memory is returned.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGE_BYTES = 1 * 2**20
-DELAY_S = 1.0  # then the objects of the request are gone, and those of others that came with it
+DELAY_S = 1.0  # by then the objects of this and simultaneous requests are freed
 
 
 class MemoryReturn:
-    """Watches how long bodies are; everything else passes."""
+    """Watches the length of bodies; changes no request."""
 
     def __init__(self, app: ASGIApp, *, give_back: Callable[[], None] | None = None) -> None:
-        """`give_back` is called on a thread; None finds glibc's function, or does without."""
+        """`give_back` is called on a thread; None means glibc's function, if there is one."""
         self._app = app
         self._give_back = give_back or _trim_of_this_system()
         self._is_due = False
@@ -42,7 +42,7 @@ class MemoryReturn:
                 self._give_back_soon()
 
     def _give_back_soon(self) -> None:
-        """Once for all that end within the delay."""
+        """Return memory once for all bodies that end within the delay."""
         if self._give_back is not None and not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_later(DELAY_S, self._begin)
@@ -59,8 +59,8 @@ def _trim_of_this_system() -> Callable[[], None] | None:
         return None
 
     def give_back() -> None:
-        # A refusal's traceback holds the frame that holds it, and so the body: a cycle, still among
-        # the young, which take milliseconds to look through.
+        # A refusal's traceback holds the frame that holds the refusal, and so the body: a cycle. It
+        # is still in the young generations, whose collection takes milliseconds.
         gc.collect(1)
         trim(0)
 

@@ -1,7 +1,7 @@
-"""What answers from the first second on: a page that waits, and /health, until the app is there.
+"""Answers from the first second, with a waiting page and /health, until the app is ready.
 
-To import torch and Gradio and to build the page takes seconds in which nobody should meet a closed
-port. The web server runs `Opening` from the start, which passes everything on once it has an app.
+Importing torch and Gradio and building the page takes seconds, during which the port should not be
+closed. The web server runs `Opening` from the start; it passes all requests on once it has an app.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ RETRY_LATER = {"Retry-After": "1"}
 
 
 class Opening:
-    """An application that is not there yet."""
+    """Stands for an application that is not ready yet."""
 
     def __init__(self, page: str, *, root_path: str = "") -> None:
-        """`page` is what browsers are shown meanwhile."""
+        """`page` is the HTML that browsers get meanwhile."""
         self._page = page
         shown = SecurityHeaders(self._wait, root_path=root_path)
         self._waiting: ASGIApp = RootPath(shown, root_path=root_path) if root_path else shown
@@ -33,7 +33,7 @@ class Opening:
         self._opened = asyncio.Event()
 
     def open(self, app: ASGIApp) -> None:
-        """From now on `app` answers, and its lifespan begins."""
+        """Let `app` answer from now on, and begin its lifespan."""
         self._app = app
         self._opened.set()
 
@@ -59,7 +59,7 @@ class Opening:
         return response
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tells the web server at once that all is well; the app, once it is there."""
+        """Answer the web server's lifespan at once; pass it to the app when that is ready."""
         await receive()
         await send({"type": "lifespan.startup.complete"})
         ending = asyncio.ensure_future(receive())

@@ -1,4 +1,4 @@
-"""The page's endpoints take JSON of a few values; Gradio itself would parse anything."""
+"""Limits bodies for the page's endpoints to JSON of few values; Gradio itself parses anything."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from falcon_mamba_app.http.json_bodies import check_values
 from falcon_mamba_app.http.refusals import refusal
 
 PAGE_API = "/gradio_api/"
-# An event of the page has some ten values; an endpoint's caller may bring a list.
+# An event of the page has about ten values; the caller of an endpoint may send a list.
 MAX_VALUES = 10_000
 
 
 class PageBodies:
-    """Reads the bodies that go to the page's endpoints, and refuses those of too many values."""
+    """Reads the bodies for the page's endpoints, and refuses those with too many values."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class PageBodies:
 
 
 async def _whole(receive: Receive) -> tuple[bytes, bool]:
-    """The body, and whether its sender stayed to the end."""
+    """The body, and whether it arrived completely."""
     parts: list[bytes] = []
     while True:
         message = await receive()
@@ -46,7 +46,7 @@ async def _whole(receive: Receive) -> tuple[bytes, bool]:
 
 
 def _again(body: bytes, receive: Receive, *, is_whole: bool) -> Receive:
-    """What gives the body in one piece, and then what comes after it."""
+    """A `receive` that returns the whole body at once, and then the later messages."""
     is_given = False
 
     async def receive_again() -> Message:

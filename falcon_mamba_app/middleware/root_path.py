@@ -1,15 +1,15 @@
-"""The path under which a proxy shows this server, as /demo of https://example.org/demo/.
+"""The path under which a proxy shows this server, such as /demo of https://example.org/demo/.
 
-Whether the proxy leaves it in the requests or takes it out, everything behind this layer sees paths
-that begin at "/". What browsers are told begins with the root path again: the page's own addresses
-here, redirects and the cookie in `Login`, the events' in Gradio.
+The proxy may keep it in requests or remove it; inside this layer paths always begin at "/".
+Addresses sent to browsers begin with the root path again: this module adds it to the page's own
+addresses, `Login` to redirects and the cookie, and Gradio to those of events.
 """
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# Of Gradio's page: where its relative addresses begin, and its one address that is not relative.
+# In Gradio's page: the base of its relative addresses, and its only absolute address.
 BASE, MANIFEST = b'<base href="./" />', b'href="/manifest.json"'
 
 
@@ -21,7 +21,7 @@ def under_root_path(html: bytes, root_path: str) -> bytes:
 
 
 class RootPath:
-    """Takes the root path off what is asked for."""
+    """Removes the root path from requested paths."""
 
     def __init__(self, app: ASGIApp, *, root_path: str) -> None:
         self._app, self._root_path = app, root_path

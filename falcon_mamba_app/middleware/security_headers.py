@@ -1,8 +1,8 @@
-"""What browsers are told: what the page may load, who may frame it, what to keep to themselves.
+"""Security headers for browsers: what the page may load, who may frame it, what stays private.
 
-The page's own scripts are allowed by their hashes, so text that a model wrote can never run as one.
-Gradio evaluates its events' JavaScript, hence 'unsafe-eval'; it sets styles everywhere, hence
-'unsafe-inline' for those.
+The page's own scripts are allowed by their hashes, so a model's text can never run as a script.
+Gradio evaluates the JavaScript of its events, hence 'unsafe-eval'. It sets styles everywhere, hence
+'unsafe-inline' for styles.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from falcon_mamba_app.middleware.root_path import under_root_path
 INLINE_SCRIPT = re.compile(
     rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE
 )
-# Gradio's page takes what belongs into its head from here, and puts it there itself.
+# Gradio's page takes the contents of its head from here, and inserts them itself.
 GRADIO_CONFIG = re.compile(rb"window\.gradio_config = (\{.*?\});?\s*</script>", re.DOTALL)
-# A Space shows its page in a frame of the hub, and on an address of its own.
+# A Space shows its page in a frame of the hub, and at its own address.
 SPACE_ANCESTORS = ("https://huggingface.co", "https://*.hf.space")
-# What Gradio's header of a Space asks for: whose Space it is, and its fonts.
+# Hosts that Gradio's header of a Space loads from: the owner's data, and fonts.
 SPACE_SOURCES = {
     "connect-src": "https://huggingface.co",
     "img-src": "https://huggingface.co https://cdn-avatars.huggingface.co",
@@ -43,7 +43,7 @@ ALWAYS = {
 NO_SOURCES: Mapping[str, str] = MappingProxyType({})
 GZIP_LEVEL = 5  # 115 kB in 2 ms to 22 kB
 
-# What is the same for everybody, and named by its contents.
+# Files that are the same for all visitors, and are named by their contents.
 CACHEABLE = ("/assets/", "/static/", "/svelte/", "/theme.css", "/favicon.ico")
 
 
@@ -58,7 +58,7 @@ class SecurityHeaders:
         sources: Mapping[str, str] = NO_SOURCES,
         root_path: str = "",
     ) -> None:
-        """`sources` are other hosts that a directive of the policy allows beside this one."""
+        """`sources` are further hosts that a directive of the policy allows."""
         self._app = app
         self._root_path = root_path
         self._ancestors = " ".join(("'self'", *frame_ancestors))
@@ -69,7 +69,7 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
         accepts_gzip = "gzip" in Headers(scope=scope).get("accept-encoding", "")
-        if scope["path"] == "/":  # compressed here, after its scripts were read
+        if scope["path"] == "/":  # compressed here, after its scripts are hashed
             scope = {**scope, "headers": _without(scope["headers"], b"accept-encoding")}
         start: Message | None = None
         html = bytearray()
@@ -138,7 +138,7 @@ class SecurityHeaders:
 
 
 def inline_scripts(html: bytes) -> list[bytes]:
-    """The scripts that stand in the page, and those that Gradio adds from its configuration."""
+    """The scripts in the page, and those that Gradio adds from its configuration."""
     scripts = INLINE_SCRIPT.findall(html)
     config = GRADIO_CONFIG.search(html)
     head = json.loads(config[1]).get("head") if config else None

@@ -1,4 +1,4 @@
-"""Puts the layers around the application, and says how the web server is to listen."""
+"""Puts the layers around the application, and makes the web server's options."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from falcon_mamba_app.visitors import Visitors
 
 logger = logging.getLogger(__name__)
 
-# Where a Space's proxy and Gradio's relay come from.
+# The networks of a Space's proxy and of Gradio's relay.
 SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 RELAY_ADDRESSES = ("127.0.0.1", "::1")
 
 
 def protect(app: FastAPI, settings: Settings) -> None:
-    """Everything that `app` serves, now or later, passes these layers, the last one first."""
+    """Put these layers around everything that `app` serves; the last one is outermost."""
     server, limits, is_space = settings.server, settings.limits, settings.platform.is_space
     is_relayed = is_space or server.share
     if server.auth or server.api_key:
@@ -77,8 +77,8 @@ def protect(app: FastAPI, settings: Settings) -> None:
 
 
 def listening(settings: Settings) -> dict[str, Any]:
-    """The web server's options: whom it believes about addresses, how long it waits, no log of
-    what was asked.
+    """The web server's options: which proxies it trusts about addresses, how long it waits, and no
+    log of requests.
     """
     server, limits = settings.server, settings.limits
     logging.getLogger("uvicorn.error").addFilter(is_news)
@@ -107,8 +107,8 @@ def listening(settings: Settings) -> dict[str, Any]:
 
 
 def _max_connections(wanted: int) -> int:
-    """As many as wanted, or as the system has files for; a connection too many would otherwise
-    wait unanswered.
+    """The wanted number, or fewer if the system has too few files: a connection without a file
+    would wait unanswered.
     """
     room = allow_files_for(wanted)
     if wanted <= room:

@@ -1,4 +1,4 @@
-"""Names the visitor of each request, and counts its requests and its open ones."""
+"""Finds the visitor of each request, and counts its requests and its open ones."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 class VisitorLimits:
-    """Leaves the Visitor in the request's state, for the page and the API.
+    """Stores the Visitor in the request's state, for the page and the API.
 
-    `exempts_this_machine` is for a server that nobody reaches through a relay on this machine.
+    `exempts_this_machine` requires that no relay on this machine forwards requests of others.
     """
 
     def __init__(self, app: ASGIApp, *, visitors: Visitors, exempts_this_machine: bool) -> None:
