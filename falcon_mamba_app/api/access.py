@@ -1,9 +1,9 @@
-"""Who asks, and which session is theirs.
+"""Identifies the caller and the session of a request.
 
-Without configured keys everybody may use the API. A session's id is derived from its owner and the
-caller's prompt_cache_key with a secret, the process's own or the operator's: nobody can guess it,
-and the same prompt_cache_key of two owners names two sessions. An owner is an API key; without
-keys, an address.
+Without configured keys anyone may use the API. A session's id is derived from its owner and the
+caller's prompt_cache_key with a secret, the process's own or the operator's. So it cannot be
+guessed, and the same prompt_cache_key of two owners names two sessions. An owner is an API key, or
+without keys an address.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Access:
         self._secret = session_secret.encode() if session_secret else secrets.token_bytes(32)
 
     def admit(self, request: Request) -> None:
-        """Leave the caller's Visitor in the request's state. Raises WrongKey, and
+        """Store the caller's Visitor in the request's state. Raises WrongKey, and
         TooManyRequests after too many wrong keys from one address.
         """
         visitor = visitor_in(request.state)
@@ -55,13 +55,13 @@ class Access:
             visitor.count_right_key()
 
     def check(self, authorization: str | None) -> str:
-        """The API key that the header carries, "" where none is configured. Raises WrongKey."""
+        """The API key in the header, "" if no keys are configured. Raises WrongKey."""
         if not self._api_keys:
             return ""
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not given:
             raise WrongKey("an API key is needed: send the header Authorization: Bearer KEY")
-        # Headers arrive as Latin-1. Every key is compared, so time tells nothing about them.
+        # Headers arrive as Latin-1. Every key is compared, so the time reveals nothing about them.
         digest = given.strip().encode("latin-1", "replace")
         matches = [key for key in self._api_keys if hmac.compare_digest(key.encode(), digest)]
         if not matches:
@@ -69,15 +69,15 @@ class Access:
         return matches[0]
 
     def place_of_key(self, request: Request) -> str | None:
-        """Which of the configured keys the caller has, "1" for the first; None without keys."""
+        """The number of the caller's key, "1" for the first configured one; None without keys."""
         if not self._api_keys:
             return None
         return str(self._api_keys.index(self.check(request.headers.get("authorization"))) + 1)
 
     def reuse_id(self, request: Request, salt: str | None) -> str | None:
-        """Under which name the caller's requests share what they have read; None for nothing.
+        """The name under which the caller's requests share states; None to share nothing.
 
-        A proxy that this server was not told to trust makes strangers look like this machine.
+        Behind a proxy that this server does not trust, strangers look like this machine.
         """
         visitor = visitor_in(request.state)
         is_forwarded = any(name in request.headers for name in FORWARDED)
@@ -88,6 +88,6 @@ class Access:
         return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
 
     def session_id(self, owner: str, prompt_cache_key: str) -> str:
-        """The session that the owner means."""
+        """The id of the owner's session with this key."""
         name = json.dumps([owner, prompt_cache_key]).encode()
         return hmac.new(self._secret, name, hashlib.sha256).hexdigest()

@@ -1,7 +1,7 @@
-"""OpenAI's shapes for replies: what an event looks like as a chunk, and chunks joined to an answer.
+"""OpenAI's shapes for replies: events as chunks, and chunks joined to an answer.
 
-A streamed reply is its chunks; a reply sent whole is the same chunks joined, so both always agree.
-Knows events and JSON values, no HTTP.
+A streamed reply is its chunks; a whole reply is the same chunks joined, so both always agree. It
+knows events and JSON values, no HTTP.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Json = dict[str, Any]
 
 
 class AnswerFormat(Protocol):
-    """How one endpoint shapes its answers. One object serves one request."""
+    """The shape of one endpoint's answers. One object serves one request."""
 
     id_prefix: str
     answer_object: str
     chunk_object: str
 
     def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
-        """The choices that tell of the event in a stream, none before there is text: whoever
-        measures the time to the first of them measures the model.
+        """The choices for the event in a stream; none before the first text, so that the time to
+        the first chunk is the model's.
         """
         ...
 
@@ -113,7 +113,7 @@ class CompletionFormat:
         self._echo = echo
         self._with_logprobs = with_logprobs
         self._scored_prompts: dict[int, tuple[TokenLogprob, ...]] = {}
-        self._starts: dict[int, int] = {}  # of each reply in its choice's text
+        self._starts: dict[int, int] = {}  # start of each reply in its choice's text
 
     def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
         if isinstance(event, TextDelta):
@@ -180,8 +180,8 @@ class CompletionFormat:
 
 
 def _joined(tokens: tuple[TokenLogprob, ...]) -> tuple[str, list[int]]:
-    """The text of the tokens' bytes, and where each begins in it; a token that continues a
-    character begins where that character does.
+    """The text of the tokens' bytes, and the start of each token in it. A token that continues a
+    character starts where that character does.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     parts: list[str] = []
@@ -195,9 +195,9 @@ def _joined(tokens: tuple[TokenLogprob, ...]) -> tuple[str, list[int]]:
 
 
 def _offsets_in(prompt: str, tokens: tuple[TokenLogprob, ...]) -> list[int]:
-    """Where each token begins in the prompt that was sent, in characters.
+    """The start of each token in the prompt as it was sent, in characters.
 
-    What the tokenizer added by itself, a beginning of text or a space, has no length there.
+    Tokens that the tokenizer adds, such as a beginning of text or a space, have length 0 there.
     """
     data, place, places = prompt.encode(), 0, []
     for token in tokens:
@@ -210,7 +210,7 @@ def _offsets_in(prompt: str, tokens: tuple[TokenLogprob, ...]) -> list[int]:
 
 
 def _characters_before(data: bytes, places: list[int]) -> list[int]:
-    """For places in UTF-8, rising, the characters that are complete before each."""
+    """For rising places in UTF-8: the number of complete characters before each."""
     counts, done, num = [], 0, 0
     for place in places:
         num += sum(byte & 0xC0 != 0x80 for byte in data[done:place])

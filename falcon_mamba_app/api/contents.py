@@ -1,4 +1,4 @@
-"""What messages and prompts may look like, brought to one form, with the whole path in refusals."""
+"""Converts all allowed forms of messages and prompts to one; refusals name the full path."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PART = Cleaner(PART_FIELDS, own=("type", "text"))
 
 
 def clean_messages(value: Any) -> Any:
-    """The messages with nothing but role and text, the text in one piece."""
+    """The messages with only role and text, the text in one piece."""
     if not isinstance(value, list):
         return value
-    if len(value) > MAX_MESSAGES:  # to look at each costs 2 µs
+    if len(value) > MAX_MESSAGES:  # each costs 2 µs to check
         raise InvalidRequest(
             f"messages has {len(value)} entries; this server accepts at most {MAX_MESSAGES}",
             param="messages",

@@ -1,9 +1,9 @@
-"""Fields that clients send and that ask for nothing here: taken out before a body is checked.
+"""Removes fields without effect from a body before it is checked.
 
-Every client of OpenAI's API sends more than its user asked for: nulls, defaults spelled out, hints
-to other servers. A value that asks for nothing passes, for every field, known or not. One that asks
-for what this server does not have is refused with the field's whole path, what was sent, and what
-is allowed.
+Clients of OpenAI's API send more than their users asked for: nulls, explicit defaults, hints for
+other servers. A value without effect passes, in every field, known or not. A value that asks for a
+feature which this server lacks is refused; the error has the field's full path, the sent value and
+the allowed ones.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from falcon_mamba_app.errors import InvalidRequest, NotSupported
 
 MAX_SHOWN = 80  # characters of the user's own words in a sentence about them
 
-# A field's values that ask for nothing; a type stands for all of its values.
+# A field's values without effect; a type stands for all of its values.
 Table = Mapping[str, tuple[object, ...]]
 
 ANY_TEXT, ANY_BOOL, ANY_OBJECT, ANY_LIST = (str,), (bool,), (dict,), (list,)
 ANY_NUMBER = (int, float)
 
-# Of OpenAI's API: what this server does not have, and hints that change no reply.
+# Fields of OpenAI's API: features that this server lacks, and hints that change no reply.
 OPENAI_FIELDS: Table = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -43,7 +43,7 @@ OPENAI_FIELDS: Table = {
     "prompt_cache_retention": ANY_TEXT,
     "prompt_cache_options": ANY_OBJECT,
 }
-# Of vLLM, llama.cpp, TGI, Ollama and the programs that speak to them.
+# Fields of vLLM, llama.cpp, TGI, Ollama and their clients.
 LOCAL_FIELDS: Table = {
     "id_slot": ANY_NUMBER,
     "keep_alive": (str, int, float),
@@ -118,7 +118,7 @@ TYPE_NAMES: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Cleaner:
-    """Takes out of an object what asks for nothing. `own` are the names that are read later."""
+    """Removes fields without effect from an object. `own` are the names that are read later."""
 
     table: Table
     own: Collection[str]
@@ -153,8 +153,8 @@ class Cleaner:
 
 
 def unknown_field(path: str, known: Collection[str]) -> InvalidRequest:
-    """The refusal of a field that nobody knows, with the name that may have been meant."""
-    # Imported here: only whoever makes a mistake pays for it.
+    """The refusal of an unknown field, with the name that was probably meant."""
+    # Imported here, because only mistakes need it.
     from difflib import get_close_matches
 
     place = path if len(path) <= MAX_SHOWN else path[:MAX_SHOWN] + "…"
@@ -177,5 +177,5 @@ def _is_same(value: object, neutral: object) -> bool:
 
 
 def _is_empty(value: object) -> bool:
-    """Whether an unknown field asks for nothing: false, "", [] or {}; 0 may be a misspelt 0."""
+    """Whether an unknown field has no effect: false, "", [] or {}; 0 may be a meant value."""
     return value is False or (isinstance(value, str | list | dict) and not value)

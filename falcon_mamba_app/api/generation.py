@@ -42,9 +42,9 @@ from falcon_mamba_app.protocol import (
 
 SSE_DONE = b"data: [DONE]\n\n"
 
-# Some clients read every line of a stream as JSON: comments only where the silence would be long.
+# Some clients read every line of a stream as JSON, so comments are sent only in a long silence.
 QUIET_S = 2.0
-# So much in short messages takes 4 ms. Larger bodies are read in a thread; the loop goes on.
+# Parsing this much in short messages takes 4 ms. Larger bodies are parsed in a thread.
 MAX_BYTES_PARSED_AT_ONCE = 100_000
 
 Body = TypeVar("Body", ChatBody, CompletionBody)
@@ -63,7 +63,7 @@ class Generation:
         self._service = service
         self._access = access
         self._names, self._figures = names, figures
-        # Parsed one at a time: meanwhile a body takes three to five times its bytes.
+        # One at a time: during its parsing a body takes three to five times its bytes.
         self._large_bodies = asyncio.Semaphore(1)
 
     async def chat(self, request: Request) -> Response:
@@ -115,7 +115,7 @@ class Generation:
     async def _counted(
         self, request: Request, events: AsyncGenerator[ReplyEvent, None]
     ) -> AsyncGenerator[ReplyEvent, None]:
-        """The same events, their tokens added to what the caller's key has used."""
+        """The same events; their tokens are added to the usage of the caller's key."""
         key = self._access.place_of_key(request)
         async with aclosing(events):
             async for reply, event in events:
@@ -127,7 +127,7 @@ class Generation:
 
 
 class _Answer:
-    """One answer under way: its envelope, its format and its count of tokens."""
+    """One answer in progress: its envelope, its format and its count of tokens."""
 
     def __init__(self, shape: AnswerFormat, model_id: str) -> None:
         self._format = shape
@@ -135,7 +135,7 @@ class _Answer:
         self._id = shape.id_prefix + secrets.token_hex(12)
         self._created = int(time.time())
         self._model_id = model_id
-        self._told_s = time.monotonic()  # when the reader last got something
+        self._told_s = time.monotonic()  # the time of the last bytes to the reader
 
     async def whole(self, events: AsyncGenerator[ReplyEvent, None]) -> Json:
         """The answer in one piece, when the last reply has finished."""
@@ -167,7 +167,7 @@ class _Answer:
         yield SSE_DONE
 
     def _told(self, reply_event: ReplyEvent, options: StreamOptions) -> Iterator[bytes]:
-        """One event of the service as none, one or several of the stream."""
+        """The stream's events for one event of the service: none, one or several."""
         reply, event = reply_event
         self._usage.add(reply, event)
         now_s = time.monotonic()
@@ -195,7 +195,7 @@ class _Answer:
 
 
 def _comment(event: GenerationEvent) -> bytes | None:
-    """What keeps a connection alive in a long wait; clients pass over it."""
+    """A comment that keeps the connection alive in a long wait; clients ignore it."""
     if isinstance(event, Waiting):
         return b": waiting %d\n\n" % event.position
     if isinstance(event, PrefillProgress):

@@ -1,4 +1,4 @@
-"""Under which names the one model is offered, and whether it is the model that was asked for."""
+"""The names of the one model, and the check of the name in a request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from falcon_mamba_app.errors import EngineFailure, NotReady
 from falcon_mamba_app.http.errors import ModelNotFound
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
 
-# What clients send whose user named no model: Hugging Face's, TGI's examples, and others.
+# Names that clients send if their user chose no model: Hugging Face's, TGI's examples, and others.
 THE_ONLY_ONE = ("", "auto", "default", "dummy", "tgi")
 
 
 def ready_model(service: GenerationService) -> ModelInfo:
-    """What is loaded. Raises NotReady or EngineFailure where nothing can be generated."""
+    """The loaded model. Raises NotReady or EngineFailure if nothing can be generated."""
     stats = service.stats()
     if stats.status == "loading":
         raise NotReady(f"the model is still loading{': ' if stats.detail else ''}{stats.detail}")
@@ -22,13 +22,13 @@ def ready_model(service: GenerationService) -> ModelInfo:
 
 
 class ServedNames:
-    """The operator's names for the model, or else the model's own."""
+    """The operator's names for the model, otherwise the model's own."""
 
     def __init__(self, configured: tuple[str, ...] = ()) -> None:
         self._configured = configured
 
     def listed(self, model: ModelInfo) -> tuple[str, ...]:
-        """The names that /v1/models tells, the first of which answers carry."""
+        """The names in /v1/models; answers carry the first one."""
         return self._configured or (model.id,)
 
     def answered(self, model: ModelInfo, asked: str | None) -> str:

@@ -1,8 +1,8 @@
-"""From a checked body to the replies that the service has to write.
+"""Plans the replies to a checked body.
 
-A body asks for n replies to each of its prompts. Every one becomes a GenerationRequest; the first
-reply to a prompt leads, the others follow it and share its session, so that they restore the state
-that has read the prompt instead of reading it again. No HTTP here, and no OpenAI shapes.
+A body asks for n replies to each of its prompts. Each reply becomes a GenerationRequest. The first
+reply to a prompt leads; the others follow it and share its session, so they restore the state that
+has read the prompt instead of reading it again. There is no HTTP here, and no shape of OpenAI's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from falcon_mamba_app.protocol import (
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 SEED_RANGE = 2**64
-# Log-probabilities of one request: an answer of 300 MB. Thirty times what harnesses ask for.
+# Log-probabilities per request: an answer of 300 MB, thirty times what harnesses ask for.
 MAX_LOGPROBS_IN_ALL = 500_000
 
 
@@ -50,11 +50,11 @@ class Plan:
 
     @property
     def session_id(self) -> str | None:
-        """The session that stays, if there is one."""
+        """The session that is kept afterwards, if any."""
         return None if self.ephemeral_session else self.replies[0].request.session_id
 
     def reusing(self, reuse_id: str | None) -> Plan:
-        """The same replies, beginning from what the owner's earlier requests have read."""
+        """The same replies, which may begin from states of the owner's earlier requests."""
         replies = tuple(
             replace(reply, request=replace(reply.request, reuse_id=reuse_id))
             for reply in self.replies
@@ -62,7 +62,7 @@ class Plan:
         return replace(self, replies=replies)
 
     def of_owner(self, owner: str, weight: float) -> Plan:
-        """The same replies, taking from the owner's share of the service."""
+        """The same replies, counted in the owner's share of the service."""
         replies = tuple(
             replace(
                 reply,
@@ -99,7 +99,7 @@ def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | No
     _refuse_too_many_tokens("max_tokens", max_new_tokens, model)
     sampling = _sampling(body, model, max_new_tokens, logprobs=body.logprobs)
     if body.echo and body.logprobs is not None and max_new_tokens == 1:
-        # Whoever scores a prompt this way cuts the one new token off: it must always be there.
+        # Clients that score a prompt this way cut off the one new token, so it must be there.
         sampling = replace(sampling, ignore_eos=True)
     requests = [
         GenerationRequest(
@@ -116,8 +116,8 @@ def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | No
 def _score_prompt(body: CompletionBody, prompt: Text | TokenIds) -> int | None:
     """Alternatives to ask for beside each token of the prompt, None for no scoring.
 
-    An echo without logprobs is scored too where only the model knows the text, and where nothing
-    else is asked of it.
+    An echo without logprobs is scored too if only the model knows the text, or if the request asks
+    for nothing else.
     """
     if not body.echo:
         return None
@@ -140,7 +140,7 @@ def _sampling(
     *,
     logprobs: int | None,
 ) -> SamplingParams:
-    """What the body says, and the model's defaults for the rest."""
+    """The body's sampling parameters; the model's defaults for the rest."""
     defaults = model.default_sampling
     given: dict[str, Any] = {
         name: getattr(body, name)
@@ -153,7 +153,7 @@ def _sampling(
         given["logit_bias"] = _biases(given["logit_bias"])
     if "stop" in given:
         given["stop"] = tuple(given["stop"])
-    if given.get("top_p") == 0:  # nothing but the likeliest token
+    if given.get("top_p") == 0:  # only the likeliest token
         given |= {"top_p": 1.0, "temperature": 0.0}
     if max_new_tokens == NO_LIMIT:
         max_new_tokens = model.max_new_tokens or defaults.max_new_tokens

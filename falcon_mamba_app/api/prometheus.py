@@ -1,7 +1,7 @@
 """The service's figures for Prometheus.
 
-Read from `service.stats()` at each scrape; what the service does not know is left out, since a
-figure that is absent and one that is 0 mean different things.
+They are read from `service.stats()` at each scrape. Unknown figures are left out, because an absent
+figure and a 0 mean different things.
 """
 
 from __future__ import annotations

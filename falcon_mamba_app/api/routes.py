@@ -1,7 +1,7 @@
 """The OpenAI-compatible API over a GenerationService, with sessions, health and metrics.
 
-Everything lives under /v1, /health and /metrics, so that a page can be mounted beside it at "/".
-Whoever builds the application starts and closes the service; this module only asks it.
+All endpoints are under /v1, /health and /metrics, so that a page can be mounted at "/". The caller
+of `create_api` starts and closes the service; this module only uses it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def create_api(
         ("/health/ready", info.health),
     ):
         app.add_api_route(path, endpoint, methods=_with_head("GET"))
-    # Last: without it a page mounted at "/" would answer for what is not here.
+    # Last: without it a page mounted at "/" would answer unknown paths of the API.
     guarded = _answered(_admitted(_no_such_endpoint, access), figures)
     beside = ("/metrics", "/tokenize", "/detokenize", "/tokenizer_info")
     for path in ("/v1", "/v1/{rest:path}", *beside):
@@ -98,7 +98,7 @@ def create_api(
 
 
 def _with_head(method: str) -> list[str]:
-    """HEAD is GET without the body, which the web server leaves out; monitors ask for it."""
+    """The method, and HEAD with GET: monitors use HEAD, and the web server leaves out the body."""
     return ["GET", "HEAD"] if method == "GET" else [method]
 
 
@@ -150,7 +150,7 @@ async def _no_such_endpoint(request: Request) -> Response:
 
 
 class _Information:
-    """What is served, and how it fares."""
+    """The models, the health and the metrics of the service."""
 
     def __init__(self, service: GenerationService, names: ServedNames, figures: Figures) -> None:
         self._service = service
@@ -171,7 +171,7 @@ class _Information:
         return json_response(self._entry(model, name))
 
     async def health(self, request: Request) -> Response:
-        """GET /health: 200 when requests are served, else 503, and why."""
+        """GET /health: 200 if requests are served, otherwise 503 with the reason."""
         stats = self._service.stats()
         is_ready = stats.status == "ready"
         return json_response(
@@ -185,7 +185,7 @@ class _Information:
         )
 
     async def live(self, request: Request) -> Response:
-        """GET /health/live: 200 unless only a restart helps, loading included; else 503."""
+        """GET /health/live: 503 if only a restart helps, otherwise 200, also while loading."""
         stats = self._service.stats()
         is_live = stats.status != "failed"
         answer = {"status": "live" if is_live else "failed", "detail": stats.detail}
@@ -196,12 +196,12 @@ class _Information:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     def _entry(self, model: ModelInfo, name: str) -> dict[str, Any]:
-        """OpenAI's model object; what else is known goes under "falcon_mamba"."""
+        """OpenAI's model object; all other facts are under "falcon_mamba"."""
         return {
             "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": OWNER,
-            "max_model_len": model.max_prompt_tokens,  # by vLLM's name, which clients look for
+            "max_model_len": model.max_prompt_tokens,  # vLLM's name, which clients read
             "falcon_mamba": asdict(model),
         }

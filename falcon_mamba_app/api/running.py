@@ -1,7 +1,7 @@
 """Runs the replies of one plan and merges their events into one stream.
 
 Closing the stream cancels every reply that still runs. Followers start after their leader's first
-text, when the state that has read the prompt is there to restore.
+text, when the state that has read the prompt can be restored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from falcon_mamba_app.protocol import (
 from falcon_mamba_app.visitors import Visitor
 
 MAX_UNREAD_EVENTS = 64  # then the replies wait for the reader
-DEFAULT_MAX_PARALLEL = 8  # where the service does not tell how many it can run
+DEFAULT_MAX_PARALLEL = 8  # if the service does not report its limit
 
 ReplyEvent = tuple[PlannedReply, GenerationEvent]
 

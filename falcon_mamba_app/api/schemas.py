@@ -1,7 +1,7 @@
-"""What the OpenAI-compatible endpoints accept, field by field.
+"""The fields that the OpenAI-compatible endpoints accept.
 
-A body is first cleaned of what asks for nothing (`fields`, `contents`); what is left is checked
-here, strictly: shapes and types. Ranges of sampling are the protocol's business.
+First `fields` and `contents` remove fields without effect. The remaining fields are checked here
+strictly: shapes and types. The protocol checks the ranges of sampling parameters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from falcon_mamba_app.api.fields import LOCAL_FIELDS, MAX_SHOWN, OPENAI_FIELDS, 
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
 from falcon_mamba_app.protocol import MAX_LOGPROBS, Text, TokenIds
 
-NO_LIMIT = -1  # llama.cpp's max_tokens for as many as there is room for
+NO_LIMIT = -1  # llama.cpp's max_tokens for "as many as fit"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
@@ -43,7 +43,7 @@ def _keeps_all(value: Any) -> Any:
 
 
 class Strict(BaseModel):
-    """A body, or a part of one, that is taken as it is or refused."""
+    """A body, or a part of one, without conversion of types and without unknown fields."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
@@ -51,7 +51,7 @@ class Strict(BaseModel):
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
-        """The body without what asks for nothing. Raises what `Cleaner.clean` does."""
+        """The body without fields that have no effect. Raises as `Cleaner.clean` does."""
         return body
 
 
@@ -102,7 +102,7 @@ class _GenerationBody(Strict):
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     stop_token_ids: list[int] | None = None
     logit_bias: dict[str, float] | None = None
-    # All three say whose states a request may begin from, or that it leaves none.
+    # These three say whose states a request may begin from, or that it saves none.
     store: bool | None = None
     cache_prompt: bool | None = None
     cache_salt: Annotated[str, Field(max_length=256)] | None = None
@@ -137,7 +137,7 @@ class ChatBody(_GenerationBody):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    # Said by the last message's role already; what contradicts it is refused.
+    # The last message's role decides this already; a contradiction is refused.
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     max_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
@@ -147,7 +147,7 @@ class ChatBody(_GenerationBody):
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
-        if body.get("tool_choice") == "none":  # no tool is to be called, whichever there are
+        if body.get("tool_choice") == "none":  # no tool may be called, so the list has no effect
             body = {name: value for name, value in body.items() if name != "tools"}
         body = super().cleaned(body)
         if body.get("logprobs") == 0:
@@ -178,7 +178,7 @@ class ChatBody(_GenerationBody):
         return self
 
     def _refuse_another_end(self) -> None:
-        """A reply begins the assistant's turn, or goes on with the one that ends the messages."""
+        """A reply begins the assistant's turn, or continues the one at the end of the messages."""
         is_begun = self.messages[-1].role == "assistant"
         wanted = {"continue_final_message": is_begun, "add_generation_prompt": not is_begun}
         last = f"the last message is the {self.messages[-1].role}'s"

@@ -1,6 +1,6 @@
-"""A session's state over HTTP: take it away as a file, bring it back, forget it.
+"""A session's state over HTTP: export it as a file, import it, forget it.
 
-A session is named as in generation, by its owner and the caller's `prompt_cache_key`.
+As in generation, the owner and the caller's `prompt_cache_key` name a session.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Sessions:
     async def export_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state."""
         request.state.visitor.count_transfer()
-        # Also of a service that failed: what lies in host memory can still be saved.
+        # Also after a failure of the service: states in host memory can still be saved.
         data = await self._service.export_state(self._session_id(request))
         headers = {"Content-Disposition": 'attachment; filename="session.safetensors"'}
         return Response(data, headers=headers, media_type="application/octet-stream")

@@ -1,7 +1,7 @@
 """The tokenizer over HTTP, in vLLM's shapes: ids of a text or a conversation, and their text.
 
-For evaluators, who compare log-probabilities token by token, and for those who count tokens before
-they ask.
+For evaluators that compare log-probabilities token by token, and for clients that count tokens
+before a request.
 """
 
 from __future__ import annotations
