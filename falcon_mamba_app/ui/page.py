@@ -1,8 +1,8 @@
 """The page: its components, which event calls which handler, and how it is mounted.
 
 Gradio queues nothing here (`default_concurrency_limit` None): the service decides who waits, and
-says so. Every event is a coroutine or an async generator: Gradio then runs it on the server's own
-event loop, which alone touches the sessions and the replies; plain functions it runs in threads.
+reports it. Every event is a coroutine or an async generator, so Gradio runs it on the server's own
+event loop (plain functions would run in threads). Only this loop touches sessions and replies.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from falcon_mamba_app.ui.view.layout import Components, draw
 from falcon_mamba_app.ui.view.theme import build_theme
 from falcon_mamba_app.ui.view.updates import SKIP
 
-# No telemetry; and no statistics of the queue, which Gradio would compute anew, over its last
-# 10,000 events, at the end of every single one.
+# No telemetry. No statistics of the queue either: after every event Gradio would compute them
+# again over its last 10,000 events.
 GRADIO_ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
@@ -55,15 +55,15 @@ REMEMBER_JS = (
     "(settings, ...values) => [Object.fromEntries("
     f"{json.dumps(CONTROL_NAMES)}.map((name, i) => [name, values[i]]))]"
 )
-# A message that comes back goes above what the visitor has begun to write meanwhile; once only,
-# since Gradio sends the last update of a generator twice.
+# A returned message goes above the text that the visitor has begun meanwhile. This happens once
+# only, since Gradio sends the last update of a generator twice.
 RETURN_JS = """(draft, returned) => {
     const keep = {__type__: "update"};
     if (!returned) return [keep, keep];
     if (!draft.trim()) return [returned, ""];
     return [(draft + "\\n").startsWith(returned + "\\n") ? keep : returned + "\\n" + draft, ""];
 }"""
-# What stood in the text fields before a reload; given back once.
+# The contents of the text fields before a reload; restored once.
 DRAFTS_JS = "() => [window.takeDrafts()]"
 LOAD_JS = "(saved, settings, narrow) => [saved, settings, window.innerWidth < 900]"
 
@@ -81,8 +81,8 @@ def mount_page(
 
     A proxy shows it under `root_path`, a path or a whole address.
 
-    What a page that has gone leaves is kept for `keep_session_s`; a reply that it left in the
-    middle ends after `alone_s`. Who may see the page is not decided here.
+    The session of a page that has gone is kept for `keep_session_s`; its unfinished reply ends
+    after `alone_s`. Access to the page is not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()

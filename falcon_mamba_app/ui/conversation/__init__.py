@@ -1,6 +1,6 @@
-"""What is said on the page, to whom it belongs, and what becomes of it.
+"""The conversations of the page, their owners, and the replies being written.
 
-It knows no component. `sessions` are the conversations of all pages, `begin_turn` has a reply
-written, `turn` is that reply for all who watch, `reply` what is known of it, `browser_copy` what
-the visitor's browser keeps.
+It knows no component. `sessions` holds the conversations of all pages. `begin_turn` starts a reply,
+`turn` is a reply in progress for all pages that watch it, `reply` holds its text and figures, and
+`browser_copy` is the copy in the visitor's browser.
 """

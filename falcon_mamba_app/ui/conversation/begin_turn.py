@@ -1,7 +1,7 @@
-"""A session's turn from request to last word; what can go wrong becomes a sentence.
+"""Starts a session's next reply, and turns every error into a sentence.
 
-The chat, the completion page and the API endpoints all write through here, so that one session
-never has two replies in the making and no page ever sees a stack trace.
+The chat, the completion page and the page's endpoints all start replies here. So a session never
+has two replies in progress, and no page shows a stack trace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from falcon_mamba_app.protocol import (
 from falcon_mamba_app.ui.conversation.sessions import Session
 from falcon_mamba_app.ui.conversation.turn import ALONE_S, UPDATE_INTERVAL_S, Target, Turn
 
-PERSON_WEIGHT = 4.0  # of somebody who waits at the page, where a program's request has 1
+PERSON_WEIGHT = 4.0  # a person at the page; a program's request has 1
 REPLIES_AT_FULL_RATE = 12
 MESSAGES_AT_FULL_RATE = 200
 
@@ -39,7 +39,7 @@ def begin_turn(
     *,
     alone_s: float = ALONE_S,
 ) -> Turn:
-    """The session's next reply, being written from now on. Raises Busy."""
+    """Start the session's next reply. Raises Busy."""
     session.refuse_if_busy()
     session.turn = Turn(_admitted(service, session, request), target, alone_s=alone_s)
     return session.turn
@@ -48,7 +48,7 @@ def begin_turn(
 async def _admitted(
     service: GenerationService, session: Session, request: GenerationRequest
 ) -> AsyncGenerator[GenerationEvent, None]:
-    """The service's events, within what the session's visitor may have."""
+    """The service's events, within the limits of the session's visitor."""
     visitor = session.visitor
     with visitor.replies(session.id):
         request = replace(request, owner=visitor.line(session.id), weight=PERSON_WEIGHT)
@@ -71,7 +71,7 @@ def update_interval_s(stats: ServiceStats, *, num_messages: int) -> float:
 
 
 def sentence_for(error: BaseException) -> str:
-    """What to tell the visitor. Errors nobody foresaw are logged, and not shown."""
+    """The sentence for the visitor. Unexpected errors are logged, and not shown."""
     if isinstance(error, FalconMambaError):
         text = str(error)
         return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

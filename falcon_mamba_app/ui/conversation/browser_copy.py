@@ -1,7 +1,8 @@
-"""What a visitor's browser keeps of a conversation, and what is taken back from it.
+"""The copy of a conversation in the visitor's browser: saved, and restored.
 
-The server's own session counts while it is there; the copy is for after a restart, or for a visitor
-who comes back after the session was let go. It comes from outside, so all of it is checked.
+The server's own session has priority while it exists. The copy is for the time after a restart, or
+for a visitor who returns after the session was freed. It comes from outside, so all of it is
+checked.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def saved_conversation(session: Session) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What a browser kept, as far as it is sound."""
+    """The valid part of a browser's copy."""
 
     session_id: str | None = None
     messages: tuple[Message, ...] = ()  # user and assistant by turns
@@ -50,7 +51,7 @@ class Remembered:
 
 
 def remembered(saved: object) -> Remembered:
-    """What `saved_conversation` made, or anything else that a browser sends instead."""
+    """Read the result of `saved_conversation`; a browser may send anything instead."""
     copy = _json(saved)
     if not isinstance(copy, dict):
         return Remembered()
@@ -69,7 +70,7 @@ def _json(text: object) -> object:
 
 
 def _messages(texts: object) -> tuple[Message, ...]:
-    """Their sound beginning; none of them where there are more than are ever saved."""
+    """The valid messages at the beginning; none if there are more than are ever saved."""
     messages: list[Message] = []
     for entry in texts if isinstance(texts, list) else []:
         expected = "user" if len(messages) % 2 == 0 else "assistant"
@@ -89,9 +90,9 @@ def _fit(messages: Sequence[Message]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """What stood in the page's text fields when it was left, kept by its tab for a reload.
+    """The contents of the page's text fields when it was left, kept by its tab for a reload.
 
-    `is_busy` says that the document was being continued, so the server knows it better.
+    `is_busy`: the document was being continued, so the server has the newer text.
     """
 
     composer: str = ""

@@ -1,4 +1,4 @@
-"""What is known of one reply, from the service's events, and the sentence that describes it."""
+"""The text and figures of one reply, from the service's events, and its status sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """All of it so far."""
+        """The whole text so far."""
         self.parts = ["".join(self.parts)]
         return self.parts[0]
 

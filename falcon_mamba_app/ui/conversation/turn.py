@@ -1,9 +1,9 @@
-"""One reply being written: it belongs to its session and goes on whether or not a page watches it.
+"""One reply in progress: it belongs to its session and continues whether or not a page watches it.
 
-A page that is reloaded, or loses its connection, watches again and finds the reply where it is. A
-reply that nobody has watched for `alone_s` is cut, and gives its slot back. The service is read as
-fast as it writes; each page is told at most once per `interval_s`, but of the first text and of the
-end at once, so a page that reads slowly skips what it missed.
+A page that reloads or loses its connection watches again, and sees the reply as it is by then. A
+reply without a page for `alone_s` is cut, and its slot is freed. The service is read as fast as it
+writes. Each page gets at most one update per `interval_s`, but the first text and the end at once;
+a page that reads slowly skips updates.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from falcon_mamba_app.ui.conversation.reply import Reply
 
 # 12 updates a second look continuous; each costs the server a millisecond or more.
 UPDATE_INTERVAL_S = 1 / 12
-# How long a reply goes on for a page that may come back.
+# How long a reply continues without a page, which may come back.
 ALONE_S = 60.0
-# A reply that waits in line has nothing new to say; only what is sent shows who is gone, and the
-# page takes 35 s of silence for a broken connection (assets/page.js).
+# A queued reply has nothing new to send, but only sending shows that a page is gone, and the page
+# treats 35 s of silence as a broken connection (assets/page.js).
 KEEPALIVE_S = 10.0
 
 
@@ -35,11 +35,11 @@ class Target(Protocol):
         ...
 
     def update(self, reply: Reply, *, panel: Any) -> Any:
-        """What changes on a page with the reply as it is now: an Update (ui/updates.py)."""
+        """The changes of a page for the reply as it is now: an Update (ui/view/updates.py)."""
         ...
 
     def end(self, reply: Reply, error: BaseException | None) -> None:
-        """The reply is over; `error` is what broke it off. Called once, before the last update."""
+        """The reply is over; `error` ended it, if any. Called once, before the last update."""
         ...
 
 
@@ -56,7 +56,7 @@ class _Watcher:
             self.urgent.set()
 
     async def wait(self, interval_s: float) -> None:
-        """Return when there is something to show and the page may be told again."""
+        """Return when there is something to show and the interval has passed."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self.urgent.wait(), interval_s)
         with suppress(TimeoutError):
@@ -78,7 +78,7 @@ class Turn:
         self.reply = Reply(meter=ReplyMeter(started_s=time.monotonic()))
         self.target = target
         self.is_stopped = False
-        self.is_cut = False  # nobody watched any more
+        self.is_cut = False  # ended because no page watched
         self.is_over = False
         self._is_dropped = False
         self._alone_s = alone_s
@@ -93,13 +93,13 @@ class Turn:
         self._task.cancel()
 
     def drop(self) -> None:
-        """Stop, and leave the session alone: the conversation it was written for is gone."""
+        """Stop without changing the session: its conversation has been replaced."""
         self._is_dropped = True
         self.stop()
         self._release(*self._watchers)
 
     def leave(self, page: str) -> None:
-        """The page watches no more."""
+        """The page has stopped watching."""
         self._release(page)
         if not self._watchers and not self.is_over:
             self._cutting.cancel()
@@ -111,8 +111,8 @@ class Turn:
     async def watch(
         self, page: str, interval_s: float = UPDATE_INTERVAL_S
     ) -> AsyncGenerator[Reply, None]:
-        """The reply as it is now and whenever it has grown, to its end; the session is up to date
-        with it each time. Ends early when the same page watches anew, and when it has left.
+        """Yield the reply now and whenever it has grown, to its end; the session is up to date each
+        time. Ends early when the same page watches again, or has left.
         """
         me = _Watcher()
         self._release(page)
@@ -138,7 +138,7 @@ class Turn:
                 self.reply.apply(event, now_s=time.monotonic())
                 is_first_text = isinstance(event, TextDelta) and not has_text
                 has_text = has_text or is_first_text
-                if not self.reply.is_over:  # the end is told when the session knows it too
+                if not self.reply.is_over:  # the end is sent after the session has it
                     self._ring(is_urgent=is_first_text)
 
     def _end(self, task: asyncio.Task[None]) -> None:

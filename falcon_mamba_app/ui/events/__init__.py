@@ -1,6 +1,6 @@
-"""What happens on the page when somebody does something.
+"""The handlers of the page's events.
 
-It joins `conversation` and `view`. `chat_and_document` are the buttons and boxes, `answering` a
-reply from text to updates, `targets` where it is shown, `arrival` how pages open, return and leave,
-and `endpoints` the same for programs (gradio_client).
+They join `conversation` and `view`. `chat_and_document` handles the buttons and boxes, `answering`
+makes updates of a reply, `targets` shows it, `arrival` handles pages that open, return and leave,
+and `endpoints` does the same for programs (gradio_client).
 """

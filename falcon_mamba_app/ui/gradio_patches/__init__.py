@@ -1,6 +1,6 @@
-"""Where Gradio does otherwise than this page needs; each part says what and why.
+"""Changes to Gradio's behaviour that this page needs; each module says what and why.
 
-They know Gradio's insides and nothing of ours. `tracebacks` keeps errors from visitors,
-`wrong_calls` answers calls that cannot work, `memory` lets go of pages that are gone, `heartbeat`
-takes many leaving at once.
+They know Gradio's internals and nothing of ours. `tracebacks` keeps visitors' words out of the log,
+`wrong_calls` answers invalid calls, `memory` frees the data of pages that have gone, and
+`heartbeat` handles many pages that leave at once.
 """

@@ -1,9 +1,9 @@
-"""The connection that every open page holds, so that its going is noticed.
+"""The connection that every open page holds, so that the server notices when the page leaves.
 
-Gradio runs a whole event, and looks through its configuration, for each page that goes: 12 ms on
-the event loop, also for pages that nobody ever opened. A network that hiccups takes hundreds along.
-Here a page's going costs what the page has, and a few go at a time. tests/ui/test_heartbeat.py
-fails where a new version of Gradio has moved the parts that are reached.
+For each page that leaves, Gradio runs a whole event and searches its configuration: 12 ms on the
+event loop, even for pages that were never opened. A network fault can end hundreds of pages at
+once. Here the cost of a leaving page depends on its own data, and only a few leave at a time.
+tests/ui/test_heartbeat.py fails if a new version of Gradio has moved the parts used here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ START = {
     "status": 200,
     "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
 }
-# Pages whose going is seen to in one turn of the event loop.
+# Pages whose leaving is handled in one turn of the event loop.
 MAX_LEAVING = 16
 
 

@@ -1,8 +1,8 @@
-"""What Gradio keeps for each page: given back when the page has gone, bounded while it reads.
+"""Bounds the memory that Gradio keeps per page, and frees it when the page has gone.
 
-Gradio holds 0.3 MB for every page that was ever opened, up to 10,000 of them, and every update that
-a page has not read yet. Both are reached through its private parts; tests/ui/test_memory_patch.py
-fails where a new version of Gradio has moved them.
+Gradio holds 0.3 MB for every page that was ever opened, for up to 10,000 pages, and every update
+that a page has not read yet. Both are private parts of Gradio; tests/ui/test_memory_patch.py fails
+if a new version has moved them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from gradio.blocks import Blocks
 from gradio.utils import LRUCache
 
-# Pages whose browser never said hello, and so never says goodbye, are kept up to here.
+# The most pages kept whose browser never opened a heartbeat, so that their leaving is not noticed.
 MAX_PAGES = 1_000
 # Events of a page that has just gone are still being closed.
 DELAY_S = 5.0
@@ -26,8 +26,8 @@ MAX_READERS = 10_000
 
 
 class _RecentlyUsed(LRUCache[str, Any]):
-    """Pushes out the page that neither wrote nor read for longest. Gradio's own pushes out the one
-    that came first, and its reply breaks off: thousands of strangers' pages were enough for that.
+    """Evicts the page that has neither written nor read for longest. Gradio's own cache evicts the
+    oldest page, whose reply then breaks off: a few thousand pages of strangers were enough.
     """
 
     def __getitem__(self, page: str) -> Any:
@@ -37,7 +37,9 @@ class _RecentlyUsed(LRUCache[str, Any]):
 
 
 def keep_readers(blocks: Blocks) -> None:
-    """Once the queue is made: who reads a reply keeps it. A reader looks every 10 s at least."""
+    """Make a page that reads its reply count as used; a reader polls at least every 10 s. Call
+    this after the queue is made.
+    """
     blocks._queue.pending_messages_per_session = _RecentlyUsed(MAX_READERS)
 
 
@@ -68,7 +70,7 @@ class PageMemory:
     def _forget(self, page: str) -> None:
         queue, holder = self._blocks._queue, self._blocks.state_holder
         if any(event.session_hash == page for event in queue.event_ids_to_events.values()):
-            self.forget_soon(page)  # its connection broke, and it goes on by another
+            self.forget_soon(page)  # its connection broke, and a new one continues
             return
         holder.session_data.pop(page, None)
         holder.time_last_used.pop(page, None)

@@ -1,8 +1,8 @@
-"""Calls that Gradio takes for failures of its own: of no event of the page, or with too few values.
+"""Answers invalid calls, which Gradio treats as its own failures: unknown events, too few values.
 
-It answers 500 to them, or 200 and an event without a word, and prints a traceback. Here they are
-the caller's: 404 or 422, with a sentence. tests/ui/test_wrong_calls.py fails where a new version
-has moved the parts that are replaced.
+Gradio answers 500 to them, or 200 with an empty event, and prints a traceback. Here they are the
+caller's errors: 404 or 422, with a sentence. tests/ui/test_wrong_calls.py fails if a new version
+has moved the replaced parts.
 """
 
 from __future__ import annotations

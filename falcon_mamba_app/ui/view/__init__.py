@@ -1,6 +1,6 @@
-"""What the page looks like: pure functions and components.
+"""The look of the page: pure functions and components.
 
-It knows no session and no service. `layout` places the components, `theme` and `head` are their
-style, `controls` the sampling sliders; `updates` is what one event changes, `readiness` what
-depends on the model's status, `metrics_panel` the live figures, `message_text` how words are shown.
+It knows no session and no service. `layout` places the components, `theme` and `head` style them,
+`controls` draws the sampling sliders. `updates` holds the changes of one event, `readiness` shows
+the model's status, `metrics_panel` the live figures, and `message_text` makes texts safe to show.
 """

@@ -1,8 +1,8 @@
-"""Messages are text that nobody vouches for: the chatbot gets them in a form that HTML cannot see.
+"""Messages are untrusted text: the chatbot gets them in a form that is never parsed as HTML.
 
-Gradio puts a text without Markdown into the page as HTML. HTML begins with "<" or "&" and what
-follows it at once; an invisible word joiner after each of them leaves it nothing to begin with.
-assets/messages.js takes the joiners out, and draws the message; so does assets/page.js in copies.
+Gradio inserts a text without Markdown into the page as HTML. Markup needs "<" or "&" and, directly
+after it, more characters. So an invisible word joiner after each of these prevents markup.
+assets/messages.js removes the joiners and draws the message; assets/page.js removes them in copies.
 """
 
 from __future__ import annotations

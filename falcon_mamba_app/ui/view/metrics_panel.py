@@ -1,7 +1,7 @@
-"""The side panel: what the model has read, how fast it answers, what that costs in memory.
+"""The side panel: the tokens that the model has read, its speed, and its memory.
 
-Pure functions from figures to HTML and inline SVG; colours come from the style sheet, so both
-themes share one picture. What is not known shows as an en dash, never as 0.
+These are pure functions from figures to HTML and inline SVG. Colours come from the style sheet, so
+both themes share one picture. An unknown figure is shown as an en dash, never as 0.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a page shows of the service's status: its header, its banner, and what may be pressed.
+"""The service's status on a page: its header, its banner, and the enabled buttons.
 
-Pure functions from ServiceStats. It knows no session.
+These are pure functions of ServiceStats. They know no session.
 """
 
 from __future__ import annotations
