@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import astuple
 
 import gradio as gr
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.lib.page_client import Tab, page_map
 from falcon_mamba_app.ui.gradio_patches import memory
+from falcon_mamba_app.ui.view.controls import ControlValues
 from tests.support.services import settled
 from tests.support.web_fixtures import serving
 
@@ -59,7 +61,8 @@ async def test_updates_that_nobody_reads_are_bounded(served_blocks, monkeypatch)
     ):
         tab = Tab(http, await page_map(http))
         await tab.open()
-        body = tab._body("composer", "submit", ["SLOW LONG", "", 1, 1, 0, 0, 1, 0, 0, 200, "", ""])
+        controls = astuple(ControlValues(max_new_tokens=200))
+        body = tab._body("composer", "submit", ["SLOW LONG", *controls])
         await http.post("/gradio_api/queue/join", json=body)
         messages = served_blocks[0]._queue.pending_messages_per_session[tab.page]
         await settled(lambda: messages.qsize() >= memory.MAX_UNREAD_UPDATES, timeout_s=20)
