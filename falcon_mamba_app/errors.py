@@ -18,7 +18,17 @@ Messages are sentences for the person who caused them: what was wrong, what is a
 numbers.
 """
 
+import errno
 import traceback
+
+# How a thread's start, the loader of libraries and torch's allocator say it.
+NO_MEMORY = (
+    "annot allocate memory",
+    "can't allocate memory",
+    "can't start new thread",
+    "failed to map segment",
+    "out of memory",
+)
 
 
 class FalconMambaError(Exception):
@@ -125,3 +135,14 @@ def origin_of(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     place = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
     return f"{type(error).__name__} at {place or 'an unknown place'}"
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether the system or a device gave no more memory."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return True
+    if not isinstance(error, OSError | RuntimeError | ImportError):
+        return False
+    return any(words in str(error) for words in NO_MEMORY)

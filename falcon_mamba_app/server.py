@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from falcon_mamba_app.bundled import ASSETS
-from falcon_mamba_app.errors import FalconMambaError, SettingsError
+from falcon_mamba_app.errors import FalconMambaError, SettingsError, is_lack_of_memory
 from falcon_mamba_app.figures import FiguredService, Figures
 from falcon_mamba_app.logs import LoopErrors, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
@@ -57,6 +57,15 @@ def main() -> int:
         asyncio.run(serve(settings))
     except FalconMambaError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
+        print(
+            f"error: the system gave no more memory ({type(error).__name__}); allow this process"
+            " more (`ulimit -v`, a container's limit), or choose a smaller --model",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return 130

@@ -30,7 +30,7 @@ from falcon_mamba_app.checkpoint.weights_4bit import (
     refuse_without_library,
     take_over_4bit,
 )
-from falcon_mamba_app.errors import CheckpointError
+from falcon_mamba_app.errors import CheckpointError, is_lack_of_memory
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.linear import weights_bytes
 
@@ -110,14 +110,14 @@ def _read_weights(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below in one line
             )
-    except torch.OutOfMemoryError as error:
-        needed = needed_bytes(checkpoint.config, quantization, dtype.itemsize)
-        form = quantization.kind if quantization else _name(dtype)
-        raise CheckpointError(
-            f"{checkpoint.id} needs {needed / 1e9:.1f} GB for its weights in {form} and"
-            f" {device} has not that much free; free some, or choose a smaller `model`"
-        ) from error
     except Exception as error:  # safetensors, OSError, RuntimeError …: all from the files
+        if is_lack_of_memory(error):
+            needed = needed_bytes(checkpoint.config, quantization, dtype.itemsize)
+            form = quantization.kind if quantization else _name(dtype)
+            raise CheckpointError(
+                f"{checkpoint.id} needs {needed / 1e9:.1f} GB for its weights in {form} and"
+                f" {device} has not that much free; free some, or choose a smaller `model`"
+            ) from error
         raise CheckpointError(
             f"the weights of {checkpoint.id} cannot be read ({one_line(error)});"
             f" download {checkpoint.folder} again"

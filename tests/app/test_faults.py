@@ -26,6 +26,7 @@ from tests.support.services import make_local_service, settled
 from tests.support.web_fixtures import serving
 
 ENDLESS = {"messages": [USER], "max_tokens": 4_000, "ignore_eos": True, "stream": True}
+NOWHERE = "/proc/nowhere"  # nobody can make it, root neither
 # Reads one piece of a stream, says so, and waits to be killed.
 READER = """
 import json, sys, urllib.request
@@ -173,9 +174,9 @@ async def test_pages_open_in_mid_reply_are_told_that_the_server_stops():
 
 
 @pytest.mark.slow
-async def test_a_disk_that_fills_while_the_server_runs_changes_nothing():
+async def test_neither_a_home_that_cannot_be_written_nor_a_disk_that_fills_changes_anything():
     """From some moment on every write to a file fails, as on a full disk."""
-    process, address = start()
+    process, address = start(HOME=NOWHERE, XDG_CACHE_HOME=NOWHERE, HF_HOME=NOWHERE)
     try:
         wait_until_ready(address)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))

@@ -1,0 +1,68 @@
+"""What its system denies a process: memory. A home that cannot be written is tests/app's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from falcon_mamba_app.engine.failures import after_error
+from falcon_mamba_app.errors import Overloaded, is_lack_of_memory
+from tests.support.engine_fixtures import make_sequence
+
+ROOT = Path(__file__).parents[2]
+LITTLE_BYTES = 400 * 2**20  # Python starts in it, torch does not
+LACKS = [
+    MemoryError(),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    RuntimeError("can't start new thread"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    RuntimeError("Cannot allocate memory (os error 12)"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+]
+
+
+@pytest.mark.parametrize("error", LACKS, ids=repr)
+def test_a_lack_of_memory_is_known_in_whatever_words(error):
+    assert is_lack_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOENT, "no file"), RuntimeError("shapes"), ValueError("out of memory")]
+)
+def test_other_errors_are_no_lack_of_memory(error):
+    assert not is_lack_of_memory(error)
+
+
+def test_what_the_allocator_of_the_cpu_refuses_is_a_lack_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_lack_of_memory(caught.value)
+
+
+def test_a_reply_that_finds_no_memory_on_a_cpu_is_told_so():
+    told = after_error(
+        make_sequence([1, 2, 3]), RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    )
+    assert isinstance(told.error, Overloaded) and "ran out of memory" in str(told.error)
+
+
+def test_a_start_in_too_little_memory_ends_with_one_sentence():
+    """`ulimit -v`: it ended in a traceback of 43 lines."""
+    result = subprocess.run(
+        [sys.executable, "app.py", "--model", "nano", "--device", "cpu", "--port", "0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LITTLE_BYTES, LITTLE_BYTES)),
+        timeout=60,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "the system gave no more memory" in result.stderr and "ulimit -v" in result.stderr
+    assert "Traceback" not in result.stderr
