@@ -24,7 +24,7 @@ GRACE_S = float(ServerSettings().keep_session_s)
 
 
 class Remark(NamedTuple):
-    """What the page says below the conversation; never part of what the model reads."""
+    """A remark of the page below the conversation; the model never reads it."""
 
     title: str
     sentence: str
@@ -41,7 +41,7 @@ class Busy(FalconMambaError):
 
 
 class Lost(FalconMambaError):
-    """A page acts for which there is no session: the server was restarted, or let go of it."""
+    """An event of a page without a session: the server was restarted, or has freed the session."""
 
     def __init__(self) -> None:
         super().__init__("This page was away for long. It is being opened again")
@@ -70,7 +70,7 @@ class Session:
 
     @property
     def visitor(self) -> Visitor:
-        """Whom its replies count for. Nobody's session would be nobody's to limit."""
+        """The visitor for whom its replies count. Without one, no limit would apply."""
         assert self.claimed_by is not None, "a session is used that no visitor has claimed"
         return self.claimed_by
 
@@ -90,7 +90,7 @@ class Session:
         return text
 
     def begin(self) -> None:
-        """A new turn: what was left of the one before is done with."""
+        """Begin a new turn: clear the remark and the unanswered message of the previous one."""
         self.unanswered, self.remark, self.is_cut = None, None, False
 
     def last_user_index(self, index: int) -> int | None:
@@ -115,9 +115,9 @@ class Session:
 class Sessions:
     """All sessions of the process, at most `max_sessions`; the longest unused one goes first.
 
-    A session that no page shows any more is freed after `grace_s`, so that a reload, or a page
-    whose connection was away, finds it; one whose client never said goodbye, after `idle_s`.
-    `forget` is told the id of each freed session.
+    A session without a page is freed after `grace_s`, so that a reload, or a page whose connection
+    broke, finds it. A session whose client never closed is freed after `idle_s`. `forget` is called
+    with the id of each freed session.
     """
 
     def __init__(
@@ -160,8 +160,8 @@ class Sessions:
         return self._show(page, session or self._new()), session is None
 
     def claim(self, session: Session, visitor: Visitor) -> None:
-        """The session is this visitor's. Who has too many loses the longest unused of them, so
-        that nobody's pages push out everybody else's.
+        """Give the session to this visitor. A visitor over the limit loses the least recently used
+        session, so that one visitor's pages cannot displace those of others.
         """
         session.claimed_by = visitor
         own = [
@@ -184,8 +184,8 @@ class Sessions:
         return session
 
     def leave(self, page: str) -> None:
-        """The page was closed, or its connection broke. Its session may be freed `grace_s` from
-        now, by `sweep`, unless another page shows it; until then the page may simply go on.
+        """The page was closed, or its connection broke. `sweep` may free its session after
+        `grace_s`, unless another page shows it; until then the page may continue.
         """
         session = self._sessions.get(self._pages.get(page, ""))
         if session is None:
@@ -201,7 +201,7 @@ class Sessions:
         return any(session.left_s is not None for session in self._sessions.values())
 
     def sweep(self) -> None:
-        """Free the sessions that nobody will come back to."""
+        """Free the sessions whose time has passed."""
         now_s = self._clock()
         for session in list(self._sessions.values()):
             is_left = session.left_s is not None and now_s - session.left_s >= self.grace_s
@@ -223,8 +223,8 @@ class Sessions:
                 self._hide(absent, session)
         self._pages[page] = session.id
         session.pages.add(page)
-        # A page that has left may yet act, as by an event that was on its way when its tab was
-        # closed; it will not leave again.
+        # A page that has left may still send an event that was on its way when its tab closed; it
+        # will not leave again.
         session.left_s, session.last_used_s = (now_s if is_absent else None), now_s
         self._sessions.pop(session.id, None)
         self._sessions[session.id] = session
