@@ -8,6 +8,7 @@ from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.arrival import Arrival
+from falcon_mamba_app.ui.events.chat_and_document import visitor_of
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
 from falcon_mamba_app.ui.view.controls import ControlValues
 from falcon_mamba_app.ui.view.readiness import readiness, render_banner, render_header
@@ -17,6 +18,13 @@ from tests.support.page_requests import page_request
 from tests.support.services import settled
 
 PAGE = page_request("page")
+
+
+def opened(sessions, page):
+    """The page's session, claimed by its visitor as every handler of the page does first."""
+    session = sessions.of_page(page)
+    sessions.claim(session, visitor_of(page_request(page)))
+    return session
 
 
 @pytest.fixture
@@ -109,7 +117,7 @@ def shown(update: Update) -> list[str]:
 
 
 async def test_a_returning_page_shows_its_conversation_and_its_context(sessions, arrival):
-    session = sessions.of_page("before")
+    session = opened(sessions, "before")
     session.messages[:] = [Message("user", "hi"), Message("assistant", "You said: hi")]
     session.contexts[2] = 1_234
     [update] = await come(arrival, session.id)
@@ -122,7 +130,7 @@ async def test_a_returning_page_shows_its_conversation_and_its_context(sessions,
 async def test_a_page_that_comes_back_in_mid_reply_watches_it_to_its_end(
     sessions, arrival, answerer, service
 ):
-    session = sessions.of_page("before")
+    session = opened(sessions, "before")
     values = ControlValues()
     before = answerer.answer("before", session, [], "SLOW one two three", values)
     async for update in before:
@@ -139,7 +147,7 @@ async def test_a_page_that_comes_back_in_mid_reply_watches_it_to_its_end(
 
 async def test_another_tab_is_shown_the_change_and_saves_nothing(sessions, arrival, answerer):
     """Each saving is told to the other tabs, so two of them would answer each other for ever."""
-    session = sessions.of_page("page")
+    session = opened(sessions, "page")
     session.messages[:] = [Message("user", "hi"), Message("assistant", "You said: hi")]
     [update] = [update async for update in arrival.refresh(PAGE)]
     assert shown(update) == ["hi", "You said: hi"]
@@ -151,7 +159,7 @@ async def test_another_tab_is_shown_the_change_and_saves_nothing(sessions, arriv
 
 
 async def test_a_reply_that_nobody_watched_is_said_to_be_cut(sessions, arrival, answerer):
-    session = sessions.of_page("before")
+    session = opened(sessions, "before")
     updates = answerer.answer("before", session, [], "SLOW LONG", ControlValues())
     async for update in updates:
         if "word" in str(update.transcript):
@@ -167,7 +175,7 @@ async def test_a_reply_that_nobody_watched_is_said_to_be_cut(sessions, arrival, 
 
 
 async def test_a_reply_that_broke_off_unseen_says_why(sessions, arrival, answerer):
-    session = sessions.of_page("before")
+    session = opened(sessions, "before")
     updates = answerer.answer("before", session, [], "please BREAK now", ControlValues())
     await anext(updates)
     turn = session.turn
@@ -180,7 +188,7 @@ async def test_a_reply_that_broke_off_unseen_says_why(sessions, arrival, answere
 async def test_a_message_that_got_no_word_is_returned_once_above_the_draft(
     sessions, arrival, answerer
 ):
-    session = sessions.of_page("before")
+    session = opened(sessions, "before")
     updates = answerer.answer("before", session, [], "hello", ControlValues())
     await anext(updates)
     turn = session.turn
@@ -204,7 +212,7 @@ async def test_after_a_restart_the_browser_s_copy_counts(arrival):
     ("is_busy", "text"), [("false", "as I left it"), ("true", "as the server knows it")]
 )
 async def test_a_text_edited_by_hand_survives_a_reload(sessions, arrival, is_busy, text):
-    session = sessions.of_page("before")
+    session = opened(sessions, "before")
     session.document = "as the server knows it"
     drafts = f'{{"composer": "", "document": "as I left it", "busy": {is_busy}}}'
     [update] = await come(arrival, session.id, drafts=drafts)
