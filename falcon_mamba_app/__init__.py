@@ -1,7 +1,7 @@
 """Falcon Mamba in the browser and behind an OpenAI-compatible API.
 
 `server` puts everything together and runs it; `protocol` is the vocabulary that all parts share.
-The rest are rooms, from the door inwards: `settings`, `middleware`, `http`, `api`, `ui`, `service`,
+The packages, in the order of a request: `settings`, `middleware`, `http`, `api`, `ui`, `service`,
 `text`, `engine`, `checkpoint`, `model`, `ops`. Nothing is imported here.
 """
 

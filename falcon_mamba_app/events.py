@@ -1,6 +1,6 @@
-"""What a service tells of one reply while it is written.
+"""The events of one reply from a service.
 
-Everybody takes these from `protocol`, which says in what order they come.
+All other modules import them from `protocol`, which states their order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What an operator wants to know of all replies: how long each part took, how they ended.
+"""Figures of all replies for operators: the duration of each part, and the kinds of ends.
 
-Figures only grow, and a histogram is a handful of counts, so nothing here grows with use. It knows
+Figures only count up, and a histogram is a few counts, so memory does not grow with use. It knows
 no Prometheus; every time is passed in.
 """
 

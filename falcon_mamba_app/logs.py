@@ -1,8 +1,8 @@
-"""What the terminal tells: events and places, never the users' words and never a secret.
+"""The log: events and places, never the users' words and never a secret.
 
-An exception's message may quote whoever caused it. So tracebacks are printed without messages,
-those of libraries too; only the engine's keep them, which knows no text. A line that a request
-caused carries the request's id.
+An exception's message may quote a user. So tracebacks are printed without messages, also those of
+libraries; only the engine, which knows no text, keeps them. A line that a request caused carries
+the request's id.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a reply can answer: a conversation, a text to continue, or token ids.
+"""The kinds of a prompt: a conversation, a text to continue, or token ids.
 
-Everybody takes these from `protocol`, whose requests hold them.
+All other modules import them from `protocol`, whose requests hold them.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = 0.0  # relative to the most likely token's probability
     top_n_sigma: float = 0.0  # standard deviations of the logits below the best; 0 keeps all
-    typical_p: float = 1.0  # the mass that is kept of what surprises most nearly as expected
+    typical_p: float = 1.0  # the mass kept, of the tokens with the most typical surprise
     # How often all tokens of at least the threshold are dropped but the least likely of them.
     xtc_probability: float = 0.0
     xtc_threshold: float = 0.1
@@ -142,8 +142,8 @@ class GenerationRequest:
     secret: whoever knows it can continue the conversation. `score_prompt` asks for the
     log-probabilities of the prompt's tokens, with that many alternatives each.
 
-    `reuse_id` names whose earlier requests' states this one may begin from, found by its tokens
-    alone; a secret too. None looks at nothing and leaves nothing.
+    `reuse_id` names a group of requests that share states, which are found by tokens alone; it is
+    a secret too. None neither uses such states nor saves any.
 
     Owners share the service evenly; a request of weight 4 takes a quarter of a share.
     """

@@ -1,6 +1,6 @@
-"""How many a minute: token buckets by name, and what of wrong keys counts together.
+"""Limits per minute: token buckets by name, and the common limits of wrong keys.
 
-Everything is bounded in memory, and lives on the event loop. Knows addresses, and no visitors.
+Everything is bounded in memory, and is used on the event loop. It knows addresses, but no visitors.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import lru_cache
 
 from falcon_mamba_app.errors import TooManyRequests
 
-# Visitors remembered; the longest silent one goes first, and is new when it comes back.
+# The most visitors remembered; the longest silent one is forgotten first.
 MAX_REMEMBERED = 20_000
-# Wrong keys are also counted for what one provider's customer may have of IPv6: so many times what
-# one address may try; and for all addresses together.
+# Wrong keys are also counted per IPv6 network of a provider's customer, with these multiples of one
+# address's limit, and for all addresses together.
 WIDER_NETWORKS = ((56, 4), (48, 16))
 EVERYBODY, EVERYBODYS_SHARE = "everybody", 100
 
@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 
 
 class Rate:
-    """`per_minute` for each name, as many at once; 0 is no limit."""
+    """`per_minute` for each name, and the same number at once; 0 is no limit."""
 
     def __init__(
         self, per_minute: int, what: str, clock: Clock = time.monotonic, *, where: str = "from here"
@@ -37,7 +37,7 @@ class Rate:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at_s
 
     def check(self, name: str, amount: int = 1) -> float:
-        """The tokens left, at least `amount`. Raises TooManyRequests where there are fewer."""
+        """The tokens left, at least `amount`. Raises TooManyRequests if there are fewer."""
         tokens = self._tokens(name)
         if tokens < amount:
             wait_s = math.ceil((amount - tokens) * 60 / self._per_minute)
@@ -49,7 +49,7 @@ class Rate:
         return tokens
 
     def charge(self, name: str, amount: int) -> None:
-        """Count what has been done already; what goes beyond the bucket is a debt."""
+        """Count finished work; an excess over the bucket is a debt."""
         if self._per_minute and amount:
             self._set(name, self._tokens(name) - amount)
 
@@ -75,9 +75,9 @@ class Rate:
 
 
 class WrongKeys:
-    """How many wrong keys may come: from one address, from the networks around it, and in all.
+    """Limits wrong keys per address, per network around it, and in all.
 
-    Too many in all close the door only to addresses that never brought a right one.
+    Too many in all block only addresses that have never given a right key.
     """
 
     def __init__(self, per_minute: int, clock: Clock = time.monotonic) -> None:
@@ -90,7 +90,7 @@ class WrongKeys:
         self._trusted: OrderedDict[str, None] = OrderedDict()
 
     def check(self, name: str) -> None:
-        """Raises TooManyRequests where no further key of that address is to be looked at."""
+        """Raises TooManyRequests if no further key of that address may be checked."""
         self._each.check(name)
         for rate, wider in zip(self._wider, _wider_networks(name), strict=False):
             rate.check(wider)
@@ -98,7 +98,7 @@ class WrongKeys:
             self._all.check(EVERYBODY)
 
     def count(self, name: str) -> None:
-        """Raises TooManyRequests for one too many."""
+        """Count a wrong key. Raises TooManyRequests for one too many."""
         if name not in self._trusted:
             self._all.take(EVERYBODY)
         for rate, wider in zip(self._wider, _wider_networks(name), strict=False):
@@ -106,7 +106,7 @@ class WrongKeys:
         self._each.take(name)
 
     def trust(self, name: str) -> None:
-        """A right key came from there."""
+        """Remember that the address has given a right key."""
         self._trusted[name] = None
         self._trusted.move_to_end(name)
         if len(self._trusted) > MAX_REMEMBERED:

@@ -1,8 +1,8 @@
-"""Who asks, and how much one visitor may have.
+"""Visitors, and the limits of each one.
 
-A visitor is whoever the limits count as one: an API key, or else an address. Rates are token
-buckets: so many a minute on average, and as many at once. Everything lives on the event loop and in
-memory that is bounded. Knows no HTTP; whoever does, names the visitors.
+A visitor is one unit of the limits: an API key, or otherwise an address. Rates are token buckets:
+the limit is the average per minute, and also the most at once. Everything is used on the event loop
+and is bounded in memory. It knows no HTTP; the layers that do name the visitors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BUSY_RETRY_S = 5
 
 @dataclass(slots=True)
 class _Session:
-    """A session that counts: kept since a use of it succeeded, or for as long as one is open."""
+    """A session that counts: after a successful use always, before that while it is in use."""
 
     at_s: float = 0.0  # when it was last used
     is_kept: bool = False
@@ -66,7 +66,7 @@ class Visitors:
         self._next_expiry_s = 0.0
 
     def at(self, address: str, *, is_exempt: bool = False) -> Visitor:
-        """The visitor at a network address; an exempt one may only not try keys without end."""
+        """The visitor at a network address; an exempt one is limited only in wrong keys."""
         name = network(address)
         return Visitor(self, name, address_name=name, is_exempt=is_exempt)
 
@@ -107,28 +107,28 @@ class Visitor:
 
     @property
     def owner(self) -> str:
-        """Whose the API's sessions are. All callers on this machine are one, by any address."""
+        """The owner of the API's sessions. All callers on this machine are one owner."""
         return "" if self._is_exempt and self.name == self._address_name else self.name
 
     @property
     def weight(self) -> float:
-        """How much of the service the caller's key gets beside one of weight 1."""
+        """The share of the service for the caller's key, relative to a key of weight 1."""
         return self._visitors.weights.get(self.name.removeprefix("key "), 1.0)
 
     def line(self, session_id: str | None) -> str:
-        """Under which name replies wait for their share. On this machine nobody knows who calls:
-        each conversation is somebody's.
+        """The name under which replies get their share. Callers on this machine cannot be told
+        apart, so there each conversation has its own share.
         """
         return f"{self.name} {session_id or ''}" if self._is_exempt else self.name
 
     def count_tokens(self, amount: int) -> None:
-        """Tokens that were read or written; the next reply is refused until they are paid for."""
+        """Count tokens that were read or written; a debt blocks the next reply until it is paid."""
         if not self._is_exempt:
             self._visitors.tokens.charge(self.name, amount)
 
     @property
     def max_sessions(self) -> int:
-        """How many conversations are kept for the visitor."""
+        """The most conversations that are kept for the visitor."""
         limit = 0 if self._is_exempt else self._visitors.limits.visitor_max_sessions
         return limit or sys.maxsize
 
@@ -156,7 +156,7 @@ class Visitor:
         self._visitors.wrong_keys.trust(self._address_name)
 
     def count_request(self, amount: int = 1) -> None:
-        """Any request at all; one that is costly may count as several."""
+        """Count a request of any kind; a costly one may count as several."""
         if not self._is_exempt:
             self._visitors.requests.take(self.name, amount)
 
@@ -180,8 +180,8 @@ class Visitor:
 
     @contextmanager
     def replies(self, session_id: str | None, count: int = 1) -> Iterator[int]:
-        """Hold `count` replies, or as many as there is room for: the number yielded is how many
-        may be written at the same time.
+        """Hold `count` replies, or as many as fit; yields the number that may be written at the
+        same time.
         """
         if self._is_exempt:
             yield count
@@ -203,7 +203,7 @@ class Visitor:
             self._visitors.tidy(self.name)
 
     def count_transfer(self) -> None:
-        """A whole state in or out; it counts as a reply, since it moves as much."""
+        """Count the import or export of a state like a reply, which moves as much data."""
         if not self._is_exempt:
             self._visitors.replies.take(self.name)
 
@@ -228,7 +228,7 @@ class Visitor:
                 self.drop_session(session_id)
 
     def drop_session(self, session_id: str) -> None:
-        """The session is gone."""
+        """Forget a dropped session."""
         self._visitors.usage(self.name).sessions.pop(session_id, None)
         self._visitors.tidy(self.name)
 
@@ -264,9 +264,9 @@ class Visitor:
 
 
 def visitor_in(state: object) -> Visitor:
-    """Whom a request's limits count it for, as the layer of limits left it in the request's state.
+    """The request's visitor, as the layer of limits stored it in the request's state.
 
-    Without that layer nobody would be limited: a mistake of ours, and no guest.
+    A request without one is a mistake of ours, because it would have no limits.
     """
     visitor = getattr(state, "visitor", None)
     assert isinstance(visitor, Visitor), "a request came past the layer that limits visitors"
@@ -274,5 +274,5 @@ def visitor_in(state: object) -> Visitor:
 
 
 def anybody() -> Visitor:
-    """A visitor without limits, where nobody counts them."""
+    """A visitor without limits, for uses without the layer of limits."""
     return Visitors(LimitSettings()).at("", is_exempt=True)
