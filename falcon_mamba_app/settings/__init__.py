@@ -1,8 +1,8 @@
 """What can be set, from the command line or the environment. The only reader of both.
 
 It knows no model, no engine and no web server; standard library only. `sections` declares every
-option, `parsing` makes values from text, `platform` says where the process runs, `reading` finds
-all of them, `contradictions` refuses what cannot go together, and `flags` spells options in errors.
+option, `parsing` makes values from text, `platform` detects the host, `reading` collects all
+values, `contradictions` refuses impossible combinations, and `flags` spells options in errors.
 """
 
 from falcon_mamba_app.settings.flags import flags_spelled

@@ -40,7 +40,7 @@ def parse_int_or_auto(text: str) -> int | str:
 
 
 def parse_key(text: str) -> str:
-    """A lock that was asked for and is empty would leave the door open."""
+    """A key. An empty one is refused: it would leave the server open."""
     if not text.strip(" ,"):
         raise ValueError("the key is empty; leave the setting out, or give one")
     return text.strip()
@@ -66,7 +66,7 @@ def parse_key_weights(text: str) -> tuple[tuple[str, float], ...]:
 
 
 def parse_secret(text: str) -> str:
-    """A secret that somebody could guess is none."""
+    """A secret. One that is too easy to guess is refused."""
     if len(text.strip()) < MIN_SECRET_CHARS:
         raise ValueError(
             f"it has {len(text.strip())} characters; at least {MIN_SECRET_CHARS} are needed"

@@ -1,4 +1,4 @@
-"""Where the process runs, as its environment says. Nobody else looks there."""
+"""The platform of the process, from its environment. No other module reads these variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Platform:
     """A machine of one's own, unless it says otherwise.
 
     is_space: a Hugging Face Space, which has a public address and shows the page in a frame.
-    lends_gpus: a Space on ZeroGPU, where a GPU is there for one reply at a time.
+    lends_gpus: a Space on ZeroGPU, which lends a GPU for one reply at a time.
     """
 
     is_space: bool = False

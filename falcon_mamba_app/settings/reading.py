@@ -1,8 +1,8 @@
 """Values of the settings from the command line and the environment.
 
 The command line wins over the environment, our own variables over Gradio's, and both over the
-default. A variable that is empty counts as not set, unless it is a secret: a lock without a key
-would be an open door. What is unknown, out of range or contradictory is refused with one sentence.
+default. An empty variable counts as not set, unless it is a secret: an empty secret would leave the
+server open. Unknown, impossible or contradictory values are refused with one sentence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from falcon_mamba_app.settings.platform import Platform
 from falcon_mamba_app.settings.sections import AUTO, SECTIONS, Settings
 
 ENVIRONMENT_PREFIX = "FALCON_MAMBA_"
-# What Gradio apps listen to anywhere, and what Hugging Face's Spaces tell them.
+# The variables that Gradio apps read everywhere, and those that Hugging Face's Spaces set.
 GRADIO_VARIABLES = {
     "host": "GRADIO_SERVER_NAME",
     "port": "GRADIO_SERVER_PORT",

@@ -1,6 +1,6 @@
 """The look that Gradio's theme variables can carry; the rest is in assets/style.css.
 
-Zinc for everything, teal for what can be done or is live. Fonts are the system's: the page loads
+Zinc for everything, teal for actions and live values. Fonts are the system's: the page loads
 nothing from other hosts.
 """
 
