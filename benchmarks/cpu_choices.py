@@ -37,7 +37,7 @@ Product = Callable[[Tensor, Tensor, None], Tensor]
 PRODUCTS: dict[str, Product] = {
     "torch": F.linear,
     "oneDNN": cpu_ops.onednn_linear,
-    "ours": cpu_ops.few_rows_linear,  # at every size: where does it end to pay?
+    "ours": cpu_ops.few_rows_linear,  # at every size, to find the break-even
 }
 
 

@@ -41,7 +41,7 @@ class Attack:
     """A body, and where it is sent."""
 
     name: str
-    body: Callable[[int], bytes]  # of so many bytes
+    body: Callable[[int], bytes]  # from its number of bytes
     path: str = "/v1/chat/completions"
 
 

@@ -136,7 +136,7 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
 
 
 def text_of(num_tokens: int, tokenizer: Any) -> str:
-    """About so many tokens of text."""
+    """A text of about this number of tokens."""
     per_sentence = len(tokenizer(SENTENCE * 20)["input_ids"]) / 20
     return SENTENCE * max(1, round(num_tokens / per_sentence))
 

@@ -1,7 +1,7 @@
 """What the benchmarks share; it knows none of them.
 
-First how to measure: `timing`, `roofline` with `exponentials`, `gauges`, `health`, `report`. Then
-what is measured: `models` and `checkpoint`, `paced` (an engine whose device is a clock),
-`app_process`, and `peers` to compare with. Then who asks: `readers`, `page_client`,
-`soak_visitors`, `attacks`.
+The tools of measuring: `timing`, `roofline` with `exponentials`, `gauges`, `health`, `report`. The
+measured objects: `models` and `checkpoint`, `paced` (an engine whose device is a clock),
+`app_process`, and `peers` to compare with. The clients: `readers`, `page_client`, `soak_visitors`,
+`attacks`.
 """

@@ -1,7 +1,7 @@
-"""What a visitor may send to make a server stand still, over plain sockets.
+"""Requests that try to block a server, over plain sockets.
 
-Each attack stays within one visitor's limits, or within those of as many as its name says. Visitors
-are told apart by X-Forwarded-For, so the server has to trust this machine as its proxy.
+Each attack stays within the limits of one visitor, or of as many visitors as its name says. Their
+X-Forwarded-For differs, so the server has to trust this machine as its proxy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Target:
         return "\r\n".join((*lines, "\r\n")).encode()
 
     async def send(self, *parts: bytes, read_s: float = READ_S) -> str:
-        """The status of the answer to it, or what came instead."""
+        """The status of the answer, or what came instead."""
         reader, writer = await asyncio.open_connection(self.host, self.port)
         reading = asyncio.create_task(_status(reader))
         try:
@@ -73,7 +73,7 @@ Act = Callable[[Target], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """`run` says what was answered. A `quick` one shows in seconds whether the loop stands."""
+    """`run` returns the answers. A `quick` attack shows in seconds whether the loop is blocked."""
 
     name: str
     run: Act

@@ -1,4 +1,4 @@
-"""What the app's /metrics tells, as numbers by name."""
+"""The figures of the app's /metrics, as numbers by name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How long /health takes, asked from a process of its own: python -m benchmarks.lib.health ADDRESS
 
-Prints the time and the milliseconds of each answer until it is ended. A question that waits for one
-late answer counts as all those that would have been asked meanwhile.
+It prints the time and the milliseconds of each answer until it is ended. A late answer counts for
+all the questions that would have been asked meanwhile.
 """
 
 from __future__ import annotations

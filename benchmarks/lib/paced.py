@@ -1,8 +1,8 @@
 """An engine whose device is a clock: everything but the model is real.
 
-A decode step takes the seconds it is told, a prompt so many for each token, and the tokens are
-drawn at random. What host, service and page cost at a GPU's pace can so be measured on a machine
-without one; nothing about the speed of a GPU can.
+A decode step takes a given time, a prompt a given time per token, and the tokens are drawn at
+random. So the cost of host, service and page at a GPU's pace can be measured on a machine without a
+GPU. It says nothing about the speed of a GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.sequence import Sequence
 
-# Of an H100 and the 7B: what `decode.py` and `prefill.py` found for one row and long prompts.
+# The times of the 7B on an H100, from `decode.py` and `prefill.py` for one row and long prompts.
 STEP_S, CHUNK_S, TOKEN_S = 5.0e-3, 5.0e-3, 1 / 36_000
 FIRST_PLAIN_ID = 260  # of the bundled tokenizer: no markup and no single bytes before it
 
@@ -40,7 +40,7 @@ class PacedRunner:
 
     def __init__(self, vocab_size: int, *, step_s: float = STEP_S) -> None:
         self._vocab_size, self._step_s = vocab_size, step_s
-        self._free_s = 0.0  # when the device will have done what it was given
+        self._free_s = 0.0  # the time at which the device finishes its work
 
     def decode(self, rows: list[Sequence]) -> PacedStep:
         return PacedStep(rows, self._busy_for(self._step_s), self._vocab_size)
@@ -63,6 +63,6 @@ class PacedRunner:
 
 
 def pace(engine: Engine, *, step_s: float = STEP_S) -> None:
-    """Let the clock do the engine's work from now on, a step ahead as on a GPU."""
+    """Replace the engine's device by the clock, one step ahead as on a GPU."""
     engine._runner = PacedRunner(engine.model.config.vocab_size, step_s=step_s)  # type: ignore[assignment]
     engine._look_ahead = True

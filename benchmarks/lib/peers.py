@@ -1,7 +1,7 @@
-"""The peers: what people would run this model with otherwise, over the very same weights.
+"""The peers: other software that runs this model, over the same weights.
 
-transformers is always there. mamba-ssm runs plain Mamba-1, without Falcon's norms of dt, B and C,
-so it has a little less to do; it is measured where it is installed.
+transformers is always installed. mamba-ssm runs plain Mamba-1, without Falcon's norms of dt, B and
+C, so it has a little less work; it is measured if it is installed.
 """
 
 from __future__ import annotations

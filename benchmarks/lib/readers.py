@@ -2,9 +2,9 @@
 
     python -m benchmarks.lib.readers < task.json
 
-The process reads its task from stdin and prints one JSON line; `serving.py` starts it, so that the
-readers' own work does not slow the server that they measure. HTTP is spoken by hand: a library
-takes longer for an event than the server does, and the readers would be what is measured.
+The process reads its task from stdin and prints one JSON line. `serving.py` starts it, so that the
+readers' own work does not slow the measured server. It has its own HTTP code: a library takes
+longer for an event than the server does, so the figures would be those of the readers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A benchmark's result on paper: what ran where, the table as it was printed, and the figures."""
+"""Writes a benchmark's result: the software and machine, the printed table, and the figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def about(benchmark: str, device: torch.device, ops: Ops) -> dict[str, str]:
-    """What a figure is worth nothing without."""
+    """The facts that every figure needs: software, machine, device and kernels."""
     versions = f"torch {torch.__version__}"
     if device.type == "cuda":
         import triton
@@ -34,7 +34,7 @@ def about(benchmark: str, device: torch.device, ops: Ops) -> dict[str, str]:
 
 
 def machine() -> str:
-    """A CPU's make and what else it does: a virtual machine shares its cores with others."""
+    """The CPU's model and its other load: a virtual machine shares its cores with others."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     make, load = names[0] if names else "of unknown make", os.getloadavg()[0]
