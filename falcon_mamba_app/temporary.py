@@ -49,13 +49,14 @@ def keep_temporary_files(memory: Path = MEMORY) -> None:
             f"no folder has room for temporary files, {ROOM_BYTES // 2**20} MiB of them; make some,"
             " or name a folder that has it in TMPDIR"
         )
+    os.environ["TMPDIR"] = folder  # Python may have passed over a full one, compilers do not
     if folder == str(memory) and before != memory:
         logger.warning(
             "%s has no room for temporary files; they are kept in memory, in %s",
             before or "no disk",
             memory,
         )
-        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        tempfile.tempdir = folder
 
 
 def _of_the_system() -> Path | None:

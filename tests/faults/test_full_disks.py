@@ -61,7 +61,8 @@ def test_temporary_files_go_to_memory_where_their_folder_is_full(tmp_path, chose
 def test_a_folder_with_room_is_used_without_a_word(tmp_path, chosen, caplog):
     chosen.setattr(tempfile, "tempdir", str(tmp_path))
     keep_temporary_files(tmp_path / "memory")
-    assert tempfile.gettempdir() == str(tmp_path) and not caplog.messages
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(tmp_path)
+    assert not caplog.messages
 
 
 def test_without_room_anywhere_a_sentence_says_what_is_wanted(tmp_path, chosen):
@@ -118,6 +119,17 @@ def test_a_kernel_of_triton_whose_disk_fills_meanwhile_goes_elsewhere(
     assert manage("first").get_group("k.json") == kept
     assert Path(kept["k.json"]).read_text() == '{"num_warps": 4}'
     assert Path(manage("second").get_file("k.cubin")).read_bytes() == b"2"
+    assert len(caplog.messages) == 1 and "cannot be kept" in caplog.messages[0]
+
+
+def test_a_kernel_whose_folder_cannot_be_made_goes_elsewhere(tmp_path, monkeypatch, caplog):
+    from triton import knobs
+
+    monkeypatch.setattr(knobs.cache, "dir", str(full_folder(tmp_path)))
+    manage = checked_manager(CheckedFiles("Triton's compiled kernels"))
+    with caplog.at_level(logging.WARNING):
+        for key in ("first", "second"):
+            assert Path(manage(key).put(b"1", "k.cubin")).read_bytes() == b"1"
     assert len(caplog.messages) == 1 and "cannot be kept" in caplog.messages[0]
 
 

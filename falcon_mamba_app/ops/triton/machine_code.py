@@ -30,7 +30,11 @@ def checked_manager(files: CheckedFiles) -> type[FileCacheManager]:
             try:
                 super().__init__(key, override=override, dump=dump)
             except OSError as error:  # the kernel's folder cannot be used
-                files.set_aside(Path(knobs.cache.dir) / key, error.strerror or "not a folder")
+                if (Path(knobs.cache.dir) / key).exists():
+                    files.set_aside(Path(knobs.cache.dir) / key, error.strerror or "not a folder")
+                else:  # nor can it be made
+                    files.tell_of_folder(Path(knobs.cache.dir), error)
+                    _keep_for_this_process()
                 super().__init__(key, override=override, dump=dump)
 
         def put(self, data: Any, filename: str, binary: bool = True) -> str:
