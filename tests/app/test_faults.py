@@ -98,15 +98,22 @@ async def test_without_any_snapshots_a_state_is_refused_with_both_numbers():
         assert "99 bytes; this server keeps at most 0" in refused.json()["error"]["message"]
 
 
-async def break_device(service: LocalService, error: Exception) -> None:
-    """The next decode step raises, as a device does in the middle of one."""
+async def break_device(service: LocalService, error: Exception, *, is_dead: bool = False) -> None:
+    """The next decode step raises, as a device does in the middle of one; a dead device raises
+    again when it is asked whether it still answers.
+    """
 
     def fail(rows):
-        del engine_runner.decode
+        del engine._runner.decode
         raise error
 
-    engine_runner = await asyncio.wrap_future(service._worker.call(lambda engine: engine._runner))
-    engine_runner.decode = fail
+    def answer_no_more():
+        raise error
+
+    engine = await asyncio.wrap_future(service._worker.call(lambda engine: engine))
+    engine._runner.decode = fail
+    if is_dead:
+        engine._refuse_dead_device = answer_no_more
 
 
 async def test_out_of_memory_in_mid_step_ends_those_replies_and_the_next_ones_go_on():
@@ -132,7 +139,9 @@ async def test_a_device_that_fails_ends_all_replies_with_a_sentence_and_health_s
             lines = stream.aiter_lines()
             await anext(lines)
             await settled(lambda: service.stats().running == 2)
-            await break_device(service, RuntimeError("CUDA error: device-side assert"))
+            await break_device(
+                service, RuntimeError("CUDA error: device-side assert"), is_dead=True
+            )
             (*_, last) = sse_values("\n".join([line async for line in lines]))
         assert "the engine failed" in last["error"]["message"]
         assert "restart the server" in last["error"]["message"]
@@ -206,7 +215,7 @@ async def test_a_reader_that_stops_reading_is_cut_off_and_takes_nothing_from_the
         reader.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
         await settled(lambda: service.stats().running == 1)
         assert all(answer["choices"] for answer in await converse(http))
-        await settled(lambda: not service._streams, timeout_s=50)
+        await settled(lambda: not service._streams, timeout_s=100)
         reader.settimeout(5)
         assert not await asyncio.to_thread(_comes_to_its_end, reader)
         reader.close()
