@@ -41,7 +41,9 @@ async def test_a_reply_goes_on_through_several_reloads(browser, url, service, vi
     page = await context.new_page()
     await open_page(page, url)
     before = service.requests_total
-    await send(page, STORY)
+    story = "SLOW" + " word" * 240  # twelve seconds: three reloads take four on idle cores
+    reply = "You said: " + story
+    await send(page, story)
     lengths = []
     for _ in range(3):
         await wait_for_text(page)
@@ -51,13 +53,13 @@ async def test_a_reply_goes_on_through_several_reloads(browser, url, service, vi
     assert await page.locator("#stop").is_visible()
     assert not await page.locator("#send").is_visible()
     await wait_for_status(page, "Done")
-    assert (await transcript(page))[-1] == REPLY
-    assert lengths == sorted(lengths) and lengths[-1] < len(REPLY)
+    assert (await transcript(page))[-1] == reply
+    assert lengths == sorted(lengths) and lengths[-1] < len(reply)
     assert service.requests_total == before + 1
     await page.wait_for_selector("#send", state="visible")
     await send(page, "and now?")
     await wait_for_status(page, "Done")
-    assert [m.content for m in service.requests[-1].prompt] == [STORY, REPLY, "and now?"]
+    assert [m.content for m in service.requests[-1].prompt] == [story, reply, "and now?"]
     await context.close()
 
 
