@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from falcon_mamba_app import __version__
 from falcon_mamba_app.figures import Figures, Histogram
 from falcon_mamba_app.protocol import GenerationService, ModelInfo, ServiceStats
 
@@ -74,6 +75,7 @@ class StatsCollector(Collector):
             labels = {name: getattr(stats.model, name) for name in MODEL_LABELS}
             known = {name: value for name, value in labels.items() if value is not None}
             yield InfoMetricFamily(PREFIX + "model", "What is loaded.", known)
+        yield InfoMetricFamily(PREFIX + "app", "What serves it.", {"version": __version__})
 
 
 def _gauges(

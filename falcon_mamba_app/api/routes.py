@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from falcon_mamba_app import __version__
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.generation import Generation
@@ -180,6 +181,7 @@ class _Information:
                 "detail": stats.detail,
                 "progress": 1.0 if is_ready else stats.load_progress,
                 "model": stats.model.id if stats.model else None,
+                "version": __version__,
             },
             status=200 if is_ready else 503,
         )
@@ -203,5 +205,5 @@ class _Information:
             "created": self._created,
             "owned_by": OWNER,
             "max_model_len": model.max_prompt_tokens,  # vLLM's name, which clients read
-            "falcon_mamba": asdict(model),
+            "falcon_mamba": {**asdict(model), "version": __version__},
         }

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from falcon_mamba_app import __version__
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.http.transport import EventStream
 from falcon_mamba_app.protocol import ServiceStats
@@ -49,6 +50,7 @@ async def test_health_says_how_far_loading_has_come():
         "detail": "reading weights",
         "progress": 0.5,
         "model": None,
+        "version": __version__,
     }
     assert models.status_code == 503
     assert "reading weights" in models.json()["error"]["message"]
@@ -105,7 +107,8 @@ async def test_models_tell_what_is_loaded(service, client):
     assert listed["object"] == "list"
     (entry,) = listed["data"]
     assert (entry["id"], entry["object"]) == ("echo", "model")
-    assert entry["falcon_mamba"] == json.loads(json.dumps(asdict(service.stats().model)))
+    known = {**asdict(service.stats().model), "version": __version__}
+    assert entry["falcon_mamba"] == json.loads(json.dumps(known))
     assert (await client.get("/v1/models/echo")).json() == entry
     missing = await client.get("/v1/models/tiiuae/other")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
@@ -192,3 +195,11 @@ async def test_leaving_one_stream_does_not_disturb_another(service):
             await anext(response.aiter_lines())
         answer = (await staying).json()
     assert answer["choices"][0]["message"]["content"] == "You said: SLOW one two three"
+
+
+async def test_the_version_stands_in_the_models_and_the_metrics_too(client):
+    (model, *_) = (await client.get("/v1/models")).json()["data"]
+    assert model["falcon_mamba"]["version"] == __version__
+    assert (
+        f'falcon_mamba_app_info{{version="{__version__}"}} 1' in (await client.get("/metrics")).text
+    )
