@@ -16,6 +16,7 @@ from falcon_mamba_app.engine.runner.model_runner import SampledToken
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 
 # The times of the 7B on an H100, from `decode.py` and `prefill.py` for one row and long prompts.
 STEP_S, CHUNK_S, TOKEN_S = 5.0e-3, 5.0e-3, 1 / 36_000
@@ -38,8 +39,9 @@ class PacedStep:
 class PacedRunner:
     """Stands in for a ModelRunner; work is done in the order in which it is launched."""
 
-    def __init__(self, vocab_size: int, *, step_s: float = STEP_S) -> None:
-        self._vocab_size, self._step_s = vocab_size, step_s
+    def __init__(self, model: FalconMamba, *, step_s: float = STEP_S) -> None:
+        self.model = model
+        self._vocab_size, self._step_s = model.config.vocab_size, step_s
         self._free_s = 0.0  # the time at which the device finishes its work
 
     def decode(self, rows: list[Sequence]) -> PacedStep:
@@ -64,5 +66,5 @@ class PacedRunner:
 
 def pace(engine: Engine, *, step_s: float = STEP_S) -> None:
     """Replace the engine's device by the clock, one step ahead as on a GPU."""
-    engine._runner = PacedRunner(engine.model.config.vocab_size, step_s=step_s)  # type: ignore[assignment]
+    engine._runner = PacedRunner(engine.model, step_s=step_s)  # type: ignore[assignment]
     engine._look_ahead = True
