@@ -77,20 +77,20 @@ SKILLS: dict[Maker, float] = {
 FOLDER = Path(__file__).parent
 # Conversations whose replies repeat what was told or given, and how often in a hundred.
 COPYING: dict[str, float] = {
-    "memory": 28,
-    "correct": 9,
+    "memory": 50,
+    "correct": 13,
     "slip": 1.5,
-    "confirm": 5,
-    "near miss": 9,
+    "confirm": 4,
+    "near miss": 15,
     "several": 8,
-    "after a story": 9,
-    "two people": 6,
-    "list": 4,
+    "after a story": 6,
+    "two people": 9,
+    "list": 5,
     "json": 3.5,
-    "paragraph": 17,
-    "document": 7.5,
+    "paragraph": 24,
+    "document": 8,
 }
-COPYING_SHARE = 0.55
+COPYING_SHARE = 0.62
 EASY_COPYING_SHARE = 0.75  # at the beginning of a training
 SMALL_LETTERS = 0.12  # of these, in which the user never types a capital
 WITH_EMOJI = 0.05  # of all, in which the user adds pictures

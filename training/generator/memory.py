@@ -157,7 +157,8 @@ def mention(rng: Random, known: list[Fact]) -> Turn:
     while True:
         said, reply = rng.choice(table("memory")["mentions"])
         slots = {
-            "n": value(rng, "name"), "v": value(rng, "petname"), "k": value(rng, "pet"),
+            "n": value(rng, "name"), "m": value(rng, "name"), "r": value(rng, "relative"),
+            "v": value(rng, "petname"), "k": value(rng, "pet"),
             "p": value(rng, "place"), "c": value(rng, "colour"),
         }  # fmt: skip
         if not any(each in slot.casefold() for each in values for slot in slots.values()):
@@ -235,7 +236,7 @@ def between(rng: Random, known: list[Fact], distract: Distract) -> list[Turn]:
             return [(tell(rng, fact), acknowledge(rng, fact))]
     if pick < 0.40:
         return [not_told(rng, known)]
-    if pick < 0.48:
+    if pick < 0.54:
         return [mention(rng, known)]
     return elsewhere(rng, known, distract)
 

@@ -177,7 +177,7 @@ def of_any_words() -> tuple[int, ...]:
 
 
 def any_relation(rng: Random) -> int:
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         return rng.choice(of_any_words())
     return rng.randrange(len(texts()["relations"]))
 

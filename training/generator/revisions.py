@@ -189,6 +189,20 @@ WHOLE = {
 }  # fmt: skip
 
 
+# A fact of the user, and the same of somebody near them.
+THEIRS = {
+    "name": "relative", "place": "relative_place", "colour": "relative_colour",
+    "food": "relative_likes", "job": "relative_job", "instrument": "relative_instrument",
+    "pet": "relative_pet",
+}  # fmt: skip
+OF_OTHERS = {
+    "relative": "my {k}'s name", "relative_place": "where my {k} is",
+    "relative_colour": "which color my {k} likes", "relative_likes": "what my {k} likes to eat",
+    "relative_job": "the job of my {k}", "relative_instrument": "which instrument my {k} plays",
+    "relative_pet": "the name of my {k}'s pet",
+}  # fmt: skip
+
+
 def known_as(rng: Random, fact: Fact) -> str:
     return say(rng, WHOLE.get(fact.kind, "what you told me"), **fact.slots)
 
@@ -213,7 +227,10 @@ def missed(rng: Random, facts: list[Fact]) -> Turn:
         return unknown.own(rng), say(rng, table("memory")["unknown_thing"])
     near = [fact for fact in facts if fact.key]
     pick = rng.random()
-    if near and pick < 0.7:
+    theirs = [fact for fact in facts if fact.kind in THEIRS]
+    if theirs and rng.random() < 0.35:
+        return of_somebody(rng, rng.choice(theirs), facts)
+    if near and pick < 0.6:
         told = rng.choice(near)
         wording = memory.kinds()[told.kind]
         keys = {fact.key for fact in facts if fact.kind == told.kind}
@@ -239,6 +256,18 @@ def missed(rng: Random, facts: list[Fact]) -> Turn:
     named = rng.choice(free)
     return say(rng, table("memory")["wrap_noun"], n=named), miss_reply(
         rng, named, rng.choice(facts)
+    )
+
+
+def of_somebody(rng: Random, own: Fact, facts: list[Fact]) -> Turn:
+    """Asked of somebody else what the user told of themselves."""
+    taken = {fact.key for fact in facts if fact.kind == THEIRS[own.kind]}
+    while True:
+        other = memory.make_fact(rng, THEIRS[own.kind])
+        if other.key not in taken:
+            break
+    return memory.ask(rng, other), miss_reply(
+        rng, say(rng, OF_OTHERS[other.kind], **other.slots), own
     )
 
 
