@@ -91,7 +91,7 @@ COPYING: dict[str, float] = {
     "document": 8,
 }
 COPYING_SHARE = 0.62
-EASY_COPYING_SHARE = 0.75  # at the beginning of a training
+EASY_COPYING_SHARE = 0.85  # at the beginning of a training
 SMALL_LETTERS = 0.12  # of these, in which the user never types a capital
 WITH_EMOJI = 0.05  # of all, in which the user adds pictures
 # Between two turns about something else: short ones, so that thirty fit into a row.
