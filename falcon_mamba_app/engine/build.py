@@ -7,7 +7,7 @@ from falcon_mamba_app.engine.runner.model_runner import make_runner
 from falcon_mamba_app.engine.scheduler import Scheduler
 from falcon_mamba_app.engine.state_keeper import StateKeeper
 from falcon_mamba_app.engine.states.pool import StatePool, reserve_host
-from falcon_mamba_app.engine.states.store import SnapshotStore
+from falcon_mamba_app.engine.states.store import MAX_PER_SESSION, SnapshotStore
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 
 
@@ -18,6 +18,7 @@ def build_engine(
     max_running: int,
     max_prefill_tokens: int,
     max_snapshot_bytes: int,
+    max_session_snapshots: int = MAX_PER_SESSION,
     max_mixed_prefill_tokens: int | None = None,
     look_ahead: bool | None = None,
 ) -> Engine:
@@ -36,10 +37,11 @@ def build_engine(
     # Last: when torch captures a graph, it frees pinned memory that is not in use.
     if is_on_gpu:
         reserve_host(model.config, model.dtype, max_snapshot_bytes)
+    snapshots = SnapshotStore(max_bytes=max_snapshot_bytes, max_per_session=max_session_snapshots)
     return Engine(
         runner,
         scheduler,
-        StateKeeper(pool, SnapshotStore(max_bytes=max_snapshot_bytes)),
+        StateKeeper(pool, snapshots),
         eos_token_ids=eos_token_ids,
         look_ahead=is_on_gpu if look_ahead is None else look_ahead,
     )

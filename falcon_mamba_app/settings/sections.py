@@ -126,6 +126,14 @@ class EngineSettings:
         at_least=0,
         parse=parse_bytes,
     )
+    session_snapshots: int = option(
+        4,
+        "states of one conversation kept in host memory: of the last turn, then forks and fewer"
+        " with age",
+        is_local=True,
+        at_least=1,
+        at_most=64,
+    )
     threads: IntOrAuto = number_for_me("CPU threads", on_gpu=None, on_cpu=None, means="all cores")
 
     def on(self, *, has_gpu: bool) -> EngineLimits:
@@ -152,6 +160,7 @@ class EngineLimits:
     max_prompt_tokens: int
     max_new_tokens: int
     snapshot_bytes: int
+    session_snapshots: int
     threads: int | None
 
 

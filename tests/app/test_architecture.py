@@ -37,6 +37,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "bundled": (set(), set()),
     "logs": ({"errors"}, set()),
     "temporary": ({"errors"}, set()),
+    "thinning": (set(), set()),
     "settings": ({"errors", "settings"}, set()),
     "rates": ({"errors"}, set()),
     "visitors": ({"errors", "rates", "settings"}, set()),
@@ -73,7 +74,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*VOCABULARY, "checkpoint", "model", "ops"},
         {"torch", "transformers", "huggingface_hub", "httpx"},
     ),
-    "engine": ({*VOCABULARY, "engine", "model", "ops"}, {"torch", "safetensors"}),
+    "engine": ({*VOCABULARY, "engine", "model", "ops", "thinning"}, {"torch", "safetensors"}),
     "service.remote": ({*VOCABULARY, "service.remote"}, {"httpx"}),
     "service.zero_gpu": (
         {*VOCABULARY, "settings", "service", "text", "engine", "checkpoint", "model"},

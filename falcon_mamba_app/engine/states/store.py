@@ -3,6 +3,8 @@
 A state cannot be rewound. So continue, retry, undo, edit and branch are one operation: find the
 session's snapshot that has read the longest prefix of the new prompt. The store is only an
 optimisation; answers are the same with an empty one. It knows no text and no device.
+
+A session holds a bounded number of snapshots, as `thinning` chooses them.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence as SequenceABC
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.states.pool import State
+from falcon_mamba_app.thinning import RestorePoint, least_worth
 
 # Snapshots per session; comparing more would take longer than reading most prompts.
 MAX_COMPARED = 64
+# The last turn's three, and one for going further back.
+MAX_PER_SESSION = 4
 BLOCK_BYTES = 1024 * ID_BYTES
 
 TokenIds = SequenceABC[int] | bytes  # bytes: as `pack_token_ids` packs them
@@ -42,17 +47,53 @@ class Snapshot:
         return self.state.nbytes + len(self.packed_token_ids)
 
 
+@dataclass(slots=True)
+class _Session:
+    snapshots: dict[bytes, Snapshot] = field(default_factory=dict)  # by their packed ids
+    forks: set[bytes] = field(default_factory=set)  # those that were continued in several ways
+
+    def nearest_before(self, key: bytes) -> bytes:
+        """The longest other snapshot's ids that `key` begins with; none: b""."""
+        begun = (k for k in self.snapshots if len(k) < len(key) and key.startswith(k))
+        return max(begun, key=len, default=b"")
+
+    def mark_fork_before(self, key: bytes) -> None:
+        """Remember where the conversation parts, if it does so on the way to `key`."""
+        before = self.nearest_before(key)
+        if before and any(
+            other.startswith(before) and not (key.startswith(other) or other.startswith(key))
+            for other in self.snapshots
+        ):
+            self.forks.add(before)
+
+    def least_worth(self, newest: bytes) -> bytes:
+        """The snapshot to drop for `newest`."""
+        keys = [*(key for key in self.snapshots if key != newest), newest]
+        points = [
+            RestorePoint(
+                num_tokens=len(key) // ID_BYTES,
+                num_shared=_num_in_common(key, newest),
+                num_before=len(self.nearest_before(key)) // ID_BYTES,
+                is_fork=key in self.forks,
+            )
+            for key in keys
+        ]
+        return keys[least_worth(points)]
+
+
 class SnapshotStore:
     """Snapshots of all sessions within one budget in bytes; the least recently used go first.
 
-    Spare snapshots, which no session asked for, may take half of the budget.
+    Of one session at most `max_per_session` are kept. Spare snapshots, which no session asked for,
+    may take half of the budget, and any number under one name.
     """
 
-    def __init__(self, *, max_bytes: int) -> None:
+    def __init__(self, *, max_bytes: int, max_per_session: int = MAX_PER_SESSION) -> None:
         self.max_bytes, self.max_spare_bytes = max_bytes, max_bytes // 2
+        self._max_per_session = max_per_session
         self.num_bytes = self.num_spare_bytes = 0
         self._spare: OrderedDict[tuple[str, bytes], None] = OrderedDict()  # as `_order`
-        self._sessions: dict[str, dict[bytes, Snapshot]] = {}
+        self._sessions: dict[str, _Session] = {}
         self._order: OrderedDict[tuple[str, bytes], None] = OrderedDict()  # least recent first
 
     def __len__(self) -> int:
@@ -78,12 +119,17 @@ class SnapshotStore:
             self._remove(*next(iter(self._spare)))
         while self.num_bytes + snapshot.nbytes > self.max_bytes:
             self._remove(*next(iter(self._order)))
-        self._sessions.setdefault(session_id, {})[snapshot.packed_token_ids] = snapshot
+        session = self._sessions.setdefault(session_id, _Session())
+        session.snapshots[snapshot.packed_token_ids] = snapshot
         self._order[key] = None
         self.num_bytes += snapshot.nbytes
         if is_spare:
             self._spare[key] = None
             self.num_spare_bytes += snapshot.nbytes
+            return
+        session.mark_fork_before(snapshot.packed_token_ids)
+        while len(session.snapshots) > self._max_per_session:
+            self._remove(session_id, session.least_worth(snapshot.packed_token_ids))
 
     def longest_prefix(self, session_id: str, token_ids: TokenIds) -> Snapshot | None:
         """The session's snapshot that has consumed the most of `token_ids`, or None.
@@ -91,7 +137,7 @@ class SnapshotStore:
         It never has consumed all: one token is left to feed, since a state alone gives no logits.
         """
         packed = pack_token_ids(token_ids)
-        snapshots = self._sessions.get(session_id, {})
+        snapshots = self._of(session_id)
         # Longest first, so that usually one long comparison is enough.
         for key in sorted(snapshots, key=len, reverse=True):
             if len(key) < len(packed) and packed.startswith(key):
@@ -104,34 +150,39 @@ class SnapshotStore:
         newest snapshots.
         """
         packed = pack_token_ids(token_ids)
-        newest = list(self._sessions.get(session_id, {}))[-MAX_COMPARED:]
+        newest = list(self._of(session_id))[-MAX_COMPARED:]
         return max((_num_in_common(packed, key) for key in newest), default=0)
 
     def newest(self, session_id: str) -> Snapshot | None:
         """The session's most recently used snapshot, or None."""
         for owner, key in reversed(self._order):
             if owner == session_id:
-                return self._sessions[owner][key]
+                return self._sessions[owner].snapshots[key]
         return None
 
     def forget(self, session_id: str) -> bool:
         """Drop all snapshots of the session. Returns whether it had any."""
-        keys = list(self._sessions.get(session_id, {}))
+        keys = list(self._of(session_id))
         for key in keys:
             self._remove(session_id, key)
         return bool(keys)
 
+    def _of(self, session_id: str) -> dict[bytes, Snapshot]:
+        session = self._sessions.get(session_id)
+        return {} if session is None else session.snapshots
+
     def _remove(self, session_id: str, key: bytes) -> None:
-        snapshots = self._sessions.get(session_id, {})
-        if key not in snapshots:
+        session = self._sessions.get(session_id)
+        if session is None or key not in session.snapshots:
             return
-        num_bytes = snapshots.pop(key).nbytes
+        num_bytes = session.snapshots.pop(key).nbytes
+        session.forks.discard(key)
         self.num_bytes -= num_bytes
         del self._order[session_id, key]
         if (session_id, key) in self._spare:
             del self._spare[session_id, key]
             self.num_spare_bytes -= num_bytes
-        if not snapshots:
+        if not session.snapshots:
             del self._sessions[session_id]
 
     def _use(self, key: tuple[str, bytes]) -> None:

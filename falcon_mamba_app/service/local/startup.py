@@ -147,6 +147,7 @@ class Startup:
             max_prefill_tokens=limits.max_prefill_tokens,
             max_mixed_prefill_tokens=limits.max_mixed_prefill_tokens,
             max_snapshot_bytes=limits.snapshot_bytes,
+            max_session_snapshots=limits.session_snapshots,
         )
         info = self.model_info
         logger.info(

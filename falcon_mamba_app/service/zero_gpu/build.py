@@ -68,6 +68,7 @@ def build_borrowing(
         flags,
         max_running=max_running,
         max_snapshot_bytes=limits.snapshot_bytes,
+        max_session_snapshots=limits.session_snapshots,
     )
     return LocalService(startup, encoder, reply_log, worker, limits)
 

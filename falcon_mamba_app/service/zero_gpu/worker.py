@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from falcon_mamba_app.engine.events import EngineEvent, Failed, Queued
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
+from falcon_mamba_app.engine.states.store import MAX_PER_SESSION, Snapshot, SnapshotStore
 from falcon_mamba_app.engine.worker import EngineStats, OnEvents, OnFailure
 from falcon_mamba_app.errors import Overloaded, ReplyFailure
 from falcon_mamba_app.service.zero_gpu.borrowed_run import (
@@ -106,12 +106,15 @@ class BorrowingWorker:
         *,
         max_running: int,
         max_snapshot_bytes: int,
+        max_session_snapshots: int = MAX_PER_SESSION,
     ) -> None:
         """`flags` has one flag for each of `max_running` simultaneous runs."""
         self._prepare, self._flags = prepare, flags
         self._on_events: OnEvents = lambda events: None
         self._max_running = max_running
-        self._states = HostStates(SnapshotStore(max_bytes=max_snapshot_bytes))
+        self._states = HostStates(
+            SnapshotStore(max_bytes=max_snapshot_bytes, max_per_session=max_session_snapshots)
+        )
         self._line: deque[_Entry] = deque()
         self._changed = threading.Condition(threading.RLock())
         self._is_stopping = False
