@@ -21,9 +21,11 @@ numbers.
 import errno
 import traceback
 
-# How a thread's start, the loader of libraries and torch's allocator say it.
+# How a thread's start, the loader of libraries, C++, torch's allocator and cuBLAS say it.
 NO_MEMORY = (
+    "ALLOC_FAILED",
     "annot allocate memory",
+    "bad_alloc",
     "can't allocate memory",
     "can't start new thread",
     "failed to map segment",

@@ -34,7 +34,7 @@ from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.engine.state_keeper import StateKeeper
 from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.engine.states.store import SnapshotStore
-from falcon_mamba_app.errors import origin_of
+from falcon_mamba_app.errors import is_lack_of_memory, origin_of
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.protocol import FinishReason
 
@@ -278,7 +278,7 @@ class Engine:
     def _isolate(self, seqs: list[Sequence], error: Exception) -> list[EngineEvent]:
         """After an error in a step: a sequence that was alone in it fails; several begin again."""
         self._refuse_dead_device()
-        if len(seqs) == 1 or isinstance(error, torch.OutOfMemoryError):
+        if len(seqs) == 1 or is_lack_of_memory(error):
             return [self._fail(seq, error) for seq in seqs]
         logger.error("a step of %d sequences failed: %s", len(seqs), origin_of(error))
         # Tokens still on the device are read first, so that each sequence can be read again whole.

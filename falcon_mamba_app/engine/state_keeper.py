@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import torch
-
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import State, StatePool
 from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
+from falcon_mamba_app.errors import is_lack_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,8 @@ class StateKeeper:
         assert seq.slot is not None and not seq.num_in_flight, f"{seq.seq_id=} is at work"
         try:
             seq.parked = self.pool.save(seq.slot)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            _refuse_other_than_lack_of_memory(error)
             logger.warning(
                 "no memory to park %d tokens; they keep their slot", seq.num_computed_tokens
             )
@@ -98,7 +98,8 @@ class StateKeeper:
             return
         try:
             self.snapshots.put(session_id, token_ids, self._copy_of(seq), is_spare=is_spare)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            _refuse_other_than_lack_of_memory(error)
             logger.warning("no memory for a snapshot of %d tokens", seq.num_computed_tokens)
 
     def _copy_of(self, seq: Sequence) -> State:
@@ -113,6 +114,13 @@ class StateKeeper:
         try:
             self.pool.restore(seq.slot, snapshot.state)
             seq.num_computed_tokens = snapshot.num_tokens
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            _refuse_other_than_lack_of_memory(error)
             logger.warning("no memory to restore %d tokens; reading again", snapshot.num_tokens)
             self.pool.clear(seq.slot)
+
+
+def _refuse_other_than_lack_of_memory(error: Exception) -> None:
+    """Raises every other error. A card and the system's allocator say it by different types."""
+    if not is_lack_of_memory(error):
+        raise error

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from falcon_mamba_app.engine.events import Admitted, Failed, Prefilled, Queued, Sampled
+from falcon_mamba_app.errors import Overloaded, ReplyFailure
 from tests.support import engine_fixtures
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import (
@@ -328,7 +329,22 @@ def test_penalties_of_a_resumed_session_count_the_same_tokens(model, make_engine
     assert reply(make_engine(model)) == reply(cold)
 
 
-def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypatch, make_engine):
+@pytest.fixture(
+    params=[
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes"),
+        MemoryError(),
+    ],
+    ids=["card", "torch on a CPU", "Python"],
+)
+def lack(request) -> Exception:
+    """A lack of memory, as whoever lacks it says so."""
+    return request.param
+
+
+def test_running_out_of_memory_fails_those_rows_and_nobody_else(
+    model, monkeypatch, make_engine, lack
+):
     engine = make_engine(model, max_prefill_tokens=4)
     reader = make_sequence(random_prompt(3), max_new_tokens=6)
     engine.add(reader)
@@ -338,7 +354,7 @@ def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypat
     engine.add(unlucky)
 
     def no_memory(chunks):
-        raise torch.OutOfMemoryError("out of memory")
+        raise lack
 
     with monkeypatch.context() as patch:
         patch.setattr(engine._runner, "prefill", no_memory)
@@ -355,12 +371,12 @@ def test_running_out_of_memory_fails_those_rows_and_nobody_else(model, monkeypat
 
 
 def test_without_memory_for_a_snapshot_the_reply_goes_on_and_nothing_is_kept(
-    model, make_engine, monkeypatch
+    model, make_engine, monkeypatch, lack
 ):
     engine, prompt = make_engine(model), random_prompt(20)
 
     def no_memory(*args):
-        raise torch.OutOfMemoryError("out of memory")
+        raise lack
 
     monkeypatch.setattr(engine.pool, "save", no_memory)
     reply = generate(engine, prompt, session_id="s")
@@ -369,20 +385,51 @@ def test_without_memory_for_a_snapshot_the_reply_goes_on_and_nothing_is_kept(
 
 
 def test_without_memory_to_restore_a_snapshot_the_prompt_is_read_again(
-    model, make_engine, monkeypatch
+    model, make_engine, monkeypatch, lack
 ):
     engine, prompt = make_engine(model), random_prompt(20)
     expected = generate(engine, prompt, session_id="s")
 
     def no_memory(slot, state):
         engine.pool.ssm_states[:, slot] = 7.0  # half done
-        raise torch.OutOfMemoryError("out of memory")
+        raise lack
 
     monkeypatch.setattr(engine.pool, "restore", no_memory)
     seq = make_sequence(prompt, session_id="s")
     engine.add(seq)
     assert Admitted(seq.seq_id, 0) in finish(engine)
     assert seq.output_token_ids == expected
+
+
+def test_several_rows_without_memory_all_fail_and_are_not_read_again(
+    model, monkeypatch, make_engine, lack
+):
+    engine = make_engine(model)
+    crowd = [make_sequence(random_prompt(9, seed), max_new_tokens=6) for seed in range(3)]
+    for seq in crowd:
+        engine.add(seq)
+
+    def no_memory(*args):
+        raise lack
+
+    with monkeypatch.context() as patch:
+        for name in ("decode", "prefill", "decode_and_prefill"):
+            patch.setattr(engine._runner, name, no_memory)
+        failed = [event for event in finish(engine) if isinstance(event, Failed)]
+    assert len(failed) == 3 and all(isinstance(event.error, Overloaded) for event in failed)
+    assert engine.pool.num_free == 4
+
+
+def test_another_error_while_a_state_is_saved_is_no_lack_of_memory(model, make_engine, monkeypatch):
+    engine, prompt = make_engine(model), random_prompt(20)
+
+    def broken(*args):
+        raise RuntimeError("shapes")
+
+    monkeypatch.setattr(engine.pool, "save", broken)
+    engine.add(make_sequence(prompt, session_id="s"))
+    (failed,) = [event for event in finish(engine) if isinstance(event, Failed)]
+    assert isinstance(failed.error, ReplyFailure)
 
 
 def test_a_session_forgotten_in_mid_reply_leaves_nothing(model, make_engine):

@@ -24,6 +24,8 @@ LACKS = [
     RuntimeError("can't start new thread"),
     ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     RuntimeError("Cannot allocate memory (os error 12)"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
 ]
 
