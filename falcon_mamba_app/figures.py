@@ -71,6 +71,7 @@ class Figures:
     ended: Counter[str] = field(default_factory=Counter)  # by reason, or the error's code
     num_reusing: int = 0  # replies that began from a state
     api_errors: Counter[str] = field(default_factory=Counter)  # by code, as answered
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)  # by surface and status
     key_tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # by key and kind
 
 

@@ -117,6 +117,7 @@ def build_app(
     from falcon_mamba_app.ui.page import mount_page
 
     server, limits = settings.server, settings.limits
+    figures = figures or Figures()
     app = create_api(
         service,
         api_keys=server.api_key or ((server.auth,) if server.auth else ()),
@@ -132,7 +133,7 @@ def build_app(
         keep_session_s=server.keep_session_s,
         root_path=server.root_path,
     )
-    protect(app, settings)
+    protect(app, settings, refused=figures.refused)
     return app
 
 

@@ -117,6 +117,10 @@ class FiguresCollector(Collector):
         yield _counted(PREFIX + "replies_ended", ended, ["reason"], self._figures.ended)
         errors = "Answers of the API that were errors, by code."
         yield _counted(PREFIX + "api_errors", errors, ["code"], self._figures.api_errors)
+        refused = "Requests answered with an error by any layer, limits and logins too."
+        yield _counted(
+            PREFIX + "refused_requests", refused, ["surface", "status"], self._figures.refused
+        )
         used = "Tokens of each API key, by its place in --api-key."
         yield _counted(PREFIX + "key_tokens", used, ["key", "kind"], self._figures.key_tokens)
 

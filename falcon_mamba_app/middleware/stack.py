@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +21,7 @@ from falcon_mamba_app.middleware.limited_protocol import limited_protocol
 from falcon_mamba_app.middleware.login import Credentials, Login
 from falcon_mamba_app.middleware.memory_return import MemoryReturn
 from falcon_mamba_app.middleware.page_bodies import PageBodies
+from falcon_mamba_app.middleware.refused_requests import RefusedRequests
 from falcon_mamba_app.middleware.root_path import RootPath
 from falcon_mamba_app.middleware.security_headers import (
     SPACE_ANCESTORS,
@@ -37,8 +39,12 @@ SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 RELAY_ADDRESSES = ("127.0.0.1", "::1")
 
 
-def protect(app: FastAPI, settings: Settings) -> None:
-    """Put these layers around everything that `app` serves; the last one is outermost."""
+def protect(
+    app: FastAPI, settings: Settings, *, refused: Counter[tuple[str, str]] | None = None
+) -> None:
+    """Put these layers around everything that `app` serves; the last one is outermost. Requests
+    that any of them refuses are counted in `refused`, by surface and status.
+    """
     server, limits, is_space = settings.server, settings.limits, settings.platform.is_space
     is_relayed = is_space or server.share
     if server.auth or server.api_key:
@@ -73,6 +79,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(OneSpelling)
     if server.base_path:
         app.add_middleware(RootPath, root_path=server.base_path)
+    app.add_middleware(RefusedRequests, counts=Counter() if refused is None else refused)
     app.add_middleware(RequestIds)
 
 

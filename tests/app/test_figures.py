@@ -17,6 +17,7 @@ from falcon_mamba_app.figures import CANCELLED, FiguredService, Figures, Histogr
 from falcon_mamba_app.protocol import GenerationRequest, Text
 from tests.support.api_fixtures import USER, in_process
 from tests.support.echo_service import EchoService
+from tests.support.web_fixtures import ELSEWHERE, whole_app
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations"
 KEYS = ("key-of-anna", "key-of-tom")
@@ -90,6 +91,24 @@ async def test_metrics_tell_histograms_errors_and_what_each_key_used(service):
     assert errors == {"invalid_request": 1, "invalid_api_key": 1}
     assert told["falcon_mamba_time_to_first_token_seconds"].type == "histogram"
     assert not any(key in str(told) for key in KEYS)
+
+
+async def test_what_any_layer_refuses_is_told_by_surface_and_status():
+    """Only the API's own errors were counted: a flood that the limits refuse was not seen."""
+    options = ("--api-key", KEYS[0], "--visitor-requests-per-minute", "4")
+    service = EchoService()
+    await service.start()
+    app = whole_app(*options, service=service)
+    async with in_process(app, client=(ELSEWHERE, 1)) as client:
+        statuses = [(await client.get(path)).status_code for path in ("/v1/models", "/")]
+        for _ in range(5):
+            statuses.append((await client.get("/v1/models", headers=auth(0))).status_code)
+    async with in_process(app) as client:  # from this machine, which has no limits
+        told = (await families(client))["falcon_mamba_refused_requests"].samples
+    found = {(s.labels["surface"], int(s.labels["status"])): s.value for s in told}
+    assert found["api", 429] == statuses.count(429) > 0
+    assert found["api", 401] == 1
+    assert sum(found.values()) == sum(status >= 400 for status in statuses)
 
 
 def dashboard_expressions() -> list[str]:
