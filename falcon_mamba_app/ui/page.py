@@ -28,6 +28,7 @@ from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentH
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
 from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
+from falcon_mamba_app.ui.gradio_patches.spare_apps import make_no_spare_apps
 from falcon_mamba_app.ui.gradio_patches.tracebacks import keep_words_out_of_the_log
 from falcon_mamba_app.ui.gradio_patches.wrong_calls import refuse_wrong_calls
 from falcon_mamba_app.ui.view.controls import (
@@ -86,6 +87,7 @@ def mount_page(
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()
+    make_no_spare_apps()
     sessions = Sessions(service.forget, grace_s=keep_session_s)
     alone_s = min(alone_s, keep_session_s)
     page, leave = build_page(service, sessions, limits=limits, alone_s=alone_s)

@@ -12,12 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from gradio.routes import App
 
 from falcon_mamba_app.ui.conversation.sessions import Sessions
-from falcon_mamba_app.ui.page import build_page
+from falcon_mamba_app.ui.gradio_patches.spare_apps import make_no_spare_apps
+from falcon_mamba_app.ui.page import build_page, mount_page
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
 from tests.support.echo_service import EchoService
 from tests.support.page_server import serve_page
+from tests.support.web_fixtures import every_route
 
 CONTROLS = [getattr(ControlValues(), name) for name in CONTROL_NAMES]
 
@@ -37,6 +41,19 @@ async def test_every_event_runs_on_the_event_loop():
 
 def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
+
+
+async def test_gradios_routes_are_made_once_for_a_page(monkeypatch):
+    """It made them four times, for applications that nobody serves: half of a page's time."""
+    make_no_spare_apps()
+    make_no_spare_apps()
+    made, create = [], App.create_app._create
+    monkeypatch.setattr(
+        App.create_app, "_create", lambda *args, **o: made.append(create(*args, **o)) or made[-1]
+    )
+    mounted = mount_page(FastAPI(), EchoService()).routes[-1].app
+    assert made == [mounted]
+    assert ("POST", "/gradio_api/queue/join") in every_route(mounted.routes)
 
 
 class WatchfulService(EchoService):
