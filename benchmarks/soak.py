@@ -108,7 +108,7 @@ async def soak(http: httpx.AsyncClient, app: App, options: argparse.Namespace) -
     before = await take_sample(app, http, started_s)
     chances = [random.Random(options.seed * 1_000 + i) for i in range(options.visitors)]
     visitors: list[Visitor] = [
-        PageVisitor(http, events, tally, chance)
+        PageVisitor(http, events, tally, chance, keep_session_s=KEEP_SESSION_S)
         if i % 2
         else ApiVisitor(http, f"visitor-{i}", tally, chance)
         for i, chance in enumerate(chances)

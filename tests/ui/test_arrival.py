@@ -116,6 +116,21 @@ def shown(update: Update) -> list[str]:
     return [bubble.content[0].text for bubble in update.transcript]
 
 
+async def test_a_page_that_returns_late_finds_what_nobody_has_freed_yet(service, answerer):
+    """On a busy machine a reload found another session: its own arrival freed it."""
+    now_s = [0.0]
+    sessions = Sessions(service.forget, grace_s=3, clock=lambda: now_s[0])
+    arrival = Arrival(service, sessions, answerer, PageMemory(gr.Blocks()))
+    session = opened(sessions, "before")
+    opened(sessions, "nobody's")
+    for page in ("before", "nobody's"):
+        sessions.leave(page)
+    now_s[0] = 4.0
+    await come(arrival, session.id)
+    assert sessions.known(PAGE.session_hash) is session
+    assert len(sessions) == 1  # the other one was freed
+
+
 async def test_a_returning_page_shows_its_conversation_and_its_context(sessions, arrival):
     session = opened(sessions, "before")
     session.messages[:] = [Message("user", "hi"), Message("assistant", "You said: hi")]

@@ -96,6 +96,28 @@ async def test_many_pages_that_close_at_once_leave_a_few_in_a_turn_of_the_loop()
     await asyncio.gather(*opened)
 
 
+async def test_a_page_that_beats_twice_leaves_with_the_second():
+    """A connection may end when the next one of the same page has begun."""
+    heard: list[str] = []
+    beats, gone = heartbeats(heard), [asyncio.Event(), asyncio.Event()]
+    visitor = Visitors(LimitSettings()).at("", is_exempt=True)
+    both = [asyncio.create_task(beat(beats, "page", visitor, each, [])) for each in gone]
+    await settled(lambda: beats._beating["page"] == 2)
+    gone[0].set()
+    await both[0]
+    assert not heard and not beats._gone
+    gone[1].set()
+    await both[1]
+    await settled(lambda: heard == ["page"])
+    assert not beats._beating
+
+
+async def test_a_heartbeat_that_came_past_the_limits_is_refused():
+    """It held as many pages as it liked, for a visitor who was nobody."""
+    with pytest.raises(AssertionError, match="came past the layer that limits visitors"):
+        await beat(heartbeats([]), "page", None, asyncio.Event(), [])
+
+
 async def test_a_visitor_holds_as_many_pages_as_conversations():
     async with (
         serving("--share", "--visitor-max-sessions", "1") as port,

@@ -53,9 +53,9 @@ class Arrival:
 
     async def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
         """Find the visitor's session, restore their settings, and show the service's status."""
-        self._sessions.sweep()
         kept = remembered(saved)
         session, is_new = self._sessions.resume(page_of(request), kept.session_id)
+        self._sessions.sweep()  # afterwards: a late return is better than none
         self._sessions.claim(session, visitor_of(request))
         if is_new:
             kept.restore(session)

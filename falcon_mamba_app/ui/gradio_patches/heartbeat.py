@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from fastapi import HTTPException
 from gradio.routes import App
 from gradio.utils import get_heartbeat_rate
+from starlette.datastructures import State
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from falcon_mamba_app.visitors import BUSY_RETRY_S, Visitor, anybody
+from falcon_mamba_app.visitors import BUSY_RETRY_S, Visitor, visitor_in
 
 ROUTE = "/gradio_api/heartbeat/{session_hash}"
 ALIVE = b"data: ALIVE\n\n"
@@ -40,25 +41,29 @@ def keep_heartbeats(page: App, leave: Callable[[str], None]) -> None:
 
 class Heartbeats:
     """Answers a heartbeat's request, for as long as it lasts. A visitor may have as many as
-    conversations.
+    conversations. A page that holds several leaves with the last one.
     """
 
     def __init__(self, page: App, leave: Callable[[str], None]) -> None:
         self._page = page
         self._leave = leave
         self._held: Counter[str] = Counter()
+        self._beating: Counter[str] = Counter()  # pages
         self._gone: deque[str] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises HTTPException for one too many."""
-        visitor = scope.get("state", {}).get("visitor") or anybody()
         name: str = scope["path_params"]["session_hash"]
-        with self._counted(visitor):
-            await send(START)
+        with self._counted(visitor_in(State(scope.get("state")))):
+            self._beating[name] += 1
             try:
+                await send(START)
                 await self._beat(receive, send)
             finally:
-                self._leave_soon(name)
+                self._beating[name] -= 1
+                if not self._beating[name]:
+                    del self._beating[name]
+                    self._leave_soon(name)
             await send({"type": "http.response.body", "body": b""})
 
     async def _beat(self, receive: Receive, send: Send) -> None:
