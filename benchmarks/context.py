@@ -102,7 +102,7 @@ def turn_s(engine: Engine, history: list[int], *, session_id: str) -> tuple[floa
     )
     seconds = first_token_s(engine)
     finish_all(engine)
-    return seconds, seq.prompt_token_ids + seq.output_token_ids
+    return seconds, [*seq.prompt_token_ids, *seq.output_token_ids]
 
 
 def fresh_turn_s(engine: Engine, turns: int) -> float:
@@ -120,7 +120,7 @@ def measure_context(engine: Engine, length: int, *, steps: int, turns: int) -> R
     read_s = first_token_s(engine)
     decode_s = step_s(engine, steps=steps)
     finish_all(engine)
-    history = seq.prompt_token_ids + seq.output_token_ids
+    history = [*seq.prompt_token_ids, *seq.output_token_ids]
     times = []
     for _ in range(turns):
         seconds, history = turn_s(engine, history, session_id=session_id)

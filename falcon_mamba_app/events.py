@@ -85,6 +85,9 @@ class Finished:
     `reason` is "stop" for end-of-sequence or a stop string, "length" for max_new_tokens.
     `ttft_s` runs from the call of `generate` to the first token; `decode_s` from the first token to
     the last. Prompt counts are None where a foreign server does not tell them.
+
+    `packed_ids`, told within a session where the ids are known, are those of prompt and reply, as
+    32-bit integers: a `Continuation` of this reply begins with them.
     """
 
     reason: FinishReason
@@ -93,6 +96,7 @@ class Finished:
     completion_tokens: int
     ttft_s: float | None = None
     decode_s: float | None = None
+    packed_ids: bytes | None = None
 
 
 GenerationEvent = Waiting | Accepted | PrefillProgress | PromptScored | TextDelta | Finished

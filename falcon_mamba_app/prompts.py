@@ -1,4 +1,4 @@
-"""The kinds of a prompt: a conversation, a text to continue, or token ids.
+"""The kinds of a prompt: a conversation, one that goes on, a text to continue, or token ids.
 
 All other modules import them from `protocol`, whose requests hold them.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
+ID_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,22 @@ class Conversation(tuple[Message, ...]):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A conversation that goes on after a reply of the model.
+
+    `packed_ids` are the ids that were read and written before, as `Finished.packed_ids` told them;
+    they are neither rendered nor tokenised again. `messages` came after them.
+    """
+
+    packed_ids: bytes  # 32-bit integers of this machine
+    messages: Conversation
+
+    def __len__(self) -> int:
+        """At least so many tokens: the ids, and one for each message."""
+        return len(self.packed_ids) // ID_BYTES + len(self.messages)
+
+
 class Text(str):
     """A prompt that the model continues, with the special tokens that it spells."""
 
@@ -37,4 +54,4 @@ class TokenIds(tuple[int, ...]):
     __slots__ = ()
 
 
-Prompt = Conversation | Text | TokenIds
+Prompt = Conversation | Continuation | Text | TokenIds

@@ -30,6 +30,7 @@ from falcon_mamba_app.events import PromptScored as PromptScored
 from falcon_mamba_app.events import TextDelta as TextDelta
 from falcon_mamba_app.events import TokenLogprob as TokenLogprob
 from falcon_mamba_app.events import Waiting as Waiting
+from falcon_mamba_app.prompts import Continuation as Continuation
 from falcon_mamba_app.prompts import Conversation as Conversation
 from falcon_mamba_app.prompts import Message as Message
 from falcon_mamba_app.prompts import Prompt as Prompt
@@ -157,7 +158,7 @@ class GenerationRequest:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        is_of_a_kind = isinstance(self.prompt, (Conversation, Text, TokenIds))
+        is_of_a_kind = isinstance(self.prompt, (Conversation, Continuation, Text, TokenIds))
         assert is_of_a_kind, f"a prompt is no {type(self.prompt).__name__}"
 
 
@@ -169,6 +170,7 @@ class ModelInfo:
     has_chat_template: bool  # one that can chat
     cannot_chat: str | None = None  # why it has none, in a sentence
     aliases: tuple[str, ...] = ()  # other names that mean it
+    can_continue: bool = False  # whether it takes a Continuation; else the whole conversation
     is_bundled: bool = False
     family: str | None = None  # "falcon_mamba" or "mamba"
     num_parameters: int | None = None

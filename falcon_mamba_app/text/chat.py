@@ -9,14 +9,23 @@ It does not know states, slots or HTTP.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from falcon_mamba_app.errors import InvalidRequest, PromptTooLong
-from falcon_mamba_app.protocol import Conversation, Message, Prompt, Text, TokenIds
+from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.protocol import (
+    Continuation,
+    Conversation,
+    Message,
+    Prompt,
+    Text,
+    TokenIds,
+)
+from falcon_mamba_app.text.checks import check_ids, check_messages, too_long
 from falcon_mamba_app.text.id_builder import IdBuilder
-from falcon_mamba_app.text.markup import Markup, MarkupToken
-from falcon_mamba_app.text.plain_prompts import PlainPromptLog
+from falcon_mamba_app.text.markup import Markup
+from falcon_mamba_app.text.plain_text import PlainText
 from falcon_mamba_app.text.reply_log import ReplyLog
 from falcon_mamba_app.text.slices import NO_LIMIT, TooManyTokens
 from falcon_mamba_app.text.template import (
@@ -26,6 +35,7 @@ from falcon_mamba_app.text.template import (
     Part,
     refuse_left_out,
 )
+from falcon_mamba_app.text.turn_ends import end_of_turn
 from falcon_mamba_app.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -35,6 +45,7 @@ PROBE = (
     Message("assistant", "It is what was read."),
     Message("user", " Thank you.\n"),  # with something to trim
 )
+BEFORE = PROBE[:2]  # stands for whatever came before a continuation
 # A conversation with fewer characters per allowed token is rendered before its length is checked:
 # 1 MB by default, copied a few times.
 MAX_CHARACTERS_RENDERED_PER_TOKEN = 8
@@ -61,12 +72,12 @@ class PromptEncoder:
         may have rows that the tokenizer does not use. Raises CheckpointError.
         """
         self._model_id, self._vocab_size = model_id, vocab_size
-        ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-        self._start_ids = [token_id for token_id in ids if token_id is not None]
         self._reply_log = reply_log
-        self._plain_prompts = PlainPromptLog()
         self.vocabulary = Vocabulary(tokenizer.backend_tokenizer)
         self._markup = Markup(tokenizer.backend_tokenizer)
+        starts = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        start_ids = [token_id for token_id in starts if token_id is not None]
+        self._plain = PlainText(self._markup, model_id=model_id, start_ids=start_ids[:1])
         self._template: ChatTemplate | None = None
         self.cannot_chat: str | None = None
         try:
@@ -76,7 +87,7 @@ class PromptEncoder:
             logger.info("no chat, texts are continued: %s", self.cannot_chat)
         self.end_of_turn_id: int | None = None
         self.end_of_turn_text: str | None = None
-        self._trims_contents = self._reads_whole = False
+        self._trims_contents = self._reads_whole = self.can_continue = False
         if self._template is not None:
             self._look_at_template(self._template)
         self._end_ids = frozenset(eos_token_ids) | {self.end_of_turn_id}
@@ -89,7 +100,7 @@ class PromptEncoder:
         except InvalidRequest as error:
             logger.warning("the chat template takes no second turn: %s", error)
             return
-        self.end_of_turn_id, self.end_of_turn_text = self._end_of_turn(messages, parts)
+        self.end_of_turn_id, self.end_of_turn_text = end_of_turn(self._markup, messages, parts)
         if self.end_of_turn_id is None:
             logger.warning(
                 "the chat template closes turns with no token of its own; replies end at %r and at"
@@ -102,26 +113,23 @@ class PromptEncoder:
         self._reads_whole = self._encode_parts(messages, parts).token_ids != whole
         if self._reads_whole:
             logger.warning("the tokenizer joins texts over turns; replies are tokenised anew")
+        self.can_continue = not self._reads_whole and self._is_the_same_after_any_start(template)
 
-    def _end_of_turn(
-        self, messages: Sequence[Message], parts: Sequence[Part]
-    ) -> tuple[int | None, str | None]:
-        """The first markup after the assistant's words, or else the text before the next one."""
-        roles = [messages[p.place].role if isinstance(p, Content) else None for p in parts]
-        if "assistant" not in roles:
-            return None, None
-        after = parts[roles.index("assistant") + 1]
-        for part in self._markup.split(after) if isinstance(after, str) else ():
-            if isinstance(part, MarkupToken):
-                return part.token_id, None
-            if part.strip():
-                is_on_its_own_line = "\n" in part[: len(part) - len(part.lstrip())]
-                return None, "\n" * is_on_its_own_line + part.strip()
-        return None, None
+    def _is_the_same_after_any_start(self, template: ChatTemplate) -> bool:
+        """Whether a turn adds the same ids, however the conversation began."""
+        later = [Message("user", "And now?"), Message("assistant", "Now."), Message("user", "So?")]
+        try:
+            ids = [
+                self._ids_after(before, later)
+                for before in (BEFORE, [Message("system", "Be kind."), *BEFORE], [*BEFORE] * 2)
+            ]
+        except (InvalidRequest, ValueError):
+            return False
+        return ids[0] == ids[1] == ids[2]
 
     def encode(
         self, prompt: Prompt, session_id: str | None = None, *, max_tokens: int = NO_LIMIT
-    ) -> list[int]:
+    ) -> Sequence[int]:
         """The ids of any prompt. Raises InvalidRequest, and PromptTooLong beyond `max_tokens`,
         without tokenising more than necessary.
         """
@@ -133,52 +141,25 @@ class PromptEncoder:
                     return self.check_ids(prompt)
                 case Conversation():
                     return self.encode_messages(prompt, session_id, max_tokens=max_tokens)
+                case Continuation():
+                    return self.encode_continuation(prompt, max_tokens=max_tokens)
         except TooManyTokens:
-            raise _too_long(max_tokens) from None
+            raise too_long(max_tokens) from None
 
     def forget(self, session_id: str) -> bool:
         """Drop the session's recorded ids. Returns whether there were any."""
         had_replies = self._reply_log.forget(session_id)
-        return self._plain_prompts.forget(session_id) or had_replies
+        return self._plain.forget(session_id) or had_replies
 
     def encode_text(
         self, text: str, session_id: str | None = None, *, max_tokens: int = NO_LIMIT
     ) -> list[int]:
-        """The ids of a text to continue. Markup in it counts, and the tokenizer adds its own
-        beginning and end, if any; these alone are the ids of an empty text. Raises TooManyTokens.
-
-        Within a session only the new part of a text is tokenised; the ids are the same as without.
-        """
-        _check_text(text, param="prompt")
-        known = self._plain_prompts.longest_prefix(session_id, text) if session_id else None
-        read, start = ([], 0) if known is None else (known.token_ids.tolist(), len(known.text) - 1)
-        rest = text[start:]
-        border = self._markup.border(rest) if session_id else 0
-        read += self._markup.encode_parsing(rest[:border], max_tokens=max_tokens - len(read))
-        if session_id and border:
-            self._plain_prompts.record(session_id, text[: start + border + 1], read)
-        read += self._markup.encode_parsing(rest[border:], max_tokens=max_tokens - len(read))
-        token_ids = self._markup.framed(read) or self._start_ids[:1]
-        if not token_ids:
-            raise InvalidRequest(
-                f"the prompt is empty, and {self._model_id} has no token for the beginning of a"
-                " text; write at least one character",
-                param="prompt",
-            )
-        return token_ids
+        """The ids of a text to continue. Raises TooManyTokens."""
+        return self._plain.encode(text, session_id, max_tokens=max_tokens)
 
     def check_ids(self, token_ids: Sequence[int]) -> list[int]:
         """The caller's own ids. Raises InvalidRequest if the model does not know them all."""
-        if not token_ids:
-            raise InvalidRequest("the prompt has no token ids; give at least one", param="prompt")
-        for place, token_id in enumerate(token_ids):
-            if not 0 <= token_id < self._vocab_size:
-                raise InvalidRequest(
-                    f"token id {token_id} at place {place} is not in the vocabulary;"
-                    f" allowed are 0 to {self._vocab_size - 1}",
-                    param="prompt",
-                )
-        return list(token_ids)
+        return check_ids(token_ids, vocab_size=self._vocab_size)
 
     def encode_messages(
         self,
@@ -194,7 +175,7 @@ class PromptEncoder:
             raise InvalidRequest(
                 f"{self.cannot_chat}; use a plain prompt (/v1/completions)", param="messages"
             )
-        _check_messages(messages)
+        check_messages(messages)
         *before, last = messages
         if last.role == "assistant":
             begun = self.encode_messages(before, session_id, max_tokens=max_tokens)
@@ -206,15 +187,57 @@ class PromptEncoder:
         ids = self._encode_parts(messages, parts, session_id=session_id, max_tokens=max_tokens)
         return ids.token_ids
 
+    def encode_continuation(
+        self, prompt: Continuation, *, max_tokens: int = NO_LIMIT
+    ) -> array[int]:
+        """The ids given, and those of what came after them. Raises TooManyTokens."""
+        check_messages(prompt.messages)
+        *before, last = prompt.messages
+        ids = array("i", prompt.packed_ids)
+        begun = last.content if last.role == "assistant" else None
+        read = before if begun is not None else prompt.messages
+        if read or begun is None:
+            ids.extend(self._ids_after(BEFORE, read, max_tokens=max_tokens - len(ids)))
+        if begun is not None:
+            ids.extend(self._markup.encode_literal(begun, max_tokens=max_tokens - len(ids)))
+        return ids
+
+    def _ids_after(
+        self, before: Sequence[Message], messages: Sequence[Message], *, max_tokens: int = NO_LIMIT
+    ) -> list[int]:
+        """The ids that `messages` add to a conversation that ended with the assistant's words."""
+        assert self._template is not None, "the model has no conversations"
+        whole = self._template.completed([*before, *messages])
+        reply = len(whole) - len(messages) - 1
+        self._refuse_much_too_long(messages, max_tokens)
+        parts = self._take_apart(self._template, whole)
+        places = [part.place if isinstance(part, Content) else None for part in parts]
+        after = parts[places.index(reply) + 1 :]
+        return self._encode_parts(whole, after, max_tokens=max_tokens).token_ids
+
+    def reply_as_shown(
+        self, reply_ids: Sequence[int], text: str, stop_token_ids: Collection[int] = ()
+    ) -> Sequence[int]:
+        """A reply's ids as the next turn has them: without its end, and those of its text where a
+        stop string has cut it.
+        """
+        end = len(reply_ids)
+        while end and (reply_ids[end - 1] in self._end_ids or reply_ids[end - 1] in stop_token_ids):
+            end -= 1
+        kept = reply_ids[:end]
+        return kept if self.vocabulary.decode(kept) == text else self._markup.encode_literal(text)
+
     def refuse_characters(self, prompt: Prompt, *, max_tokens: int) -> None:
         """Raises PromptTooLong at once for texts with too many characters to fit in any case."""
         contents: list[str] = [prompt] if isinstance(prompt, Text) else []
+        if isinstance(prompt, Continuation):
+            prompt = prompt.messages
         if isinstance(prompt, Conversation) and not self._trims_contents:
             contents = [message.content for message in prompt]
         try:
             self._markup.refuse_characters(sum(map(len, contents)), max_tokens)
         except TooManyTokens:
-            raise _too_long(max_tokens) from None
+            raise too_long(max_tokens) from None
 
     def _refuse_much_too_long(self, messages: Sequence[Message], max_tokens: int) -> None:
         """Check the length before rendering copies large contents. Raises TooManyTokens."""
@@ -292,27 +315,3 @@ class PromptEncoder:
             if self.vocabulary.decode(token_ids) in texts:
                 return token_ids
         return None
-
-
-def _too_long(max_tokens: int) -> PromptTooLong:
-    return PromptTooLong(
-        f"This model's maximum context length is {max_tokens} tokens on this server"
-        " (--max-prompt-tokens); the prompt has more"
-    )
-
-
-def _check_messages(messages: Sequence[Message]) -> None:
-    if not messages:
-        raise InvalidRequest("messages is empty; give at least one", param="messages")
-    for message in messages:
-        _check_text(message.content, param="messages")
-
-
-def _check_text(text: str, *, param: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InvalidRequest(
-            "the text holds half of a surrogate pair, which is no character; send whole ones",
-            param=param,
-        ) from None

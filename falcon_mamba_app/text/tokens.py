@@ -23,7 +23,7 @@ class Tokens:
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids that a request with this prompt has. Raises InvalidRequest, PromptTooLong."""
         self._encoder.refuse_characters(prompt, max_tokens=self._max_tokens)
-        return self._encoder.encode(prompt, max_tokens=self._max_tokens)
+        return list(self._encoder.encode(prompt, max_tokens=self._max_tokens))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of all bytes, markup included. Raises InvalidRequest for an unknown id."""

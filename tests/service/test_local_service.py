@@ -22,6 +22,7 @@ from falcon_mamba_app.errors import (
 )
 from falcon_mamba_app.protocol import (
     Accepted,
+    Continuation,
     Conversation,
     Finished,
     GenerationRequest,
@@ -598,3 +599,36 @@ def test_a_missing_gpu_is_said_before_anything_starts():
         pytest.skip("this machine has a GPU")
     with pytest.raises(SettingsError, match="no CUDA GPU"):
         build_local(ModelSettings(model="nano", device="cuda"), EngineSettings())
+
+
+async def test_a_reply_goes_on_by_its_ids_and_only_the_new_ones_are_read(service):
+    first = await collect(service, ask("Hello there", session_id="s"))
+    so_far = first[-1].packed_ids
+    assert len(so_far) // 4 in (
+        first[-1].prompt_tokens + first[-1].completion_tokens - n for n in (0, 1)
+    )
+    more = Conversation([Message("user", "And then?")])
+    by_ids = await collect(
+        service,
+        GenerationRequest(prompt=Continuation(so_far, more), sampling=GREEDY, session_id="s"),
+    )
+    by_text = await collect(
+        service, ask("Hello there", reply_text(first), "And then?", session_id="s")
+    )
+    assert reply_text(by_ids) == reply_text(by_text)
+    assert by_ids[-1].packed_ids == by_text[-1].packed_ids
+    assert by_ids[-1].packed_ids.startswith(so_far)
+    num_before = first[-1].prompt_tokens + first[-1].completion_tokens - 1
+    assert by_ids[-1].reused_tokens == num_before
+    cold = GenerationRequest(
+        prompt=Continuation(so_far, more), sampling=GREEDY, session_id="elsewhere"
+    )
+    assert reply_text(await collect(service, cold)) == reply_text(by_ids)
+
+
+async def test_ids_that_the_model_does_not_have_do_not_go_on(service):
+    more = Conversation([Message("user", "And then?")])
+    for foreign in (10**6, -1):
+        ids = Continuation(foreign.to_bytes(4, "little", signed=True), more)
+        with pytest.raises(InvalidRequest, match="no such token"):
+            await collect(service, GenerationRequest(prompt=ids, sampling=GREEDY))

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from falcon_mamba_app.errors import EngineFailure, InvalidRequest, NotFound, NotReady, PromptTooLong
 from falcon_mamba_app.protocol import (
     Accepted,
+    Continuation,
     Conversation,
     Finished,
     GenerationEvent,
@@ -134,6 +135,7 @@ class EchoService:
             return request.prompt
         if isinstance(request.prompt, TokenIds):
             return " ".join(f"t{i}" for i in request.prompt)
+        assert not isinstance(request.prompt, Continuation), "it has no ids to continue"
         if not request.prompt:
             raise InvalidRequest("messages is empty; at least one is needed", param="messages")
         if not self._has_chat_template:

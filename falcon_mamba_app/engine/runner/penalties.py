@@ -7,7 +7,8 @@ whatever other requests share its batch.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from array import array
+from collections.abc import Collection, Iterable
 from operator import attrgetter
 
 import torch
@@ -41,9 +42,10 @@ def _mix(z: int) -> int:
 class TokenCounts:
     """The input of a request's penalties: which tokens occur, and how often in the reply."""
 
-    def __init__(self, prompt: list[int], *, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, prompt: Iterable[int], *, vocab_size: int, device: torch.device) -> None:
         self.is_present = torch.zeros(vocab_size, dtype=torch.bool, device=device)
-        self.is_present[torch.tensor(prompt, device=device)] = True
+        packed = torch.frombuffer(array("i", prompt), dtype=torch.int32)
+        self.is_present[packed.to(device, torch.int64)] = True
         self.num_in_output = torch.zeros(vocab_size, device=device)
 
     def add(self, token_id: Tensor) -> None:

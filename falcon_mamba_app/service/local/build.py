@@ -23,7 +23,12 @@ def build_local(model: ModelSettings, engine: EngineSettings) -> LocalService:
     reply_log = ReplyLog()
     encoder, defaults = read_tokenizer(placement.checkpoint, reply_log)
     startup = Startup(
-        placement, defaults, limits, rehearsal=rehearsal, cannot_chat=encoder.cannot_chat
+        placement,
+        defaults,
+        limits,
+        rehearsal=rehearsal,
+        cannot_chat=encoder.cannot_chat,
+        can_continue=encoder.can_continue,
     )
     return LocalService(startup, encoder, reply_log, EngineWorker(startup.make_engine), limits)
 

@@ -7,12 +7,12 @@ others wait in their order. It knows no engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from falcon_mamba_app.protocol import Conversation, GenerationRequest, Prompt
+from falcon_mamba_app.protocol import Continuation, Conversation, GenerationRequest, Prompt
 from falcon_mamba_app.service.local.prompts import encoded
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.shared_start import system_end
@@ -33,14 +33,14 @@ class Encoding:
         self._threads = ThreadPoolExecutor(NUM_THREADS, "encoder")
         self._large = ThreadPoolExecutor(1, "large-encoder")
 
-    async def encode(self, request: GenerationRequest) -> list[int]:
+    async def encode(self, request: GenerationRequest) -> Sequence[int]:
         """The ids of the request's prompt. Raises InvalidRequest, PromptTooLong."""
         if _num_characters(request.prompt) > MAX_INLINE_CHARACTERS:
             self._encoder.refuse_characters(request.prompt, max_tokens=self._max_tokens)
         return await self._where_it_fits(request.prompt, partial(self._encode, request))
 
     async def save_points(
-        self, request: GenerationRequest, prompt_ids: list[int]
+        self, request: GenerationRequest, prompt_ids: Sequence[int]
     ) -> tuple[int, ...]:
         """Places where other requests of the same owner may begin, if reuse is allowed."""
         if request.reuse_id is None:
@@ -63,6 +63,8 @@ class Encoding:
 
 def _num_characters(prompt: Prompt) -> int:
     """The number of characters to encode; a message's markup counts as ten."""
+    if isinstance(prompt, Continuation):
+        prompt = prompt.messages
     if isinstance(prompt, Conversation):
         return sum(10 + len(message.content) for message in prompt)
     return len(prompt)

@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from collections.abc import Sequence as SequenceABC
 from concurrent.futures import Future
 
 from falcon_mamba_app.engine.events import EngineEvent
@@ -23,23 +24,26 @@ from falcon_mamba_app.engine.worker import SessionStates, Worker
 from falcon_mamba_app.errors import (
     EngineFailure,
     FalconMambaError,
-    InvalidRequest,
     NotFound,
     NotReady,
     NotSupported,
     Overloaded,
-    PromptTooLong,
 )
 from falcon_mamba_app.protocol import (
+    Continuation,
     GenerationEvent,
     GenerationRequest,
     ServiceStats,
     ServiceStatus,
-    Text,
     Tokenizer,
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.encoding import Encoding
+from falcon_mamba_app.service.local.refusals import (
+    refuse_beyond_limits,
+    refuse_too_long,
+    refuse_too_many_scores,
+)
 from falcon_mamba_app.service.local.startup import Startup
 from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineLimits
@@ -50,7 +54,6 @@ from falcon_mamba_app.text.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 MAX_STOP_S = 5.0
-MAX_PROMPT_SCORES = 500_000  # an answer of 300 MB
 
 
 class LocalService:
@@ -110,58 +113,19 @@ class LocalService:
         finally:
             self._close_stream(stream)
 
-    async def _encode(self, request: GenerationRequest) -> list[int]:
+    async def _encode(self, request: GenerationRequest) -> SequenceABC[int]:
         """The prompt's ids, within the limits. Raises InvalidRequest."""
-        self._check_limits(request)
-        prompt_ids = await self._encoding.encode(request)
-        self._check_length(len(prompt_ids), "tokens")
-        self._check_scores(len(prompt_ids), request.score_prompt)
-        return prompt_ids
-
-    def _check_length(self, length: int, unit: str) -> None:
-        limit = self._limits.max_prompt_tokens
-        if length > limit:
-            raise PromptTooLong(
-                f"This model's maximum context length is {limit} tokens on this server"
-                f" (--max-prompt-tokens); the prompt has {length} {unit}"
-            )
-
-    def _check_scores(self, num_tokens: int, num_alternatives: int | None) -> None:
-        asked = 0 if num_alternatives is None else num_tokens * (1 + num_alternatives)
-        if asked > MAX_PROMPT_SCORES:
-            raise InvalidRequest(
-                f"a prompt of {num_tokens} tokens with {num_alternatives} alternatives each has"
-                f" {asked:,} log-probabilities; one request may ask for {MAX_PROMPT_SCORES:,}",
-                param="logprobs",
-            )
-
-    def _check_limits(self, request: GenerationRequest) -> None:
-        if not isinstance(request.prompt, Text):  # a message or an id is at least one token
-            self._check_length(len(request.prompt), "messages or ids")
         vocab_size = self._startup.placement.checkpoint.config.vocab_size
-        for token_id, _ in request.sampling.logit_bias:
-            if token_id >= vocab_size:
-                raise InvalidRequest(
-                    f"logit_bias names token {token_id}; the model's ids end at {vocab_size - 1}",
-                    param="logit_bias",
-                )
-        asked, limit = request.sampling.max_new_tokens, self._limits.max_new_tokens
-        if asked > limit:
-            raise InvalidRequest(
-                f"{asked} new tokens were asked for; this server allows at most {limit}"
-                " (--max-new-tokens)",
-                param="max_tokens",
-            )
-        if asked == 0 and request.score_prompt is None:
-            raise InvalidRequest(
-                "0 new tokens make no reply; ask for at least 1, or for the prompt to be scored",
-                param="max_tokens",
-            )
+        refuse_beyond_limits(request, self._limits, vocab_size=vocab_size)
+        prompt_ids = await self._encoding.encode(request)
+        refuse_too_long(len(prompt_ids), "tokens", self._limits)
+        refuse_too_many_scores(len(prompt_ids), request.score_prompt)
+        return prompt_ids
 
     def _open(
         self,
         request: GenerationRequest,
-        prompt_ids: list[int],
+        prompt_ids: SequenceABC[int],
         started_s: float,
         *,
         save_points: tuple[int, ...],
@@ -193,6 +157,7 @@ class LocalService:
             vocabulary=self._encoder.vocabulary,
             started_s=started_s,
             end_of_turn_text=self._encoder.end_of_turn_text,
+            reply_as_shown=self._encoder.reply_as_shown,
         )
         self._streams[seq.seq_id] = stream
         self._counters.count_request(len(prompt_ids))
@@ -205,7 +170,9 @@ class LocalService:
         if not stream.has_ended:
             self._worker.abort(stream.seq_id)
         session_id = stream.request.session_id
-        if session_id is not None and not stream.is_forgotten:
+        # Whoever continues ids has them, and hashing 100,000 takes 4 ms.
+        continues_ids = isinstance(stream.request.prompt, Continuation)
+        if session_id is not None and not stream.is_forgotten and not continues_ids:
             self._reply_log.record(session_id, stream.prompt_ids, stream.reply_ids)
 
     def _post(self, events: list[EngineEvent]) -> None:

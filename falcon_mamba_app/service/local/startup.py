@@ -94,6 +94,7 @@ class Startup:
         *,
         rehearsal: threading.Thread | None = None,
         cannot_chat: str | None = None,
+        can_continue: bool = False,
     ) -> None:
         """A started rehearsal ends before the engine is built. `cannot_chat` says why the model has
         no conversations, or is None.
@@ -102,7 +103,9 @@ class Startup:
         self._rehearsal = rehearsal
         self.progress = Progress(0.0, "starting")
         self.fingerprint = ""  # of the weights, after they are loaded
-        self.model_info = describe(placement, defaults, limits, cannot_chat=cannot_chat)
+        self.model_info = describe(
+            placement, defaults, limits, cannot_chat=cannot_chat, can_continue=can_continue
+        )
 
     def make_engine(self) -> Engine:
         """Load the weights and build the engine. Raises CheckpointError."""
@@ -170,6 +173,7 @@ def describe(
     limits: EngineLimits,
     *,
     cannot_chat: str | None = None,
+    can_continue: bool = False,
 ) -> ModelInfo:
     """The model's description for people; known before the weights are read."""
     checkpoint, quantization = placement.checkpoint, placement.quantization
@@ -179,6 +183,7 @@ def describe(
         aliases=checkpoint.aliases,
         has_chat_template=cannot_chat is None,
         cannot_chat=cannot_chat,
+        can_continue=can_continue,
         is_bundled=checkpoint.is_bundled,
         family=config.family,
         num_parameters=config.num_parameters(),

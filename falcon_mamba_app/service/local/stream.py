@@ -6,7 +6,7 @@ Here token ids become text, and a stop string ends the reply. It runs on the eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import replace
 
 from falcon_mamba_app.engine.events import (
@@ -18,10 +18,12 @@ from falcon_mamba_app.engine.events import (
     Queued,
     Sampled,
 )
+from falcon_mamba_app.engine.packing import pack_token_ids
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import (
     Accepted,
+    Continuation,
     Conversation,
     Finished,
     FinishReason,
@@ -36,6 +38,9 @@ from falcon_mamba_app.protocol import (
 from falcon_mamba_app.text.detokenizer import Detokenizer
 from falcon_mamba_app.text.vocabulary import Vocabulary
 
+# The ids of a reply as a later turn will have them: of its ids, its text and its stop ids.
+ReplyAsShown = Callable[[Sequence[int], str, Collection[int]], Sequence[int]]
+
 
 class Stream:
     """The reply to one request as it grows."""
@@ -44,18 +49,22 @@ class Stream:
         self,
         seq_id: int,
         request: GenerationRequest,
-        prompt_ids: list[int],
+        prompt_ids: Sequence[int],
         *,
         vocabulary: Vocabulary,
         started_s: float,
         end_of_turn_text: str | None = None,
+        reply_as_shown: ReplyAsShown | None = None,
     ) -> None:
-        """`end_of_turn_text` ends a reply in a conversation if no single token does."""
+        """`end_of_turn_text` ends a reply in a conversation if no single token does.
+        `reply_as_shown` makes the ids that a Continuation begins with.
+        """
         self.seq_id, self.request, self.prompt_ids = seq_id, request, prompt_ids
         self.reply_ids: list[int] = []
         self.has_ended = False  # in the engine
         self.is_forgotten = False  # nothing of this reply is kept for the session
-        self._vocabulary = vocabulary
+        self._vocabulary, self._reply_as_shown = vocabulary, reply_as_shown
+        self._shown: list[str] = []
         self._detokenizer = Detokenizer(
             vocabulary,
             stop=(*request.sampling.stop, *_ends(request, end_of_turn_text)),
@@ -124,6 +133,7 @@ class Stream:
         text = "" if is_stop else self._detokenizer.feed(token.token_id)
         logprobs = () if token.score is None else (self._scored(token.score, offset=offset),)
         events: list[GenerationEvent] = []
+        self._shown.append(text)
         if text or logprobs:
             events.append(TextDelta(text, len(self.reply_ids), logprobs))
         is_over = is_stop or self._detokenizer.is_stopped
@@ -131,6 +141,7 @@ class Stream:
 
     def _finish(self, reason: FinishReason) -> list[GenerationEvent]:
         rest = self._detokenizer.flush()
+        self._shown.append(rest)
         events: list[GenerationEvent] = [TextDelta(rest, len(self.reply_ids))] if rest else []
         # The last characters may have completed a stop string that was undecided until now.
         reason = "stop" if self._detokenizer.is_stopped else reason
@@ -144,7 +155,15 @@ class Stream:
             completion_tokens=len(self.reply_ids),
             ttft_s=_between(self._started_s, self._first_token_s),
             decode_s=_between(self._first_token_s, self._last_token_s),
+            packed_ids=self._packed_ids(),
         )
+
+    def _packed_ids(self) -> bytes | None:
+        if self.request.session_id is None or self._reply_as_shown is None:
+            return None
+        stops = self.request.sampling.stop_token_ids
+        reply_ids = self._reply_as_shown(self.reply_ids, "".join(self._shown), stops)
+        return pack_token_ids(self.prompt_ids) + pack_token_ids(reply_ids)
 
     def _scored(self, score: ScoredToken, *, offset: int | None = None) -> TokenLogprob:
         top = [self._logprob(token_id, logprob) for token_id, logprob in score.top]
@@ -156,8 +175,10 @@ class Stream:
 
 
 def _ends(request: GenerationRequest, end_of_turn_text: str | None) -> list[str]:
-    is_turn = isinstance(request.prompt, Conversation) and not request.sampling.ignore_eos
-    return [end_of_turn_text] if end_of_turn_text and is_turn else []
+    is_turn = isinstance(request.prompt, Conversation | Continuation)
+    if end_of_turn_text is None or not is_turn or request.sampling.ignore_eos:
+        return []
+    return [end_of_turn_text]
 
 
 def _between(start_s: float | None, end_s: float | None) -> float | None:

@@ -23,6 +23,7 @@ from falcon_mamba_app.errors import (
     PromptTooLong,
 )
 from falcon_mamba_app.protocol import (
+    Continuation,
     Conversation,
     GenerationRequest,
     ModelInfo,
@@ -99,7 +100,9 @@ def _model_info(entry: dict[str, Any]) -> ModelInfo:
         known[name] = tuple(known.get(name, ()))
     known["logit_bias"] = tuple(tuple(pair) for pair in known.get("logit_bias", ()))
     values["aliases"] = tuple(values.get("aliases", ()))
-    return replace(ModelInfo(**values), default_sampling=SamplingParams(**known))
+    return replace(
+        ModelInfo(**values), default_sampling=SamplingParams(**known), can_continue=False
+    )
 
 
 def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dict[str, Any]]:
@@ -113,6 +116,8 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
             body["prompt"] = text
         case TokenIds() as token_ids:
             body["prompt"] = token_ids
+        case Continuation():
+            raise AssertionError("a model whose `can_continue` is false was asked to continue ids")
     if backend.has_sessions and request.session_id is not None:
         body["prompt_cache_key"] = request.session_id
     if backend.has_sessions:  # for that server all our visitors are one

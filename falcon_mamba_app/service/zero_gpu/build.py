@@ -61,7 +61,13 @@ def build_borrowing(
         )
     reply_log = ReplyLog()
     encoder, defaults = read_tokenizer(placement.checkpoint, reply_log)
-    startup = Startup(placement, defaults, limits, cannot_chat=encoder.cannot_chat)
+    startup = Startup(
+        placement,
+        defaults,
+        limits,
+        cannot_chat=encoder.cannot_chat,
+        can_continue=encoder.can_continue,
+    )
     flags = StopFlags(max_running)
     worker = BorrowingWorker(
         partial(_prepare, startup, flags, lend, report_start, clock),
