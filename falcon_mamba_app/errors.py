@@ -7,8 +7,10 @@ FalconMambaError
 │   ├── PromptTooLong        the prompt exceeds what this server accepts
 │   └── NotSupported         a known option of the API that this server does not have
 ├── NotFound                 no such session, model or snapshot                            → 404
+├── Conflict                 somebody else has changed it meanwhile                       → 409
 ├── TooManyRequests          one visitor asks more than its share; later is fine           → 429
 ├── Overloaded               every slot is taken and the queue is full; try again          → 503
+├── LibraryUnavailable       the conversations' database cannot be used just now          → 503
 ├── ReplyFailure             this one reply cannot go on; nobody else is affected          → 500
 ├── NotReady                 the model is still loading                                    → 503
 ├── EngineFailure            the device or the engine failed; the process needs a restart  → 503
@@ -82,6 +84,13 @@ class NotFound(FalconMambaError):
     code = "not_found"
 
 
+class Conflict(FalconMambaError):
+    """Somebody else has changed it since the caller last read it."""
+
+    http_status = 409
+    code = "conflict"
+
+
 class TooManyRequests(FalconMambaError):
     """One visitor asks more than its share. `retry_after_s` is when the next request may pass."""
 
@@ -99,6 +108,14 @@ class Overloaded(FalconMambaError):
     http_status = 503
     code = "overloaded"
     retry_after_s = 5
+
+
+class LibraryUnavailable(FalconMambaError):
+    """The database of the conversations cannot be used just now; they go on in memory."""
+
+    http_status = 503
+    code = "library_unavailable"
+    retry_after_s = 30
 
 
 class ReplyFailure(FalconMambaError):

@@ -1,0 +1,115 @@
+"""One database, and the threads on which its blocking work runs.
+
+Writes go through one thread, in the order they were asked for; reads have a few of their own. No
+statement stands here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+import falcon_mamba_app.library.postgres as postgres
+import falcon_mamba_app.library.sqlite as sqlite
+from falcon_mamba_app.errors import LibraryUnavailable
+from falcon_mamba_app.library.failures import told_in_a_sentence
+from falcon_mamba_app.library.migrate import bring_up_to_date
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FILE_NAME = "conversations.db"
+NUM_READERS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where conversations are kept: in a folder, in PostgreSQL, or, with neither, in memory."""
+
+    folder: Path | None = None
+    url: str | None = None
+
+    @property
+    def file(self) -> Path | None:
+        return None if self.folder is None or self.url else self.folder / FILE_NAME
+
+
+class Database:
+    """Raises LibraryUnavailable wherever the database fails, and goes on once it works again."""
+
+    def __init__(self, writer: Engine, reader: Engine) -> None:
+        self.is_postgres = writer.dialect.name == "postgresql"
+        self._writer, self._reader = writer, reader
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="library-writer")
+        # One connection for both is one thread for both.
+        self._reading = (
+            self._writing
+            if reader is writer
+            else ThreadPoolExecutor(NUM_READERS, thread_name_prefix="library-reader")
+        )
+
+    @classmethod
+    def open(cls, place: Place) -> Database:
+        """Blocking. Raises LibraryUnavailable, and SettingsError for a URL that is none."""
+        with told_in_a_sentence():
+            if place.url:
+                writer, reader = postgres.engines(place.url)
+            else:
+                writer, reader = sqlite.engines(place.file)
+            try:
+                bring_up_to_date(writer, place.file)
+            except BaseException:
+                writer.dispose()
+                reader.dispose()
+                raise
+        return cls(writer, reader)
+
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run in one transaction. A caller that is cancelled does not undo it."""
+        return await self._run(self._writing, lambda: self._write(work, args, kwargs, False))
+
+    async def write_durably(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The same; it has reached the disk when this returns."""
+        return await self._run(self._writing, lambda: self._write(work, args, kwargs, True))
+
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._run(self._reading, lambda: self._read(work, args, kwargs))
+
+    def close(self) -> None:
+        """Finish the writes that were asked for, and let go of the database. Blocking."""
+        self._writing.shutdown()
+        self._reading.shutdown()
+        self._writer.dispose()
+        self._reader.dispose()
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        try:
+            running = threads.submit(work)
+        except RuntimeError:
+            raise LibraryUnavailable("the conversations' database has been closed") from None
+        return await asyncio.wrap_future(running)
+
+    def _write(
+        self, work: Callable[..., T], args: Any, kwargs: dict[str, Any], is_durable: bool
+    ) -> T:
+        with told_in_a_sentence(), self._writer.connect() as connection:
+            if not self.is_postgres:
+                sqlite.be_durable(connection, is_durable)
+            with connection.begin():
+                return work(connection, *args, **kwargs)
+
+    def _read(self, work: Callable[..., T], args: Any, kwargs: dict[str, Any]) -> T:
+        with told_in_a_sentence(), self._reader.connect() as connection, connection.begin():
+            return work(connection, *args, **kwargs)

@@ -1,0 +1,132 @@
+"""Statements on a reply that is being written: an event for each piece, then its end.
+
+The events are committed one by one, so a process that ends in mid-reply loses at most the piece it
+was about to write. `generation` names the writing: only who began a reply goes on with it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import fields, replace
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+import falcon_mamba_app.library.messages as messages
+import falcon_mamba_app.library.schema as schema
+from falcon_mamba_app.errors import Conflict
+from falcon_mamba_app.library.rows import MESSAGE, message_of, storable
+from falcon_mamba_app.library.tree import MessageRecord, ReplyEnd
+
+table, event = schema.message, schema.event
+
+# Without an event for so long, a reply's process is taken for dead. Pieces come several times a
+# second; only a long prompt, read by a slow machine, is silent for minutes.
+ABANDONED_AFTER_S = 3_600.0
+
+
+def begin(
+    connection: Connection, owner: str, record: MessageRecord, expected_version: int | None
+) -> MessageRecord:
+    """An empty reply below its parent, to be extended under its `generation`."""
+    generation = f"gen_{secrets.token_hex(16)}"
+    record = replace(record, status="writing", generation=generation, text="")
+    return messages.append(connection, owner, record, expected_version)
+
+
+def extend(connection: Connection, owner: str, generation: str, seq: int, text: str) -> None:
+    """Add piece number `seq`. Raises Conflict where the reply is over, or has that piece."""
+    _written(connection, owner, generation)
+    is_there = select(event.c.seq).where(event.c.generation == generation, event.c.seq == seq)
+    if connection.execute(is_there).first() is not None:
+        raise Conflict(f"piece {seq} of this reply is written already")
+    connection.execute(
+        insert(event).values(
+            generation=generation, seq=seq, text=storable(text), created_s=time.time()
+        )
+    )
+
+
+def finish(connection: Connection, owner: str, generation: str, end: ReplyEnd) -> MessageRecord:
+    """The reply as it stays. Its events go; the conversation counts its tokens."""
+    reply = _written(connection, owner, generation)
+    given = {field.name: getattr(end, field.name) for field in fields(ReplyEnd)}
+    values = {name: value for name, value in given.items() if value is not None}
+    text = messages.written_text(connection, generation) if end.text is None else end.text
+    row = _close(connection, generation, values | {"text": storable(text)})
+    conversation = schema.conversation
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == reply.conversation_id)
+        .values(
+            num_tokens=conversation.c.num_tokens + (end.num_tokens or 0),
+            updated_s=time.time(),
+            version=conversation.c.version + 1,
+        )
+    )
+    return message_of(row)
+
+
+def discard(connection: Connection, owner: str, generation: str) -> None:
+    """Take back a reply that ended without a word, so that the conversation is as it was before."""
+    reply = _written(connection, owner, generation)
+    connection.execute(delete(event).where(event.c.generation == generation))
+    conversation = schema.conversation
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == reply.conversation_id, conversation.c.head_id == reply.id)
+        .values(head_id=reply.parent_id)
+    )
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == reply.conversation_id)
+        .values(num_messages=conversation.c.num_messages - 1, version=conversation.c.version + 1)
+    )
+    connection.execute(delete(table).where(table.c.id == reply.id))
+
+
+def close_abandoned(connection: Connection, before_s: float) -> int:
+    """End the replies whose process has gone: no event since `before_s`. Returns how many."""
+    newest = (
+        select(func.max(event.c.created_s))
+        .where(event.c.generation == table.c.generation)
+        .scalar_subquery()
+    )
+    abandoned = (
+        connection.execute(
+            select(table.c.generation).where(
+                table.c.generation.is_not(None),
+                func.coalesce(newest, table.c.created_s) < before_s,
+            )
+        )
+        .scalars()
+        .all()
+    )
+    for generation in abandoned:
+        text = messages.written_text(connection, generation)
+        _close(connection, generation, {"text": text, "status": "interrupted"})
+    return len(abandoned)
+
+
+def _written(connection: Connection, owner: str, generation: str) -> MessageRecord:
+    """The reply being written under this name. Raises Conflict where there is none."""
+    above = schema.conversation
+    row = connection.execute(
+        select(*MESSAGE)
+        .join(above, above.c.id == table.c.conversation_id)
+        .where(table.c.generation == generation, above.c.owner == owner)
+    ).first()
+    if row is None:
+        raise Conflict("this reply is over, or its conversation has been deleted")
+    return message_of(row)
+
+
+def _close(connection: Connection, generation: str, values: dict[str, Any]) -> Any:
+    connection.execute(delete(event).where(event.c.generation == generation))
+    return connection.execute(
+        update(table)
+        .where(table.c.generation == generation)
+        .values(generation=None, **values)
+        .returning(*MESSAGE)
+    ).one()
