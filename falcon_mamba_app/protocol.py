@@ -2,8 +2,8 @@
 
 Requests go down, typed events come up. This module knows no text processing, no tensors and no
 HTTP; it imports nothing but the standard library and the errors, so that the page and the API can
-be imported without torch. The kinds of a prompt are from `prompts`,
-the events from `events`.
+be imported without torch. The kinds of a prompt are from `prompts`, the events from `events`, the
+forms of a reply from `forms`.
 
 Order of the events of one request:
 
@@ -30,6 +30,11 @@ from falcon_mamba_app.events import PromptScored as PromptScored
 from falcon_mamba_app.events import TextDelta as TextDelta
 from falcon_mamba_app.events import TokenLogprob as TokenLogprob
 from falcon_mamba_app.events import Waiting as Waiting
+from falcon_mamba_app.forms import ChoiceForm as ChoiceForm
+from falcon_mamba_app.forms import Form as Form
+from falcon_mamba_app.forms import GrammarForm as GrammarForm
+from falcon_mamba_app.forms import JsonForm as JsonForm
+from falcon_mamba_app.forms import RegexForm as RegexForm
 from falcon_mamba_app.prompts import Continuation as Continuation
 from falcon_mamba_app.prompts import Conversation as Conversation
 from falcon_mamba_app.prompts import Message as Message
@@ -146,6 +151,9 @@ class GenerationRequest:
     `reuse_id` names a group of requests that share states, which are found by tokens alone; it is
     a secret too. None neither uses such states nor saves any.
 
+    `form` holds the reply to a form: then nothing else can be written, and the reply ends where the
+    form does, also before `min_tokens`.
+
     Owners share the service evenly; a request of weight 4 takes a quarter of a share.
     """
 
@@ -154,12 +162,18 @@ class GenerationRequest:
     session_id: str | None = None
     reuse_id: str | None = None
     score_prompt: int | None = None
+    form: Form | None = None
     owner: str = ""
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         is_of_a_kind = isinstance(self.prompt, (Conversation, Continuation, Text, TokenIds))
         assert is_of_a_kind, f"a prompt is no {type(self.prompt).__name__}"
+        if self.form is not None and self.sampling.ignore_eos:
+            raise InvalidRequest(
+                "a reply that is held to a form ends with it; leave out ignore_eos",
+                param="ignore_eos",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

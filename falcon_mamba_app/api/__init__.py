@@ -2,7 +2,7 @@
 
 It knows no model, no page and no layer around it. In the order of a request: `routes` names the
 endpoints; `access` identifies the caller and the session, `names` holds the model's names;
-`fields`, `contents` and `schemas` check a body; `planning` makes replies of it, `running` runs
-them, `generation` joins both; `answers` and `usage` are OpenAI's shapes. Beside these: `sessions`
-exports and imports states, `prometheus` reports the figures.
+`fields`, `contents`, `forms` and `schemas` check a body; `planning` makes replies of it, `running`
+runs them, `generation` joins both; `answers` and `usage` are OpenAI's shapes. Beside these:
+`sessions` exports and imports states, `prometheus` reports the figures.
 """

@@ -30,7 +30,6 @@ OPENAI_FIELDS: Table = {
     "parallel_tool_calls": ANY_BOOL,
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": ANY_OBJECT,  # a guess that may speed a reply up

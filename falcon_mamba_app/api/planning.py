@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from falcon_mamba_app.api.fields import shown
+from falcon_mamba_app.api.forms import form_of
 from falcon_mamba_app.api.schemas import NO_LIMIT, ChatBody, ChatMessage, CompletionBody
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
     Conversation,
+    Form,
     GenerationRequest,
     Message,
     ModelInfo,
@@ -82,7 +84,9 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     sampling = _sampling(
         body, model, max_new_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
-    request = GenerationRequest(prompt=messages, sampling=sampling, session_id=session_id)
+    request = GenerationRequest(
+        prompt=messages, sampling=sampling, session_id=session_id, form=_form(body)
+    )
     return _plan([request], num_each=body.n or 1)
 
 
@@ -101,16 +105,22 @@ def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | No
     if body.echo and body.logprobs is not None and max_new_tokens == 1:
         # Clients that score a prompt this way cut off the one new token, so it must be there.
         sampling = replace(sampling, ignore_eos=True)
+    form = _form(body)
     requests = [
         GenerationRequest(
             prompt=prompt,
             sampling=sampling,
             session_id=session_id,
             score_prompt=_score_prompt(body, prompt),
+            form=form,
         )
         for prompt in body.prompt
     ]
     return _plan(requests, num_each=body.n or 1)
+
+
+def _form(body: ChatBody | CompletionBody) -> Form | None:
+    return form_of(body.response_format, body.structured_outputs)
 
 
 def _score_prompt(body: CompletionBody, prompt: Text | TokenIds) -> int | None:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from falcon_mamba_app.api.contents import MAX_REPLIES, clean_messages, prompts_of
 from falcon_mamba_app.api.fields import LOCAL_FIELDS, MAX_SHOWN, OPENAI_FIELDS, Cleaner, shown
+from falcon_mamba_app.api.forms import with_one_name
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
 from falcon_mamba_app.protocol import MAX_LOGPROBS, Text, TokenIds
 
@@ -102,6 +103,8 @@ class _GenerationBody(Strict):
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     stop_token_ids: list[int] | None = None
     logit_bias: dict[str, float] | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
     # These three say whose states a request may begin from, or that it saves none.
     store: bool | None = None
     cache_prompt: bool | None = None
@@ -117,6 +120,7 @@ class _GenerationBody(Strict):
             if other in body:
                 body = {name: body[other], **body}
                 del body[other]
+        body = with_one_name(body)
         own = cls.model_fields.keys()
         body = Cleaner({**OPENAI_FIELDS, **LOCAL_FIELDS}, own=own).clean(body)
         if body.get("prompt_cache_key") == "":

@@ -27,7 +27,13 @@ from falcon_mamba_app.engine.events import (
     Queued,
     Sampled,
 )
-from falcon_mamba_app.engine.runner.model_runner import DecodeStep, ModelRunner, SampledToken
+from falcon_mamba_app.engine.masks import TokenMasks
+from falcon_mamba_app.engine.runner.model_runner import (
+    DecodeStep,
+    ModelRunner,
+    OpenStep,
+    SampledToken,
+)
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import Plan, PrefillChunk, Scheduler
 from falcon_mamba_app.engine.sequence import Sequence, Status
@@ -36,7 +42,6 @@ from falcon_mamba_app.engine.states.pool import StatePool
 from falcon_mamba_app.engine.states.store import SnapshotStore
 from falcon_mamba_app.errors import is_lack_of_memory, origin_of
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.protocol import FinishReason
 
 logger = logging.getLogger(__name__)
 
@@ -127,15 +132,45 @@ class Engine:
 
     def _run(self, plan: Plan) -> tuple[DecodeStep | None, list[EngineEvent]]:
         """Launch the plan: in one pass where a graph holds all of it, otherwise in two."""
-        if plan.decode and plan.prefill and self._runner.has_graph(plan.decode, plan.prefill):
-            return self._decode_and_prefill(plan.decode, plan.prefill)
-        launched: DecodeStep | None = None
+        rows, chunks = plan.decode, plan.prefill
+        if rows and chunks and not self._runner.has_graph(rows, chunks):
+            launched, events = self._launch(rows, [])
+            return launched, events + self._launch([], chunks)[1]
+        return self._launch(rows, chunks)
+
+    def _launch(
+        self, rows: list[Sequence], chunks: list[PrefillChunk]
+    ) -> tuple[DecodeStep | None, list[EngineEvent]]:
+        launched: DecodeStep | OpenStep | None = None
+        scores: dict[int, list[ScoredToken]] = {}
+        try:
+            if rows and chunks:
+                launched, scores = self._runner.decode_and_prefill(rows, chunks)
+            elif rows:
+                launched = self._runner.decode(rows)
+            elif chunks:
+                scores = self._runner.prefill(chunks)
+        except Exception as error:
+            return None, self._isolate([*rows, *(chunk.seq for chunk in chunks)], error)
+        for seq in rows:
+            seq.num_in_flight += 1
         events: list[EngineEvent] = []
-        if plan.decode:
-            launched, events = self._decode(plan.decode)
-        if plan.prefill:
-            events += self._prefill(plan.prefill)
-        return launched, events
+        if isinstance(launched, OpenStep):
+            launched, events = self._choose(launched)
+        return launched, events + self._after_chunks(chunks, scores)
+
+    def _choose(self, launched: OpenStep) -> tuple[DecodeStep | None, list[EngineEvent]]:
+        """Read the tokens before an open step, on which its own depend, and choose these."""
+        in_flight, self._in_flight = self._in_flight, None
+        events, masks = self._settle(in_flight), TokenMasks(launched.rows, self.model.config)
+        for seq in masks.limited:
+            events += self._guarded(seq, partial(masks.limit, seq))
+        try:
+            return self._runner.choose(launched, masks.words), events
+        except Exception as error:
+            for seq in launched.rows:
+                seq.num_in_flight -= 1
+            return None, events + self._isolate(launched.rows, error)
 
     def _make_way(self) -> None:
         """Park a sequence of an owner with many slots, for a newcomer that has none."""
@@ -154,11 +189,7 @@ class Engine:
         events = [
             event for seq in admitted for event in self._guarded(seq, partial(self._start, seq))
         ]
-        for position, seq in enumerate(self._scheduler.waiting, start=1):
-            if seq.queue_position != position and seq.parked is None:  # a parked one began earlier
-                seq.queue_position = position
-                events.append(Queued(seq.seq_id, position))
-        return events
+        return events + [Queued(*place) for place in self._scheduler.new_positions()]
 
     def _start(self, seq: Sequence) -> list[EngineEvent]:
         if seq.parked is not None:
@@ -176,24 +207,6 @@ class Engine:
         self._states.take_slot(seq)
         return []
 
-    def _decode(self, rows: list[Sequence]) -> tuple[DecodeStep | None, list[EngineEvent]]:
-        try:
-            launched = self._runner.decode(rows)
-        except Exception as error:
-            return None, self._isolate(rows, error)
-        _count_in_flight(rows)
-        return launched, []
-
-    def _decode_and_prefill(
-        self, rows: list[Sequence], chunks: list[PrefillChunk]
-    ) -> tuple[DecodeStep | None, list[EngineEvent]]:
-        try:
-            launched, scores = self._runner.decode_and_prefill(rows, chunks)
-        except Exception as error:
-            return None, self._isolate([*rows, *(chunk.seq for chunk in chunks)], error)
-        _count_in_flight(rows)
-        return launched, self._after_chunks(chunks, scores)
-
     def _settle(self, launched: DecodeStep | None) -> list[EngineEvent]:
         """Read the tokens of a launched decode step, of this step or the previous one."""
         if launched is None:
@@ -209,26 +222,16 @@ class Engine:
         """Append one sampled token, and end the sequence if it was the last."""
         if not token.is_usable:
             return [self._fail_without_numbers(seq)]
+        if seq.matcher is not None:
+            seq.matcher.advance(token.token_id)
         seq.is_suspect = False
         seq.num_computed_tokens += 1
         seq.output_token_ids.append(token.token_id)
-        reason = self._finish_reason(seq)
+        reason = seq.finish_reason(self._eos_token_ids)
         if reason is None:
             return [Sampled(seq.seq_id, token)]
         self._finish(seq)
         return [Sampled(seq.seq_id, token), Ended(seq.seq_id, reason)]
-
-    def _finish_reason(self, seq: Sequence) -> FinishReason | None:
-        if seq.output_token_ids[-1] in self._eos_token_ids and not seq.sampling.ignore_eos:
-            return "stop"
-        return "length" if len(seq.output_token_ids) >= seq.sampling.max_new_tokens else None
-
-    def _prefill(self, chunks: list[PrefillChunk]) -> list[EngineEvent]:
-        try:
-            scores = self._runner.prefill(chunks)
-        except Exception as error:
-            return self._isolate([chunk.seq for chunk in chunks], error)
-        return self._after_chunks(chunks, scores)
 
     def _after_chunks(
         self, chunks: list[PrefillChunk], scores: dict[int, list[ScoredToken]]
@@ -278,6 +281,7 @@ class Engine:
     def _isolate(self, seqs: list[Sequence], error: Exception) -> list[EngineEvent]:
         """After an error in a step: a sequence that was alone in it fails; several begin again."""
         self._refuse_dead_device()
+        seqs = [seq for seq in seqs if seq.status is not Status.FINISHED]
         if len(seqs) == 1 or is_lack_of_memory(error):
             return [self._fail(seq, error) for seq in seqs]
         logger.error("a step of %d sequences failed: %s", len(seqs), origin_of(error))
@@ -313,8 +317,3 @@ class Engine:
         self._runner.drop(seq)
         del self._sequences[seq.seq_id]
         seq.status = Status.FINISHED
-
-
-def _count_in_flight(rows: list[Sequence]) -> None:
-    for seq in rows:
-        seq.num_in_flight += 1

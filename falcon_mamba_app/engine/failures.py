@@ -6,13 +6,21 @@ import logging
 
 from falcon_mamba_app.engine.events import Failed
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.errors import Overloaded, ReplyFailure, is_lack_of_memory, origin_of
+from falcon_mamba_app.errors import (
+    InvalidRequest,
+    Overloaded,
+    ReplyFailure,
+    is_lack_of_memory,
+    origin_of,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def after_error(seq: Sequence, error: Exception) -> Failed:
-    """The work for the sequence raised `error`."""
+    """The work for the sequence raised `error`, which may be its owner's to read."""
+    if isinstance(error, InvalidRequest):
+        return Failed(seq.seq_id, error)
     if is_lack_of_memory(error):
         reason = str(error).partition("\n")[0]
         message = f"the device ran out of memory in mid-step: {reason}"

@@ -81,6 +81,15 @@ class Scheduler:
         self.running += admitted
         return admitted
 
+    def new_positions(self) -> list[tuple[int, int]]:
+        """The seq_id and the place of each waiting sequence that has moved; place 1 is next."""
+        changed = []
+        for position, seq in enumerate(self.waiting, start=1):
+            if seq.queue_position != position and seq.parked is None:  # a parked one began earlier
+                seq.queue_position = position
+                changed.append((seq.seq_id, position))
+        return changed
+
     def choose_to_yield(self) -> Sequence | None:
         """The running sequence that should give its place to the first in the queue, or None.
 

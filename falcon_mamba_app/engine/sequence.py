@@ -10,9 +10,10 @@ import enum
 from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass, field
 
+from falcon_mamba_app.engine.matching import Matcher
 from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.states.pool import State
-from falcon_mamba_app.protocol import SamplingParams
+from falcon_mamba_app.protocol import FinishReason, SamplingParams
 
 
 class Status(enum.Enum):
@@ -36,6 +37,7 @@ class Sequence:
     owner: str = ""  # the slot counts as part of this owner's share
     weight: float = 1.0  # a sequence of weight 4 counts as a quarter of a slot
     score_prompt: int | None = None  # alternatives per prompt token; None scores nothing
+    matcher: Matcher | None = None  # says which tokens may come next; None allows all
     output_token_ids: list[int] = field(default_factory=list)
     status: Status = Status.WAITING
     slot: int | None = None
@@ -96,6 +98,12 @@ class Sequence:
         if self.num_launched_tokens == 0:
             return self.prompt_token_ids[-1]
         return None if self.num_in_flight else self.output_token_ids[-1]
+
+    def finish_reason(self, eos_token_ids: frozenset[int]) -> FinishReason | None:
+        """Why the reply ends after its last token; None while it goes on."""
+        if self.output_token_ids[-1] in eos_token_ids and not self.sampling.ignore_eos:
+            return "stop"
+        return "length" if len(self.output_token_ids) >= self.sampling.max_new_tokens else None
 
     @property
     def packed_computed(self) -> bytes:

@@ -17,7 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_mamba_app.ops.reference import next_token, recurrence, sampling, weight_4bit
+from falcon_mamba_app.ops.reference import (
+    allowed_tokens,
+    next_token,
+    recurrence,
+    sampling,
+    weight_4bit,
+)
 from falcon_mamba_app.ops.reference.recurrence import ConvWeights, ScanWeights
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
 
@@ -248,6 +254,16 @@ class Ops:
             (2, b) int64: the token to feed and the slot to advance.
         """
         return next_token.next_inputs(inputs, last_tokens)
+
+    def allow_only(self, logits: Tensor, allowed: Tensor) -> None:
+        """Exclude tokens from the choice, in place: their logits become −infinity, or NaN if they
+        are not finite, so that `sample` still sees it.
+
+        Args:
+            logits: (b, v) fp32.
+            allowed: (b, ⌈v/32⌉) int32, a bit for each token, the lowest bit first.
+        """
+        allowed_tokens.allow_only(logits, allowed)
 
     def sample(self, logits: Tensor, params: Tensor) -> Tensor:
         """One token for each row of logits (b, v) fp32, by the rule of `reference/sampling.py`.

@@ -4,5 +4,6 @@ It knows no tensor, no state and no HTTP. To ids: `chat` encodes every kind of p
 `template` (the checkpoint's), `markup` (its special tokens), `slices` and `borders` (texts of any
 length, read only as far as needed) and `id_builder`. `reply_log` and `plain_prompts` keep the ids
 of a session's texts; `shared_start` finds equal beginnings of prompts. To text: `vocabulary` holds
-the bytes of each token, `detokenizer` converts ids to text, and `stop_strings` ends it.
+the bytes of each token, `detokenizer` converts ids to text, and `stop_strings` ends it. `grammars`
+says which tokens may come next in a reply that is held to a form; `form_limits` bounds forms.
 """

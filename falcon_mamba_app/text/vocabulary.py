@@ -57,6 +57,11 @@ class Vocabulary:
         """The token's own text, for people; bytes that are no whole character become U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text by the tokenizer alone, without a beginning and without markup."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of a whole reply, special tokens left out."""
         return b"".join(map(self.visible_bytes, token_ids)).decode("utf-8", "replace")

@@ -28,8 +28,9 @@ VOCABULARY = {"protocol", "errors", "bundled"}
 
 # For each module or folder: our own modules it may import, and the packages from outside.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
-    "protocol": ({"errors", "events", "prompts"}, set()),
+    "protocol": ({"errors", "events", "forms", "prompts"}, set()),
     "events": (set(), set()),
+    "forms": (set(), set()),
     "prompts": (set(), set()),
     "errors": (set(), set()),
     "metrics": ({"protocol"}, set()),
@@ -56,7 +57,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*VOCABULARY, "figures", "http", "library", "metrics", "settings", "api", "visitors"},
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
-    "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2"}),
+    "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2", "llguidance"}),
     "ops": (
         {"errors", "ops", "temporary"},
         {

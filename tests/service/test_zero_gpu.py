@@ -293,7 +293,11 @@ def test_a_turn_whose_last_token_was_in_flight_when_its_time_was_up_ends_once():
     clock = iter([0.0, 0.0, 10.0])  # the beginning, and after each of two steps
     build_engine = partial(make_engine, look_ahead=True)
     runner = Borrower(
-        ours(make_model()), build_engine, StopFlags(1), clock=lambda: next(clock, 10.0)
+        ours(make_model()),
+        build_engine,
+        StopFlags(1),
+        make_matcher=lambda form: None,
+        clock=lambda: next(clock, 10.0),
     )
     seq = Sequence(
         seq_id=1,

@@ -61,6 +61,17 @@ class DecodeStep:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A launched decode step whose tokens are not chosen yet, because a row's choice is limited by
+    its earlier tokens. `ModelRunner.choose` makes the choice, before any later pass.
+    """
+
+    rows: list[Sequence]
+    step: StepTensors
+    scores: list[Tensor | None]
+
+
 class ModelRunner:
     """Runs the model over the slots of a StatePool."""
 
@@ -76,8 +87,11 @@ class ModelRunner:
         return self._graphs is not None and self._shape(rows, chunks) is not None
 
     @torch.inference_mode()
-    def decode(self, rows: list[Sequence]) -> DecodeStep:
-        """Launch one step: feed each row its next token and sample the one after it."""
+    def decode(self, rows: list[Sequence]) -> DecodeStep | OpenStep:
+        """Launch one step: feed each row its next token and sample the one after it.
+
+        The step stays open if a row has a matcher.
+        """
         return self._settle_rows(rows, self._launch(rows, []))
 
     @torch.inference_mode()
@@ -93,7 +107,7 @@ class ModelRunner:
     @torch.inference_mode()
     def decode_and_prefill(
         self, rows: list[Sequence], chunks: list[PrefillChunk]
-    ) -> tuple[DecodeStep, dict[int, list[ScoredToken]]]:
+    ) -> tuple[DecodeStep | OpenStep, dict[int, list[ScoredToken]]]:
         """Do both in one pass, which reads the weights once; a graph for it must exist."""
         step = self._launch(rows, chunks)
         num_rows = step.rows.inputs.shape[1]
@@ -115,15 +129,29 @@ class ModelRunner:
         num_tokens = starts_of(chunks)[-1]
         return smallest_shape(self._graphs.shapes, len(rows), num_tokens, len(chunks))
 
-    def _settle_rows(self, rows: list[Sequence], step: StepTensors) -> DecodeStep:
+    def _settle_rows(self, rows: list[Sequence], step: StepTensors) -> DecodeStep | OpenStep:
         """Apply penalties and scoring where requested, and send the tokens to the host."""
-        assert step.logits is not None, f"{len(rows)} rows without logits"
-        logits = step.logits[: len(rows)]
+        logits = _logits_of(rows, step)
         scores = [self._score_inputs(seq, logits[i]) for i, seq in enumerate(rows)]
         has_changes = any(needs_changes(seq) for seq in rows)
         self._penalties.apply(logits, rows)
+        if any(seq.matcher is not None for seq in rows):
+            return OpenStep(rows, step, scores)
         if step.sampled is None or has_changes:
             step = self._passes.choose(step)
+        return self._chosen(rows, step, scores)
+
+    @torch.inference_mode()
+    def choose(self, launched: OpenStep, allowed: Tensor) -> DecodeStep:
+        """Choose the tokens of an open step. `allowed` (b, ⌈v/32⌉) int32 is in host memory."""
+        logits = _logits_of(launched.rows, launched.step)
+        self.model.ops.allow_only(logits, self._passes.to_device(allowed))
+        step = self._passes.choose(launched.step)
+        return self._chosen(launched.rows, step, launched.scores)
+
+    def _chosen(
+        self, rows: list[Sequence], step: StepTensors, scores: list[Tensor | None]
+    ) -> DecodeStep:
         assert step.sampled is not None, f"{len(rows)} rows without tokens"
         sampled = step.sampled[: len(rows)]
         self._penalties.count(sampled, rows)
@@ -178,6 +206,11 @@ class ModelRunner:
             token_ids = token_ids.to(self.model.device)
             scores += score_rows(logprobs, token_ids, chunk.seq.score_prompt).as_list()
         return scores
+
+
+def _logits_of(rows: list[Sequence], step: StepTensors) -> Tensor:
+    assert step.logits is not None, f"{len(rows)} rows without logits"
+    return step.logits[: len(rows)]
 
 
 def make_runner(

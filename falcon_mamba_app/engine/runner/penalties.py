@@ -14,7 +14,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.engine.sequence import Sequence, Status
 from falcon_mamba_app.ops.reference.sampling import LEAST_LOGIT, Column
 from falcon_mamba_app.protocol import SamplingParams
 
@@ -105,9 +105,11 @@ class Penalties:
                 logits[i].index_fill_(0, self._tensor(within), LEAST_LOGIT)
 
     def count(self, sampled: Tensor, rows: list[Sequence]) -> None:
-        """Count the rows' tokens, (b,) int64; for NO_TOKEN the count does not matter."""
+        """Count the rows' tokens, (b,) int64; for NO_TOKEN the count does not matter. A row that
+        has finished since the launch has no counts.
+        """
         for i, seq in enumerate(rows):
-            if needs_counts(seq.sampling):
+            if needs_counts(seq.sampling) and seq.status is not Status.FINISHED:
                 self._counts_of(seq).add(sampled[i : i + 1].clamp(min=0))
 
     def _counts_of(self, seq: Sequence) -> TokenCounts:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
 from falcon_mamba_app.ops.cpu import kernels
-from falcon_mamba_app.ops.cpu.sampling import sample
+from falcon_mamba_app.ops.cpu.sampling import allow_only, sample
 from falcon_mamba_app.ops.reference.sampling import Column
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, block_absmax
 
@@ -148,8 +148,8 @@ class CpuOps(Ops):
         _split(run, x.shape[1], x.numel() // MIN_VALUES_PER_THREAD)
         return y
 
-    def sample(self, logits: Tensor, params: Tensor) -> Tensor:
-        return sample(logits, params)
+    allow_only = staticmethod(allow_only)
+    sample = staticmethod(sample)
 
 
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -276,6 +276,7 @@ def warm_up() -> None:
     with torch.inference_mode():
         for dtype in KINDS:
             _run_every_operation(dtype, d=4, n=2, k=2)
+        NUMBA.allow_only(torch.zeros(1, 2), torch.ones(1, 1, dtype=torch.int32))
         NUMBA.sample(torch.zeros(1, 2), torch.zeros(1, len(Column)))
     logger.info("numba kernels are ready after %.1f s", time.perf_counter() - began)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops.cpu.compiled import compiled
 from falcon_mamba_app.ops.cpu.kernels import (
+    BFLOAT16,
     FLOAT32,
     INT64,
     LOG2_E,
@@ -26,7 +27,9 @@ from falcon_mamba_app.ops.cpu.kernels import (
 from falcon_mamba_app.ops.reference.sampling import LEAST_LOGIT, NO_TOKEN, Column
 
 _NO_TOKEN = np.int64(NO_TOKEN)
-LARGEST = np.finfo(np.float32).max
+LARGEST, INFINITE = np.finfo(np.float32).max, np.float32(np.inf)
+HALF_BITS = 16  # of half a word of a mask
+ALL_ALLOWED = 0xFFFF
 # The likeliest token's probability counts as 1 here; no other is larger.
 BITS_OF_ONE = 0x3F800000
 BITS_OF_INFINITY = 0x7F800000
@@ -47,6 +50,26 @@ def sample(logits: Tensor, params: Tensor) -> Tensor:
     token_ids = torch.empty(b, dtype=torch.int64)
     _sample(logits.data_ptr(), params.data_ptr(), b, v, token_ids.data_ptr())
     return token_ids
+
+
+def allow_only(logits: Tensor, allowed: Tensor) -> None:
+    """`Ops.allow_only`."""
+    assert logits.is_contiguous() and allowed.is_contiguous(), (logits.stride(), allowed.stride())
+    b, v = logits.shape
+    _allow_only(logits.data_ptr(), allowed.data_ptr(), b, v, allowed.shape[1])
+
+
+@compiled(OPTIONS)
+def _allow_only(logits, allowed, b, v, num_words):
+    for row in range(b):
+        values = row_values(logits, row, v, FLOAT32)
+        halves = row_values(allowed, row, 2 * num_words, BFLOAT16)  # 16 bits of any meaning
+        for first in range(0, v, HALF_BITS):
+            bits = np.int64(halves[first // HALF_BITS])
+            if bits != ALL_ALLOWED:
+                for place in range(min(HALF_BITS, v - first)):
+                    if not (bits >> place) & 1:
+                        values[first + place] -= INFINITE
 
 
 @compiled(OPTIONS)

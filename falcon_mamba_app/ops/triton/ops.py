@@ -12,6 +12,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
 from falcon_mamba_app.ops.triton import (
+    allowed_tokens,
     conv,
     in_proj_step,
     linear,
@@ -48,6 +49,7 @@ class TritonOps(Ops):
     scan_prefill = staticmethod(scan.scan_prefill)
     scan_step = staticmethod(scan.scan_step)
     next_inputs = staticmethod(next_token.next_inputs)
+    allow_only = staticmethod(allowed_tokens.allow_only)
     sample = staticmethod(sampling.sample)
     remember_tokens = staticmethod(next_token.remember_tokens)
 

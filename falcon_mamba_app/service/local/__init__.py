@@ -1,6 +1,7 @@
 """A model in this process: text ⇄ token ids, asyncio ⇄ the engine's thread.
 
 It knows no HTTP and no page. `build` composes a service from the settings. `startup` loads the
-model and reports its progress. `prompts` and `encoding` convert prompts to ids, `service` hands
-them to the engine, `stream` converts the engine's events to a reply's, and `counters` counts.
+model and reports its progress. `prompts` and `encoding` convert prompts to ids, `refusals` knows
+the limits, `matching` compiles the forms of replies. `service` hands all of it to the engine,
+`stream` converts the engine's events to a reply's, and `counters` counts.
 """

@@ -6,7 +6,12 @@ from falcon_mamba_app.checkpoint.placement import Machine, Placement, Room, deci
 from falcon_mamba_app.engine.states.pool import num_kept_on_device
 from falcon_mamba_app.engine.worker import EngineWorker
 from falcon_mamba_app.service.local.service import LocalService
-from falcon_mamba_app.service.local.startup import Startup, begin_rehearsal, read_tokenizer
+from falcon_mamba_app.service.local.startup import (
+    Startup,
+    begin_rehearsal,
+    grammars_of,
+    read_tokenizer,
+)
 from falcon_mamba_app.settings import EngineLimits, EngineSettings, ModelSettings, flags_spelled
 from falcon_mamba_app.text.reply_log import ReplyLog
 
@@ -30,7 +35,8 @@ def build_local(model: ModelSettings, engine: EngineSettings) -> LocalService:
         cannot_chat=encoder.cannot_chat,
         can_continue=encoder.can_continue,
     )
-    return LocalService(startup, encoder, reply_log, EngineWorker(startup.make_engine), limits)
+    worker = EngineWorker(startup.make_engine)
+    return LocalService(startup, encoder, reply_log, worker, limits, grammars_of(startup, encoder))
 
 
 def placed(model: ModelSettings, limits: EngineLimits, machine: Machine) -> Placement:

@@ -17,6 +17,7 @@ from collections.abc import Sequence as SequenceABC
 from concurrent.futures import Future
 
 from falcon_mamba_app.engine.events import EngineEvent
+from falcon_mamba_app.engine.matching import Matcher
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states import file
 from falcon_mamba_app.engine.states.store import Snapshot
@@ -39,6 +40,7 @@ from falcon_mamba_app.protocol import (
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.encoding import Encoding
+from falcon_mamba_app.service.local.matching import Matching
 from falcon_mamba_app.service.local.refusals import (
     refuse_beyond_limits,
     refuse_too_long,
@@ -48,6 +50,7 @@ from falcon_mamba_app.service.local.startup import Startup
 from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.settings import EngineLimits
 from falcon_mamba_app.text.chat import PromptEncoder
+from falcon_mamba_app.text.grammars import Grammars
 from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
 from falcon_mamba_app.text.tokens import Tokens
 
@@ -66,6 +69,7 @@ class LocalService:
         reply_log: ReplyLog,
         worker: Worker,
         limits: EngineLimits,
+        grammars: Grammars,
     ) -> None:
         """`build.build_local` puts the parts together. `worker` runs what `startup` makes."""
         self._startup, self._worker, self._limits = startup, worker, limits
@@ -77,6 +81,7 @@ class LocalService:
             max_tokens=limits.max_prompt_tokens,
             vocab_size=startup.placement.checkpoint.config.vocab_size,
         )
+        self._matching = Matching(grammars)
         self._status: ServiceStatus = "loading"
         self._failure: FalconMambaError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,8 +110,9 @@ class LocalService:
         started_s = time.monotonic()
         prompt_ids = await self._encode(request)
         save_points = await self._encoding.save_points(request, prompt_ids)
+        matcher = await self._matching.matcher(request.form)
         self._refuse_unless_ready()  # it may have failed meanwhile
-        stream = self._open(request, prompt_ids, started_s, save_points=save_points)
+        stream = self._open(request, prompt_ids, started_s, save_points, matcher)
         try:
             async for event in stream.events():
                 yield event
@@ -127,8 +133,8 @@ class LocalService:
         request: GenerationRequest,
         prompt_ids: SequenceABC[int],
         started_s: float,
-        *,
         save_points: tuple[int, ...],
+        matcher: Matcher | None,
     ) -> Stream:
         """Hand the request to the engine. Raises Overloaded."""
         limit = self._limits.max_running + self._limits.max_waiting
@@ -149,6 +155,7 @@ class LocalService:
             owner=request.owner,
             weight=request.weight,
             score_prompt=request.score_prompt,
+            matcher=matcher,
         )
         stream = Stream(
             seq.seq_id,
@@ -283,5 +290,6 @@ class LocalService:
     async def close(self) -> None:
         self._fail(EngineFailure("the server is stopping"))
         self._encoding.close()
+        self._matching.close()
         if not await asyncio.to_thread(self._worker.stop, timeout_s=MAX_STOP_S):
             logger.warning("the engine did not stop within %.0f s; leaving it", MAX_STOP_S)

@@ -29,6 +29,7 @@ from falcon_mamba_app.protocol import ModelInfo, SamplingParams
 from falcon_mamba_app.service.local.prompts import tell_of_tokens_beyond
 from falcon_mamba_app.settings import EngineLimits, flags_spelled
 from falcon_mamba_app.text.chat import PromptEncoder
+from falcon_mamba_app.text.grammars import Grammars
 from falcon_mamba_app.text.reply_log import ReplyLog
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,15 @@ def read_tokenizer(
         end_ids = defaults.eos_token_ids | {encoder.end_of_turn_id}
         defaults = replace(defaults, eos_token_ids=end_ids)
     return encoder, defaults
+
+
+def grammars_of(startup: Startup, encoder: PromptEncoder) -> Grammars:
+    """The compiler of replies' forms for the model."""
+    return Grammars(
+        encoder.vocabulary,
+        vocab_size=startup.placement.checkpoint.config.vocab_size,
+        eos_token_ids=startup.eos_token_ids,
+    )
 
 
 def begin_rehearsal(placement: Placement, *, max_running: int) -> threading.Thread | None:
@@ -106,6 +116,11 @@ class Startup:
         self.model_info = describe(
             placement, defaults, limits, cannot_chat=cannot_chat, can_continue=can_continue
         )
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Any of them ends a reply."""
+        return self._defaults.eos_token_ids
 
     def make_engine(self) -> Engine:
         """Load the weights and build the engine. Raises CheckpointError."""

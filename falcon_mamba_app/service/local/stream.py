@@ -178,6 +178,8 @@ def _ends(request: GenerationRequest, end_of_turn_text: str | None) -> list[str]
     is_turn = isinstance(request.prompt, Conversation | Continuation)
     if end_of_turn_text is None or not is_turn or request.sampling.ignore_eos:
         return []
+    if request.form is not None:  # it has its own end, and may hold this text
+        return []
     return [end_of_turn_text]
 
 

@@ -23,10 +23,15 @@ from falcon_mamba_app.errors import (
     PromptTooLong,
 )
 from falcon_mamba_app.protocol import (
+    ChoiceForm,
     Continuation,
     Conversation,
+    Form,
     GenerationRequest,
+    GrammarForm,
+    JsonForm,
     ModelInfo,
+    RegexForm,
     SamplingParams,
     Text,
     TokenIds,
@@ -118,6 +123,8 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
             body["prompt"] = token_ids
         case Continuation():
             raise AssertionError("a model whose `can_continue` is false was asked to continue ids")
+    if request.form is not None:
+        body |= form_fields(request.form, backend)
     if backend.has_sessions and request.session_id is not None:
         body["prompt_cache_key"] = request.session_id
     if backend.has_sessions:  # for that server all our visitors are one
@@ -133,6 +140,27 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
         body["echo"] = True
         body["logprobs"] = max(request.score_prompt, request.sampling.logprobs or 0)
     return ("chat/completions" if is_chat else "completions"), body
+
+
+def form_fields(form: Form, backend: Backend) -> dict[str, Any]:
+    """The form as the server takes it: OpenAI's field knows schemas only."""
+    match form:
+        case JsonForm(schema=schema, is_lenient=is_lenient):
+            named = {"name": "reply", "schema": json.loads(schema), "strict": not is_lenient}
+            return {"response_format": {"type": "json_schema", "json_schema": named}}
+        case RegexForm(pattern=pattern):
+            structured: dict[str, Any] = {"regex": pattern}
+        case ChoiceForm(choices=choices):
+            structured = {"choice": list(choices)}
+        case GrammarForm(grammar=grammar):
+            structured = {"grammar": grammar}
+    if not backend.is_known:
+        raise NotSupported(
+            f"{next(iter(structured))} cannot be asked of the server behind --backend-url;"
+            " a JSON Schema can",
+            param="structured_outputs",
+        )
+    return {"structured_outputs": structured}
 
 
 def _sampling_fields(request: GenerationRequest, backend: Backend) -> dict[str, Any]:

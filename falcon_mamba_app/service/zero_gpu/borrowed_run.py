@@ -18,11 +18,13 @@ from torch import Tensor
 
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.events import Ended, EngineEvent, Failed
+from falcon_mamba_app.engine.matching import Matcher
 from falcon_mamba_app.engine.packing import ID_BYTES
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.protocol import Form
 from falcon_mamba_app.settings import EngineLimits
 
 STATES_OF_A_RUN = 2  # at the end of its prompt, and of its reply
@@ -75,6 +77,7 @@ class BorrowedRun:
     max_seconds: float
     preparation_s: float
     number: int = 0
+    form: Form | None = None  # the sequence's matcher cannot be pickled: it is made again
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,10 @@ class Borrower:
         build_engine: Callable[[FalconMamba], Engine],
         flags: StopFlags,
         *,
+        make_matcher: Callable[[Form], Matcher],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._make_matcher = make_matcher
         self._model, self._build_engine = model, build_engine
         self._flags, self._clock = flags, clock
         self._engine: Engine | None = None
@@ -159,6 +164,8 @@ class Borrower:
         if run.snapshot is not None and session_id is not None:
             packed = run.snapshot
             engine.snapshots.put(session_id, packed.packed_token_ids, packed.unpacked())
+        if run.form is not None:
+            seq.matcher = self._make_matcher(run.form)
         engine.add(seq)
         while engine.has_work:
             events = engine.step()

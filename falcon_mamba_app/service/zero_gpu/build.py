@@ -16,7 +16,7 @@ from falcon_mamba_app.checkpoint.placement import Machine
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.service.local.build import placed
 from falcon_mamba_app.service.local.service import LocalService
-from falcon_mamba_app.service.local.startup import Startup, read_tokenizer
+from falcon_mamba_app.service.local.startup import Startup, grammars_of, read_tokenizer
 from falcon_mamba_app.service.zero_gpu.borrowed_run import (
     BorrowedRun,
     Borrower,
@@ -28,6 +28,7 @@ from falcon_mamba_app.service.zero_gpu.service import PageOnly
 from falcon_mamba_app.service.zero_gpu.worker import BorrowingWorker, Perform, loan_s
 from falcon_mamba_app.settings import EngineSettings, ModelSettings, Settings
 from falcon_mamba_app.settings.sections import AUTO
+from falcon_mamba_app.text.grammars import Grammars
 from falcon_mamba_app.text.reply_log import ReplyLog
 
 Lend = Callable[[Perform], Perform]
@@ -69,18 +70,20 @@ def build_borrowing(
         can_continue=encoder.can_continue,
     )
     flags = StopFlags(max_running)
+    grammars = grammars_of(startup, encoder)
     worker = BorrowingWorker(
-        partial(_prepare, startup, flags, lend, report_start, clock),
+        partial(_prepare, startup, grammars, flags, lend, report_start, clock),
         flags,
         max_running=max_running,
         max_snapshot_bytes=limits.snapshot_bytes,
         max_session_snapshots=limits.session_snapshots,
     )
-    return LocalService(startup, encoder, reply_log, worker, limits)
+    return LocalService(startup, encoder, reply_log, worker, limits, grammars)
 
 
 def _prepare(
     startup: Startup,
+    grammars: Grammars,
     flags: StopFlags,
     lend: Lend,
     report_start: Callable[[], None],
@@ -91,7 +94,9 @@ def _prepare(
     assert state_bytes is not None, "the state's size follows from the configuration"
     limits = limits_of_a_run(startup.limits, state_bytes)
     build_engine = partial(startup.build_engine, limits=limits)
-    borrower = Borrower(startup.load_on_host(), build_engine, flags, clock=clock)
+    borrower = Borrower(
+        startup.load_on_host(), build_engine, flags, make_matcher=grammars.matcher, clock=clock
+    )
 
     def perform(asked: BorrowedRun) -> Generator[Report, None, None]:
         yield from borrower.run(asked)

@@ -57,7 +57,8 @@ def plan_run(
     work_s = num_new_tokens / READ_TOKENS_PER_S + seq.sampling.max_new_tokens / WRITE_TOKENS_PER_S
     packed = None if snapshot is None else PackedSnapshot.of(snapshot)
     max_seconds = min(1 + work_s, MAX_LOAN_S - preparation_s)
-    return BorrowedRun(seq, packed, max_seconds, preparation_s, number)
+    form, seq.matcher = None if seq.matcher is None else seq.matcher.form, None
+    return BorrowedRun(seq, packed, max_seconds, preparation_s, number, form)
 
 
 def loan_s(run: BorrowedRun) -> int:
