@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvicorn
 
@@ -26,6 +26,7 @@ from falcon_mamba_app.temporary import keep_temporary_files
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from falcon_mamba_app.keeping import Keeping
     from falcon_mamba_app.middleware.opening import Opening
 
 logger = logging.getLogger("falcon_mamba_app")
@@ -94,8 +95,9 @@ async def serve(settings: Settings) -> None:
     await _run(_Server(config), listener, opening, settings)
 
 
-async def _build(settings: Settings) -> tuple[GenerationService, FastAPI]:
+async def _build(settings: Settings) -> _Served:
     """The service and the app over it, while others use the loop. Raises what prevents a start."""
+    from falcon_mamba_app.keeping import Keeping
     from falcon_mamba_app.service import build_service
 
     if settings.platform.lends_gpus:  # what it lends must be declared by the main thread
@@ -105,11 +107,17 @@ async def _build(settings: Settings) -> tuple[GenerationService, FastAPI]:
         await asyncio.to_thread(import_module, "falcon_mamba_app.ui.page")
     figures = Figures()
     service = FiguredService(built, figures)
-    return service, build_app(service, settings, figures)  # here: Gradio makes locks of the loop
+    keeping = await Keeping.open(settings)
+    keeping.delete_old(settings.library.keep_days, service.forget)
+    # Here and not on a thread: Gradio makes locks of the loop.
+    return _Served(service, build_app(service, settings, figures, keeping), keeping)
 
 
 def build_app(
-    service: GenerationService, settings: Settings, figures: Figures | None = None
+    service: GenerationService,
+    settings: Settings,
+    figures: Figures | None = None,
+    keeping: Keeping | None = None,
 ) -> FastAPI:
     """The API and the page over `service`, and what protects both."""
     from falcon_mamba_app.api.routes import create_api
@@ -137,18 +145,30 @@ def build_app(
     return app
 
 
+class _Served(NamedTuple):
+    """What there is once it is built."""
+
+    service: GenerationService
+    app: FastAPI
+    keeping: Keeping
+
+    async def close(self) -> None:
+        """The replies end before the library that they are written into."""
+        await self.service.close()
+        await self.keeping.close()
+
+
 class _Server(uvicorn.Server):
     """Ends the replies first, so that their readers get a sentence instead of a broken line."""
 
-    served: tuple[GenerationService, FastAPI] | None = None  # once they are built
+    served: _Served | None = None  # once it is built
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.served is not None:
             from falcon_mamba_app.ui.page import let_pages_go
 
-            service, app = self.served
-            await service.close()
-            let_pages_go(app)
+            await self.served.service.close()
+            let_pages_go(self.served.app)
         # Readers that do not read never end by themselves; to cut them off is no error to report.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
@@ -195,15 +215,15 @@ async def _run(
         announcing.cancel()
         starting.cancel()
         if server.served is not None:
-            await server.served[0].close()
+            await server.served.close()
         await asyncio.gather(serving, starting, announcing, return_exceptions=True)
 
 
 async def _start(server: _Server, opening: Opening, settings: Settings) -> None:
     """Build, open the page, and load the model. Raises what prevents it."""
-    service, app = server.served = await _build(settings)
-    opening.open(app)
-    await service.start()
+    served = server.served = await _build(settings)
+    opening.open(served.app)
+    await served.service.start()
 
 
 async def _announce(server: uvicorn.Server, port: int, settings: Settings) -> None:

@@ -51,6 +51,7 @@ def version_of(connection: Connection) -> str | None:
 def upgrade(connection: Connection, to: str = "head") -> None:
     from alembic import command
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a dozen lines about its plugins
     command.upgrade(_config(connection), to)
 
 

@@ -73,7 +73,8 @@ def num_owned(connection: Connection, owner: str) -> int:
 
 def _delete(connection: Connection, which: ColumnElement[bool]) -> Deleted:
     """Delete conversations with all that belongs to them, a few at a time."""
-    num_conversations = num_messages = 0
+    gone: list[str] = []
+    num_messages = 0
     names: set[str] = set()
     while True:
         ids = (
@@ -83,13 +84,11 @@ def _delete(connection: Connection, which: ColumnElement[bool]) -> Deleted:
             break
         of_these: Any = table.c.conversation_id.in_(ids)
         names |= set(connection.execute(select(table.c.name).where(of_these)).scalars())
-        gone = connection.execute(
-            select(func.count()).where(schema.message.c.conversation_id.in_(ids))
-        )
-        num_messages += gone.scalar_one()
+        counted = select(func.count()).where(schema.message.c.conversation_id.in_(ids))
+        num_messages += connection.execute(counted).scalar_one()
         connection.execute(delete(conversation).where(conversation.c.id.in_(ids)))
-        num_conversations += len(ids)
-    return Deleted(num_conversations, num_messages, _unreferred(connection, sorted(names)))
+        gone += ids
+    return Deleted(tuple(gone), num_messages, _unreferred(connection, sorted(names)))
 
 
 def _unreferred(connection: Connection, names: Sequence[str]) -> tuple[str, ...]:

@@ -124,9 +124,13 @@ class StateRecord:
 class Deleted:
     """What a deletion took along. `state_names` are the states that nothing refers to any more."""
 
-    num_conversations: int = 0
+    conversation_ids: tuple[str, ...] = ()
     num_messages: int = 0
     state_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """How many conversations."""
+        return len(self.conversation_ids)
 
 
 @dataclass(frozen=True, slots=True)

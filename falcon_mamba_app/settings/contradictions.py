@@ -32,6 +32,9 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
             )
     elif server.backend_api_key is not None:
         raise SettingsError("--backend-api-key needs --backend-url")
+    if settings.library.keep_conversations == "off":
+        for name in [name for name in ("keep_days", "database_url") if given.get(name)]:
+            raise SettingsError(f"{flag(name)} needs conversations; --keep-conversations is off")
     unknown = [key for key, _ in server.key_weights if key not in server.api_key]
     if unknown:
         raise SettingsError(f"--key-weights names {len(unknown)} keys that --api-key does not have")

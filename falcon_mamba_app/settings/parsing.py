@@ -117,6 +117,13 @@ def parse_root_path(text: str) -> str:
     return path
 
 
+def parse_database_url(text: str) -> str:
+    """A URL of PostgreSQL. The error does not repeat it, because it may hold a password."""
+    if re.match(r"postgres(ql)?://", text.strip()) is None:
+        raise ValueError("it is no URL that begins with postgresql://")
+    return text.strip()
+
+
 def parse_login(text: str) -> str:
     user, _, password = text.partition(":")
     if not user.strip() or not password.strip():

@@ -10,9 +10,11 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from falcon_mamba_app.settings.keeping import LibrarySettings
+from falcon_mamba_app.settings.options import AUTO as AUTO
+from falcon_mamba_app.settings.options import number_for_me, option
 from falcon_mamba_app.settings.parsing import (
     parse_bytes,
-    parse_int_or_auto,
     parse_key,
     parse_key_weights,
     parse_keys,
@@ -26,36 +28,7 @@ from falcon_mamba_app.settings.parsing import (
 )
 from falcon_mamba_app.settings.platform import Platform
 
-AUTO = "auto"  # choose for me: the one word for it
 IntOrAuto = int | Literal["auto"]
-
-
-def option(
-    default: Any,
-    help_text: str,
-    *,
-    is_secret: bool = False,
-    is_local: bool = False,
-    **metadata: Any,
-) -> Any:
-    """One setting. A secret one is in no representation of its section; a local one is about a
-    model that runs here, and refused beside --backend-url.
-    """
-    metadata = {"help": help_text, "is_secret": is_secret, "is_local": is_local, **metadata}
-    return field(default=default, repr=not is_secret, metadata=metadata)
-
-
-def number_for_me(help_text: str, *, on_gpu: int | None, on_cpu: int | None, means: str) -> Any:
-    """A number of a local model that is AUTO unless given; `means` is that in words."""
-    return option(
-        AUTO,
-        f"{help_text}; auto: {means}",
-        is_local=True,
-        at_least=1,
-        parse=parse_int_or_auto,
-        on_gpu=on_gpu,
-        on_cpu=on_cpu,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +277,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    library: LibrarySettings = field(default_factory=LibrarySettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     platform: Platform = field(default_factory=Platform)
 
@@ -312,5 +286,6 @@ SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "engine": EngineSettings,
     "server": ServerSettings,
+    "library": LibrarySettings,
     "limits": LimitSettings,
 }

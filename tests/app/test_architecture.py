@@ -42,6 +42,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "settings": ({"errors", "settings"}, set()),
     "rates": ({"errors"}, set()),
     "visitors": ({"errors", "rates", "settings"}, set()),
+    "owners": ({"settings"}, set()),
+    "keeping": ({"errors", "library", "owners", "settings"}, {"platformdirs"}),
     "http": ({"errors", "http"}, {"fastapi", "starlette"}),
     # A state is a name here, and bytes elsewhere: no torch, no page, no HTTP.
     "library": ({"errors", "library", "protocol"}, {"sqlalchemy", "alembic"}),
@@ -50,11 +52,14 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
-        {*VOCABULARY, "library", "metrics", "settings", "ui", "visitors"},
+        {*VOCABULARY, "keeping", "library", "metrics", "settings", "ui", "visitors"},
         {"gradio", "fastapi", "starlette"},
     ),
     "api": (
-        {*VOCABULARY, "figures", "http", "library", "metrics", "settings", "api", "visitors"},
+        {
+            *VOCABULARY,
+            *("api", "figures", "http", "keeping", "library", "metrics", "settings", "visitors"),
+        },
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
     "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2", "llguidance"}),

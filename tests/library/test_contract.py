@@ -264,7 +264,7 @@ async def test_nothing_of_another_owner_is_found(library):
             await call
     assert (await library.list(BOB)).conversations == ()
     assert await library.search(BOB, "snake") == ()
-    assert (await library.delete_everything(BOB)).num_conversations == 0
+    assert len(await library.delete_everything(BOB)) == 0
     assert len(await library.path(ADA, conversation.id)) == 2
 
 
@@ -302,14 +302,18 @@ async def test_deleted_means_words_states_and_all(library):
             ),
         )
     gone = await library.delete(ADA, conversation.id)
-    assert (gone.num_conversations, gone.num_messages, gone.state_names) == (1, 3, ("only",))
+    assert (gone.conversation_ids, gone.num_messages, gone.state_names) == (
+        (conversation.id,),
+        3,
+        ("only",),
+    )
     with pytest.raises(NotFound):
         await library.message(ADA, reply.id)
     with pytest.raises(Conflict):
         await library.extend_reply(ADA, writing.generation, 1, "x")
     assert [hit.conversation.id for hit in await library.search(ADA, "snake")] == [fork.id]
     gone = await library.delete_everything(ADA)
-    assert (gone.num_conversations, gone.state_names) == (1, ("both",))
+    assert (gone.conversation_ids, gone.state_names) == ((fork.id,), ("both",))
     assert await library.search(ADA, "snake") == ()
 
 
@@ -317,8 +321,8 @@ async def test_retention_spares_what_is_new_and_what_is_pinned(library):
     await asked(library, "old")
     pinned, _ = await asked(library, "pinned")
     await library.change(ADA, pinned.id, is_pinned=True)
-    assert (await library.delete_older(days=1)).num_conversations == 0
-    assert (await library.delete_older(days=-1)).num_conversations == 1
+    assert len(await library.delete_older(days=1)) == 0
+    assert len(await library.delete_older(days=-1)) == 1
     assert [one.title for one in (await library.list(ADA)).conversations] == ["pinned"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 # As app.py does: several test processes share few cores. Read once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")
@@ -12,3 +13,7 @@ import torch
 # Triton reads this once, when it is first imported, by us or by another library.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Servers that tests start keep conversations; not in the folder of whoever runs the tests.
+DATA = tempfile.TemporaryDirectory(prefix="falcon-mamba-tests-", ignore_cleanup_errors=True)
+os.environ["XDG_DATA_HOME"] = DATA.name

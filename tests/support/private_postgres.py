@@ -52,10 +52,15 @@ def postgres(folder: Path) -> Iterator[str]:
         )
     try:
         ended = time.monotonic() + START_S
-        while not (folder / ".s.PGSQL.5432").exists():
+        while not _is_ready(data / "postmaster.pid"):
             assert server.poll() is None and time.monotonic() < ended, log.read_text()
             time.sleep(0.02)
         yield f"postgresql:///postgres?host={folder}&user=tests"
     finally:
         server.terminate()
         server.wait()
+
+
+def _is_ready(pid_file: Path) -> bool:
+    """Its last line says whether connections are accepted."""
+    return pid_file.exists() and pid_file.read_text().rstrip().endswith("ready")
