@@ -37,6 +37,7 @@ hub_tqdm: Any = _hub_tqdm
 
 SMALL_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 MAX_SMALL_BYTES = 64 * 2**20
+GGUF_SUFFIX = ".gguf"
 # Kept free beside the weights, for logs, lock files and the page's uploads.
 SPARE_BYTES = 512 * 2**20
 
@@ -84,6 +85,48 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Repository:
                 return cached
         raise _explain(error, hub_id, revision) from error
     return Repository(hub_id, folder.name, folder, files)
+
+
+def fetch_gguf(hub_id: str, revision: str | None, kind: str) -> Path:
+    """The repository's GGUF file whose name has `kind` in it ("Q4_K_M"; "" for the only one),
+    downloaded whole: everything is said in its own head. Raises CheckpointError.
+    """
+    try:
+        info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
+        files = {file.rfilename: file.size for file in info.siblings or ()}
+        name = _chosen_gguf(hub_id, list(files), kind)
+        if not isinstance(try_to_load_from_cache(hub_id, name, revision=info.sha), str):
+            check_disk_space(hub_id, [RemoteFile(name, files[name])])
+        return _download(hub_id, info.sha, name)
+    except (OfflineModeIsEnabled, HTTPError, OSError, HFValidationError) as error:
+        if _is_unreachable(error) and (earlier := _cached_gguf(hub_id)):
+            names = [path.name for path in earlier]
+            path = earlier[names.index(_chosen_gguf(hub_id, names, kind))]
+            logger.info("hub not reachable, using the earlier download of %s", path.name)
+            return path
+        raise _explain(error, hub_id, revision) from error
+
+
+def _chosen_gguf(hub_id: str, names: Sequence[str], kind: str) -> str:
+    files = sorted({name for name in names if name.endswith(GGUF_SUFFIX)})
+    fitting = [name for name in files if kind.lower() in name.lower()]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not files:
+        raise CheckpointError(f"{hub_id} has no GGUF file")
+    what = f"{len(fitting)} with {kind!r} in their names" if kind else f"{len(files)} GGUF files"
+    listed = ", ".join((fitting or files)[:8])
+    raise CheckpointError(
+        f"{hub_id} has {what}: give `model` {hub_id}:KIND, where KIND is in the name of one of"
+        f" {listed}"
+    )
+
+
+def _cached_gguf(hub_id: str) -> list[Path]:
+    """Whole files of earlier downloads, one of each name."""
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    found = {path.name: path for path in sorted(folder.glob(f"*/*{GGUF_SUFFIX}")) if path.is_file()}
+    return list(found.values())
 
 
 def missing_files(repository: Repository, names: Sequence[str]) -> tuple[RemoteFile, ...]:

@@ -15,6 +15,9 @@ from typing import Any
 from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.checkpoint import hub
 from falcon_mamba_app.checkpoint.asked import AskedModel
+from falcon_mamba_app.checkpoint.gguf.header import read_header
+from falcon_mamba_app.checkpoint.gguf.small_files import folder_of
+from falcon_mamba_app.checkpoint.gguf.tensors import check_tensors
 from falcon_mamba_app.checkpoint.quantization import Quantization, stored_quantization
 from falcon_mamba_app.checkpoint.small_files import check_tokenizer_files, read_object
 from falcon_mamba_app.errors import CheckpointError
@@ -25,6 +28,7 @@ BUNDLED = "nano"
 BUNDLED_FOLDER = ASSETS / BUNDLED
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+GGUF_SUFFIX = hub.GGUF_SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,15 @@ KNOWN_MODELS = {
         KnownModel("falcon-mamba-7b-instruct", "tiiuae/falcon-mamba-7b-instruct", 8_192),
         KnownModel("falcon-mamba-7b-4bit", "tiiuae/falcon-mamba-7b-4bit", 8_192),
         KnownModel("falcon-mamba-7b-instruct-4bit", "tiiuae/falcon-mamba-7b-instruct-4bit", 8_192),
+        KnownModel("falcon-mamba-7b-q4_k_m", "tiiuae/falcon-mamba-7b-Q4_K_M-GGUF", 8_192),
+        KnownModel(
+            "falcon-mamba-7b-instruct-q4_k_m",
+            "tiiuae/falcon-mamba-7b-instruct-Q4_K_M-GGUF",
+            8_192,
+        ),
+        KnownModel(
+            "falcon-mamba-7b-instruct-q8_0", "tiiuae/falcon-mamba-7b-instruct-Q8_0-GGUF", 8_192
+        ),
         KnownModel("falcon3-mamba-7b-base", "tiiuae/Falcon3-Mamba-7B-Base", 32_768),
         KnownModel("falcon3-mamba-7b-instruct", "tiiuae/Falcon3-Mamba-7B-Instruct", 32_768),
         KnownModel("mamba-130m", "state-spaces/mamba-130m-hf", 2_048),
@@ -73,13 +86,14 @@ class Checkpoint:
     missing_weights: tuple[hub.RemoteFile, ...] = ()
     trained_context_tokens: int | None = None
     quantization: Quantization | None = None  # of the files
+    gguf: Path | None = None  # the one file that holds everything
 
     @property
     def aliases(self) -> tuple[str, ...]:
         """Its other names: the short one, the hub's and the folder's."""
         names = [known.name for known in KNOWN_MODELS.values() if known.hub_id == self.hub_id]
         names += [self.hub_id or "", self.id.rpartition("/")[2]]
-        names += [] if self.hub_id else [self.folder.name]
+        names += [] if self.hub_id or self.gguf else [self.folder.name]
         return tuple(dict.fromkeys(name for name in names if name and name != self.id))
 
 
@@ -100,13 +114,15 @@ def resolve(model: str, *, has_cuda: bool) -> str:
         names = ", ".join((AUTO, BUNDLED, *KNOWN_MODELS))
         raise CheckpointError(
             f"`model` {model!r} is neither a folder nor a known name; allowed are {names},"
-            " a hub id such as tiiuae/falcon-mamba-7b, or a folder"
+            " a hub id such as tiiuae/falcon-mamba-7b, a folder, or a .gguf file"
         )
     return model
 
 
 def _is_path(model: str) -> bool:
-    return Path(model).expanduser().is_dir() or model.startswith((".", "/", "~", os.sep))
+    path = Path(model).expanduser()
+    is_there = path.is_dir() or (path.suffix == GGUF_SUFFIX and path.is_file())
+    return is_there or model.startswith((".", "/", "~", os.sep))
 
 
 def locate(asked: AskedModel, *, has_cuda: bool) -> Checkpoint:
@@ -116,8 +132,33 @@ def locate(asked: AskedModel, *, has_cuda: bool) -> Checkpoint:
     """
     target = resolve(asked.model, has_cuda=has_cuda)
     if _is_path(target):
-        return _locate_folder(Path(target))
+        path = Path(target)
+        return _locate_gguf(path) if path.suffix == GGUF_SUFFIX else _locate_folder(path)
+    hub_id, _, kind = target.partition(":")
+    if kind or "gguf" in hub_id.lower():
+        return _locate_gguf(hub.fetch_gguf(hub_id, asked.revision, kind), hub_id=hub_id)
     return _locate_on_hub(target, asked.revision)
+
+
+def _locate_gguf(path: Path, *, hub_id: str | None = None) -> Checkpoint:
+    """The model in one file: its small files are made from the metadata."""
+    if not path.is_file():
+        raise CheckpointError(f"`model` {path}: there is no such file")
+    header = read_header(path)
+    folder = folder_of(header)
+    config, _ = _read_config(folder, path.name)
+    check_tensors(header, config)
+    contexts = {known.hub_id: known.trained_context_tokens for known in KNOWN_MODELS.values()}
+    return Checkpoint(
+        id=hub_id or path.stem,
+        folder=folder,
+        config=config,
+        weight_files=(path.name,),
+        has_chat_template=_has_chat_template(folder, path.name),
+        hub_id=hub_id,
+        trained_context_tokens=contexts.get(hub_id or ""),
+        gguf=path,
+    )
 
 
 def _locate_folder(folder: Path) -> Checkpoint:
@@ -125,6 +166,8 @@ def _locate_folder(folder: Path) -> Checkpoint:
     name = BUNDLED if is_bundled else folder.resolve().name
     if not folder.is_dir():
         raise CheckpointError(f"`model` {folder}: there is no such folder")
+    if not (folder / "config.json").is_file() and (files := sorted(folder.glob("*.gguf"))):
+        return _locate_gguf(_the_only(files))
     config, quantization = _read_config(folder, str(folder))
     weight_files = _weight_files(folder, str(folder))
     absent = [file for file in weight_files if not (folder / file).is_file()]
@@ -143,6 +186,15 @@ def _locate_folder(folder: Path) -> Checkpoint:
         trained_context_tokens=BUNDLED_CONTEXT_TOKENS if is_bundled else None,
         quantization=quantization,
     )
+
+
+def _the_only(files: list[Path]) -> Path:
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:8])
+        raise CheckpointError(
+            f"{files[0].parent} holds {len(files)} models: give `model` one of {names}"
+        )
+    return files[0]
 
 
 def _locate_on_hub(hub_id: str, revision: str | None) -> Checkpoint:

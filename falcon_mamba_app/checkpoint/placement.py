@@ -126,9 +126,14 @@ def _choose_form(
     cost speed, so they are used only on request.
     """
     checkpoint = locate(asked, has_cuda=machine.has_gpu)
+    if checkpoint.gguf is not None and asked.quantization not in (AUTO, "none"):
+        raise SettingsError(
+            f"`quantization` {asked.quantization}: {checkpoint.gguf.name} is packed in its own way,"
+            " and is unpacked to `dtype`; leave the setting out"
+        )
     agreed = agree(asked, checkpoint.quantization, checkpoint.id)
     is_free = asked.quantization == AUTO and checkpoint.quantization is None
-    if machine.free_gpu_bytes is None or not is_free or checkpoint.is_bundled:
+    if machine.free_gpu_bytes is None or not is_free or checkpoint.is_bundled or checkpoint.gguf:
         return checkpoint, agreed
     try:
         quantization = _by_memory(checkpoint, room, machine.free_gpu_bytes, dtype)

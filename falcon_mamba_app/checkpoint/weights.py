@@ -20,6 +20,8 @@ import torch
 from torch import nn
 
 from falcon_mamba_app.checkpoint import hub
+from falcon_mamba_app.checkpoint.gguf.header import read_header
+from falcon_mamba_app.checkpoint.gguf.tensors import read_tensors
 from falcon_mamba_app.checkpoint.host_memory import returning_freed
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.quantization import Quantization
@@ -60,13 +62,16 @@ def load_model(
     started = time.perf_counter()
     if quantization is not None:
         refuse_without_library(checkpoint, device)
-    _fetch_weights(checkpoint, on_progress)
-    source = _read_weights(
-        checkpoint, quantization, device=device, dtype=dtype, on_progress=on_progress
-    )
     with torch.device("meta"):
         model = make_model(checkpoint.config)
-    _take_over(model, source, checkpoint, dtype)
+    if checkpoint.gguf is not None:
+        _read_gguf(model, checkpoint, device=device, dtype=dtype, on_progress=on_progress)
+    else:
+        _fetch_weights(checkpoint, on_progress)
+        source = _read_weights(
+            checkpoint, quantization, device=device, dtype=dtype, on_progress=on_progress
+        )
+        _take_over(model, source, checkpoint, dtype)
     prepare = getattr(model, "prepare", None)
     if prepare is not None:
         prepare()
@@ -124,6 +129,29 @@ def _read_weights(
         ) from error
     _refuse_incomplete(report, checkpoint)
     return model
+
+
+def _read_gguf(
+    model: Any,
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: OnProgress,
+) -> None:
+    """Give `model` the tensors of one GGUF file, unpacked one at a time. Raises CheckpointError."""
+    assert checkpoint.gguf is not None, f"{checkpoint.id} is no GGUF file"
+    header = read_header(checkpoint.gguf)
+    tensors = read_tensors(header, checkpoint.config, dtype, FP32_PARAMETERS)
+    weights = {}
+    for number, (name, tensor) in enumerate(tensors):
+        weights[name] = tensor.to(device)
+        on_progress(number / len(header.tensors), f"unpacking {header.path.name}")
+    result = model.load_state_dict(weights, assign=True, strict=False)
+    if checkpoint.config.tie_word_embeddings:
+        model.lm_head.weight = model.backbone.embeddings.weight
+    missing = set(result.missing_keys) - {"lm_head.weight"}
+    assert not missing and not result.unexpected_keys, f"{missing} {result.unexpected_keys}"
 
 
 def _class_that_keeps_fp32(checkpoint: Checkpoint) -> Any:

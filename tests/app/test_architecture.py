@@ -80,7 +80,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "model": ({*VOCABULARY, "model", "ops"}, {"torch"}),
     "checkpoint": (
         {*VOCABULARY, "checkpoint", "model", "ops"},
-        {"torch", "transformers", "huggingface_hub", "httpx"},
+        {"torch", "transformers", "huggingface_hub", "httpx", "gguf", "numpy", "safetensors"},
     ),
     "engine": ({*VOCABULARY, "engine", "model", "ops", "thinning"}, {"torch", "safetensors"}),
     "service.remote": ({*VOCABULARY, "service.remote"}, {"httpx"}),

@@ -22,11 +22,11 @@ from falcon_mamba_app.checkpoint.weights import (
     weights_bytes,
 )
 from falcon_mamba_app.errors import CheckpointError, SettingsError
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 from tests.support.checkpoints import make_tiny_checkpoint
-from tests.support.engine_fixtures import logits_after
+from tests.support.engine_fixtures import logits_from_nothing
 from tests.support.fake_hub import HUB_ID, FakeHub
 
 CPU = torch.device("cpu")
@@ -51,15 +51,6 @@ def located(folder: Path | str) -> Checkpoint:
 def load(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, **options) -> FalconMamba:
     make_model = partial(FalconMamba, ops=select_ops(CPU, "reference"))
     return load_model(checkpoint, device=CPU, dtype=dtype, make_model=make_model, **options)
-
-
-def logits_of_ours(model: FalconMamba, token_ids: list[int]) -> torch.Tensor:
-    c = model.config
-    conv_states = torch.zeros(c.num_layers, 2, c.d_conv - 1, c.d_inner, dtype=model.dtype)
-    ssm_states = torch.zeros(c.num_layers, 2, c.d_state, c.d_inner)
-    starts = torch.tensor([0, len(token_ids)])
-    batch = Batch(torch.tensor(token_ids), torch.tensor([1]), starts)
-    return logits_after(model, batch, conv_states, ssm_states)
 
 
 def logits_of_transformers(folder: Path, token_ids: list[int]) -> torch.Tensor:
@@ -99,15 +90,15 @@ def test_loaded_logits_are_those_of_transformers(tmp_path, variant):
     make_tiny_checkpoint(tmp_path, variant.split()[0], **VARIANTS[variant])
     token_ids = [(7 * i) % 440 for i in range(40)]
     theirs = logits_of_transformers(tmp_path, token_ids)
-    ours = logits_of_ours(load(located(tmp_path)), token_ids)
+    ours = logits_from_nothing(load(located(tmp_path)), token_ids)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
 def test_the_weights_remember_what_was_read(source):
     """Or a carried state that is wrong would pass for right."""
     model, token_ids = load(located(source)), [(7 * i) % 440 for i in range(60)]
-    with_history = logits_of_ours(model, token_ids)[-1]
-    without = logits_of_ours(model, token_ids[-30:])[-1]
+    with_history = logits_from_nothing(model, token_ids)[-1]
+    without = logits_from_nothing(model, token_ids[-30:])[-1]
     assert (with_history - without).abs().max() > 0.1
 
 
@@ -289,7 +280,7 @@ def test_the_bundled_model_answers(capsys):
     )["input_ids"]
     prompt_length = len(ids)
     for _ in range(24):
-        ids.append(int(logits_of_ours(model, ids)[-1].argmax()))
+        ids.append(int(logits_from_nothing(model, ids)[-1].argmax()))
         if ids[-1] in load_generation_defaults(checkpoint, tokenizer).eos_token_ids:
             break
     assert "Paris" in tokenizer.decode(ids[prompt_length:])

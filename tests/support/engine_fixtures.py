@@ -205,6 +205,16 @@ def logits_after(
     return model.step_logits(hidden) if batch.is_step else model.prompt_logits(hidden)
 
 
+def logits_from_nothing(model: FalconMamba, token_ids: list[int]) -> torch.Tensor:
+    """The logits (t, v) after each token of a prompt, from an empty state, on the CPU."""
+    c = model.config
+    conv_states = torch.zeros(c.num_layers, 2, c.d_conv - 1, c.d_inner, dtype=model.dtype)
+    ssm_states = torch.zeros(c.num_layers, 2, c.d_state, c.d_inner)
+    starts = torch.tensor([0, len(token_ids)])
+    batch = Batch(torch.tensor(token_ids), torch.tensor([1]), starts)
+    return logits_after(model, batch, conv_states, ssm_states)
+
+
 @torch.inference_mode()
 def prefill(model: FalconMamba, states: States, slot: int, token_ids: list[int]) -> torch.Tensor:
     """Read tokens into one slot; returns their logits (t, v)."""
