@@ -75,7 +75,7 @@ class OfflineModel:
         """Find, read and warm up the model.
 
         Args:
-            model: what `--model` takes: a known name, a hub id or a folder.
+            model: what `--model` takes: a known name, a hub id, a folder or a .gguf file.
             engine: how much is taken on at a time; the server's defaults for the device.
             settings: further fields of ModelSettings: device, dtype, quantization, kernels …
 

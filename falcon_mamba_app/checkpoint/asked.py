@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class AskedModel(Protocol):
-    """A known name, a hub id or a folder, and the revision of a hub model."""
+    """A known name, a hub id, a folder or a .gguf file, and the revision of a hub model."""
 
     @property
     def model(self) -> str: ...

@@ -98,7 +98,7 @@ class Checkpoint:
 
 
 def resolve(model: str, *, has_cuda: bool) -> str:
-    """The requested model as a hub id or a folder's path. Raises CheckpointError for a single word
+    """The requested model as a hub id or a path. Raises CheckpointError for a single word
     that is no known name.
     """
     if model == AUTO:

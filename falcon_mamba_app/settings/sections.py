@@ -37,7 +37,8 @@ class ModelSettings:
 
     model: str = option(
         AUTO,
-        'a known name, a hub id or a folder; "nano" is bundled, "auto" suits the machine',
+        "a known name, a hub id, a folder or a .gguf file;"
+        ' "nano" is bundled, "auto" suits the machine',
     )
     revision: str | None = option(None, "branch, tag or commit of a hub model", is_local=True)
     device: str = option(AUTO, "where it runs", is_local=True, choices=(AUTO, "cpu", "cuda"))
