@@ -2,15 +2,16 @@
 
 It knows no page, no HTTP and no tensors; a state is a name here, and bytes elsewhere. `library` is
 the facade that everybody calls, `tree` holds its values. Below it, `conversations`, `messages`,
-`replies`, `search` and `state_rows` are the statements on the tables of `schema`, `database` runs
-them on its threads, `sqlite` and `postgres` set the two engines up, and `migrations/` are the
-versions of the schema.
+`replies`, `changes`, `search` and `state_rows` are the statements on the tables of `schema`,
+`database` runs them on its threads, `sqlite` and `postgres` set the two engines up, and
+`migrations/` are the versions of the schema.
 """
 
 from falcon_mamba_app.library.database import Place
 from falcon_mamba_app.library.library import Library
 from falcon_mamba_app.library.tree import (
     BranchRecord,
+    Changes,
     ConversationRecord,
     Deleted,
     Hit,
@@ -24,6 +25,7 @@ from falcon_mamba_app.library.tree import (
 
 __all__ = [
     "BranchRecord",
+    "Changes",
     "ConversationRecord",
     "Deleted",
     "Hit",

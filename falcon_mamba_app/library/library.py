@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import falcon_mamba_app.library.changes as changed
 import falcon_mamba_app.library.conversations as conversations
 import falcon_mamba_app.library.messages as messages
 import falcon_mamba_app.library.replies as replies
@@ -21,6 +22,7 @@ from falcon_mamba_app.library.database import Database, Place
 from falcon_mamba_app.library.rows import own_conversation, own_message
 from falcon_mamba_app.library.tree import (
     BranchRecord,
+    Changes,
     ConversationRecord,
     Deleted,
     Hit,
@@ -256,6 +258,14 @@ class Library:
     ) -> ConversationRecord:
         """A new conversation with a copy of the path to the message."""
         return await self._database.write(messages.fork, owner, conversation_id, message_id, title)
+
+    async def apply(self, owner: str, changes: Changes) -> ConversationRecord:
+        """Bring a conversation to what its holder has made of it; a new one is made."""
+        return await self._database.write_durably(changed.apply, owner, changes)
+
+    async def delete_message(self, owner: str, message_id: str) -> ConversationRecord:
+        """Delete a message with all that follows it; the conversation afterwards."""
+        return await self._database.write_durably(changed.remove, owner, message_id)
 
     async def adopt(self, owner: str, tree: Tree) -> ConversationRecord:
         """Keep a tree from elsewhere as a new conversation of the owner, with new ids."""

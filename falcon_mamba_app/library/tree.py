@@ -133,6 +133,21 @@ class Deleted:
         return len(self.conversation_ids)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a conversation has become since it was last written. Title and system prompt count for
+    a new one only; head and branches are told whole, `removed` messages take all below along.
+    """
+
+    conversation_id: str
+    title: str = ""
+    system_prompt: str = ""
+    added: tuple[MessageRecord, ...] = ()  # parents first
+    removed: tuple[str, ...] = ()
+    head_id: str | None = None
+    branches: Mapping[str, str] = field(default_factory=dict)  # name → message
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of conversations; `next` is the cursor of the one after it."""

@@ -7,6 +7,7 @@ import pytest
 from falcon_mamba_app.errors import Conflict, InvalidRequest, NotFound
 from falcon_mamba_app.library import (
     BranchRecord,
+    Changes,
     ConversationRecord,
     Library,
     MessageRecord,
@@ -315,6 +316,48 @@ async def test_deleted_means_words_states_and_all(library):
     gone = await library.delete_everything(ADA)
     assert (gone.conversation_ids, gone.state_names) == ((fork.id,), ("both",))
     assert await library.search(ADA, "snake") == ()
+
+
+def said(conversation_id, id, parent_id, text, **known):
+    return MessageRecord(
+        id=id, conversation_id=conversation_id, parent_id=parent_id, text=text, role="user",
+        created_s=1.0, **known,
+    )  # fmt: skip
+
+
+async def test_a_conversation_becomes_what_its_holder_made_of_it(library):
+    first = (said("c", "a", None, "one"), said("c", "b", "a", "two", num_tokens=3))
+    made = await library.apply(
+        ADA,
+        Changes(conversation_id="c", title="T", added=first, head_id="b", branches={"x": "a"}),
+    )
+    assert (made.title, made.num_messages, made.num_tokens, made.head_id) == ("T", 2, 3, "b")
+    more = (said("c", "d", "a", "three"), said("c", "e", "d", "four"))
+    made = await library.apply(
+        ADA, Changes(conversation_id="c", title="no", added=more, removed=("b",), head_id="e")
+    )
+    tree = await library.tree(ADA, "c")
+    assert [one.id for one in tree.messages] == ["a", "d", "e"]
+    assert (made.title, made.num_tokens, tree.branches) == ("T", 0, ())
+    assert [one.text for one in tree.path()] == ["one", "three", "four"]
+    with pytest.raises(Conflict):
+        await library.apply(BOB, Changes(conversation_id="c", added=(), head_id=None))
+    assert await library.search(ADA, "two") == ()
+
+
+async def test_a_deleted_message_takes_along_what_follows_it(library):
+    conversation, question = await asked(library)
+    reply = await replied(library, conversation, question, "A snake.", num_tokens=2)
+    kept = await replied(library, conversation, question, "A model.", num_tokens=3)
+    await library.set_head(ADA, conversation.id, reply.id)
+    await library.name_branch(ADA, conversation.id, "here", reply.id)
+    with pytest.raises(NotFound):
+        await library.delete_message(BOB, reply.id)
+    left = await library.delete_message(ADA, reply.id)
+    assert (left.head_id, left.num_messages, left.num_tokens) == (question.id, 2, 3)
+    tree = await library.tree(ADA, conversation.id)
+    assert [one.id for one in tree.messages] == [question.id, kept.id] and tree.branches == ()
+    assert (await library.delete_message(ADA, question.id)).head_id is None
 
 
 async def test_retention_spares_what_is_new_and_what_is_pinned(library):

@@ -1,0 +1,115 @@
+"""A conversation brought to what a page holds of it, in one transaction.
+
+Who holds a conversation in memory writes the differences; after trouble the next write brings all
+that is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+import falcon_mamba_app.library.conversations as conversations
+import falcon_mamba_app.library.messages as messages
+import falcon_mamba_app.library.schema as schema
+from falcon_mamba_app.errors import NotFound
+from falcon_mamba_app.library.rows import own_conversation, own_message, storable
+from falcon_mamba_app.library.tree import Changes, ConversationRecord
+
+table, conversation, branch = schema.message, schema.conversation, schema.branch
+
+
+def apply(connection: Connection, owner: str, changes: Changes) -> ConversationRecord:
+    """The conversation afterwards; it is made if there is none. Raises Conflict where the id is
+    another owner's.
+    """
+    now_s = time.time()
+    try:
+        before = own_conversation(connection, owner, changes.conversation_id)
+    except NotFound:
+        new = ConversationRecord(
+            id=changes.conversation_id,
+            owner=owner,
+            title=changes.title,
+            system_prompt=changes.system_prompt,
+            created_s=now_s,
+            updated_s=now_s,
+        )
+        before = conversations.create(connection, new)
+    _remove(connection, before.id, changes.removed)
+    added = [replace(one, text=storable(one.text)) for one in changes.added]
+    messages.insert_all(connection, owner, added)
+    _name(connection, before.id, changes.branches)
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == before.id)
+        .values(
+            head_id=changes.head_id,
+            version=conversation.c.version + 1,
+            updated_s=now_s if changes.added or changes.removed else before.updated_s,
+            **_counted(connection, before.id),
+        )
+    )
+    return own_conversation(connection, owner, before.id)
+
+
+def remove(connection: Connection, owner: str, message_id: str) -> ConversationRecord:
+    """Delete a message and all that follows it; a head in there becomes the message before."""
+    gone = own_message(connection, owner, message_id)
+    _remove(connection, gone.conversation_id, [message_id])
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == gone.conversation_id)
+        .values(
+            version=conversation.c.version + 1,
+            updated_s=time.time(),
+            **_counted(connection, gone.conversation_id),
+        )
+    )
+    here = select(table.c.id).where(table.c.id == conversation.c.head_id)
+    connection.execute(
+        update(conversation)
+        .where(conversation.c.id == gone.conversation_id, ~here.exists())
+        .values(head_id=gone.parent_id)
+    )
+    return own_conversation(connection, owner, gone.conversation_id)
+
+
+def _remove(connection: Connection, conversation_id: str, message_ids: Sequence[str]) -> None:
+    for message_id in message_ids:
+        below = (
+            select(table.c.id)
+            .where(table.c.id == message_id, table.c.conversation_id == conversation_id)
+            .cte("below", recursive=True)
+        )
+        below = below.union_all(select(table.c.id).join(below, table.c.parent_id == below.c.id))
+        connection.execute(delete(table).where(table.c.id.in_(select(below.c.id))))
+
+
+def _name(connection: Connection, conversation_id: str, names: Mapping[str, str]) -> None:
+    """Exactly these names, each of a message of the conversation."""
+    found = connection.execute(
+        select(branch.c.name, branch.c.message_id).where(
+            branch.c.conversation_id == conversation_id
+        )
+    )
+    if {row.name: row.message_id for row in found} == dict(names):
+        return
+    connection.execute(delete(branch).where(branch.c.conversation_id == conversation_id))
+    rows = [
+        {"conversation_id": conversation_id, "name": storable(name), "message_id": message_id}
+        for name, message_id in names.items()
+    ]
+    if rows:
+        connection.execute(insert(branch), rows)
+
+
+def _counted(connection: Connection, conversation_id: str) -> dict[str, int]:
+    counted = select(func.count(), func.coalesce(func.sum(table.c.num_tokens), 0)).where(
+        table.c.conversation_id == conversation_id
+    )
+    num_messages, num_tokens = connection.execute(counted).one()
+    return {"num_messages": num_messages, "num_tokens": int(num_tokens)}
