@@ -5,7 +5,7 @@ All other modules import them from `protocol`, whose requests hold them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -14,10 +14,15 @@ ID_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation, as its author wrote it."""
+    """One message of a conversation, as its author wrote it.
+
+    `packed_ids` are a reply's own ids, 32-bit integers, if they are known: they count wherever
+    they still spell the content.
+    """
 
     role: Role
     content: str
+    packed_ids: bytes = field(default=b"", compare=False, repr=False)
 
 
 class Conversation(tuple[Message, ...]):

@@ -133,6 +133,7 @@ def build_app(
         served_names=server.served_model_name,
         reuse_prompts=server.reuse_prompts,
         figures=figures,
+        keeping=keeping,
     )
     mount_page(
         app,
@@ -154,7 +155,10 @@ class _Served(NamedTuple):
 
     async def close(self) -> None:
         """The replies end before the library that they are written into."""
+        from falcon_mamba_app.api.routes import let_responses_end
+
         await self.service.close()
+        await let_responses_end(self.app)
         await self.keeping.close()
 
 

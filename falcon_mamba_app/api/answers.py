@@ -73,7 +73,7 @@ class ChatFormat:
         logprobs: tuple[TokenLogprob, ...] = (),
         finish_reason: str | None = None,
     ) -> Json:
-        content = [_chat_logprob(token, with_top=True) for token in logprobs]
+        content = [chat_logprob(token, with_top=True) for token in logprobs]
         return {
             "index": reply.index,
             "delta": delta,
@@ -92,10 +92,10 @@ class ChatFormat:
         }
 
 
-def _chat_logprob(token: TokenLogprob, *, with_top: bool) -> Json:
+def chat_logprob(token: TokenLogprob, *, with_top: bool) -> Json:
     shape: Json = {"token": token.token, "logprob": token.logprob, "bytes": list(token.token_bytes)}
     if with_top:
-        shape["top_logprobs"] = [_chat_logprob(other, with_top=False) for other in token.top]
+        shape["top_logprobs"] = [chat_logprob(other, with_top=False) for other in token.top]
     return shape
 
 

@@ -5,30 +5,28 @@ Until the first event a failure is an HTTP status; after it, an event of the str
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
-from falcon_mamba_app.api.body_shape import refuse_too_many_values
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion
+from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
-from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions, parse_body
+from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions
 from falcon_mamba_app.api.usage import UsageMeter
 from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.errors import error_body, presentable
 from falcon_mamba_app.http.transport import (
     EventStream,
     json_response,
-    read_json_body,
     sse_event,
     while_read,
 )
@@ -44,10 +42,6 @@ SSE_DONE = b"data: [DONE]\n\n"
 
 # Some clients read every line of a stream as JSON, so comments are sent only in a long silence.
 QUIET_S = 2.0
-# Parsing this much in short messages takes 4 ms. Larger bodies are parsed in a thread.
-MAX_BYTES_PARSED_AT_ONCE = 100_000
-
-Body = TypeVar("Body", ChatBody, CompletionBody)
 
 
 class Generation:
@@ -59,16 +53,16 @@ class Generation:
         access: Access,
         names: ServedNames,
         figures: Figures,
+        reader: BodyReader,
     ) -> None:
         self._service = service
         self._access = access
         self._names, self._figures = names, figures
-        # One at a time: during its parsing a body takes three to five times its bytes.
-        self._large_bodies = asyncio.Semaphore(1)
+        self._reader = reader
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        body = await self._read(request, ChatBody)
+        body = await self._reader.read(request, ChatBody)
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
         plan = plan_chat(body, model, self._session_id(request, body))
@@ -76,20 +70,12 @@ class Generation:
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        body = await self._read(request, CompletionBody)
+        body = await self._reader.read(request, CompletionBody)
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
         plan = plan_completion(body, model, self._session_id(request, body))
         shape = CompletionFormat(echo=bool(body.echo), with_logprobs=body.logprobs is not None)
         return await self._answer(request, body, plan, _Answer(shape, name))
-
-    async def _read(self, request: Request, kind: type[Body]) -> Body:
-        data = await read_json_body(request)
-        if len(data) <= MAX_BYTES_PARSED_AT_ONCE:
-            return parse_body(kind, data)
-        async with self._large_bodies:
-            await asyncio.to_thread(refuse_too_many_values, data)
-            return await asyncio.to_thread(parse_body, kind, data)
 
     def _session_id(self, request: Request, body: ChatBody | CompletionBody) -> str | None:
         if body.prompt_cache_key is None:

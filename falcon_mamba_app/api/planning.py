@@ -13,7 +13,13 @@ from typing import Any
 
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.forms import form_of
-from falcon_mamba_app.api.schemas import NO_LIMIT, ChatBody, ChatMessage, CompletionBody
+from falcon_mamba_app.api.schemas import (
+    NO_LIMIT,
+    ChatBody,
+    ChatMessage,
+    CompletionBody,
+    GenerationBody,
+)
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
     Conversation,
@@ -80,8 +86,8 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     messages = conversation_of(body.messages)
     field = "max_completion_tokens" if body.max_tokens is None else "max_tokens"
     max_new_tokens = getattr(body, field)
-    _refuse_too_many_tokens(field, max_new_tokens, model)
-    sampling = _sampling(
+    refuse_too_many_tokens(field, max_new_tokens, model)
+    sampling = sampling_of(
         body, model, max_new_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
     request = GenerationRequest(
@@ -100,8 +106,8 @@ def conversation_of(messages: list[ChatMessage]) -> Conversation:
 def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | None) -> Plan:
     """The replies to each prompt, prompt by prompt."""
     max_new_tokens = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-    _refuse_too_many_tokens("max_tokens", max_new_tokens, model)
-    sampling = _sampling(body, model, max_new_tokens, logprobs=body.logprobs)
+    refuse_too_many_tokens("max_tokens", max_new_tokens, model)
+    sampling = sampling_of(body, model, max_new_tokens, logprobs=body.logprobs)
     if body.echo and body.logprobs is not None and max_new_tokens == 1:
         # Clients that score a prompt this way cut off the one new token, so it must be there.
         sampling = replace(sampling, ignore_eos=True)
@@ -135,7 +141,8 @@ def _score_prompt(body: CompletionBody, prompt: Text | TokenIds) -> int | None:
     return 0 if body.logprobs is None and is_needed else body.logprobs
 
 
-def _refuse_too_many_tokens(field: str, value: int | None, model: ModelInfo) -> None:
+def refuse_too_many_tokens(field: str, value: int | None, model: ModelInfo) -> None:
+    """Raises InvalidRequest for more new tokens than this server writes."""
     limit = model.max_new_tokens
     if value is not None and limit is not None and value > limit:
         raise InvalidRequest(
@@ -143,8 +150,8 @@ def _refuse_too_many_tokens(field: str, value: int | None, model: ModelInfo) -> 
         )
 
 
-def _sampling(
-    body: ChatBody | CompletionBody,
+def sampling_of(
+    body: GenerationBody,
     model: ModelInfo,
     max_new_tokens: int | None,
     *,

@@ -22,6 +22,10 @@ from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.generation import Generation
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
+from falcon_mamba_app.api.reading import BodyReader
+from falcon_mamba_app.api.responses.conversations import Conversations
+from falcon_mamba_app.api.responses.endpoints import Responses
+from falcon_mamba_app.api.responses.shelf import Shelves
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.api.tokenization import Tokenization
 from falcon_mamba_app.errors import NotFound
@@ -33,6 +37,7 @@ from falcon_mamba_app.http.errors import (
     presentable,
 )
 from falcon_mamba_app.http.transport import ReaderGone, json_response
+from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
 
 OWNER = "falcon-mamba-app"  # tells a copy of this app, which has sessions, from other servers
@@ -40,6 +45,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Add = Callable[[str, str, Endpoint], None]
 
 
 def create_api(
@@ -50,17 +56,22 @@ def create_api(
     served_names: tuple[str, ...] = (),
     reuse_prompts: bool = True,
     figures: Figures | None = None,
+    keeping: Keeping | None = None,
 ) -> FastAPI:
     """The application that serves the API.
 
     With `api_keys`, /v1 and /metrics ask for one of them; /health never does. With a
     `session_secret`, a session's id is the same after a restart. With `reuse_prompts`, requests
     begin from what earlier ones of the same caller have read. `figures` are told by /metrics.
+    `keeping` has the library, and says who has a place in it; other callers' responses stay in
+    memory.
     """
     access = Access(api_keys, session_secret, reuse_prompts=reuse_prompts)
     names = ServedNames(served_names)
     figures = figures or Figures()
-    generation = Generation(service, access, names, figures)
+    reader = BodyReader()
+    generation = Generation(service, access, names, figures, reader)
+    shelves = Shelves(keeping)
     sessions = Sessions(service, access)
     info = _Information(service, names, figures)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
@@ -71,6 +82,9 @@ def create_api(
 
     add("POST", "/v1/chat/completions", generation.chat)
     add("POST", "/v1/completions", generation.completions)
+    app.state.responses = Responses(service, access, names, figures, shelves, reader)
+    _add_responses(add, app.state.responses)
+    _add_conversations(add, Conversations(service, shelves, reader))
     add("GET", "/v1/models", info.models)
     add("GET", "/v1/models/{model_id:path}", info.model)
     add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
@@ -96,6 +110,33 @@ def create_api(
     for path in ("/health", "/health/{rest:path}"):
         app.add_api_route(path, _answered(_no_such_endpoint, figures), methods=ALL_METHODS)
     return app
+
+
+async def let_responses_end(app: FastAPI) -> None:
+    """Return once every response is kept; call it when the service is closed."""
+    await app.state.responses.settle()
+
+
+def _add_responses(add: Add, responses: Responses) -> None:
+    add("POST", "/v1/responses", responses.create)
+    add("POST", "/v1/responses/input_tokens", responses.input_tokens)
+    one = "/v1/responses/{response_id}"
+    add("GET", one, responses.retrieve)
+    add("DELETE", one, responses.delete)
+    add("POST", f"{one}/cancel", responses.cancel)
+    add("GET", f"{one}/input_items", responses.input_items)
+
+
+def _add_conversations(add: Add, conversations: Conversations) -> None:
+    add("POST", "/v1/conversations", conversations.create)
+    one = "/v1/conversations/{conversation_id}"
+    add("GET", one, conversations.retrieve)
+    add("POST", one, conversations.update)
+    add("DELETE", one, conversations.delete)
+    add("GET", f"{one}/items", conversations.items)
+    add("POST", f"{one}/items", conversations.add_items)
+    add("GET", f"{one}/items/{{item_id}}", conversations.item)
+    add("DELETE", f"{one}/items/{{item_id}}", conversations.delete_item)
 
 
 def _with_head(method: str) -> list[str]:

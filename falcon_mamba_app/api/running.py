@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from falcon_mamba_app.api.planning import Plan, PlannedReply
+from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.metrics import num_tokens_of_work
 from falcon_mamba_app.protocol import (
+    Finished,
     GenerationEvent,
+    GenerationRequest,
     GenerationService,
     TextDelta,
 )
@@ -48,6 +52,34 @@ async def run_plan(
         finally:
             if plan.ephemeral_session is not None:
                 service.forget(plan.ephemeral_session)
+
+
+async def run_reply(
+    service: GenerationService, request: GenerationRequest, visitor: Visitor
+) -> AsyncGenerator[GenerationEvent, None]:
+    """The events of one reply that is counted as no session of the visitor's. Raises
+    TooManyRequests before the first event.
+    """
+    with visitor.replies(None):
+        line, weight = visitor.line(request.session_id), visitor.weight * request.weight
+        async with aclosing(
+            service.generate(replace(request, owner=line, weight=weight))
+        ) as events:
+            async for event in events:
+                visitor.count_tokens(num_tokens_of_work(event))
+                yield event
+
+
+async def counted_for(
+    key: str | None, figures: Figures, events: AsyncGenerator[GenerationEvent, None]
+) -> AsyncGenerator[GenerationEvent, None]:
+    """The same events; their tokens are added to the usage of the caller's key, if there is one."""
+    async with aclosing(events):
+        async for event in events:
+            if key is not None and isinstance(event, Finished):
+                figures.key_tokens[key, "prompt"] += event.prompt_tokens or 0
+                figures.key_tokens[key, "completion"] += event.completion_tokens
+            yield event
 
 
 class _Interleaving:

@@ -77,7 +77,7 @@ class ChatMessage(Strict):
     content: str
 
 
-class _GenerationBody(Strict):
+class GenerationBody(Strict):
     """The fields that both endpoints share."""
 
     other_names: ClassVar[Mapping[str, str]] = {"repeat_penalty": "repetition_penalty"}
@@ -131,13 +131,13 @@ class _GenerationBody(Strict):
         return body
 
     @model_validator(mode="after")
-    def _refuse_stream_options_without_stream(self) -> _GenerationBody:
+    def _refuse_stream_options_without_stream(self) -> GenerationBody:
         if self.stream_options and self.stream_options.asks_for_something and not self.stream:
             raise InvalidRequest("stream_options needs stream: true", param="stream_options")
         return self
 
 
-class ChatBody(_GenerationBody):
+class ChatBody(GenerationBody):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
@@ -195,10 +195,10 @@ class ChatBody(_GenerationBody):
                 )
 
 
-class CompletionBody(_GenerationBody):
+class CompletionBody(GenerationBody):
     """The body of POST /v1/completions; `prompt` is a list whichever way it was sent."""
 
-    other_names = {**_GenerationBody.other_names, "n_predict": "max_tokens"}
+    other_names = {**GenerationBody.other_names, "n_predict": "max_tokens"}
 
     prompt: Annotated[list[Text | TokenIds], PlainValidator(prompts_of)]
     max_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None

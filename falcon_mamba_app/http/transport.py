@@ -49,6 +49,11 @@ def sse_event(value: Any) -> bytes:
     return b"data: " + to_json(value) + b"\n\n"
 
 
+def named_sse_event(name: str, value: Any) -> bytes:
+    """One server-sent event with a name."""
+    return b"event: " + name.encode() + b"\n" + sse_event(value)
+
+
 class EventStream(StreamingResponse):
     """Server-sent events. Closes `lines`, and `closes` under them, when the reader has gone.
 

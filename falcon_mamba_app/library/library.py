@@ -15,6 +15,7 @@ from typing import Any
 import falcon_mamba_app.library.changes as changed
 import falcon_mamba_app.library.conversations as conversations
 import falcon_mamba_app.library.messages as messages
+import falcon_mamba_app.library.removal as removal
 import falcon_mamba_app.library.replies as replies
 import falcon_mamba_app.library.search as search
 import falcon_mamba_app.library.state_rows as state_rows
@@ -194,6 +195,14 @@ class Library:
         """Go on from another message; with None from the beginning."""
         return await self._database.write(
             conversations.set_head, owner, conversation_id, message_id, expected_version
+        )
+
+    async def remove(self, owner: str, conversation_id: str, message_ids: Sequence[str]) -> int:
+        """Delete single messages; what followed one now follows its parent. Returns how many of
+        the conversation's messages are left. Its states have read what is gone: let them go too.
+        """
+        return await self._database.write_durably(
+            removal.remove, owner, conversation_id, message_ids
         )
 
     # A reply while it is written

@@ -292,8 +292,7 @@ class PromptEncoder:
             else:
                 # Borders before and after: here the prompt of this reply ended, then the reply.
                 ids.close()
-                texts = (part.text, messages[part.place].content)
-                recorded = self._recorded(session_id, ids.digest(), texts) if session_id else None
+                recorded = self._recorded(messages[part.place], part.text, session_id, ids)
                 if recorded is None:
                     ids.add_content(part.text)
                 else:
@@ -303,15 +302,18 @@ class PromptEncoder:
         return ids
 
     def _recorded(
-        self, session_id: str, prompt_digest: bytes, texts: Collection[str]
+        self, message: Message, shown: str, session_id: str | None, ids: IdBuilder
     ) -> list[int] | None:
-        """The model's own ids of a reply that came back as one of `texts`: as the template shows
-        it, perhaps trimmed, or as it was sent. None for a shortened or edited text: only whole
-        replies have a saved state.
+        """The model's own ids of a reply that came back as the template shows it, perhaps trimmed,
+        or as it was sent. None for a shortened or edited text: only whole replies have a saved
+        state.
         """
-        for token_ids in self._reply_log.find(session_id, prompt_digest):
+        known = self._reply_log.find(session_id, ids.digest()) if session_id else []
+        for token_ids in (array("i", message.packed_ids).tolist(), *known):
             while token_ids and token_ids[-1] in self._end_ids:
                 token_ids.pop()  # the template closes the turn itself
-            if self.vocabulary.decode(token_ids) in texts:
+            if token_ids and min(token_ids) < 0:
+                continue
+            if self.vocabulary.decode(token_ids) in (shown, message.content):
                 return token_ids
         return None

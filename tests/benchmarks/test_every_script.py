@@ -10,15 +10,18 @@ import re
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 
 from benchmarks import all as all_of_them
-from benchmarks import cpu, cpu_choices, kernels, page
+from benchmarks import cpu, cpu_choices, kernels, page, responses
 from benchmarks.lib import checkpoint, report, roofline
+from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.page import build_page
+from tests.support.api_fixtures import on_loopback
 from tests.support.checkpoints import make_model
 from tests.support.echo_service import EchoService
 from tests.support.engine_fixtures import ours
@@ -47,6 +50,7 @@ RUN_IN = {
     "benchmarks.prefill": BENCHMARKS,
     "benchmarks.quantization": BENCHMARKS,
     "benchmarks.refusals": HERE,
+    "benchmarks.responses": HERE,
     "benchmarks.serving": BENCHMARKS,
     "benchmarks.snapshots": BENCHMARKS,
     "benchmarks.soak": "tests/benchmarks/test_soak.py",
@@ -209,6 +213,18 @@ def test_a_newcomer_beside_a_crowd_is_measured(monkeypatch, results):
     assert run_main(monkeypatch, "benchmarks.fairness", *options) in (0, 1)
     found = json.loads((results / "small.json").read_text())
     assert min(found["idle_s"], found["busy_s"], found["prefill_tokens_per_s"]) > 0
+
+
+async def test_a_turn_after_a_history_is_measured_beside_one_without():
+    service = EchoService()
+    await service.start()
+    async with (
+        on_loopback(create_api(service)) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        row = await responses.measure(http, 90, 2)
+    assert row["history_tokens"] == 90 and row["read_again"] >= 0
+    assert min(row["anew_ms"], row["after_ms"], row["ratio"]) > 0
 
 
 @pytest.mark.parametrize("script", ["evaluate", "export", "prepare"])

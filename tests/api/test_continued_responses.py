@@ -1,0 +1,83 @@
+"""Responses over the bundled model: the state goes on, and so it does after a restart."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.keeping import Keeping
+from falcon_mamba_app.library import Library, Place
+from falcon_mamba_app.owners import Owners
+from falcon_mamba_app.settings import Settings
+from tests.support.api_fixtures import on_loopback
+from tests.support.services import make_local_service
+
+ASKED = {"model": "nano", "temperature": 0.0, "max_output_tokens": 12}
+
+
+@pytest.fixture
+async def service():
+    service = make_local_service(max_prompt_tokens=400)
+    await service.start()
+    yield service
+    await service.close()
+
+
+async def test_a_turn_reads_only_what_is_new_and_says_the_same_as_all_of_it(service, tmp_path):
+    """Over the ids in memory, over those in the library after a restart, and by a branch."""
+    place = Place(folder=tmp_path)
+    library = await Library.open(place)
+    async with (
+        on_loopback(create_api(service, keeping=Keeping(Owners(Settings()), library))) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        first = await client.responses.create(input="Tell me a story of a dog.", **ASKED)
+        second = await client.responses.create(
+            input="And then?", previous_response_id=first.id, **ASKED
+        )
+        before = first.usage.input_tokens + first.usage.output_tokens - 1
+        assert second.usage.input_tokens_details.cached_tokens == before
+        branch = await client.responses.create(input="Why?", previous_response_id=first.id, **ASKED)
+        assert branch.usage.input_tokens_details.cached_tokens == before
+        count = await client.responses.input_tokens.count(
+            model="nano", input="Why?", previous_response_id=first.id
+        )
+        assert count.input_tokens == branch.usage.input_tokens
+        messages = [
+            {"role": "user", "content": "Tell me a story of a dog."},
+            {"role": "assistant", "content": first.output_text},
+            {"role": "user", "content": "Why?"},
+        ]
+        cold = await client.chat.completions.create(
+            model="nano", messages=messages, temperature=0.0, max_tokens=12
+        )
+        assert cold.choices[0].message.content == branch.output_text
+    await library.close()
+    library = await Library.open(place)
+    async with (
+        on_loopback(create_api(service, keeping=Keeping(Owners(Settings()), library))) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        assert (await client.responses.retrieve(second.id)).to_dict() == second.to_dict()
+        third = await client.responses.create(
+            input="And then?", previous_response_id=branch.id, **ASKED
+        )
+        before = branch.usage.input_tokens + branch.usage.output_tokens - 1
+        assert third.usage.input_tokens_details.cached_tokens == before
+    await library.close()
+
+
+async def test_truncation_drops_the_oldest_items_where_that_is_allowed(service):
+    async with (
+        on_loopback(create_api(service)) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        items = [{"role": "user", "content": f"{i} " + "dog " * 40} for i in range(12)]
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.responses.create(input=items, **ASKED)
+        assert refused.value.code == "context_length_exceeded"
+        made = await client.responses.create(
+            input=items, truncation="auto", instructions="Be brief.", **ASKED
+        )
+        assert made.truncation == "auto" and 300 < made.usage.input_tokens <= 400
