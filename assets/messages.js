@@ -1,8 +1,5 @@
-/* Draws what was said: the user's words as they are, the model's as Markdown.
-
-   The chatbot is given text alone (ui/view/message_text.py) and shows it unformatted; beside each such
-   text its message is drawn from nodes (markdown_blocks.js). A reply that grows is drawn from its last
-   blocks on. */
+/* Draws the model's words as Markdown, while they grow: what stands before the last two blocks is
+   settled and is not drawn again. markdown_blocks.js makes the nodes; formulas come from KaTeX. */
 (() => {
   const MAX_FORMULAS = 300; // of one message; the others stay as they were written
   const { make, blocksOf } = window.markdown;
@@ -76,61 +73,6 @@
     }
   }
 
-  const asTyped = (text) => text.replace(/([<&])\u2060/g, "$1");
-  const drawings = new WeakMap(); // of the chatbot's element with the text: ours beside it
-
-  function drawingOf(source) {
-    const known = drawings.get(source);
-    if (known?.place.parentNode === source.parentNode) return known;
-    const isUser = source.closest("[data-testid]").dataset.testid === "user";
-    const place = make("div", { class: isUser ? "said" : "said prose", dir: "auto" });
-    source.after(place);
-    source.hidden = true;
-    const growing = new Growing(place);
-    const isPlain = isUser || source.closest(".thought-group"); // the page's own remarks
-    const drawing = {
-      place, text: null,
-      draw: (text) => (isPlain ? place.replaceChildren(text) : growing.draw(text)),
-    };
-    drawings.set(source, drawing);
-    return drawing;
-  }
-
-  function drawMessage(source) {
-    if (!source.firstChild) return; // drawn already
-    const drawing = drawingOf(source);
-    const text = asTyped(source.textContent);
-    source.replaceChildren(); // or the page would hold each text twice
-    if (text === drawing.text) return;
-    drawing.text = text;
-    try {
-      drawing.draw(text);
-    } catch (error) { // never seen; the words are worth more than their form
-      console.error(error);
-      drawing.place.replaceChildren(text);
-    }
-  }
-
-  const MESSAGE = "#transcript [data-testid=user] .md, #transcript [data-testid=bot] .md";
-
-  function drawChanges(changes) {
-    const changed = new Set();
-    for (const { target } of changes) {
-      const element = target.nodeType === Node.TEXT_NODE ? target.parentElement : target;
-      if (!element || element.closest(".said")) continue;
-      const inside = element.closest(".md");
-      if (inside?.matches(MESSAGE)) changed.add(inside);
-      else if (element.closest("#transcript") || element.querySelector("#transcript")) {
-        for (const message of element.querySelectorAll(MESSAGE)) changed.add(message);
-      }
-    }
-    changed.forEach(drawMessage);
-  }
-
-  new MutationObserver(drawChanges).observe(document.documentElement, {
-    childList: true, subtree: true, characterData: true,
-  });
-
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.(".copy-code");
     if (!button) return;
@@ -139,5 +81,5 @@
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
 
-  window.messages = { asTyped, Growing };
+  window.messages = { Growing };
 })();

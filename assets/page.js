@@ -2,8 +2,7 @@
    fields left empty, and coming back after a reload or a broken connection. */
 (() => {
   const STORAGE_KEY = "falcon-mamba-theme"; // "dark" or "light"; absent follows the system
-  const visible = (selector) =>
-    [...document.querySelectorAll(selector)].find((element) => element.offsetParent !== null);
+  const { visible, isBusy } = window.page;
 
   function applyTheme() {
     const chosen = localStorage.getItem(STORAGE_KEY);
@@ -18,6 +17,7 @@
     const isDark = document.body.classList.contains("dark");
     localStorage.setItem(STORAGE_KEY, isDark ? "light" : "dark");
     applyTheme();
+    window.strip.drawAgain();
   }
 
   function keepTheme() {
@@ -44,27 +44,12 @@
     if (opened) setTimeout(() => opened.scrollIntoView({ block: "start" }), 0);
   });
 
-  // The chatbot's own button covers the conversation, so it is hidden behind ours.
   document.addEventListener("click", (event) => {
     const button = event.target.closest("#copy-all");
-    const original = document.querySelector("#transcript .top-panel button:last-of-type");
-    if (!button || !original) return;
-    original.click();
+    if (!button) return;
+    navigator.clipboard?.writeText(window.conversation.asMarkdown());
     button.classList.add("copied");
     setTimeout(() => button.classList.remove("copied"), 1500);
-  });
-
-  // The chatbot has messages with joiners (ui/view/message_text.py); copies have none.
-  const { asTyped } = window.messages;
-  if (navigator.clipboard) {
-    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
-    navigator.clipboard.writeText = (text) => write(asTyped(text));
-  }
-  document.addEventListener("copy", (event) => {
-    const selected = getSelection().toString();
-    if (asTyped(selected) === selected) return;
-    event.clipboardData.setData("text/plain", asTyped(selected));
-    event.preventDefault();
   });
 
   // Gradio makes 0 of an emptied field when it is left; the model's default is meant.
@@ -82,16 +67,6 @@
     if (event.key === "Escape") visible("button#stop, button#document-stop")?.click();
   });
 
-  // A message that is edited is sent and given up by the keys that the composer knows.
-  document.addEventListener("keydown", (event) => {
-    if (!event.target.matches?.("#transcript textarea") || event.isComposing) return;
-    const isSent = event.key === "Enter" && !event.shiftKey;
-    const label = isSent ? "Submit" : event.key === "Escape" ? "Cancel" : null;
-    if (!label) return;
-    event.preventDefault();
-    visible(`#transcript [aria-label=${label}]`)?.click();
-  });
-
   // A screen reader is told a reply once, at its end: as a live region the conversation would be read
   // anew with every word that is added, and all of it after a reload.
   const OVER = ["finished", "stopped", "failed"];
@@ -102,11 +77,10 @@
   function announce() {
     if (!OVER.includes(phaseBefore)) return; // the next reply has begun
     const messages = document.querySelectorAll("#transcript [data-testid=bot]");
-    announcer.textContent = asTyped(messages[messages.length - 1]?.innerText.trim() ?? "");
+    announcer.textContent = messages[messages.length - 1]?.innerText.trim() ?? "";
   }
 
   function listenForEnds() {
-    document.querySelector("#transcript [role=log]")?.setAttribute("aria-live", "off");
     const phase = document.querySelector(".status-line")?.dataset.phase;
     if (phase === phaseBefore) return;
     if (OVER.includes(phase)) setTimeout(announce, 300); // the conversation is drawn a little later
@@ -124,7 +98,6 @@
   // A reload keeps what stood in the text fields; the tab remembers it, nobody else.
   const DRAFTS_KEY = "falcon-mamba-drafts";
   const textOf = (selector) => document.querySelector(`${selector} textarea`)?.value ?? "";
-  const isBusy = () => Boolean(visible("button#stop, button#document-stop"));
 
   function keepDrafts() {
     const drafts = {
@@ -158,7 +131,7 @@
   function nextStep() {
     const steps = JSON.parse(document.querySelector("#tour")?.dataset.steps || "[]");
     const said = [...document.querySelectorAll("#transcript [data-testid=user]")].pop();
-    const at = said ? steps.findIndex((step) => step.text === asTyped(said.innerText.trim())) : -1;
+    const at = said ? steps.findIndex((step) => step.text === said.innerText.trim()) : -1;
     const isOffered = at >= 0 && at + 1 < steps.length && !isBusy();
     return isOffered ? { ...steps[at + 1], number: at + 2, count: steps.length } : null;
   }
@@ -176,11 +149,7 @@
   function takeStep() {
     const step = nextStep();
     if (step?.press) visible(step.press)?.click();
-    if (!step?.text) return;
-    const field = visible("#composer textarea");
-    field.value = step.text;
-    field.dispatchEvent(new Event("input", { bubbles: true }));
-    setTimeout(() => visible("#send")?.click(), 0);
+    if (step?.text) window.page.send(step.text);
   }
 
   setInterval(offerStep, 250);

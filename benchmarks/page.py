@@ -22,10 +22,12 @@ from gradio.state_holder import SessionState
 from falcon_mamba_app.metrics import ReplyMeter
 from falcon_mamba_app.protocol import Accepted, Message, ServiceStats, TextDelta
 from falcon_mamba_app.ui.conversation.reply import Reply
-from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
+from falcon_mamba_app.ui.conversation.tree import Tree
 from falcon_mamba_app.ui.page import build_page
-from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.view.updates import Update, bubble, bubbles, reply_status
+from falcon_mamba_app.ui.view.messages import shown_conversation
+from falcon_mamba_app.ui.view.panel import Figures, shown_panel
+from falcon_mamba_app.ui.view.updates import Update, reply_status
 from tests.support.echo_service import EchoService
 
 MESSAGE = "A message of a usual length, with some `code` and a list of three things in it. " * 4
@@ -45,7 +47,8 @@ async def measure(page: gr.Blocks, num_messages: int, num_updates: int) -> Cost:
     """Feed updates of a growing reply through postprocessing and diffing."""
     send = next(fn for fn in page.fns.values() if fn.name == "send")
     roles = ("user", "assistant")
-    earlier = bubbles([Message(roles[i % 2], MESSAGE) for i in range(num_messages)])  # type: ignore[arg-type]
+    session = Session("benchmark", 0.0)
+    session.tree = Tree(Message(roles[i % 2], MESSAGE) for i in range(num_messages))  # type: ignore[arg-type]
     reply = Reply(meter=ReplyMeter(started_s=0.0))
     reply.apply(Accepted(1_000, 900), now_s=0.0)
     costs: dict[bool, list[float]] = {False: [], True: []}
@@ -56,9 +59,10 @@ async def measure(page: gr.Blocks, num_messages: int, num_updates: int) -> Cost:
         with_panel = step % 4 == 0
         started = time.process_time()
         update = Update(
-            transcript=[*earlier, bubble(Message("assistant", reply.text))],
+            transcript=shown_conversation(session) if step == 1 else gr.skip(),
+            growing=reply.text,
             status=reply_status(reply),
-            panel=render_panel(Figures.of(_stats(), reply)) if with_panel else gr.skip(),
+            panel=shown_panel(Figures.of(_stats(), reply)) if with_panel else gr.skip(),
         )
         data = await page.postprocess_data(send, list(update), state)
         page.handle_streaming_diffs(send, data, "session", "run", final=False)

@@ -290,6 +290,14 @@ class GenerationService(Protocol):
         """
         ...
 
+    async def sketch(self, session_id: str) -> str | None:
+        """The picture of the session's state as it is now: rows of cells, as
+        `engine/states/sketch.py` writes them. None where there is no state, or no way to see it.
+
+        The same state always has the same picture.
+        """
+        ...
+
     def forget(self, session_id: str) -> Future[bool]:
         """Drop the session's states and ids. Returns at once and never raises: the future tells
         whether there was such a session, or holds why it could not be dropped.

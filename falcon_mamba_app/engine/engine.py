@@ -1,12 +1,10 @@
 """The engine: sequences in, events out, one step at a time.
 
-`step()` is plan → run → settle. It owns the slots and the snapshots, and keeps one invariant:
-a state advances only by committed tokens. It knows no text, no HTTP and no asyncio. It has no
-thread of its own, so tests call `step()` themselves.
+`step()` is plan → run → settle, on its caller's thread. It owns slots and snapshots, and keeps one
+invariant: a state advances only by committed tokens. It knows no text, no HTTP and no asyncio.
 
-An error in the work for one sequence ends that sequence alone. After an error in a step of several
-sequences, each of them begins again and runs alone until one of its steps succeeds or fails. Only
-a device that no longer answers ends the engine.
+An error in the work for one sequence ends that alone. After an error in a step of several, each
+begins again and runs alone until a step succeeds or fails. Only a dead device ends the engine.
 """
 
 from __future__ import annotations
@@ -47,10 +45,8 @@ logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """Everything between token ids in and token ids out.
-
-    With `look_ahead` a decode step is launched before the tokens of the previous step are read.
-    A GPU then never waits for the host; a CPU gains nothing from it.
+    """Token ids in, token ids out. With `look_ahead` a decode step is launched before the tokens of
+    the previous one are read: a GPU then never waits for the host; a CPU gains nothing from it.
     """
 
     def __init__(
@@ -109,10 +105,13 @@ class Engine:
         if seq is not None and seq.status is not Status.FINISHED:
             self._late_events += self._guarded(seq, partial(self._finish, seq))
 
+    def running_state(self, session_id: str) -> torch.Tensor | None:
+        """The ssm state (l, n, d) of the session's running sequence; read it at once."""
+        slots = [seq.slot for seq in self._scheduler.running if seq.session_id == session_id]
+        return self.pool.ssm_states[:, slots[0]] if slots and slots[0] is not None else None
+
     def forget(self, session_id: str) -> bool:
-        """Drop the session's snapshots, and save none of its running sequences. Returns whether
-        it had either.
-        """
+        """Drop the session's snapshots and save none of its running ones; whether it had either."""
         had_snapshots = self.snapshots.forget(session_id)
         at_work = [seq for seq in self._sequences.values() if seq.session_id == session_id]
         for seq in at_work:

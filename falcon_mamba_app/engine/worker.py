@@ -45,10 +45,11 @@ class EngineStats:
 
 
 class SessionStates(Protocol):
-    """The part of an Engine that the export, import and dropping of sessions needs."""
+    """The part of an Engine that is asked about sessions: to export, import, draw and drop them."""
 
     @property
     def snapshots(self) -> SnapshotStore: ...
+    def running_state(self, session_id: str) -> torch.Tensor | None: ...
     def forget(self, session_id: str) -> bool: ...
 
 

@@ -25,7 +25,9 @@ from falcon_mamba_app.ui.conversation.turn import ALONE_S
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
+from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
 from falcon_mamba_app.ui.gradio_patches.spare_apps import make_no_spare_apps
@@ -56,13 +58,15 @@ REMEMBER_JS = (
     "(settings, ...values) => [Object.fromEntries("
     f"{json.dumps(CONTROL_NAMES)}.map((name, i) => [name, values[i]]))]"
 )
-# A returned message goes above the text that the visitor has begun meanwhile. This happens once
-# only, since Gradio sends the last update of a generator twice.
+# A returned message goes into the empty box. A text that was begun meanwhile stays as it is, and
+# assets/composer.js offers the message beside it. This happens once only, since Gradio sends the
+# last update of a generator twice.
 RETURN_JS = """(draft, returned) => {
     const keep = {__type__: "update"};
     if (!returned) return [keep, keep];
-    if (!draft.trim()) return [returned, ""];
-    return [(draft + "\\n").startsWith(returned + "\\n") ? keep : returned + "\\n" + draft, ""];
+    if (!draft.trim() || draft === returned) return [returned, ""];
+    window.composer.offer(returned);
+    return [keep, ""];
 }"""
 # The contents of the text fields before a reload; restored once.
 DRAFTS_JS = "() => [window.takeDrafts()]"
@@ -151,27 +155,32 @@ def build_page(
             service, max_chars=max_chars, alone_s=alone_s, is_behind=memory.is_behind
         )
         _wire_chat(components, ChatHandlers(service, sessions, answerer))
+        _wire_messages(components, MessageActions(service, sessions, answerer))
         _wire_document(components, DocumentHandlers(service, sessions, answerer))
         _wire_controls(components, service)
+        counting = Counting(service, sessions, max_message_chars=max_chars)
+        look = components.counter.look
+        _on(look, counting.count, outputs=[components.counter])
         arrival = Arrival(service, sessions, answerer, memory)
         _wire_arrival(page, components, arrival)
     return page, arrival.leave
 
 
 def _on(trigger: Any, fn: Callable[..., Any] | None, **options: Any) -> Any:
-    """An event of the page alone: no spinner over the outputs, no public endpoint."""
+    """An event of the page alone: no spinner over the outputs, no public endpoint. It is never
+    dropped because the one before is still running: the session refuses, in words.
+    """
+    options = {"trigger_mode": "multiple", **options}
     return trigger(fn, show_progress="hidden", api_visibility="private", **options)
 
 
 def _wire_chat(components: Components, chat: ChatHandlers) -> None:
     outputs = [*components.outputs]
     controls = components.controls.listed()
-    transcript, composer = components.transcript, components.composer
+    composer = components.composer
     _on(composer.submit, chat.send, inputs=[composer, *controls], outputs=outputs)
     _on(components.send.click, chat.send, inputs=[composer, *controls], outputs=outputs)
     _on(components.retry.click, chat.retry, inputs=controls, outputs=outputs)
-    _on(transcript.edit, chat.edit, inputs=controls, outputs=outputs)
-    _on(transcript.example_select, chat.example, inputs=controls, outputs=outputs)
     _on(components.undo.click, chat.undo, outputs=outputs)
     _on(components.clear.click, chat.clear, outputs=outputs)
     _on(components.stop.click, chat.stop, queue=False)
@@ -179,13 +188,22 @@ def _wire_chat(components: Components, chat: ChatHandlers) -> None:
     _on(components.returned.change, None, js=RETURN_JS, inputs=box, outputs=box)
 
 
+def _wire_messages(components: Components, messages: MessageActions) -> None:
+    _on(
+        components.transcript.act,
+        messages.act,
+        inputs=components.controls.listed(),
+        outputs=[*components.outputs],
+    )
+
+
 def _wire_document(components: Components, document: DocumentHandlers) -> None:
     view = components.document_view
     outputs = [*components.outputs]
     controls = components.controls.listed()
     _on(view.extend.click, document.extend, inputs=[view.text, *controls], outputs=outputs)
-    _on(view.retry.click, document.retry, inputs=controls, outputs=outputs)
-    _on(view.undo.click, document.undo, outputs=outputs)
+    _on(view.retry.click, document.retry, inputs=[view.text, *controls], outputs=outputs)
+    _on(view.undo.click, document.undo, inputs=[view.text], outputs=outputs)
     _on(view.clear.click, document.clear, outputs=outputs)
     _on(view.stop.click, document.stop, queue=False)
 
@@ -234,7 +252,7 @@ def _wire_arrival(page: gr.Blocks, components: Components, arrival: Arrival) -> 
     )
     outputs = [*components.outputs]
     _on(loaded.then, arrival.attach, js=DRAFTS_JS, inputs=[components.drafts], outputs=outputs)
-    _on(components.refresh.click, arrival.refresh, outputs=outputs, trigger_mode="multiple")
+    _on(components.refresh.click, arrival.refresh, outputs=outputs)
     _on(
         components.timer.tick,
         arrival.tick,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 
@@ -162,6 +163,14 @@ class EchoService:
             raise InvalidRequest("this file is no state of this model")
         self.sessions[session_id] = int(data[5:])
         return self.sessions[session_id]
+
+    async def sketch(self, session_id: str) -> str | None:
+        """One that differs from token to token, of four rows and eight columns."""
+        if session_id not in self.sessions:
+            return None
+        seen = self.sessions[session_id]
+        cells = bytes((seen * 37 + place * 11) % 256 for place in range(32))
+        return f"4x8:{b64encode(cells).decode()}"
 
     def forget(self, session_id: str) -> Future[bool]:
         was_known: Future[bool] = Future()

@@ -6,6 +6,7 @@ import pytest
 
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.conversation.tree import Facts, Tree
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import visitor_of
@@ -113,7 +114,7 @@ async def come(arrival, session_id, *, drafts=None, saved=None) -> list[Update]:
 
 
 def shown(update: Update) -> list[str]:
-    return [bubble.content[0].text for bubble in update.transcript]
+    return [message["text"] for message in update.transcript]
 
 
 async def test_a_page_that_returns_late_finds_what_nobody_has_freed_yet(service, answerer):
@@ -133,11 +134,11 @@ async def test_a_page_that_returns_late_finds_what_nobody_has_freed_yet(service,
 
 async def test_a_returning_page_shows_its_conversation_and_its_context(sessions, arrival):
     session = opened(sessions, "before")
-    session.messages[:] = [Message("user", "hi"), Message("assistant", "You said: hi")]
-    session.contexts[2] = 1_234
+    session.tree = Tree([Message("user", "hi"), Message("assistant", "You said: hi")])
+    session.tree.head.facts = Facts(context_tokens=1_234)
     [update] = await come(arrival, session.id)
     assert shown(update) == ["hi", "You said: hi"]
-    assert "1,234" in update.panel
+    assert update.panel["tokens"] == 1_234
     assert "Ready" in update.status
     assert update.send["visible"] and not update.stop["visible"]
 
@@ -147,9 +148,9 @@ async def test_a_page_that_comes_back_in_mid_reply_watches_it_to_its_end(
 ):
     session = opened(sessions, "before")
     values = ControlValues()
-    before = answerer.answer("before", session, [], "SLOW one two three", values)
+    before = answerer.answer("before", session, None, "SLOW one two three", values)
     async for update in before:
-        if "said" in str(update.transcript):
+        if "said" in str(update.growing):
             break
     await before.aclose()
     first, *others = await come(arrival, session.id)
@@ -163,11 +164,11 @@ async def test_a_page_that_comes_back_in_mid_reply_watches_it_to_its_end(
 async def test_another_tab_is_shown_the_change_and_saves_nothing(sessions, arrival, answerer):
     """Each saving is told to the other tabs, so two of them would answer each other for ever."""
     session = opened(sessions, "page")
-    session.messages[:] = [Message("user", "hi"), Message("assistant", "You said: hi")]
+    session.tree = Tree([Message("user", "hi"), Message("assistant", "You said: hi")])
     [update] = [update async for update in arrival.refresh(PAGE)]
     assert shown(update) == ["hi", "You said: hi"]
     assert (update.saved, update.status, update.returned) == (SKIP, SKIP, SKIP)
-    updates = answerer.answer("page", session, [], "SLOW LONG", ControlValues())
+    updates = answerer.answer("page", session, None, "SLOW LONG", ControlValues())
     await anext(updates)
     assert [update async for update in arrival.refresh(PAGE)] == [Update()]
     await updates.aclose()
@@ -175,9 +176,9 @@ async def test_another_tab_is_shown_the_change_and_saves_nothing(sessions, arriv
 
 async def test_a_reply_that_nobody_watched_is_said_to_be_cut(sessions, arrival, answerer):
     session = opened(sessions, "before")
-    updates = answerer.answer("before", session, [], "SLOW LONG", ControlValues())
+    updates = answerer.answer("before", session, None, "SLOW LONG", ControlValues())
     async for update in updates:
-        if "word" in str(update.transcript):
+        if "word" in str(update.growing):
             break
     await updates.aclose()
     turn = session.turn
@@ -191,7 +192,7 @@ async def test_a_reply_that_nobody_watched_is_said_to_be_cut(sessions, arrival, 
 
 async def test_a_reply_that_broke_off_unseen_says_why(sessions, arrival, answerer):
     session = opened(sessions, "before")
-    updates = answerer.answer("before", session, [], "please BREAK now", ControlValues())
+    updates = answerer.answer("before", session, None, "please BREAK now", ControlValues())
     await anext(updates)
     turn = session.turn
     await updates.aclose()
@@ -204,7 +205,7 @@ async def test_a_message_that_got_no_word_is_returned_once_above_the_draft(
     sessions, arrival, answerer
 ):
     session = opened(sessions, "before")
-    updates = answerer.answer("before", session, [], "hello", ControlValues())
+    updates = answerer.answer("before", session, None, "hello", ControlValues())
     await anext(updates)
     turn = session.turn
     turn.stop()
@@ -228,7 +229,7 @@ async def test_after_a_restart_the_browser_s_copy_counts(arrival):
 )
 async def test_a_text_edited_by_hand_survives_a_reload(sessions, arrival, is_busy, text):
     session = opened(sessions, "before")
-    session.document = "as the server knows it"
+    session.document.text = "as the server knows it"
     drafts = f'{{"composer": "", "document": "as I left it", "busy": {is_busy}}}'
     [update] = await come(arrival, session.id, drafts=drafts)
     assert update.document == text

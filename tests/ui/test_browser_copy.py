@@ -12,7 +12,9 @@ from falcon_mamba_app.ui.conversation.browser_copy import (
     remembered,
     saved_conversation,
 )
+from falcon_mamba_app.ui.conversation.document import Document
 from falcon_mamba_app.ui.conversation.sessions import Session
+from falcon_mamba_app.ui.conversation.tree import Tree
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_only_sound_messages_are_taken_back_from_a_browser(saved, expected):
 def test_a_browser_gives_back_as_much_as_it_is_asked_to_keep(num_messages, num_chars, is_kept):
     session = Session("id", 0.0)
     roles = ("user", "assistant")
-    session.messages = [Message(roles[i % 2], "x" * num_chars) for i in range(num_messages)]
+    session.tree = Tree(Message(roles[i % 2], "x" * num_chars) for i in range(num_messages))
     texts = [[message.role, message.content] for message in session.messages]
     kept = tuple(session.messages) if is_kept else ()
     assert remembered(json.dumps({"messages": texts})).messages == kept
@@ -59,10 +61,10 @@ def test_after_a_restart_a_message_without_a_reply_is_returned():
 
 
 def test_the_completion_page_s_text_is_kept_and_comes_back():
-    session = Session("old", 0.0, document="Once upon a time")
+    session = Session("old", 0.0, document=Document("Once upon a time"))
     again = Session("new", 0.0)
     remembered(saved_conversation(session)).restore(again)
-    assert again.document == "Once upon a time"
+    assert again.document.text == "Once upon a time"
 
 
 @pytest.mark.parametrize(

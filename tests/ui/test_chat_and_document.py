@@ -1,5 +1,4 @@
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +8,7 @@ from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
-from falcon_mamba_app.ui.view.message_text import shown
+from falcon_mamba_app.ui.view.panel import UNKNOWN
 from falcon_mamba_app.ui.view.updates import SKIP, Update
 from tests.support.echo_service import EchoService
 from tests.support.page_requests import page_request
@@ -47,8 +46,12 @@ def make_chat(service, sessions) -> ChatHandlers:
     return ChatHandlers(service, sessions, Answerer(service, max_chars=1_000))
 
 
-def texts(bubbles) -> list[tuple[str, str]]:
-    return [(bubble.role, bubble.content[0].text) for bubble in bubbles]
+def texts(messages) -> list[tuple[str, str]]:
+    return [(message["role"], message["text"]) for message in messages]
+
+
+def tile(page, label: str) -> str:
+    return next(value for name, value, _ in page["panel"]["tiles"] if name == label)
 
 
 async def page_after(outputs) -> dict:
@@ -102,15 +105,6 @@ async def test_retry_asks_the_same_again_without_the_old_reply(chat, service):
     assert len(page["transcript"]) == 2
 
 
-async def test_editing_a_message_drops_what_came_later(chat, service):
-    await page_after(chat.send("one", PAGE, *CONTROLS))
-    await page_after(chat.send("two", PAGE, *CONTROLS))
-    edit = SimpleNamespace(index=0, value="uno", previous_value="one")
-    page = await page_after(chat.edit(edit, PAGE, *CONTROLS))
-    assert texts(page["transcript"]) == [("user", "uno"), ("assistant", "You said: uno")]
-    assert service.requests[-1].prompt == (Message("user", "uno"),)
-
-
 async def test_undo_takes_one_exchange_back_and_returns_the_text(chat):
     await page_after(chat.send("one", PAGE, *CONTROLS))
     await page_after(chat.send("two", PAGE, *CONTROLS))
@@ -124,28 +118,24 @@ async def test_undo_shows_the_context_after_the_turn_before(chat, sessions):
     await page_after(chat.send("two", PAGE, *CONTROLS))
     page = await page_after(chat.undo(PAGE))
     assert sessions.of_page("page").context_tokens == 4
-    assert "now 4 tokens" in first["panel"]
-    assert "now 4 tokens" in page["panel"]
+    assert first["panel"]["tokens"] == page["panel"]["tokens"] == 4
     await page_after(chat.undo(PAGE))
     assert sessions.of_page("page").context_tokens is None
 
 
-async def test_messages_are_shown_without_markup_and_kept_as_typed(chat, service, sessions):
+async def test_messages_are_shown_and_kept_as_typed(chat, sessions):
     page = await page_after(chat.send("<b>x</b>", PAGE, *CONTROLS))
-    assert texts(page["transcript"])[0] == ("user", shown("<b>x</b>"))
+    assert texts(page["transcript"])[0] == ("user", "<b>x</b>")
     assert sessions.of_page("page").messages[0].content == "<b>x</b>"
-    edit = SimpleNamespace(index=0, value=shown("<i>y</i>"), previous_value="")
-    await page_after(chat.edit(edit, PAGE, *CONTROLS))
-    assert service.requests[-1].prompt == (Message("user", "<i>y</i>"),)
 
 
 async def test_the_panel_is_current_with_the_first_text_and_at_the_end(chat):
     outputs = chat.send("SLOW one two three", PAGE, *CONTROLS)
     first = await until_text(outputs)
-    assert "1 of 4" in first["panel"]
+    assert tile(first, "Replies running") == "1 of 4"
     page = await page_after(outputs)
-    assert "0 of 4" in page["panel"]
-    assert page["panel"].count("tok/s") == 1  # the reply's; nothing is being written now
+    assert tile(page, "Replies running") == "0 of 4"
+    assert tile(page, "Speed now") == UNKNOWN
 
 
 async def test_undo_and_retry_of_nothing_say_so(chat):
@@ -165,7 +155,7 @@ async def test_clear_empties_the_conversation_and_forgets_its_state(chat, servic
 async def until_text(outputs) -> dict:
     """Go on until the reply has begun; what the page shows then."""
     async for update in outputs:
-        if update.transcript != SKIP and texts(update.transcript)[-1][0] == "assistant":
+        if update.growing != SKIP and update.growing:
             return update._asdict()
     raise AssertionError("no text came")
 
@@ -195,7 +185,7 @@ async def test_a_page_that_vanishes_leaves_its_reply_running(chat, service, sess
 async def test_a_page_that_is_behind_in_reading_is_told_of_the_end_alone(service, sessions):
     answerer = Answerer(service, max_chars=1_000, is_behind=lambda page: True)
     chat = ChatHandlers(service, sessions, answerer)
-    first, last = [update async for update in chat.send("SLOW one two", PAGE, *CONTROLS)]
+    first, last, *_ = [update async for update in chat.send("SLOW one two", PAGE, *CONTROLS)]
     assert texts(first.transcript)[-1][1] == "You said: SLOW one two"
     assert last.send["visible"]
 
@@ -225,7 +215,7 @@ async def test_an_error_is_a_sentence_and_the_message_is_not_lost(chat, service,
     page = await page_after(chat.send("hello", PAGE, *CONTROLS))
     assert page["returned"] == "hello"
     assert texts(page["transcript"]) == [
-        ("assistant", "The model is still loading. Your message is back in the box below.")
+        ("notice", "The model is still loading. Your message is back below.")
     ]
     assert sessions.of_page("page").messages == []
 
@@ -252,7 +242,7 @@ async def test_a_retry_that_fails_keeps_the_old_reply(chat, service):
     assert texts(page["transcript"]) == [
         ("user", "one"),
         ("assistant", "You said: one"),
-        ("assistant", "The model is still loading."),
+        ("notice", "The model is still loading."),
     ]
     assert "returned" not in page, "the message is in the conversation still"
 
@@ -345,8 +335,10 @@ async def test_many_tokens_make_few_updates(service, sessions):
 
     service.generate = generate
     chat = make_chat(service, sessions)
-    steps = [update.transcript async for update in chat.send("go", PAGE, *CONTROLS)]
-    assert texts(next(step for step in reversed(steps) if step != SKIP))[-1][1] == "x" * 2_000
+    steps = [update async for update in chat.send("go", PAGE, *CONTROLS)]
+    shown = [update.transcript for update in steps if update.transcript != SKIP]
+    assert texts(shown[-1])[-1][1] == "x" * 2_000
+    assert len(shown) == 2  # the question, and the end: in between only new words are sent
     assert len(steps) < 30
 
 
@@ -362,14 +354,24 @@ async def test_a_base_model_continues_the_text(document):
     assert page["document"] == "Once upon a time and so on."
 
 
-async def test_undo_takes_the_continuation_back(document):
-    await page_after(document.extend("Once ", PAGE, *CONTROLS))
-    assert (await page_after(document.undo(PAGE)))["document"] == "Once "
+async def test_undo_takes_back_what_the_model_wrote_and_never_what_was_typed(document):
+    for text in ("Once ", "Once and so on. MINE "):
+        await page_after(document.extend(text, PAGE, *CONTROLS))
+    typed = "Before. Once and so on. MINE and so on. After."
+    once = await page_after(document.undo(typed, PAGE))
+    assert once["document"] == "Before. Once and so on. MINE  After."
+    twice = await page_after(document.undo(once["document"], PAGE))
+    assert twice["document"] == "Before. Once  MINE  After."
+    last = await page_after(document.undo(twice["document"], PAGE))
+    assert last.keys() == {"status"} and "Nothing to undo" in last["status"]
 
 
-async def test_retry_continues_from_where_the_last_continuation_began(document):
+async def test_retry_writes_another_continuation_into_the_text_as_it_stands(document, service):
     await page_after(document.extend("Once ", PAGE, *CONTROLS))
-    assert (await page_after(document.retry(PAGE, *CONTROLS)))["document"] == "Once and so on."
+    page = await page_after(document.retry("At once and so on.", PAGE, *CONTROLS))
+    assert page["document"] == "At once and so on."
+    page = await page_after(document.retry("All mine", PAGE, *CONTROLS))
+    assert page.keys() == {"status"} and "Nothing to retry" in page["status"]
 
 
 async def test_somebody_at_the_page_goes_before_programs(chat, service):

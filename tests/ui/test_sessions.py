@@ -5,6 +5,7 @@ import pytest
 from falcon_mamba_app.protocol import Message, Waiting
 from falcon_mamba_app.settings import LimitSettings
 from falcon_mamba_app.ui.conversation.sessions import Lost, Sessions
+from falcon_mamba_app.ui.conversation.tree import Tree
 from falcon_mamba_app.ui.conversation.turn import Turn
 from falcon_mamba_app.ui.events.targets import DocumentTarget
 from falcon_mamba_app.visitors import Visitors
@@ -29,7 +30,7 @@ def make(**options):
 
 def test_each_page_has_a_conversation_of_its_own():
     sessions, _, _ = make()
-    sessions.of_page("a").messages.append(HELLO[0])
+    sessions.of_page("a").tree = Tree(HELLO[:1])
     assert sessions.of_page("b").messages == []
     assert sessions.of_page("a").messages == HELLO[:1]
 
@@ -44,7 +45,7 @@ def test_session_ids_cannot_be_guessed():
 def test_a_reload_within_the_grace_finds_the_session_again():
     sessions, forgotten, clock = make(grace_s=60)
     session = sessions.of_page("before")
-    session.messages[:] = HELLO
+    session.tree = Tree(HELLO)
     sessions.leave("before")
     clock.now_s = 59
     sessions.sweep()
@@ -165,18 +166,10 @@ def test_an_idle_session_is_freed_even_if_its_client_never_said_goodbye():
 def test_clearing_drops_the_messages_and_the_state_but_keeps_the_id():
     sessions, forgotten, _ = make()
     session = sessions.of_page("page")
-    session.messages[:] = HELLO
+    session.tree = Tree(HELLO)
     assert sessions.clear("page") is session
     assert session.messages == []
     assert forgotten == [session.id]
-
-
-def test_the_user_message_at_or_before_an_index_is_found():
-    session = make()[0].of_page("page")
-    session.messages[:] = [*HELLO, *HELLO]
-    assert [session.last_user_index(i) for i in (0, 1, 2, 3, 99)] == [0, 0, 2, 2, 2]
-    session.messages.clear()
-    assert session.last_user_index(3) is None
 
 
 def test_who_opens_too_many_pages_loses_their_own_oldest_only():

@@ -20,7 +20,6 @@ from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.matching import Matcher
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states import file
-from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.engine.worker import SessionStates, Worker
 from falcon_mamba_app.errors import (
     EngineFailure,
@@ -40,6 +39,7 @@ from falcon_mamba_app.protocol import (
 )
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.encoding import Encoding
+from falcon_mamba_app.service.local.looking import newest_snapshot, picture
 from falcon_mamba_app.service.local.matching import Matching
 from falcon_mamba_app.service.local.refusals import (
     refuse_beyond_limits,
@@ -218,14 +218,8 @@ class LocalService:
     async def export_state(self, session_id: str) -> bytes:
         self._refuse_while_loading()  # after a failure, states in host memory can be saved
         replies = self._reply_log.export(session_id)
-
-        def newest(engine: SessionStates) -> Snapshot | None:
-            snapshot = engine.snapshots.newest(session_id)
-            if snapshot is not None:
-                snapshot.state.wait()
-            return snapshot
-
-        snapshot = await asyncio.wrap_future(self._worker.call(newest))
+        asked = self._worker.call(lambda engine: newest_snapshot(engine, session_id))
+        snapshot = await asyncio.wrap_future(asked)
         if snapshot is None:
             raise NotFound("this session has no state here: it has read nothing, or was evicted")
         return await asyncio.to_thread(
@@ -234,6 +228,12 @@ class LocalService:
             model_fingerprint=self._startup.fingerprint,
             replies=replies,
         )
+
+    async def sketch(self, session_id: str) -> str | None:
+        if self._status != "ready":
+            return None
+        asked = self._worker.call(lambda engine: picture(engine, session_id))
+        return await asyncio.wrap_future(asked)
 
     async def import_state(self, session_id: str, data: bytes) -> int:
         self._refuse_unless_ready()

@@ -196,6 +196,9 @@ class RemoteService:
             self._raise_for(response.status_code, response.content)
             return int(response.json()["num_tokens"])
 
+    async def sketch(self, session_id: str) -> str | None:
+        return None  # the state is elsewhere
+
     def forget(self, session_id: str) -> Future[bool]:
         """Ask a copy of this app to drop the session, without waiting. From any thread."""
         try:

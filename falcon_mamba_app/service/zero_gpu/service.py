@@ -50,6 +50,9 @@ class PageOnly:
     async def import_state(self, session_id: str, data: bytes) -> int:
         return await self._service.import_state(session_id, data)
 
+    async def sketch(self, session_id: str) -> str | None:
+        return await self._service.sketch(session_id)
+
     def forget(self, session_id: str) -> Future[bool]:
         return self._service.forget(session_id)
 

@@ -82,6 +82,9 @@ class HostStates:
     snapshots: SnapshotStore
     entries: dict[int, _Entry] = field(default_factory=dict)
 
+    def running_state(self, session_id: str) -> None:
+        """None: the states of running sequences are in other processes."""
+
     def forget(self, session_id: str) -> bool:
         """Drop the session's snapshots, and save none of its running sequences. Returns whether
         it had either.

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.ui.conversation.document import Document
 from falcon_mamba_app.ui.conversation.sessions import Session
+from falcon_mamba_app.ui.conversation.tree import Tree
 
 # What a browser is asked to keep, and the most that is taken back from one; it has about 5 MB.
 MAX_SAVED_CHARS = 1_000_000
@@ -25,7 +27,8 @@ def saved_conversation(session: Session) -> str:
     As text: of two objects that one event sends, Gradio's page notices only the first.
     """
     texts = [[message.role, message.content] for message in session.messages]
-    document = session.document if len(session.document) <= MAX_SAVED_CHARS else ""
+    text = session.document.text
+    document = text if len(text) <= MAX_SAVED_CHARS else ""
     copy = {
         "id": session.id,
         "messages": texts if _fit(session.messages) else [],
@@ -47,7 +50,7 @@ class Remembered:
         messages = list(self.messages)
         if messages and messages[-1].role == "user":
             session.unanswered = messages.pop().content
-        session.messages, session.document = messages, self.document
+        session.tree, session.document = Tree(messages), Document(self.document)
 
 
 def remembered(saved: object) -> Remembered:

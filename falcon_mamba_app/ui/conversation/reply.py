@@ -33,6 +33,10 @@ class Reply:
     finish_reason: FinishReason | None = None
     measured: Finished | None = None  # the service's own figures, once the reply is complete
     error: str | None = None  # a sentence for the visitor, when the phase is "failed"
+    strip: str | None = None  # the picture of the state as it was looked at last
+    read_from: tuple[float, int] | None = None  # when the reading began, and at which token
+    seconds_to_read: float | None = None  # what is left of the reading
+    read_s: float | None = None  # how long the reading took
     parts: list[str] = field(default_factory=list)
 
     @property
@@ -79,14 +83,27 @@ class Reply:
                 self.phase = "prefilling"
                 self.prompt_tokens, self.reused_tokens = event.prompt_tokens, event.reused_tokens
                 self.computed_tokens = event.reused_tokens
+                self.read_from = (now_s, event.reused_tokens or 0)
             case PrefillProgress():
                 self.phase, self.computed_tokens = "prefilling", event.computed_tokens
+                self.seconds_to_read = self._seconds_to_read(event, now_s)
             case TextDelta():
+                if self.phase != "decoding" and self.read_from is not None:
+                    self.read_s = now_s - self.read_from[0]
                 self.phase, self.completion_tokens = "decoding", event.completion_tokens
                 self.parts.append(event.text)
                 self.meter.add(event.completion_tokens, now_s=now_s)
             case Finished():
                 self._finish(event)
+
+    def _seconds_to_read(self, event: PrefillProgress, now_s: float) -> float | None:
+        """At the speed so far."""
+        if self.read_from is None:
+            return None
+        began_s, first = self.read_from
+        num_read = event.computed_tokens - first
+        left = event.prompt_tokens - event.computed_tokens
+        return (now_s - began_s) * left / num_read if num_read > 0 else None
 
     def _finish(self, event: Finished) -> None:
         self.phase, self.finish_reason, self.measured = "finished", event.reason, event
@@ -105,7 +122,8 @@ def describe(reply: Reply) -> str:
         case "prefilling":
             return _describe_prefill(reply)
         case "decoding":
-            return "Writing"
+            speed = reply.tokens_per_s_now
+            return "Writing" if speed is None else f"Writing · {speed:.0f} tok/s"
         case "finished" if reply.finish_reason == "length":
             return f"Done: the limit of {reply.completion_tokens:,} new tokens was reached"
         case "finished":
@@ -122,4 +140,14 @@ def _describe_prefill(reply: Reply) -> str:
     if not reply.prompt_tokens or reply.computed_tokens is None:
         return "Reading"
     percent = 100 * reply.computed_tokens // reply.prompt_tokens
-    return f"Reading {percent} % of {reply.prompt_tokens:,} tokens"
+    left = "" if reply.seconds_to_read is None else _time_left(reply.seconds_to_read)
+    return f"Reading {percent} % of {reply.prompt_tokens:,} tokens{left}"
+
+
+def _time_left(seconds: float) -> str:
+    """As a person would say it; nothing for what is over before it is read."""
+    if seconds < 2:
+        return ""
+    if seconds < 90:
+        return f", about {seconds:.0f} s left"
+    return f", about {seconds / 60:.0f} min left"

@@ -11,12 +11,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.settings import ServerSettings
+from falcon_mamba_app.ui.conversation.document import Document
+from falcon_mamba_app.ui.conversation.tree import Node, Tree
 from falcon_mamba_app.ui.conversation.turn import Turn
 from falcon_mamba_app.visitors import Visitor
 
@@ -51,15 +53,14 @@ class Lost(FalconMambaError):
 class Session:
     """One conversation. `turn` is the reply being written; one at a time, whatever the page.
 
-    Between turns `messages` holds what is shown; during one, `catch_up` makes it so.
+    Between turns `tree` holds what is shown; during one, `catch_up` makes it so.
     """
 
     id: str
     last_used_s: float
-    messages: list[Message] = field(default_factory=list)
-    document: str = ""  # the completion page's text as the model left it
-    document_before: str | None = None  # the same before its last continuation
-    contexts: dict[int, int | None] = field(default_factory=dict)  # tokens after so many messages
+    tree: Tree = field(default_factory=Tree)
+    document: Document = field(default_factory=Document)
+    removed: tuple[Node, int] | None = None  # the message taken out last, and which branch it was
     unanswered: str | None = None  # a message that got no reply, for the next page to return
     remark: Remark | None = None  # about the last turn
     is_cut: bool = False  # its last reply ended because no page watched it any more
@@ -75,14 +76,45 @@ class Session:
         return self.claimed_by
 
     @property
+    def messages(self) -> list[Message]:
+        """The branch of the conversation that is shown."""
+        return self.tree.messages
+
+    @property
     def context_tokens(self) -> int | None:
         """Tokens read and written up to the last message, as far as they are known."""
-        return self.contexts.get(len(self.messages))
+        head = self.tree.head
+        return None if head is None or head.facts is None else head.facts.context_tokens
 
     def catch_up(self) -> None:
         """Bring the messages up to date with the reply being written."""
         if self.turn is not None:
             self.turn.target.take(self.turn.reply)
+
+    def stamp(self, strip: str | None) -> None:
+        """Keep the picture of the state after the reply that is shown last."""
+        head = self.tree.head
+        if strip is not None and head is not None and head.facts is not None:
+            head.facts = replace(head.facts, strip=strip)
+
+    def remove(self, node: Node) -> None:
+        """Take a message and what follows it out of the conversation; the last one can be put
+        back.
+        """
+        self.removed = node, self.tree.place_of(node)[0]
+        self.tree.remove(node)
+
+    def removed_node(self, node_id: object) -> Node | None:
+        """The message taken out last, if it is this one."""
+        return self.removed[0] if self.removed and self.removed[0].id == node_id else None
+
+    def put_back(self, node: Node) -> bool:
+        """Put the removed message back where it was; False when it is not the last removed."""
+        if self.removed is None or self.removed[0] is not node:
+            return False
+        self.tree.restore(*self.removed)
+        self.removed = None
+        return True
 
     def take_unanswered(self) -> str | None:
         """The message that got no reply, once."""
@@ -92,13 +124,6 @@ class Session:
     def begin(self) -> None:
         """Begin a new turn: clear the remark and the unanswered message of the previous one."""
         self.unanswered, self.remark, self.is_cut = None, None, False
-
-    def last_user_index(self, index: int) -> int | None:
-        """Where the user's message at or before `index` stands; None when there is none."""
-        for at in range(min(index, len(self.messages) - 1), -1, -1):
-            if self.messages[at].role == "user":
-                return at
-        return None
 
     def refuse_if_busy(self) -> None:
         """Raises Busy while a reply is being written."""
@@ -177,9 +202,7 @@ class Sessions:
         session = self.of_page(page)
         session.interrupt()
         session.begin()
-        session.messages.clear()
-        session.contexts.clear()
-        session.document, session.document_before = "", None
+        session.tree, session.document, session.removed = Tree(), Document(), None
         self._forget(session.id)
         return session
 

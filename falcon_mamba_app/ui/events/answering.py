@@ -6,6 +6,7 @@ later (`follow`).
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -28,16 +29,25 @@ from falcon_mamba_app.ui.conversation.begin_turn import (
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
 from falcon_mamba_app.ui.conversation.reply import Reply
 from falcon_mamba_app.ui.conversation.sessions import Remark, Session
+from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.conversation.turn import ALONE_S, Target
-from falcon_mamba_app.ui.events.targets import ChatTarget, DocumentTarget, conversation
-from falcon_mamba_app.ui.view.controls import ControlValues, sampling_params
+from falcon_mamba_app.ui.events.targets import ChatTarget, DocumentTarget
+from falcon_mamba_app.ui.view.controls import ControlValues, in_words, sampling_params
+from falcon_mamba_app.ui.view.messages import shown_conversation
+from falcon_mamba_app.ui.view.panel import Figures, shown_panel
 from falcon_mamba_app.ui.view.updates import SKIP, PanelPace, Update, busy_buttons, status_html
+
+# A stopped reply leaves the engine with its next step; the figures are shown again after that.
+SETTLE_S = 0.5
+SETTLE_CHECKS = 10
 
 
 def chat_request(
     session: Session, messages: list[Message], values: ControlValues, *, max_chars: int
 ) -> GenerationRequest:
-    """The request that answers the last of `messages`. Raises InvalidRequest."""
+    """The request that answers the last of `messages`, or continues it if it is the model's.
+    Raises InvalidRequest.
+    """
     check_length(messages[-1].content, max_chars)
     sampling = sampling_params(values)
     prompt = values.system_prompt.strip()
@@ -70,26 +80,60 @@ class Answerer:
         self,
         page: str,
         session: Session,
-        earlier: list[Message],
+        after: Node | None,
         text: str,
         values: ControlValues,
         *,
         composer: Any = SKIP,
     ) -> AsyncGenerator[Update, None]:
-        """Answer `text` after the `earlier` messages, which may be fewer than the session has.
+        """Answer `text`, said after the message `after`.
 
         `composer` is what the composer holds once the text is taken.
         """
         session.refuse_if_busy()
-        asked = [*earlier, Message("user", text)]
+        earlier = [] if after is None else [node.message for node in after.path()]
         try:
-            request = chat_request(session, asked, values, max_chars=self._max_chars)
+            request = self._request(session, [*earlier, Message("user", text)], values)
         except FalconMambaError as error:
-            yield _refused(session, asked, sentence_for(error))._replace(composer=composer)
+            yield _refused(session, text, sentence_for(error))._replace(composer=composer)
             return
-        self._begin(session, request, ChatTarget(session, asked))
-        opening = {"composer": composer, "saved": saved_conversation(session)}
-        async with aclosing(self.follow(page, session, **opening)) as updates:
+        asked = session.tree.add(after, Message("user", text))
+        opening = {"composer": composer}
+        async with aclosing(
+            self._reply(page, session, request, asked, values, **opening)
+        ) as updates:
+            async for update in updates:
+                yield update
+
+    async def again(
+        self, page: str, session: Session, asked: Node, values: ControlValues
+    ) -> AsyncGenerator[Update, None]:
+        """Answer a message of the conversation once more, beside the replies that it has."""
+        session.refuse_if_busy()
+        messages = [node.message for node in asked.path()]
+        try:
+            request = self._request(session, messages, values)
+        except FalconMambaError as error:
+            yield _refused(session, None, sentence_for(error))
+            return
+        async with aclosing(self._reply(page, session, request, asked, values)) as updates:
+            async for update in updates:
+                yield update
+
+    async def go_on(
+        self, page: str, session: Session, reply: Node, values: ControlValues
+    ) -> AsyncGenerator[Update, None]:
+        """Continue a reply that was stopped or that reached its limit."""
+        session.refuse_if_busy()
+        assert reply.parent is not None, "a reply follows a message"
+        messages = [node.message for node in reply.path()]
+        try:
+            request = self._request(session, messages, values)
+        except FalconMambaError as error:
+            yield _refused(session, None, sentence_for(error))
+            return
+        replying = self._reply(page, session, request, reply.parent, values, continues=reply)
+        async with aclosing(replying) as updates:
             async for update in updates:
                 yield update
 
@@ -121,36 +165,91 @@ class Answerer:
         turn = session.turn
         if turn is None:
             return
-        pace, beats = PanelPace(self._service.stats), itertools.count()
+        pace, beats = PanelPace(), itertools.count()
         interval_s = update_interval_s(self._service.stats(), num_messages=len(session.messages))
         opening |= busy_buttons(True)
+        conversation_is_shown = False
         async with aclosing(turn.watch(page, interval_s)) as replies:
             async for reply in replies:
                 if self._is_behind(page) and not reply.is_over:
                     continue
-                panel = self._panel(pace, session, reply)
+                panel = SKIP
+                if pace.is_due(reply):
+                    reply.strip = await self._service.sketch(session.id)
+                    panel = self._panel(session, reply)
+                if reply.is_over:
+                    session.stamp(reply.strip)
                 update: Update = turn.target.update(reply, panel=panel)
+                if conversation_is_shown and not reply.is_over:
+                    update = update._replace(transcript=SKIP)  # as it was sent before
+                conversation_is_shown = True
                 yield update._replace(beat=str(next(beats)), **opening)
                 opening = {}
         if not turn.is_watched_by(page):  # else its newer watch goes on
             yield Update(**busy_buttons(False))
+            if turn.is_stopped:
+                await self._settling()
+                # Gradio sends the last update again when the event ends: it must not be the one of
+                # the buttons, since the next reply may have begun by then.
+                yield Update(panel=self._idle_panel(session))
+
+    async def _settling(self) -> None:
+        """Return when the engine has noticed the end of a stopped reply, with its next step."""
+        running = self._service.stats().running
+        for _ in range(SETTLE_CHECKS):
+            if self._service.stats().running != running:
+                return
+            await asyncio.sleep(SETTLE_S / SETTLE_CHECKS)
+
+    async def _reply(
+        self,
+        page: str,
+        session: Session,
+        request: GenerationRequest,
+        asked: Node,
+        values: ControlValues,
+        *,
+        continues: Node | None = None,
+        **opening: Any,
+    ) -> AsyncGenerator[Update, None]:
+        model = self._service.stats().model
+        target = ChatTarget(
+            session,
+            asked,
+            continues=continues,
+            settings=in_words(values),
+            model="" if model is None else model.id,
+        )
+        self._begin(session, request, target)
+        opening |= {"saved": saved_conversation(session)}
+        async with aclosing(self.follow(page, session, **opening)) as updates:
+            async for update in updates:
+                yield update
+
+    def _request(
+        self, session: Session, messages: list[Message], values: ControlValues
+    ) -> GenerationRequest:
+        return chat_request(session, messages, values, max_chars=self._max_chars)
 
     def _begin(self, session: Session, request: GenerationRequest, target: Target) -> None:
         begin_turn(self._service, session, request, target, alone_s=self._alone_s)
 
-    def _panel(self, pace: PanelPace, session: Session, reply: Reply) -> Any:
+    def _panel(self, session: Session, reply: Reply) -> Any:
         if reply.is_over and not reply.text:
-            return pace.render_idle(session.context_tokens)
-        return pace.render(reply)
+            return self._idle_panel(session)
+        return shown_panel(Figures.of(self._service.stats(), reply))
+
+    def _idle_panel(self, session: Session) -> Any:
+        stats = self._service.stats()
+        return shown_panel(Figures(stats=stats, context_tokens=session.context_tokens))
 
 
-def _refused(session: Session, asked: list[Message], reason: str) -> Update:
-    """The conversation as it is, why, and the message unless it is in the conversation."""
-    is_kept = session.messages[: len(asked)] == asked
-    where = "" if is_kept else " Your message is back in the box below."
+def _refused(session: Session, text: str | None, reason: str) -> Update:
+    """The conversation as it is, why, and the text, unless it is in the conversation."""
+    where = "" if text is None else " Your message is back below."
     session.remark = Remark("Not sent", reason + where)
     return Update(
-        conversation(session),
-        returned=SKIP if is_kept else asked[-1].content,
+        shown_conversation(session),
+        returned=SKIP if text is None else text,
         status=status_html("Not sent", phase="failed"),
     )

@@ -20,14 +20,14 @@ from falcon_mamba_app.ui.conversation.browser_copy import (
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.chat_and_document import Updates, only, page_of, streams, visitor_of
-from falcon_mamba_app.ui.events.targets import conversation
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
 from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,
     restored_values,
     updates_for,
 )
-from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.view.messages import shown_conversation
+from falcon_mamba_app.ui.view.panel import Figures, shown_panel
 from falcon_mamba_app.ui.view.readiness import idle_status, readiness
 from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_buttons, reply_status, status_html
 
@@ -99,11 +99,17 @@ class Arrival:
         tabs that answer each other's savings by savings would never end.
         """
         session.catch_up()
-        figures = Figures(stats=self._service.stats(), context_tokens=session.context_tokens)
+        head = session.tree.head
+        figures = Figures(
+            stats=self._service.stats(),
+            context_tokens=session.context_tokens,
+            strip=(None if head is None or head.facts is None else head.facts.strip) or "",
+        )
         return Update(
-            transcript=conversation(session),
-            document=session.document,
-            panel=render_panel(figures),
+            transcript=shown_conversation(session),
+            growing="",
+            document=session.document.text,
+            panel=shown_panel(figures),
             **busy_buttons(session.turn is not None),
         )
 

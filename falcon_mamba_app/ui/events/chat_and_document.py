@@ -16,12 +16,12 @@ import gradio as gr
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
 from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessions
+from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.events.answering import Answerer
-from falcon_mamba_app.ui.events.targets import conversation
 from falcon_mamba_app.ui.view.controls import values_of
-from falcon_mamba_app.ui.view.message_text import typed
-from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
-from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_buttons, status_html
+from falcon_mamba_app.ui.view.messages import shown_conversation
+from falcon_mamba_app.ui.view.panel import Figures, shown_panel
+from falcon_mamba_app.ui.view.updates import Update, busy_buttons, status_html
 from falcon_mamba_app.visitors import Visitor, visitor_in
 
 Updates = AsyncGenerator[Update, None]
@@ -86,94 +86,78 @@ class _Handlers:
         self._session(request)
         return self._sessions.clear(page_of(request))
 
-    def _idle_panel(self, session: Session) -> str:
+    def _idle_panel(self, session: Session) -> dict[str, Any]:
         stats = self._service.stats()
-        return render_panel(Figures(stats=stats, context_tokens=session.context_tokens))
+        return shown_panel(Figures(stats=stats, context_tokens=session.context_tokens))
 
 
 class ChatHandlers(_Handlers):
-    """The chat: send, retry, undo, edit, example, clear."""
+    """The chat's box and buttons: send, retry, undo, clear. `message_actions` has what is done to
+    one message.
+    """
 
     @streams
     def send(self, text: str, request: gr.Request, *controls: Any) -> Updates:
         """Answer a new message. A blank one does nothing."""
         page, session = page_of(request), self._session(request)
-        return self._answer(page, session, len(session.messages), text, controls, composer="")
+        if not isinstance(text, str) or not text.strip():
+            return only(Update())  # an event without any value empties its outputs
+        values = values_of(controls)
+        return self._answerer.answer(page, session, session.tree.head, text, values, composer="")
 
     @streams
     def retry(self, request: gr.Request, *controls: Any) -> Updates:
-        """Answer the last message once more, instead of the reply it got."""
+        """Answer the last message once more, beside the reply it got."""
         session = self._session(request)
-        at = session.last_user_index(len(session.messages))
-        if at is None:
+        asked = last_asked(session)
+        if asked is None:
             return only(Update(status=status_html("Nothing to retry")))
-        text = session.messages[at].content
-        return self._answer(page_of(request), session, at, text, controls)
-
-    @streams
-    def edit(self, data: gr.EditData, request: gr.Request, *controls: Any) -> Updates:
-        """Replace a user's message and answer from there; what came later is dropped."""
-        session, text = self._session(request), _text_of(data.value)
-        index = session.last_user_index(_index(data))
-        if index is None or not text.strip():
-            return only(Update(transcript=conversation(session)))
-        return self._answer(page_of(request), session, index, text, controls)
-
-    @streams
-    def example(self, data: gr.SelectData, request: gr.Request, *controls: Any) -> Updates:
-        """Send an example prompt."""
-        page, session, text = page_of(request), self._session(request), _text_of(data.value)
-        return self._answer(page, session, len(session.messages), text, controls)
+        return self._answerer.again(page_of(request), session, asked, values_of(controls))
 
     @streams
     def undo(self, request: gr.Request) -> Updates:
-        """Take the last exchange back; the user's text returns to the composer."""
+        """Take the last exchange back; the user's text returns to the composer. The exchange stays
+        in the tree as a branch.
+        """
         session = self._session(request)
         session.refuse_if_busy()
-        at = session.last_user_index(len(session.messages))
-        if at is None:
+        asked = last_asked(session)
+        if asked is None:
             return only(Update(status=status_html("Nothing to undo")))
         session.begin()
-        text, session.messages = session.messages[at].content, session.messages[:at]
-        return only(
-            Update(
-                transcript=conversation(session),
-                returned=text,
-                status=status_html("Taken back; the message is in the box again"),
-                panel=self._idle_panel(session),
-                saved=saved_conversation(session),
-            )
-        )
+        session.tree.head = asked.parent
+        shown = moved(self._service, session, "Taken back; the message is in the box again")
+        return only(shown._replace(returned=asked.message.content))
 
     @streams
     def clear(self, request: gr.Request) -> Updates:
         """Begin a new conversation; the old one's state is dropped."""
         session = self._cleared(request)
-        return only(
-            Update(
-                transcript=[],
-                status=status_html("New conversation"),
-                panel=self._idle_panel(session),
-                saved=saved_conversation(session),
-                **busy_buttons(False),
-            )
-        )
+        return only(moved(self._service, session, "New conversation", **busy_buttons(False)))
 
-    def _answer(
-        self,
-        page: str,
-        session: Session,
-        index: int,
-        text: str,
-        controls: tuple[Any, ...],
-        *,
-        composer: Any = SKIP,
-    ) -> Updates:
-        """Answer `text` as message number `index` of the conversation."""
-        if not isinstance(text, str) or not text.strip():
-            return only(Update())  # an event without any value empties its outputs
-        earlier, values = session.messages[:index], values_of(controls)
-        return self._answerer.answer(page, session, earlier, text, values, composer=composer)
+
+def last_asked(session: Session) -> Node | None:
+    """The user's last message in the branch that is shown."""
+    asked = [node for node in session.tree.path if node.message.role == "user"]
+    return asked[-1] if asked else None
+
+
+def moved(service: GenerationService, session: Session, status: str, **others: Any) -> Update:
+    """The page after its conversation stands at another place of its tree."""
+    head = session.tree.head
+    figures = Figures(
+        stats=service.stats(),
+        context_tokens=session.context_tokens,
+        strip=(None if head is None or head.facts is None else head.facts.strip) or "",
+    )
+    return Update(
+        transcript=shown_conversation(session),
+        growing="",
+        status=status_html(status),
+        panel=shown_panel(figures),
+        saved=saved_conversation(session),
+        **others,
+    )
 
 
 class DocumentHandlers(_Handlers):
@@ -182,28 +166,33 @@ class DocumentHandlers(_Handlers):
     @streams
     def extend(self, text: str, request: gr.Request, *controls: Any) -> Updates:
         """Continue the text. An empty one does nothing."""
-        return self._extend(request, self._session(request), text, controls)
-
-    @streams
-    def retry(self, request: gr.Request, *controls: Any) -> Updates:
-        """Continue once more from where the last continuation began."""
         session = self._session(request)
-        if session.document_before is None:
-            return only(Update(status=status_html("Nothing to retry")))
-        return self._extend(request, session, session.document_before, controls)
+        if not isinstance(text, str) or not text.strip():
+            return only(Update())  # an event without any value empties its outputs
+        return self._answerer.extend(page_of(request), session, text, values_of(controls))
 
     @streams
-    def undo(self, request: gr.Request) -> Updates:
-        """Take the last continuation back."""
+    def retry(self, text: str, request: gr.Request, *controls: Any) -> Updates:
+        """Take the last continuation out of the text as it stands, and write another."""
         session = self._session(request)
         session.refuse_if_busy()
-        if session.document_before is None:
-            return only(Update(status=status_html("Nothing to undo")))
+        before = session.document.taken_back(text or "")
+        if before is None:
+            return only(Update(status=status_html("Nothing to retry")))
+        return self._answerer.extend(page_of(request), session, before, values_of(controls))
+
+    @streams
+    def undo(self, text: str, request: gr.Request) -> Updates:
+        """Take the newest continuation out of the text as it stands; what was typed stays."""
+        session = self._session(request)
+        session.refuse_if_busy()
+        before = session.document.taken_back(text or "")
+        if before is None:
+            return only(Update(status=status_html("Nothing to undo: all of this text is yours")))
         session.begin()
-        session.document, session.document_before = session.document_before, None
         return only(
             Update(
-                document=session.document,
+                document=before,
                 status=status_html("Taken back"),
                 saved=saved_conversation(session),
             )
@@ -222,25 +211,3 @@ class DocumentHandlers(_Handlers):
                 **busy_buttons(False),
             )
         )
-
-    def _extend(
-        self, request: gr.Request, session: Session, text: str, controls: tuple[Any, ...]
-    ) -> Updates:
-        if not isinstance(text, str) or not text.strip():
-            return only(Update())  # an event without any value empties its outputs
-        return self._answerer.extend(page_of(request), session, text, values_of(controls))
-
-
-def _index(data: Any) -> int:
-    """The place of the message in the conversation; Gradio adds the part's place to some."""
-    index = data.index
-    return int(index[0] if isinstance(index, list | tuple) else index)
-
-
-def _text_of(value: Any) -> str:
-    """The text in an event's value: plain, or one part of a message."""
-    if isinstance(value, list) and value:
-        value = value[0]
-    if isinstance(value, dict):
-        value = value.get("text", value.get("value", ""))
-    return typed(value) if isinstance(value, str) else ""

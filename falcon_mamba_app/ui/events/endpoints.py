@@ -89,7 +89,8 @@ class Endpoints:
             raise InvalidRequest("The message is empty", param="message")
         asked = [*session.messages, Message("user", message)]
         generation = chat_request(session, asked, values, max_chars=self._max_chars)
-        return self._write(page_of(request), session, generation, ChatTarget(session, asked))
+        said = session.tree.add(session.tree.head, asked[-1])
+        return self._write(page_of(request), session, generation, ChatTarget(session, said))
 
     @streams
     def complete(

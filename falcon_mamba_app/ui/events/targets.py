@@ -6,38 +6,55 @@ back finds every word. A chat reply that ends without a word leaves the session 
 
 from __future__ import annotations
 
+import time
 from typing import Any
-
-from gradio.components.chatbot import Message as Bubble
 
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
 from falcon_mamba_app.ui.conversation.reply import Reply
 from falcon_mamba_app.ui.conversation.sessions import Remark, Session
-from falcon_mamba_app.ui.view.updates import (
-    SKIP,
-    Update,
-    bubbles,
-    notice,
-    reply_status,
-    status_html,
-)
+from falcon_mamba_app.ui.conversation.tree import Facts, Node
+from falcon_mamba_app.ui.view.messages import shown_conversation
+from falcon_mamba_app.ui.view.updates import SKIP, Update, reply_status, status_html
 
 
 class ChatTarget:
-    """A reply to the last of `asked`, which becomes the session's conversation."""
+    """A reply after the message `asked`, beside the replies that it has already.
 
-    def __init__(self, session: Session, asked: list[Message]) -> None:
+    `asked` may be new: then it is taken out again if nothing is answered. A reply that `continues`
+    another one begins with its words.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        asked: Node,
+        *,
+        continues: Node | None = None,
+        settings: str = "",
+        model: str = "",
+    ) -> None:
         self._session, self._asked = session, asked
-        self._before = session.messages
-        self._shown = bubbles(asked)
+        self._before, self._begun = (
+            session.tree.head,
+            "" if continues is None else (continues.message.content),
+        )
+        self._settings, self._model = settings, model
+        self._reply: Node | None = None
         session.begin()
-        session.messages = asked
+        session.tree.head = asked
 
     def take(self, reply: Reply) -> None:
-        self._session.messages = [*self._asked, *_answer(reply)]
-        self._session.contexts[len(self._session.messages)] = reply.context_tokens
+        tree = self._session.tree
+        if not reply.text:
+            return
+        message = Message("assistant", self._begun + reply.text)
+        if self._reply is None:
+            self._reply = tree.add(self._asked, message)
+            tree.head = self._reply
+        self._reply.message = message
+        self._reply.facts = self._facts(reply)
 
     def end(self, reply: Reply, error: BaseException | None) -> None:
         session = self._session
@@ -54,23 +71,48 @@ class ChatTarget:
     def update(self, reply: Reply, *, panel: Any) -> Update:
         status = reply_status(reply)
         if not reply.is_over:
-            return Update([*self._shown, *bubbles(_answer(reply))], status=status, panel=panel)
+            return Update(
+                shown_conversation(self._session, until=self._asked),
+                growing=self._begun + reply.text,
+                status=status,
+                panel=panel,
+            )
         returned = self._session.take_unanswered()
         return Update(
-            conversation(self._session),
+            shown_conversation(self._session),
+            growing="",
             returned=SKIP if returned is None else returned,
             status=status,
             panel=panel,
             saved=saved_conversation(self._session),
         )
 
+    def _facts(self, reply: Reply) -> Facts:
+        return Facts(
+            context_tokens=reply.context_tokens,
+            completion_tokens=reply.completion_tokens,
+            prompt_tokens=reply.prompt_tokens,
+            reused_tokens=reply.reused_tokens,
+            tokens_per_s=reply.tokens_per_s,
+            ttft_s=reply.ttft_s,
+            is_cut_short=reply.phase != "finished" or reply.finish_reason == "length",
+            settings=self._settings,
+            model=self._model,
+            ended_s=time.time(),
+            strip=reply.strip,
+        )
+
     def _take_back(self, reply: Reply) -> None:
-        """The conversation as it was; the message is returned unless it is in there."""
-        session = self._session
-        session.messages, session.is_cut = self._before, False
-        is_kept = self._before[: len(self._asked)] == self._asked
-        session.unanswered = None if is_kept else self._asked[-1].content
-        where = "" if is_kept else " Your message is back in the box below."
+        """The conversation as it was; the message is returned unless it was there before."""
+        session, asked = self._session, self._asked
+        is_kept = bool(asked.children) or (
+            self._before is not None and asked in self._before.path()
+        )
+        if not is_kept:
+            session.tree.remove(asked)
+            session.unanswered = asked.message.content
+        session.tree.head, session.is_cut = self._before, False
+        where = "" if is_kept else " Your message is back below."
         if reply.error:
             session.remark = Remark("Not sent", reply.error + where)
         elif reply.phase == "finished":
@@ -83,10 +125,10 @@ class DocumentTarget:
     def __init__(self, session: Session, text: str) -> None:
         self._session, self._text = session, text
         session.begin()
-        session.document = session.document_before = text
+        session.document.text = text
 
     def take(self, reply: Reply) -> None:
-        self._session.document = self._text + reply.text
+        self._session.document.text = self._text + reply.text
 
     def end(self, reply: Reply, error: BaseException | None) -> None:
         session = self._session
@@ -95,23 +137,11 @@ class DocumentTarget:
         reply.error = None if error is None else sentence_for(error)
         if reply.error:
             session.remark = Remark("Broken off", reply.error)
-        self.take(reply)
+        session.document.written(self._text, reply.text)
 
     def update(self, reply: Reply, *, panel: Any) -> Update:
         status = reply_status(reply)
         if reply.error:
             status = status_html(reply.error, phase="failed")
         saved = saved_conversation(self._session) if reply.is_over else SKIP
-        return Update(document=self._session.document, status=status, panel=panel, saved=saved)
-
-
-def conversation(session: Session) -> list[Bubble]:
-    """All that the chat shows of a session."""
-    shown = bubbles(session.messages)
-    if session.remark is not None:
-        shown.append(notice(session.remark.sentence, title=session.remark.title))
-    return shown
-
-
-def _answer(reply: Reply) -> list[Message]:
-    return [Message("assistant", reply.text)] if reply.text else []
+        return Update(document=self._session.document.text, status=status, panel=panel, saved=saved)

@@ -127,6 +127,18 @@ def _seed(value: float | str | None) -> int | None:
         raise InvalidRequest(sentence, param="seed") from error
 
 
+def in_words(values: ControlValues) -> str:
+    """What a reply was asked with: the temperature, and whatever else is not neutral."""
+    shown = [f"temperature {values.temperature:g}"]
+    for name in NUMBERS:
+        value = getattr(values, name)
+        if name not in ("temperature", "max_new_tokens") and value != _NEUTRAL_STYLE[name]:
+            shown.append(f"{name.replace('_', ' ')} {value:g}")
+    if values.seed not in (None, ""):
+        shown.append(f"seed {values.seed}")
+    return ", ".join(shown)
+
+
 @dataclass(frozen=True, slots=True)
 class Controls:
     """The components, one for each field of ControlValues."""

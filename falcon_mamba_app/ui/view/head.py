@@ -9,7 +9,18 @@ import gradio
 from falcon_mamba_app.bundled import ASSETS
 
 # Each builds on those before it.
-SCRIPTS = ("markdown_inline.js", "markdown_blocks.js", "messages.js", "page.js")
+SCRIPTS = (
+    "markdown_inline.js",
+    "markdown_blocks.js",
+    "messages.js",
+    "strip.js",
+    "parts.js",
+    "connection.js",
+    "conversation.js",
+    "memory.js",
+    "composer.js",
+    "page.js",
+)
 
 ICON = (
     '<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,%3Csvg xmlns='

@@ -11,6 +11,7 @@ import gradio as gr
 
 from falcon_mamba_app.protocol import ServiceStats
 from falcon_mamba_app.ui.view.controls import Controls, build_controls, build_system_prompt
+from falcon_mamba_app.ui.view.parts import part
 from falcon_mamba_app.ui.view.readiness import Readiness, readiness
 from falcon_mamba_app.ui.view.updates import Update, status_html
 
@@ -20,12 +21,6 @@ STORAGE_SECRET = "falcon-mamba-playground"
 
 # Until the load event has restored the visitor's conversation.
 CONNECTING = status_html("Connecting", phase="starting")
-
-EMPTY_CHAT = (
-    '<div class="empty"><h2>What shall we talk about?</h2>'
-    "<p>Everything said so far lives in one fixed block of memory.<br>"
-    "Watch it stay flat while the conversation grows.</p></div>"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,9 @@ class DocumentView:
 class Components:
     """Every component that an event reads or writes."""
 
-    transcript: gr.Chatbot
+    transcript: gr.HTML
+    growing: gr.HTML
+    counter: gr.HTML
     composer: gr.Textbox
     returned: gr.Textbox
     send: gr.Button
@@ -74,6 +71,7 @@ class Components:
         """The component behind each field of an update."""
         return Update(
             transcript=self.transcript,
+            growing=self.growing,
             document=self.document_view.text,
             composer=self.composer,
             returned=self.returned,
@@ -83,6 +81,10 @@ class Components:
             stop=self.stop,
             extend=self.document_view.extend,
             document_stop=self.document_view.stop,
+            retry=self.retry,
+            undo=self.undo,
+            document_retry=self.document_view.retry,
+            document_undo=self.document_view.undo,
             saved=self.saved,
             beat=self.beat,
         )
@@ -109,16 +111,18 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
     first = readiness(stats)
     header = gr.HTML(first.header, elem_id="header")
     banner = gr.HTML(elem_id="banner", visible=False)
+    gr.HTML(LIVE_REGIONS, elem_id="live", padding=False)
     with gr.Row(elem_id="main", equal_height=False):
         with gr.Column(elem_id="talk", scale=7, min_width=320):
+            gr.HTML('<div id="memory-line"></div>', padding=False)
             with gr.Column(elem_id="chat") as chat:
                 chat_parts = _draw_chat(examples["chat"], examples["tour"])
             with gr.Column(elem_id="document-page", visible=False) as document_page:
                 document_view = _draw_document(examples["document"])
             status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
         with gr.Column(elem_id="side", scale=3, min_width=300):
-            with gr.Accordion("Live figures", open=True, elem_id="figures") as side:
-                panel = gr.HTML(first.panel, elem_id="panel")
+            with gr.Accordion("Memory and figures", open=True, elem_id="figures") as side:
+                panel = part("panel", template=PANEL, value=first.panel)
             with gr.Accordion("Model behaviour", open=False, elem_id="behaviour"):
                 controls = build_controls(build_system_prompt())
     return Components(
@@ -142,6 +146,34 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
     )
 
 
+# The state of the connection, and short notes; both are read out by screen readers.
+LIVE_REGIONS = (
+    '<a class="skip" href="#composer">To the message box</a>'
+    '<div id="connection" role="alert"></div><div id="toast" role="status" hidden></div>'
+)
+PANEL = '<div class="panel"></div>'
+WELCOME = (
+    '<div class="empty"><h2>One fixed memory. Any length.</h2>'
+    "<p>Everything said so far lives in one block of numbers that never grows: it can be saved, "
+    "copied and gone back to in milliseconds.</p>"
+)
+
+
+def transcript_html(examples: list[dict[str, str]]) -> str:
+    """The conversation's frame: what is shown while it is empty, and the place of its messages."""
+    offered = "".join(
+        f'<button type="button" class="example" data-text="{escape(example["text"])}">'
+        f"{escape(example['title'])}</button>"
+        for example in examples
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Conversation">{WELCOME}'
+        f'<div class="examples">{offered}</div></div><div class="rows" role="log" '
+        'aria-live="off" aria-label="Messages"></div></div>'
+        '<button type="button" class="down" hidden>↓ The newest words</button>'
+    )
+
+
 # The element stays while its content is replaced: only so is a live region read out.
 STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
@@ -152,23 +184,8 @@ def tour_html(steps: list[dict[str, str]]) -> str:
 
 
 def _draw_chat(examples: list[dict[str, str]], tour: list[dict[str, str]]) -> dict[str, Any]:
-    transcript = gr.Chatbot(
-        label="Conversation",
-        show_label=False,
-        elem_id="transcript",
-        height=None,
-        layout="bubble",
-        editable="user",
-        buttons=["copy", "copy_all"],
-        placeholder=EMPTY_CHAT,
-        examples=[{"text": e["text"], "display_text": e["title"]} for e in examples],
-        group_consecutive_messages=False,
-        feedback_options=None,
-        # Text alone: assets/messages.js draws it, and formulas too.
-        render_markdown=False,
-        latex_delimiters=[],
-        allow_tags=False,
-    )
+    transcript = part("transcript", template=transcript_html(examples), value=[])
+    growing = part("growing")
     gr.HTML(tour_html(tour), elem_id="tour-place", padding=False)
     with gr.Row(elem_id="composer-row", equal_height=False):
         composer = gr.Textbox(
@@ -183,6 +200,7 @@ def _draw_chat(examples: list[dict[str, str]], tour: list[dict[str, str]]) -> di
         )
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
         stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
+    counter = part("counter")
     returned = gr.Textbox(label="Returned message", elem_id="returned")
     with gr.Row(elem_id="tools"):
         retry = _tool("Retry", "retry")
@@ -191,6 +209,8 @@ def _draw_chat(examples: list[dict[str, str]], tour: list[dict[str, str]]) -> di
         _tool("Copy all", "copy-all")  # wired in assets/page.js
     return {
         "transcript": transcript,
+        "growing": growing,
+        "counter": counter,
         "composer": composer,
         "returned": returned,
         "send": send,

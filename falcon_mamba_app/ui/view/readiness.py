@@ -13,7 +13,7 @@ import gradio as gr
 
 from falcon_mamba_app.protocol import ModelInfo, ServiceStats
 from falcon_mamba_app.ui.view.controls import slider_defaults
-from falcon_mamba_app.ui.view.metrics_panel import Figures, render_panel
+from falcon_mamba_app.ui.view.panel import Figures, shown_panel
 from falcon_mamba_app.ui.view.updates import status_html
 
 REAL_MODEL = (
@@ -67,7 +67,7 @@ def readiness(stats: ServiceStats, *, context_tokens: int | None = None) -> Read
         banner=gr.update(value=render_banner(stats), visible=not is_ready),
         chat=gr.update(visible=not is_base_model),
         document_page=gr.update(visible=is_base_model),
-        panel=render_panel(Figures(stats=stats, context_tokens=context_tokens)),
+        panel=shown_panel(Figures(stats=stats, context_tokens=context_tokens)),
         composer=gr.update(placeholder=PLACEHOLDERS[stats.status]),
         status=idle_status(stats),
         send=gr.update(interactive=is_ready),

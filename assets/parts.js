@@ -1,0 +1,66 @@
+/* The parts of the page that this server's scripts draw themselves: each is a component of Gradio that
+   only carries a value here and events back (ui/view/parts.py). A part may be there before its script
+   is, or be made anew later. */
+window.page = (() => {
+  const drawers = {}; // by the part's name
+
+  const drawPart = (name) => {
+    const part = window.parts?.[name];
+    if (part && drawers[name]) drawers[name](part.props.value, part);
+  };
+
+  function begin(name) {
+    const part = window.parts[name];
+    if (part.isWatched) return;
+    part.isWatched = true;
+    part.watch("value", () => drawPart(name));
+    drawPart(name);
+  }
+
+  document.addEventListener("part", (event) => drawers[event.detail] && begin(event.detail));
+
+  return {
+    /** From now on `draw(value, part)` draws the part, whenever its value changes. */
+    drawsWith(name, draw) {
+      drawers[name] = draw;
+      if (window.parts?.[name]) begin(name);
+    },
+    element: (name) => window.parts?.[name]?.element ?? null,
+    /** Tell the server of something that was done to a part. */
+    tell: (name, event, data) => window.parts?.[name]?.trigger(event, data),
+    visible: (selector) =>
+      [...document.querySelectorAll(selector)].find((element) => element.offsetParent !== null),
+    isBusy: () => Boolean(window.page.visible("button#stop, button#document-stop")),
+    /** Type a text into a field of Gradio's. */
+    type(selector, text) {
+      const field = window.page.visible(`${selector} textarea`);
+      if (!field) return null;
+      const setter = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set;
+      setter.call(field, text);
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+      return field;
+    },
+    /** Send a message, as somebody would who types it. */
+    send(text) {
+      if (window.page.isBusy() || !window.page.type("#composer", text)) return;
+      setTimeout(() => window.page.visible("#send")?.click(), 0);
+    },
+    /** Say something to screen readers, and in a note at the page's foot; it may offer an action. */
+    note(text, action = null) {
+      const place = document.querySelector("#toast");
+      if (!place) return;
+      clearTimeout(place.dataset.timer);
+      const words = document.createElement("span");
+      words.textContent = text;
+      place.replaceChildren(words);
+      if (action) {
+        const button = Object.assign(document.createElement("button"), { type: "button" });
+        button.textContent = action.label;
+        button.addEventListener("click", () => { place.hidden = true; action.run(); });
+        place.append(button);
+      }
+      place.hidden = false;
+      place.dataset.timer = setTimeout(() => { place.hidden = true; }, 10_000);
+    },
+  };
+})();

@@ -1,0 +1,51 @@
+"""The count of a text before it is sent."""
+
+import gradio as gr
+import pytest
+
+from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.events.counting import Counting
+from falcon_mamba_app.ui.view.updates import SKIP
+from tests.support.echo_service import EchoService
+from tests.support.page_requests import page_request
+
+PAGE = page_request("page")
+
+
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    def encode(self, prompt):
+        return prompt.split()
+
+
+@pytest.fixture
+async def counting():
+    service = EchoService()
+    await service.start()
+    service.tokenizer = Words()
+    return Counting(service, Sessions(service.forget), max_message_chars=50_000)
+
+
+async def count(counting, text) -> dict:
+    return await counting.count(gr.EventData(None, {"text": text}), PAGE)
+
+
+async def test_a_text_is_counted_in_the_models_own_tokens(counting):
+    assert await count(counting, "a b c") == {"chars": 5, "text": "3 tokens", "warns": False}
+
+
+async def test_beyond_the_training_it_says_how_far_and_that_all_is_read(counting):
+    shown = await count(counting, "word " * 7_680)  # the model was trained on 768
+    assert shown["warns"]
+    assert "7,680 tokens" in shown["text"] and "10 times" in shown["text"]
+
+
+async def test_more_than_is_accepted_is_said_with_both_numbers(counting):
+    shown = await count(counting, "x" * 50_001)
+    assert shown["warns"] and "50,001 characters" in shown["text"] and "50,000" in shown["text"]
+
+
+async def test_without_a_tokenizer_here_nothing_is_said(counting):
+    counting._service.tokenizer = None
+    assert await count(counting, "a b c") == SKIP
