@@ -38,10 +38,11 @@ class ChoiceForm:
 @dataclass(frozen=True, slots=True)
 class GrammarForm:
     """A text of this grammar: in Lark's notation, whose first rule is `start`, or in GBNF, whose
-    first rule is `root`.
+    first rule is `root`. `param` is the field of a request that a refusal names.
     """
 
     grammar: str
+    param: str = "structured_outputs"
 
 
 Form = JsonForm | RegexForm | ChoiceForm | GrammarForm

@@ -7,9 +7,11 @@ knows events and JSON values, no HTTP.
 from __future__ import annotations
 
 import codecs
+from collections import defaultdict
 from typing import Any, Protocol
 
 from falcon_mamba_app.api.planning import PlannedReply
+from falcon_mamba_app.api.tool_calls import CallReader, joined_calls
 from falcon_mamba_app.protocol import (
     Accepted,
     Finished,
@@ -48,22 +50,40 @@ class ChatFormat:
     answer_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_calls: bool = False) -> None:
+        """With `reads_calls` a reply's text may be calls of functions."""
         self._has_opened: set[int] = set()
+        self._reads_calls = reads_calls
+        self._readers: defaultdict[int, CallReader] = defaultdict(CallReader)
 
     def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
         if isinstance(event, TextDelta):
-            choice = self._choice(reply, {"content": event.text}, logprobs=event.logprobs)
-            return [*self._opening(reply), choice]
+            deltas = self._deltas(reply, event.text) or ([{}] if event.logprobs else [])
+            choices = [self._choice(reply, delta) for delta in deltas]
+            if choices:
+                choices[0] = self._choice(reply, deltas[0], logprobs=event.logprobs)
+            return [*(self._opening(reply, deltas[0]) if choices else []), *choices]
         if isinstance(event, Finished):
-            return [*self._opening(reply), self._choice(reply, {}, finish_reason=event.reason)]
+            reader = self._readers[reply.index]
+            rest = [self._choice(reply, delta) for delta in reader.flush()]
+            has_called = reader.num_calls and event.reason == "stop"
+            end = self._choice(
+                reply, {}, finish_reason="tool_calls" if has_called else event.reason
+            )
+            return [*self._opening(reply, {}), *rest, end]
         return []
 
-    def _opening(self, reply: PlannedReply) -> list[Json]:
+    def _deltas(self, reply: PlannedReply, text: str) -> list[Json]:
+        if self._reads_calls:
+            return self._readers[reply.index].feed(text)
+        return [{"content": text}]
+
+    def _opening(self, reply: PlannedReply, first: Json) -> list[Json]:
         if reply.index in self._has_opened:
             return []
         self._has_opened.add(reply.index)
-        return [self._choice(reply, {"role": "assistant", "content": ""})]
+        content = None if "tool_calls" in first else ""
+        return [self._choice(reply, {"role": "assistant", "content": content})]
 
     def _choice(
         self,
@@ -83,10 +103,14 @@ class ChatFormat:
 
     def join(self, chunks: list[Json]) -> Json:
         content = [token for c in chunks if c["logprobs"] for token in c["logprobs"]["content"]]
-        text = "".join(chunk["delta"].get("content", "") for chunk in chunks)
+        deltas = [chunk["delta"] for chunk in chunks]
+        text = "".join(delta.get("content") or "" for delta in deltas)
+        message: Json = {"role": "assistant", "content": text, "refusal": None}
+        if calls := joined_calls(deltas):
+            message |= {"content": None, "tool_calls": calls}
         return {
             "index": chunks[0]["index"],
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": message,
             "logprobs": {"content": content, "refusal": None} if content else None,
             "finish_reason": chunks[-1]["finish_reason"],
         }

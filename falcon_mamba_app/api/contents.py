@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from falcon_mamba_app.api.fields import MESSAGE_FIELDS, PART_FIELDS, Cleaner, shown
+from falcon_mamba_app.api.tool_messages import call_texts, result_text, with_results_joined
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
 from falcon_mamba_app.protocol import Text, TokenIds
 
@@ -13,6 +14,10 @@ MAX_MESSAGES = 20_000
 MAX_TOKEN_ID = 2**31 - 1
 
 _MESSAGE = Cleaner(MESSAGE_FIELDS, own=("role", "content"))
+_WITH_TOOLS = {
+    "assistant": Cleaner(MESSAGE_FIELDS, own=("role", "content", "tool_calls")),
+    "tool": Cleaner(MESSAGE_FIELDS, own=("role", "content", "tool_call_id")),
+}
 _PART = Cleaner(PART_FIELDS, own=("type", "text"))
 
 
@@ -25,18 +30,33 @@ def clean_messages(value: Any) -> Any:
             f"messages has {len(value)} entries; this server accepts at most {MAX_MESSAGES}",
             param="messages",
         )
-    return [_clean_message(entry, f"messages[{place}]") for place, entry in enumerate(value)]
+    messages = [_clean_message(entry, f"messages[{place}]") for place, entry in enumerate(value)]
+    if value and isinstance(value[-1], dict) and value[-1].get("tool_calls"):
+        path = f"messages[{len(value) - 1}].tool_calls"
+        raise InvalidRequest(
+            f"{path} is the end of the conversation; send what the functions returned too, as"
+            " messages of the role tool",
+            param=path,
+        )
+    return with_results_joined(messages)
 
 
 def _clean_message(value: Any, path: str) -> Any:
     if not isinstance(value, dict):
         return value
-    message = _MESSAGE.clean(value, path + ".")
+    role = value.get("role")
+    cleaner = _WITH_TOOLS.get(role, _MESSAGE) if isinstance(role, str) else _MESSAGE
+    message = cleaner.clean(value, path + ".")
     content = message.get("content")
-    if content is None and value.get("role") == "assistant" and "content" in value:
-        return {**message, "content": ""}  # as OpenAI's clients send back an empty reply
     if isinstance(content, list):
         message["content"] = _joined_parts(content, path + ".content")
+    if role == "tool":
+        return {"role": role, "content": result_text(message, path)}
+    if role == "assistant" and (calls := message.pop("tool_calls", None)):
+        texts = (message.get("content"), call_texts(calls, path + ".tool_calls"))
+        return {**message, "content": "\n".join(filter(None, texts))}
+    if content is None and role == "assistant" and "content" in value:
+        return {**message, "content": ""}  # as OpenAI's clients send back an empty reply
     return message
 
 

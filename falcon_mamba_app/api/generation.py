@@ -17,7 +17,7 @@ from starlette.responses import Response
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
 from falcon_mamba_app.api.names import ServedNames, ready_model
-from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion
+from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion, tool_use
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
 from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions
@@ -66,7 +66,9 @@ class Generation:
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
         plan = plan_chat(body, model, self._session_id(request, body))
-        return await self._answer(request, body, plan, _Answer(ChatFormat(), name))
+        return await self._answer(
+            request, body, plan, _Answer(ChatFormat(reads_calls=tool_use(body) is not None), name)
+        )
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""

@@ -20,6 +20,7 @@ from falcon_mamba_app.api.schemas import (
     CompletionBody,
     GenerationBody,
 )
+from falcon_mamba_app.api.tools import ToolUse, tool_use_of
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
     Conversation,
@@ -83,7 +84,9 @@ class Plan:
 
 def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     """The replies to a conversation."""
-    messages = conversation_of(body.messages)
+    messages, form = conversation_of(body.messages), _form(body)
+    if tools := tool_use(body):
+        messages, form = tools.told(messages), tools.form(form)
     field = "max_completion_tokens" if body.max_tokens is None else "max_tokens"
     max_new_tokens = getattr(body, field)
     refuse_too_many_tokens(field, max_new_tokens, model)
@@ -91,9 +94,14 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
         body, model, max_new_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
     request = GenerationRequest(
-        prompt=messages, sampling=sampling, session_id=session_id, form=_form(body)
+        prompt=messages, sampling=sampling, session_id=session_id, form=form
     )
     return _plan([request], num_each=body.n or 1)
+
+
+def tool_use(body: ChatBody) -> ToolUse | None:
+    """What the body asks for in tools."""
+    return tool_use_of(body.tools, body.tool_choice, are_parallel=body.parallel_tool_calls)
 
 
 def conversation_of(messages: list[ChatMessage]) -> Conversation:

@@ -41,6 +41,7 @@ from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
 
 OWNER = "falcon-mamba-app"  # tells a copy of this app, which has sessions, from other servers
+ABOUT_TOOLS = "by a prompt and a grammar; the model was not trained to call tools"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -246,5 +247,5 @@ class _Information:
             "created": self._created,
             "owned_by": OWNER,
             "max_model_len": model.max_prompt_tokens,  # vLLM's name, which clients read
-            "falcon_mamba": {**asdict(model), "version": __version__},
+            "falcon_mamba": {**asdict(model), "version": __version__, "tools": ABOUT_TOOLS},
         }

@@ -146,13 +146,14 @@ class ChatBody(GenerationBody):
     add_generation_prompt: bool | None = None
     max_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
-        if body.get("tool_choice") == "none":  # no tool may be called, so the list has no effect
-            body = {name: value for name, value in body.items() if name != "tools"}
         body = super().cleaned(body)
         if body.get("logprobs") == 0:
             del body["logprobs"]

@@ -79,7 +79,7 @@ class Grammars:
         self, vocabulary: Vocabulary, *, vocab_size: int, eos_token_ids: Collection[int]
     ) -> None:
         """`vocab_size` is the model's. `eos_token_ids` may end a reply."""
-        self._vocabulary, self._vocab_size = vocabulary, vocab_size
+        self.vocabulary, self._vocab_size = vocabulary, vocab_size
         self._eos_token_ids = sorted(i for i in eos_token_ids if i < vocab_size)
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
@@ -128,7 +128,7 @@ class Grammars:
 
     def _make_tokenizer(self) -> LLTokenizer:
         return LLTokenizer(
-            TokenizerWrapper(_Tokens(self._vocabulary, self._vocab_size, self._eos_token_ids)),
+            TokenizerWrapper(_Tokens(self.vocabulary, self._vocab_size, self._eos_token_ids)),
             n_vocab=self._vocab_size,
             eos_token=self._eos_token_ids,
         )
@@ -153,6 +153,8 @@ class _Tokens:
 
 def param_of(form: Form) -> str:
     """The field of a request that names the form."""
+    if isinstance(form, GrammarForm):
+        return form.param
     return "response_format" if isinstance(form, JsonForm) else "structured_outputs"
 
 

@@ -94,7 +94,7 @@ async def test_openai_raises_its_own_errors(client, url):
     with pytest.raises(openai.BadRequestError, match="temperature"):
         await create(model="echo", messages=[USER], temperature=11)
     with pytest.raises(openai.BadRequestError) as refused:
-        await create(model="echo", messages=[USER], tools=[{"type": "function"}])
+        await create(model="echo", messages=[USER], tools=[{"type": "web_search"}])
     assert (refused.value.param, refused.value.code) == ("tools", "unsupported_parameter")
     with pytest.raises(openai.NotFoundError):
         await create(model="other", messages=[USER])

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from falcon_mamba_app.api import generation, schemas
+from falcon_mamba_app.api import reading, schemas
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.errors import Overloaded
 from tests.support.api_fixtures import USER, bounded, in_process, sse_values
@@ -43,8 +43,6 @@ def error_of(response, status: int = 400) -> dict:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", "required"),
         ("functions", [{}]),
         ("audio", {"voice": "x"}),
         ("modalities", ["text", "audio"]),
@@ -89,7 +87,10 @@ async def test_an_unknown_field_is_named(client, where):
         ({"role": "user", "content": 5}, "content"),
         ({"role": "user", "content": "x", "name": 5}, "name"),
         ({"role": "user", "content": "x", "color": "red"}, "color"),
-        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "tool_calls"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "tool_calls[0]"),
+        ({"role": "user", "content": "x", "tool_calls": [{}]}, "tool_calls"),
+        ({"role": "tool", "content": "x"}, "tool_call_id"),
+        ({"role": "tool", "content": 5, "tool_call_id": "a"}, "content"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "content[0].type"),
         ({"role": "user", "content": [{"type": "text"}]}, "content[0].text"),
         ({"role": "user", "content": ["x", 5]}, "content[1]"),
@@ -219,7 +220,7 @@ async def test_a_large_body_is_read_in_another_thread(
         threads.append(threading.get_ident())
         return schemas.parse_body(kind, data)
 
-    monkeypatch.setattr(generation, "parse_body", parse_body)
+    monkeypatch.setattr(reading, "parse_body", parse_body)
     async with in_process(create_api(service)) as client:
         answer = await client.post(COMPLETIONS, json={"prompt": "x" * num_bytes})
     assert answer.status_code == 200

@@ -41,6 +41,7 @@ RUN_IN = {
     "benchmarks.cpu_choices": HERE,
     "benchmarks.decode": BENCHMARKS,
     "benchmarks.fairness": HERE,
+    "benchmarks.forms": "tests/benchmarks/test_forms.py",
     "benchmarks.killed": "tests/benchmarks/test_killed.py",
     "benchmarks.kernels": HERE,
     "benchmarks.loading": "tests/checkpoint/test_weights_4bit.py",
