@@ -2,7 +2,7 @@
 
 `server` puts everything together and runs it; `protocol` is the vocabulary that all parts share.
 The packages, in the order of a request: `settings`, `middleware`, `http`, `api`, `ui`, `library`,
-`service`, `text`, `engine`, `checkpoint`, `model`, `ops`. Nothing is imported here.
+`service`, `state_store`, `text`, `engine`, `checkpoint`, `model`, `ops`. Nothing is imported here.
 """
 
 __version__ = "0.2.0"

@@ -11,6 +11,7 @@ FalconMambaError
 ├── TooManyRequests          one visitor asks more than its share; later is fine           → 429
 ├── Overloaded               every slot is taken and the queue is full; try again          → 503
 ├── LibraryUnavailable       the conversations' database cannot be used just now          → 503
+├── StoreUnavailable         the place of the stored states cannot be used just now          → 503
 ├── ReplyFailure             this one reply cannot go on; nobody else is affected          → 500
 ├── NotReady                 the model is still loading                                    → 503
 ├── EngineFailure            the device or the engine failed; the process needs a restart  → 503
@@ -115,6 +116,14 @@ class LibraryUnavailable(FalconMambaError):
 
     http_status = 503
     code = "library_unavailable"
+    retry_after_s = 30
+
+
+class StoreUnavailable(FalconMambaError):
+    """The place of the stored states cannot be used just now; conversations go on in memory."""
+
+    http_status = 503
+    code = "store_unavailable"
     retry_after_s = 30
 
 

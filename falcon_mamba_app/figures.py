@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -103,8 +103,8 @@ class FiguredService:
     async def start(self) -> None:
         await self._service.start()
 
-    async def export_state(self, session_id: str) -> bytes:
-        return await self._service.export_state(session_id)
+    async def export_state(self, session_id: str, token_ids: Sequence[int] | None = None) -> bytes:
+        return await self._service.export_state(session_id, token_ids)
 
     async def import_state(self, session_id: str, data: bytes) -> int:
         return await self._service.import_state(session_id, data)

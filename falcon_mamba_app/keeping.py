@@ -10,14 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
-from platformdirs import user_data_path
-
+from falcon_mamba_app.data_folder import data_folder
 from falcon_mamba_app.errors import LibraryUnavailable, SettingsError
 from falcon_mamba_app.library import Deleted, Library, Place
 from falcon_mamba_app.owners import Asking, Owners
-from falcon_mamba_app.settings import AUTO, LibrarySettings, Settings
+from falcon_mamba_app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ class Keeping:
         owners, asked = Owners(settings), settings.library
         if not owners.may_keep:
             return cls(owners)
-        folder = data_folder(asked)
+        folder = data_folder(asked.data_dir)
         place = Place(folder=folder, url=asked.database_url)
         try:
             library = await Library.open(place)
@@ -92,10 +90,3 @@ class Keeping:
             if gone.conversation_ids:
                 logger.info("deleted %d conversations older than %d days", len(gone), days)
             await asyncio.sleep(SWEEP_INTERVAL_S)
-
-
-def data_folder(settings: LibrarySettings) -> Path:
-    """The folder of all that the app keeps."""
-    if settings.data_dir == AUTO:
-        return user_data_path("falcon-mamba-app", appauthor=False)
-    return Path(settings.data_dir).expanduser().absolute()

@@ -154,12 +154,16 @@ class GenerationRequest:
     `form` holds the reply to a form: then nothing else can be written, and the reply ends where the
     form does, also before `min_tokens`.
 
+    With `keeps_state` the session's state may outlive the process, where the service has a store
+    for that.
+
     Owners share the service evenly; a request of weight 4 takes a quarter of a share.
     """
 
     prompt: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
     session_id: str | None = None
+    keeps_state: bool = False
     reuse_id: str | None = None
     score_prompt: int | None = None
     form: Form | None = None
@@ -277,9 +281,9 @@ class GenerationService(Protocol):
         """
         ...
 
-    async def export_state(self, session_id: str) -> bytes:
-        """The session's newest state and the tokens it has read, as one safetensors file. Raises
-        NotFound.
+    async def export_state(self, session_id: str, token_ids: Sequence[int] | None = None) -> bytes:
+        """The session's newest state and the tokens it has read, as one safetensors file; with
+        `token_ids` the one that has read the longest beginning of them. Raises NotFound.
         """
         ...
 

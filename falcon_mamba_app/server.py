@@ -10,12 +10,14 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 import uvicorn
 
 from falcon_mamba_app.bundled import ASSETS
+from falcon_mamba_app.data_folder import data_folder, kept_secret
 from falcon_mamba_app.errors import FalconMambaError, SettingsError, is_lack_of_memory
 from falcon_mamba_app.figures import FiguredService, Figures
 from falcon_mamba_app.logs import LoopErrors, set_up_logging
@@ -78,6 +80,7 @@ def main() -> int:
 async def serve(settings: Settings) -> None:
     """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
     asyncio.get_running_loop().set_exception_handler(LoopErrors())
+    settings = with_secret(settings)
     # Imported here, so that --help and a bad setting do not wait for it.
     from falcon_mamba_app.middleware.opening import Opening
     from falcon_mamba_app.middleware.stack import listening
@@ -111,6 +114,16 @@ async def _build(settings: Settings) -> _Served:
     keeping.delete_old(settings.library.keep_days, service.forget)
     # Here and not on a thread: Gradio makes locks of the loop.
     return _Served(service, build_app(service, settings, figures, keeping), keeping)
+
+
+def with_secret(settings: Settings) -> Settings:
+    """The settings with a secret. Where states outlive the process it is the same after a restart,
+    because the names of sessions are made from it.
+    """
+    if settings.server.session_secret is not None or not settings.keeps_states:
+        return settings
+    secret = kept_secret(data_folder(settings.library.data_dir))
+    return replace(settings, server=replace(settings.server, session_secret=secret))
 
 
 def build_app(

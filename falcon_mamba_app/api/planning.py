@@ -96,7 +96,7 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     request = GenerationRequest(
         prompt=messages, sampling=sampling, session_id=session_id, form=form
     )
-    return _plan([request], num_each=body.n or 1)
+    return _plan([request], num_each=body.n or 1, is_stored=body.store)
 
 
 def tool_use(body: ChatBody) -> ToolUse | None:
@@ -130,7 +130,7 @@ def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | No
         )
         for prompt in body.prompt
     ]
-    return _plan(requests, num_each=body.n or 1)
+    return _plan(requests, num_each=body.n or 1, is_stored=body.store)
 
 
 def _form(body: ChatBody | CompletionBody) -> Form | None:
@@ -215,13 +215,17 @@ def _biases(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
     return tuple((int(name), float(bias)) for name, bias in given.items())
 
 
-def _plan(requests: list[GenerationRequest], *, num_each: int) -> Plan:
+def _plan(requests: list[GenerationRequest], *, num_each: int, is_stored: bool | None) -> Plan:
     _refuse_too_many_logprobs(requests, num_each=num_each)
     session_id = requests[0].session_id
     ephemeral_session = secrets.token_hex(16) if num_each > 1 and session_id is None else None
     replies: list[PlannedReply] = []
     for prompt_index, request in enumerate(requests):
-        leader = replace(request, session_id=session_id or ephemeral_session)
+        leader = replace(
+            request,
+            session_id=session_id or ephemeral_session,
+            keeps_state=session_id is not None and is_stored is not False,
+        )
         leader_index = len(replies)
         replies.append(PlannedReply(index=leader_index, prompt_index=prompt_index, request=leader))
         for number in range(1, num_each):

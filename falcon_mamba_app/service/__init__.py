@@ -30,6 +30,6 @@ def build_service(settings: Settings) -> GenerationService:
         from falcon_mamba_app.service.zero_gpu.build import build_on_zero_gpu
 
         return build_on_zero_gpu(settings)
-    from falcon_mamba_app.service.local.build import build_local
+    from falcon_mamba_app.service.local.build import build_local, state_files
 
-    return build_local(settings.model, settings.engine)
+    return build_local(settings.model, settings.engine, state_files(settings))

@@ -1,9 +1,9 @@
 """What can be set, from the command line or the environment. The only reader of both.
 
-It knows no model, no engine and no web server; standard library only. `sections` and `keeping`
-declare every option as `options` says, `parsing` makes values from text, `platform` detects the
-host, `reading` collects all values, `contradictions` refuses impossible combinations, and `flags`
-spells options in errors.
+It knows no model, no engine and no web server; standard library only. `sections`, `keeping` and
+`storage` declare every option as `options` says, `parsing` makes values from text, `platform`
+detects the host, `reading` collects all values, `contradictions` refuses impossible combinations,
+and `flags` spells options in errors.
 """
 
 from falcon_mamba_app.settings.flags import flags_spelled
@@ -22,6 +22,7 @@ from falcon_mamba_app.settings.sections import (
     ServerSettings,
     Settings,
 )
+from falcon_mamba_app.settings.storage import StorageSettings
 
 __all__ = [
     "AUTO",
@@ -35,6 +36,7 @@ __all__ = [
     "Platform",
     "ServerSettings",
     "Settings",
+    "StorageSettings",
     "flags_spelled",
     "load_settings",
     "parse_bytes",

@@ -9,7 +9,9 @@ from typing import Any
 
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.settings.flags import flag
+from falcon_mamba_app.settings.options import AUTO
 from falcon_mamba_app.settings.sections import SECTIONS, Settings
+from falcon_mamba_app.settings.storage import OFF
 
 LOCAL_NAMES = {
     option.name
@@ -35,6 +37,11 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
     if settings.library.keep_conversations == "off":
         for name in [name for name in ("keep_days", "database_url") if given.get(name)]:
             raise SettingsError(f"{flag(name)} needs conversations; --keep-conversations is off")
+    if settings.storage.state_store not in (AUTO, OFF):
+        if server.backend_url is not None:
+            raise SettingsError("--state-store belongs to a model that runs here, not behind a URL")
+        if settings.platform.lends_gpus:
+            raise SettingsError("--state-store: on ZeroGPU no state outlives its process")
     unknown = [key for key, _ in server.key_weights if key not in server.api_key]
     if unknown:
         raise SettingsError(f"--key-weights names {len(unknown)} keys that --api-key does not have")

@@ -124,6 +124,14 @@ def parse_database_url(text: str) -> str:
     return text.strip()
 
 
+def parse_state_store(text: str) -> str:
+    """A folder's path, the address of a bucket, "auto" or "off"."""
+    scheme, is_address, _ = text.partition("://")
+    if not text.strip() or (is_address and scheme not in ("s3", "gs", "az")):
+        raise ValueError(f"{text!r} is no folder, s3://, gs:// or az:// address, auto or off")
+    return text.strip()
+
+
 def parse_login(text: str) -> str:
     user, _, password = text.partition(":")
     if not user.strip() or not password.strip():

@@ -27,6 +27,7 @@ from falcon_mamba_app.settings.parsing import (
     parse_secret,
 )
 from falcon_mamba_app.settings.platform import Platform
+from falcon_mamba_app.settings.storage import OFF, StorageSettings
 
 IntOrAuto = int | Literal["auto"]
 
@@ -268,6 +269,7 @@ class LimitSettings:
     )
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_LIMITS = LimitSettings()
 
 
@@ -279,8 +281,19 @@ class Settings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     library: LibrarySettings = field(default_factory=LibrarySettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     platform: Platform = field(default_factory=Platform)
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether states of conversations outlive the process."""
+        server = self.server
+        if self.storage.state_store != AUTO:
+            return self.storage.state_store != OFF
+        is_public = server.share or self.platform.is_space or server.trusted_proxies
+        is_private = server.host in LOOPBACK and not is_public and server.backend_url is None
+        return is_private and self.library.keep_conversations != OFF
 
 
 SECTIONS: dict[str, type] = {
@@ -288,5 +301,6 @@ SECTIONS: dict[str, type] = {
     "engine": EngineSettings,
     "server": ServerSettings,
     "library": LibrarySettings,
+    "storage": StorageSettings,
     "limits": LimitSettings,
 }

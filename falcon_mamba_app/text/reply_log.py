@@ -48,6 +48,10 @@ class ReplyLog:
         """The tokens of all recorded replies."""
         return self._num_tokens
 
+    def knows(self, session_id: str) -> bool:
+        """Whether replies of the session are recorded."""
+        return session_id in self._sessions
+
     def record(self, session_id: str, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> None:
         """Keep what the model wrote after exactly these prompt ids."""
         if reply_ids:

@@ -39,11 +39,14 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "logs": ({"errors"}, set()),
     "temporary": ({"errors"}, set()),
     "thinning": (set(), set()),
+    "data_folder": (set(), {"platformdirs"}),
+    # Bytes and names: no torch, no HTTP.
+    "state_store": ({"errors", "state_store", "thinning"}, {"obstore", "cryptography"}),
     "settings": ({"errors", "settings"}, set()),
     "rates": ({"errors"}, set()),
     "visitors": ({"errors", "rates", "settings"}, set()),
     "owners": ({"settings"}, set()),
-    "keeping": ({"errors", "library", "owners", "settings"}, {"platformdirs"}),
+    "keeping": ({"data_folder", "errors", "library", "owners", "settings"}, set()),
     "http": ({"errors", "http"}, {"fastapi", "starlette"}),
     # A state is a name here, and bytes elsewhere: no torch, no page, no HTTP.
     "library": ({"errors", "library", "protocol"}, {"sqlalchemy", "alembic"}),
@@ -92,6 +95,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {
             *VOCABULARY,
             *("metrics", "settings", "service", "text", "engine", "checkpoint", "model", "ops"),
+            *("state_store", "data_folder"),
         },
         {"torch", "psutil"},
     ),

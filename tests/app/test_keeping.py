@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from falcon_mamba_app.data_folder import data_folder
 from falcon_mamba_app.errors import SettingsError
-from falcon_mamba_app.keeping import Keeping, data_folder
+from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.settings import LibrarySettings, load_settings
 
 
@@ -25,7 +26,7 @@ async def test_conversations_are_kept_in_the_named_folder_for_nobody_else_to_rea
 
 def test_without_a_name_the_folder_is_the_systems_own_place(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert data_folder(LibrarySettings()) == tmp_path / "falcon-mamba-app"
+    assert data_folder(LibrarySettings().data_dir) == tmp_path / "falcon-mamba-app"
 
 
 async def test_off_writes_nothing(tmp_path):

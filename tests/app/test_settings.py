@@ -17,6 +17,7 @@ from falcon_mamba_app.settings import (
     LimitSettings,
     ModelSettings,
     Platform,
+    StorageSettings,
     load_settings,
     parse_bytes,
 )
@@ -100,6 +101,13 @@ def test_every_option_can_be_set_from_the_environment():
         (["--key-weights", "a=2"], "--key-weights names 1 keys that --api-key does not have"),
         (["--api-key", "a", "--key-weights", "a=0"], "pair 1 is not KEY=NUMBER"),
         (["--api-key", "a", "--key-weights", "a"], "with a number from 0.01 to 100"),
+        (["--state-store", "ftp://host/x"], "'ftp://host/x' is no folder, s3://, gs:// or az://"),
+        (["--state-store", " "], "no folder"),
+        (
+            ["--state-store", "here", "--backend-url", "http://h"],
+            "--state-store belongs to a model",
+        ),
+        (["--session-snapshots", "0"], "at least 1"),
     ],
 )
 def test_nonsense_is_refused_in_one_line_that_says_what_is_allowed(argv, words):
@@ -118,10 +126,32 @@ def test_what_is_about_a_model_that_runs_here_is_refused_beside_another_server(n
         load_settings(["--backend-url", "http://h", flag, value], {})
 
 
+@pytest.mark.parametrize(
+    ("argv", "are_kept"),
+    [
+        ([], True),
+        (["--state-store", "off"], False),
+        (["--keep-conversations", "off"], False),
+        (["--host", "0.0.0.0"], False),
+        (["--host", "0.0.0.0", "--state-store", "s3://bucket/x"], True),
+        (["--share"], False),
+        (["--trusted-proxies", "127.0.0.1"], False),
+        (["--backend-url", "http://h"], False),
+    ],
+)
+def test_unasked_states_outlive_the_process_only_where_nobody_else_is_served(argv, are_kept):
+    assert load_settings(argv, {}).keeps_states == are_kept
+    assert not load_settings(argv[:-2], {"SPACE_ID": "a/b"}).keeps_states
+
+
+LOCAL_KINDS = (ModelSettings, EngineSettings, StorageSettings)
+
+
 def test_all_that_is_about_the_model_or_the_engine_is_local_but_its_name_and_a_replys_length():
-    assert {option.name for kind in (ModelSettings, EngineSettings) for option in fields(kind)} - {
+    assert {option.name for kind in LOCAL_KINDS for option in fields(kind)} - {
         "model",
         "max_new_tokens",
+        "state_store",  # whose "off" says nothing about a model
     } == LOCAL_NAMES
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64encode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 
 from falcon_mamba_app.errors import EngineFailure, InvalidRequest, NotFound, NotReady, PromptTooLong
@@ -153,7 +153,7 @@ class EchoService:
             return ["You", "said:", *content.split()]
         return ["and", "so", "on."]
 
-    async def export_state(self, session_id: str) -> bytes:
+    async def export_state(self, session_id: str, token_ids: Sequence[int] | None = None) -> bytes:
         if session_id not in self.sessions:
             raise NotFound("this session has no state")
         return f"echo:{self.sessions[session_id]}".encode()

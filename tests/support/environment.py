@@ -10,6 +10,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100")
 
 import torch
 
+# A server finds the states of no other test's, where a test does not ask for it.
+os.environ.setdefault("FALCON_MAMBA_STATE_STORE", "off")
+
 # Triton reads this once, when it is first imported, by us or by another library.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

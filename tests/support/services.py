@@ -17,12 +17,18 @@ from falcon_mamba_app.protocol import (
 from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
+from falcon_mamba_app.state_store.files import StateFiles
 
 
-def make_local_service(*, dtype: str = "float32", **limits: Any) -> LocalService:
+def make_local_service(
+    *,
+    dtype: str = "float32",
+    open_files: Callable[[str], StateFiles] | None = None,
+    **limits: Any,
+) -> LocalService:
     """The bundled model on the CPU; in fp32, where answers are compared with transformers."""
     model = ModelSettings(model="nano", device="cpu", dtype=dtype)
-    return build_local(model, EngineSettings(**limits))
+    return build_local(model, EngineSettings(**limits), open_files)
 
 
 async def collect(service: GenerationService, request: GenerationRequest) -> list[GenerationEvent]:

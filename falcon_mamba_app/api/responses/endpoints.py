@@ -94,6 +94,7 @@ class Responses:
             prompt=prompt,
             sampling=sampling,
             session_id=record.conversation_id,
+            keeps_state=place is not None and owner.shelf.outlives_the_process,
             form=form_of(body.response_format, body.structured_outputs),
         )
         may_reuse = place is not None and body.cache_prompt is not False

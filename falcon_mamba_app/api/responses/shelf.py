@@ -54,6 +54,10 @@ class Shelf:
         # Of conversations, the longest unchanged first.
         self._sizes: OrderedDict[tuple[str, str], int] = OrderedDict()
 
+    @property
+    def outlives_the_process(self) -> bool:
+        return self._max_bytes is None
+
     async def get(self, owner: str, response_id: str) -> Record:
         """The response as it is kept. Raises NotFound."""
         message = await self.library.message(owner, response_id)

@@ -9,8 +9,10 @@ A session holds a bounded number of snapshots, as `thinning` chooses them.
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass, field
 
@@ -86,9 +88,15 @@ class SnapshotStore:
 
     Of one session at most `max_per_session` are kept. Spare snapshots, which no session asked for,
     may take half of the budget, and any number under one name.
+
+    Safe to call from several threads: a state that was stored elsewhere may be put here while the
+    engine works.
     """
 
     def __init__(self, *, max_bytes: int, max_per_session: int = MAX_PER_SESSION) -> None:
+        self._lock = threading.RLock()
+        # Called for what goes for want of room, if somebody else would keep it; it must not block.
+        self.on_evict: Callable[[str, Snapshot], None] | None = None
         self.max_bytes, self.max_spare_bytes = max_bytes, max_bytes // 2
         self._max_per_session = max_per_session
         self.num_bytes = self.num_spare_bytes = 0
@@ -101,75 +109,94 @@ class SnapshotStore:
 
     def touch(self, session_id: str, token_ids: TokenIds) -> bool:
         """Mark the snapshot of exactly these tokens as used now; False when there is none."""
-        key = session_id, pack_token_ids(token_ids)
-        if key in self._order:
-            self._use(key)
-        return key in self._order
+        with self._lock:
+            key = session_id, pack_token_ids(token_ids)
+            if key in self._order:
+                self._use(key)
+            return key in self._order
 
     def put(
         self, session_id: str, token_ids: TokenIds, state: State, *, is_spare: bool = False
     ) -> None:
         """Keep the state under its tokens, evicting others as needed; drop one too large."""
-        snapshot = Snapshot(pack_token_ids(token_ids), state)
-        if snapshot.nbytes > (self.max_spare_bytes if is_spare else self.max_bytes):
-            return
-        key = session_id, snapshot.packed_token_ids
-        self._remove(*key)
-        while is_spare and self.num_spare_bytes + snapshot.nbytes > self.max_spare_bytes:
-            self._remove(*next(iter(self._spare)))
-        while self.num_bytes + snapshot.nbytes > self.max_bytes:
-            self._remove(*next(iter(self._order)))
-        session = self._sessions.setdefault(session_id, _Session())
-        session.snapshots[snapshot.packed_token_ids] = snapshot
-        self._order[key] = None
-        self.num_bytes += snapshot.nbytes
-        if is_spare:
-            self._spare[key] = None
-            self.num_spare_bytes += snapshot.nbytes
-            return
-        session.mark_fork_before(snapshot.packed_token_ids)
-        while len(session.snapshots) > self._max_per_session:
-            self._remove(session_id, session.least_worth(snapshot.packed_token_ids))
+        with self._lock:
+            snapshot = Snapshot(pack_token_ids(token_ids), state)
+            if snapshot.nbytes > (self.max_spare_bytes if is_spare else self.max_bytes):
+                return
+            key = session_id, snapshot.packed_token_ids
+            self._remove(*key)
+            while is_spare and self.num_spare_bytes + snapshot.nbytes > self.max_spare_bytes:
+                self._remove(*next(iter(self._spare)))
+            while self.num_bytes + snapshot.nbytes > self.max_bytes:
+                self._evict(*next(iter(self._order)))
+            session = self._sessions.setdefault(session_id, _Session())
+            session.snapshots[snapshot.packed_token_ids] = snapshot
+            self._order[key] = None
+            self.num_bytes += snapshot.nbytes
+            if is_spare:
+                self._spare[key] = None
+                self.num_spare_bytes += snapshot.nbytes
+                return
+            session.mark_fork_before(snapshot.packed_token_ids)
+            while len(session.snapshots) > self._max_per_session:
+                self._remove(session_id, session.least_worth(snapshot.packed_token_ids))
 
     def longest_prefix(self, session_id: str, token_ids: TokenIds) -> Snapshot | None:
         """The session's snapshot that has consumed the most of `token_ids`, or None.
 
         It never has consumed all: one token is left to feed, since a state alone gives no logits.
         """
+        with self._lock:
+            packed = pack_token_ids(token_ids)
+            snapshots = self._of(session_id)
+            # Longest first, so that usually one long comparison is enough.
+            for key in sorted(snapshots, key=len, reverse=True):
+                if len(key) < len(packed) and packed.startswith(key):
+                    self._use((session_id, key))
+                    return snapshots[key]
+            return None
+
+    def num_known(self, session_id: str, token_ids: TokenIds) -> int:
+        """The tokens that `longest_prefix` would spare; nothing counts as used."""
         packed = pack_token_ids(token_ids)
-        snapshots = self._of(session_id)
-        # Longest first, so that usually one long comparison is enough.
-        for key in sorted(snapshots, key=len, reverse=True):
-            if len(key) < len(packed) and packed.startswith(key):
-                self._use((session_id, key))
-                return snapshots[key]
-        return None
+        with self._lock:
+            keys = [key for key in self._of(session_id) if len(key) < len(packed)]
+        return max((len(key) for key in keys if packed.startswith(key)), default=0) // ID_BYTES
 
     def most_in_common(self, session_id: str, token_ids: TokenIds) -> int:
         """The largest number of leading tokens that `token_ids` shares with one of the session's
         newest snapshots.
         """
         packed = pack_token_ids(token_ids)
-        newest = list(self._of(session_id))[-MAX_COMPARED:]
+        with self._lock:
+            newest = list(self._of(session_id))[-MAX_COMPARED:]
         return max((_num_in_common(packed, key) for key in newest), default=0)
 
     def newest(self, session_id: str) -> Snapshot | None:
         """The session's most recently used snapshot, or None."""
-        for owner, key in reversed(self._order):
-            if owner == session_id:
-                return self._sessions[owner].snapshots[key]
-        return None
+        with self._lock:
+            for owner, key in reversed(self._order):
+                if owner == session_id:
+                    return self._sessions[owner].snapshots[key]
+            return None
 
     def forget(self, session_id: str) -> bool:
         """Drop all snapshots of the session. Returns whether it had any."""
-        keys = list(self._of(session_id))
-        for key in keys:
-            self._remove(session_id, key)
-        return bool(keys)
+        with self._lock:
+            keys = list(self._of(session_id))
+            for key in keys:
+                self._remove(session_id, key)
+            return bool(keys)
 
     def _of(self, session_id: str) -> dict[bytes, Snapshot]:
         session = self._sessions.get(session_id)
         return {} if session is None else session.snapshots
+
+    def _evict(self, session_id: str, key: bytes) -> None:
+        snapshot, is_spare = self._of(session_id).get(key), (session_id, key) in self._spare
+        self._remove(session_id, key)
+        if self.on_evict is not None and snapshot is not None and not is_spare:
+            self.on_evict(session_id, snapshot)
 
     def _remove(self, session_id: str, key: bytes) -> None:
         session = self._sessions.get(session_id)

@@ -15,6 +15,15 @@ def newest_snapshot(states: SessionStates, session_id: str) -> Snapshot | None:
     return snapshot
 
 
+def nearest_snapshot(
+    states: SessionStates, session_id: str, packed_ids: bytes | None
+) -> Snapshot | None:
+    """The session's snapshot with the longest prefix of these ids, or without them the newest."""
+    if packed_ids is None:
+        return states.snapshots.newest(session_id)
+    return states.snapshots.longest_prefix(session_id, packed_ids)
+
+
 def picture(states: SessionStates, session_id: str) -> str | None:
     """Of the reply being written, or else of the newest snapshot; None without either."""
     running = states.running_state(session_id)

@@ -18,8 +18,8 @@ from concurrent.futures import Future
 
 from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.matching import Matcher
+from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.states import file
 from falcon_mamba_app.engine.worker import SessionStates, Worker
 from falcon_mamba_app.errors import (
     EngineFailure,
@@ -37,9 +37,11 @@ from falcon_mamba_app.protocol import (
     ServiceStatus,
     Tokenizer,
 )
+from falcon_mamba_app.service.local.codec import StateCodec
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.encoding import Encoding
-from falcon_mamba_app.service.local.looking import newest_snapshot, picture
+from falcon_mamba_app.service.local.kept_states import KeptStates
+from falcon_mamba_app.service.local.looking import nearest_snapshot, picture
 from falcon_mamba_app.service.local.matching import Matching
 from falcon_mamba_app.service.local.refusals import (
     refuse_beyond_limits,
@@ -57,6 +59,7 @@ from falcon_mamba_app.text.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 MAX_STOP_S = 5.0
+MAX_LAST_WORDS_S = 0.5
 
 
 class LocalService:
@@ -70,10 +73,11 @@ class LocalService:
         worker: Worker,
         limits: EngineLimits,
         grammars: Grammars,
+        kept: KeptStates,
     ) -> None:
         """`build.build_local` puts the parts together. `worker` runs what `startup` makes."""
         self._startup, self._worker, self._limits = startup, worker, limits
-        self._encoder, self._reply_log = encoder, reply_log
+        self._encoder, self._reply_log, self._kept = encoder, reply_log, kept
         folder = startup.placement.checkpoint.folder
         self.tokenizer: Tokenizer = Tokens(encoder, folder, max_tokens=limits.max_prompt_tokens)
         self._encoding = Encoding(
@@ -94,6 +98,9 @@ class LocalService:
         try:
             started = self._worker.start(on_events=self._post, on_failure=self._post_failure)
             await asyncio.wrap_future(started)
+            host = await asyncio.wrap_future(self._worker.call(lambda engine: engine.snapshots))
+            self._codec = StateCodec.of(self._startup)
+            self._kept.start(host, self._codec)
         except Exception as error:
             failure = (
                 error
@@ -108,7 +115,9 @@ class LocalService:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         self._refuse_unless_ready()
         started_s = time.monotonic()
+        await self._kept.recall_replies(request)
         prompt_ids = await self._encode(request)
+        await self._kept.fetch(request, prompt_ids)
         save_points = await self._encoding.save_points(request, prompt_ids)
         matcher = await self._matching.matcher(request.form)
         self._refuse_unless_ready()  # it may have failed meanwhile
@@ -167,6 +176,7 @@ class LocalService:
             reply_as_shown=self._encoder.reply_as_shown,
         )
         self._streams[seq.seq_id] = stream
+        self._kept.begin(request)
         self._counters.count_request(len(prompt_ids))
         self._worker.add(seq)
         return stream
@@ -181,6 +191,8 @@ class LocalService:
         continues_ids = isinstance(stream.request.prompt, Continuation)
         if session_id is not None and not stream.is_forgotten and not continues_ids:
             self._reply_log.record(session_id, stream.prompt_ids, stream.reply_ids)
+        if not stream.is_forgotten:
+            self._kept.end(stream.request)
 
     def _post(self, events: list[EngineEvent]) -> None:
         """Send all events of a step from the engine's thread to the loop, in one call."""
@@ -215,19 +227,22 @@ class LocalService:
         if self._status == "loading":
             raise NotReady(f"the model is still loading ({self._startup.progress.what}); try again")
 
-    async def export_state(self, session_id: str) -> bytes:
+    async def export_state(
+        self, session_id: str, token_ids: SequenceABC[int] | None = None
+    ) -> bytes:
         self._refuse_while_loading()  # after a failure, states in host memory can be saved
         replies = self._reply_log.export(session_id)
-        asked = self._worker.call(lambda engine: newest_snapshot(engine, session_id))
+        # One more id, because a prefix always leaves one to feed.
+        packed = None if token_ids is None else pack_token_ids([*token_ids, 0])
+
+        asked = self._worker.call(lambda engine: nearest_snapshot(engine, session_id, packed))
         snapshot = await asyncio.wrap_future(asked)
+        if snapshot is None or (packed and snapshot.num_tokens < len(packed) // ID_BYTES - 1):
+            beyond = 0 if snapshot is None else snapshot.num_tokens
+            snapshot = await self._kept.stored(session_id, packed, beyond=beyond) or snapshot
         if snapshot is None:
             raise NotFound("this session has no state here: it has read nothing, or was evicted")
-        return await asyncio.to_thread(
-            file.to_bytes,
-            snapshot,
-            model_fingerprint=self._startup.fingerprint,
-            replies=replies,
-        )
+        return await asyncio.to_thread(self._codec.to_bytes, snapshot, replies)
 
     async def sketch(self, session_id: str) -> str | None:
         if self._status != "ready":
@@ -242,16 +257,8 @@ class LocalService:
                 f"this state takes {len(data)} bytes; this server keeps at most"
                 f" {self._limits.snapshot_bytes} (--snapshot-bytes)"
             )
-        placement = self._startup.placement
-        config = placement.checkpoint.config
-        snapshot, claimed = await asyncio.to_thread(
-            file.from_bytes,
-            data,
-            config=config,
-            conv_dtype=placement.dtype,
-            model_fingerprint=self._startup.fingerprint,
-        )
-        replies = checked_replies(claimed, vocab_size=config.vocab_size)
+        snapshot, claimed = await asyncio.to_thread(self._codec.from_bytes, data)
+        replies = checked_replies(claimed, vocab_size=self._codec.config.vocab_size)
 
         def put(engine: SessionStates) -> None:
             engine.snapshots.put(session_id, snapshot.packed_token_ids, snapshot.state)
@@ -265,7 +272,8 @@ class LocalService:
         for stream in self._streams.values():
             if stream.request.session_id == session_id:
                 stream.is_forgotten = True
-        return self._worker.call(lambda engine: engine.forget(session_id) or had_ids)
+        dropped = self._worker.call(lambda engine: engine.forget(session_id) or had_ids)
+        return self._kept.forget(session_id, dropped)
 
     def stats(self) -> ServiceStats:
         engine, progress = self._worker.stats, self._startup.progress
@@ -287,9 +295,17 @@ class LocalService:
             **process_memory(),
         )
 
+    async def _let_streams_end(self) -> None:
+        """Wait a moment until their readers have seen the end: then their states can be kept."""
+        deadline_s = time.monotonic() + MAX_LAST_WORDS_S
+        while self._streams and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.01)
+
     async def close(self) -> None:
         self._fail(EngineFailure("the server is stopping"))
         self._encoding.close()
         self._matching.close()
+        await self._let_streams_end()
         if not await asyncio.to_thread(self._worker.stop, timeout_s=MAX_STOP_S):
             logger.warning("the engine did not stop within %.0f s; leaving it", MAX_STOP_S)
+        await self._kept.stop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
@@ -181,8 +181,14 @@ class RemoteService:
                     for event in told:
                         yield event
 
-    async def export_state(self, session_id: str) -> bytes:
-        """The session's state, from a copy of this app. Raises NotSupported for other servers."""
+    async def export_state(self, session_id: str, token_ids: Sequence[int] | None = None) -> bytes:
+        """The session's newest state, from a copy of this app. Raises NotSupported for other
+        servers, and for the state of an earlier moment.
+        """
+        if token_ids is not None:
+            raise NotSupported(
+                "the state of an earlier moment lies with the server behind this one"
+            )
         async with self._foreign_errors():
             response = await self._client.get(self._session_path(session_id) + "/state")
             self._raise_for(response.status_code, response.content)

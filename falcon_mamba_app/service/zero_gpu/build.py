@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from falcon_mamba_app.checkpoint.placement import Machine
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.service.local.build import placed
+from falcon_mamba_app.service.local.kept_states import KeptStates
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.service.local.startup import Startup, grammars_of, read_tokenizer
 from falcon_mamba_app.service.zero_gpu.borrowed_run import (
@@ -78,7 +79,9 @@ def build_borrowing(
         max_snapshot_bytes=limits.snapshot_bytes,
         max_session_snapshots=limits.session_snapshots,
     )
-    return LocalService(startup, encoder, reply_log, worker, limits, grammars)
+    # A Space's disk goes with its process, and forks must not share a client of a store.
+    kept = KeptStates(None, reply_log)
+    return LocalService(startup, encoder, reply_log, worker, limits, grammars, kept)
 
 
 def _prepare(

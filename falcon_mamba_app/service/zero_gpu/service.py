@@ -6,7 +6,7 @@ https://huggingface.co/docs/hub/spaces-zerogpu
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 
@@ -44,8 +44,8 @@ class PageOnly:
     async def start(self) -> None:
         await self._service.start()
 
-    async def export_state(self, session_id: str) -> bytes:
-        return await self._service.export_state(session_id)
+    async def export_state(self, session_id: str, token_ids: Sequence[int] | None = None) -> bytes:
+        return await self._service.export_state(session_id, token_ids)
 
     async def import_state(self, session_id: str, data: bytes) -> int:
         return await self._service.import_state(session_id, data)

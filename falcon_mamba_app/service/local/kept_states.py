@@ -1,0 +1,267 @@
+"""States in two tiers, host memory and a store that outlives the process, found as one.
+
+Before a request goes to the engine, a state in the store that has read more of its prompt than any
+in host memory is fetched into host memory. So the engine never waits for a disk. A session's newest
+state is written when nobody has used the session for a while, when its states must go from host
+memory, and when the server stops; not at each turn. What is lost with a killed process is read
+again. Answers are the same with any tier emptied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from falcon_mamba_app.engine.packing import pack_token_ids
+from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
+from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.protocol import Conversation, GenerationRequest
+from falcon_mamba_app.service.local.codec import StateCodec
+from falcon_mamba_app.state_store.files import StateFiles
+from falcon_mamba_app.state_store.names import StateName
+from falcon_mamba_app.text.reply_log import ReplyLog, checked_replies
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# Fetching takes as long as reading some tokens: 12 ms from a disk, 430 tokens of the 7B on an H100.
+MIN_GAIN_TOKENS = 32
+IDLE_S, LOOK_S = 15.0, 1.0
+MAX_WAIT_S = 10.0  # for the store, before a prompt is read instead
+MAX_DRAIN_S = 8.0
+MAX_EVICTED = 8  # states that wait to be written while their memory is needed already
+
+
+class KeptStates:
+    """The states of sessions whose requests say `keeps_state`."""
+
+    def __init__(
+        self,
+        open_files: Callable[[str], StateFiles] | None,
+        reply_log: ReplyLog,
+        *,
+        idle_s: float = IDLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`open_files` takes the name of the model that the states belong to; None keeps none."""
+        self._open_files, self._reply_log = open_files, reply_log
+        self._idle_s, self._clock = idle_s, clock
+        self._readers = ThreadPoolExecutor(2, "state-reader")
+        self._writer = ThreadPoolExecutor(1, "state-writer")
+        # Sessions with turns that are in no file yet, and since when they are idle.
+        self._unwritten: dict[str, float] = {}
+        self._num_evicted = 0
+        self._forgetting: set[str] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._files: StateFiles | None = None
+
+    def start(self, host: SnapshotStore, codec: StateCodec) -> None:
+        """Begin to look after the states in `host`. On the event loop."""
+        if self._open_files is None:
+            return
+        self._host, self._codec = host, codec
+        self._files = self._open_files(codec.model)
+        self._readers.submit(self._files.read_index)
+        host.on_evict = self._on_evict
+        self._watching = asyncio.create_task(self._watch())
+
+    def begin(self, request: GenerationRequest) -> None:
+        """A turn of the session begins; its state will be another one."""
+        if (session_id := self._kept_session(request)) is not None:
+            self._unwritten[session_id] = math.inf
+
+    def end(self, request: GenerationRequest) -> None:
+        """A turn of the session has ended."""
+        if (session_id := self._kept_session(request)) is not None:
+            self._unwritten[session_id] = self._clock()
+
+    async def recall_replies(self, request: GenerationRequest) -> None:
+        """Know the ids of the session's replies again, if an earlier process wrote them. A text
+        may be tokenised to others, which no state has read.
+        """
+        session_id, files = self._kept_session(request), self._files
+        if session_id is None or files is None or self._reply_log.knows(session_id):
+            return
+        if isinstance(request.prompt, Conversation) and files.may_have(session_id):
+            found = await self._ask(partial(self._read_replies, session_id), files)
+            if found and not self._reply_log.knows(session_id):
+                self._reply_log.restore(session_id, found)
+
+    async def fetch(self, request: GenerationRequest, prompt_ids: Sequence[int]) -> None:
+        """Bring the stored state that has read most of the prompt into host memory, if it spares
+        enough reading.
+        """
+        session_id, files = self._kept_session(request), self._files
+        if session_id is None or files is None or request.score_prompt is not None:
+            return
+        packed = pack_token_ids(prompt_ids)
+        known = self._host.num_known(session_id, packed) + MIN_GAIN_TOKENS
+        if known < len(prompt_ids) and files.may_have(session_id, beyond=known):
+            snapshot = await self.stored(session_id, packed, beyond=known)
+            if snapshot is not None:
+                self._host.put(session_id, snapshot.packed_token_ids, snapshot.state)
+
+    async def stored(
+        self, session_id: str, packed_ids: bytes | None, *, beyond: int = 0
+    ) -> Snapshot | None:
+        """The stored state with the longest prefix of these ids, or the newest one; None if it has
+        not read more than `beyond` tokens.
+        """
+        if self._files is None:
+            return None
+        read = partial(self._read, self._files, session_id, packed_ids, beyond=beyond)
+        return await self._ask(read, self._files)
+
+    def forget(self, session_id: str, dropped: Future[bool]) -> Future[bool]:
+        """Delete the session's files; tells whether there were any, or was something to drop."""
+        files = self._files
+        if files is None:
+            return dropped
+        self._unwritten.pop(session_id, None)
+        self._forgetting.add(session_id)
+
+        def delete() -> bool:
+            try:
+                return files.forget(session_id) | dropped.result()
+            finally:
+                self._forgetting.discard(session_id)
+
+        try:
+            # After all that waits to be written, so that nothing of the session comes after it.
+            return self._writer.submit(delete)
+        except RuntimeError:  # it has stopped
+            return dropped
+
+    async def stop(self) -> None:
+        """Write what is in no file yet, as far as the time allows."""
+        if self._watching is None:
+            return
+        self._watching.cancel()
+        self._host.on_evict = None
+        left = list(self._unwritten)
+        works = [self._writer.submit(self._save, session_id) for session_id in left]
+        waits = [asyncio.wrap_future(work) for work in works]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=MAX_DRAIN_S)
+            if late:
+                logger.warning(
+                    "%d of %d states were not written within %.0f s; their conversations are read"
+                    " again",
+                    len(late),
+                    len(waits),
+                    MAX_DRAIN_S,
+                )
+        for threads in (self._readers, self._writer):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _kept_session(self, request: GenerationRequest) -> str | None:
+        """The session whose state outlives the process, if it may and is not being deleted."""
+        session_id = request.session_id
+        if self._files is None or not request.keeps_state or session_id in self._forgetting:
+            return None
+        return session_id
+
+    async def _watch(self) -> None:
+        """Write the states of sessions that have become idle, one after the other."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(LOOK_S, self._idle_s))
+            now_s = self._clock()
+            for session_id, since_s in list(self._unwritten.items()):
+                if now_s - since_s >= self._idle_s:
+                    await loop.run_in_executor(self._writer, self._save, session_id)
+
+    def _on_evict(self, session_id: str, snapshot: Snapshot) -> None:
+        """Write a state that goes from host memory, unless too many wait. From any thread."""
+        if session_id not in self._unwritten or self._num_evicted >= MAX_EVICTED:
+            return
+        with contextlib.suppress(RuntimeError):  # it has stopped
+            self._writer.submit(self._save_evicted, session_id, snapshot)
+            self._num_evicted += 1
+
+    def _save_evicted(self, session_id: str, snapshot: Snapshot) -> None:
+        try:
+            self._save(session_id, snapshot)
+        finally:
+            self._num_evicted -= 1
+
+    def _save(self, session_id: str, evicted: Snapshot | None = None) -> None:
+        """Write the session's newest state and its replies, on the writer's thread."""
+        since_s, files = self._unwritten.pop(session_id, None), self._files
+        snapshot = self._host.newest(session_id) or evicted
+        if files is None or since_s is None or snapshot is None:
+            return
+        if snapshot.num_tokens < MIN_GAIN_TOKENS:
+            return
+        try:
+            is_written = self._write(files, session_id, snapshot)
+        except Exception:
+            logger.exception("a state could not be written")
+            return
+        if not is_written and files.is_paused:
+            self._unwritten.setdefault(session_id, self._clock())  # another time
+
+    def _write(self, files: StateFiles, session_id: str, snapshot: Snapshot) -> bool:
+        make_data = partial(self._codec.to_bytes, snapshot, [])
+        if not files.write(session_id, snapshot.packed_token_ids, make_data):
+            return False
+        replies = self._reply_log.export(session_id)
+        if replies:
+            files.write_replies(session_id, json.dumps(replies, separators=(",", ":")).encode())
+        return True
+
+    def _read(
+        self, files: StateFiles, session_id: str, packed_ids: bytes | None, *, beyond: int
+    ) -> Snapshot | None:
+        """The best stored state, checked; on a reader's thread."""
+        state: StateName | None
+        if packed_ids is None:
+            state = files.newest(session_id)
+        else:
+            state = files.longest_prefix(session_id, packed_ids)
+        if state is None or state.num_tokens <= beyond:
+            return None
+        data = files.read(state)
+        if data is None:
+            return None
+        try:
+            snapshot, _ = self._codec.from_bytes(data)
+        except InvalidRequest:
+            files.set_aside(state)
+            return None
+        if packed_ids is not None and not packed_ids.startswith(snapshot.packed_token_ids):
+            files.set_aside(state)
+            return None
+        return self._codec.staged(snapshot)
+
+    def _read_replies(self, session_id: str) -> list[tuple[bytes, array[int]]] | None:
+        data = None if self._files is None else self._files.read_replies(session_id)
+        try:
+            claimed = json.loads(data) if data else []
+            return checked_replies(claimed, vocab_size=self._codec.config.vocab_size)
+        except (ValueError, RecursionError, InvalidRequest):
+            return None
+
+    async def _ask(self, work: Callable[[], Result], files: StateFiles) -> Result | None:
+        """What the store says; None if it takes too long, and then it is not asked for a while."""
+        asked = asyncio.get_running_loop().run_in_executor(self._readers, work)
+        try:
+            return await asyncio.wait_for(asked, MAX_WAIT_S)
+        except TimeoutError:
+            logger.warning(
+                "%s did not answer within %.0f s; a conversation is read again",
+                files.place,
+                MAX_WAIT_S,
+            )
+            files.pause()
+            return None

@@ -1,0 +1,1 @@
+"""States as files: names, checks, budgets, and the places they lie in."""
