@@ -1,12 +1,14 @@
-"""The kinds of a prompt: a conversation, one that goes on, a text to continue, or token ids.
+"""The kinds of a prompt: a conversation, one that goes on, a text to continue, or token ids; and
+what a model's tokenizer makes of them.
 
 All other modules import them from `protocol`, whose requests hold them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 ID_BYTES = 4
@@ -60,3 +62,19 @@ class TokenIds(tuple[int, ...]):
 
 
 Prompt = Conversation | Continuation | Text | TokenIds
+
+
+class Tokenizer(Protocol):
+    """How the model reads text. Cheap for short texts; long ones belong on a thread."""
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """As a request with this prompt would be read. Raises InvalidRequest."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of all ids, markup included. Raises InvalidRequest for an unknown one."""
+
+    def texts(self, token_ids: Sequence[int]) -> list[str]:
+        """Each id's own text."""
+
+    def describe(self) -> dict[str, Any]:
+        """Its class, its special tokens and its chat template."""

@@ -18,7 +18,7 @@ import math
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.events import Accepted as Accepted
@@ -41,6 +41,7 @@ from falcon_mamba_app.prompts import Message as Message
 from falcon_mamba_app.prompts import Prompt as Prompt
 from falcon_mamba_app.prompts import Text as Text
 from falcon_mamba_app.prompts import TokenIds as TokenIds
+from falcon_mamba_app.prompts import Tokenizer as Tokenizer
 
 ServiceStatus = Literal["loading", "ready", "failed"]
 
@@ -154,8 +155,7 @@ class GenerationRequest:
     `form` holds the reply to a form: then nothing else can be written, and the reply ends where the
     form does, also before `min_tokens`.
 
-    With `keeps_state` the session's state may outlive the process, where the service has a store
-    for that.
+    With `keeps_state` the session's state may outlive the process, where there is a store for that.
 
     Owners share the service evenly; a request of weight 4 takes a quarter of a share.
     """
@@ -234,26 +234,6 @@ class ServiceStats:
     peak_process_memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None
     peak_gpu_memory_bytes: int | None = None
-
-
-class Tokenizer(Protocol):
-    """How the model reads text. Cheap for short texts; long ones belong on a thread."""
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """As a request with this prompt would be read. Raises InvalidRequest."""
-        ...
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of all ids, markup included. Raises InvalidRequest for an unknown one."""
-        ...
-
-    def texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Each id's own text."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Its class, its special tokens and its chat template."""
-        ...
 
 
 class GenerationService(Protocol):
