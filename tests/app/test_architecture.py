@@ -55,7 +55,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
-        {*VOCABULARY, "http", "keeping", "library", "metrics", "settings", "ui", "visitors"},
+        {*VOCABULARY, "keeping", "library", "metrics", "settings", "ui", "visitors"},
         {"gradio", "fastapi", "starlette"},
     ),
     "api": (

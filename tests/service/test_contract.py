@@ -24,6 +24,7 @@ from falcon_mamba_app.errors import (
 )
 from falcon_mamba_app.protocol import (
     Accepted,
+    ChoiceForm,
     Conversation,
     Finished,
     GenerationEvent,
@@ -31,6 +32,7 @@ from falcon_mamba_app.protocol import (
     GenerationService,
     Message,
     PromptScored,
+    RegexForm,
     SamplingParams,
     Text,
     TextDelta,
@@ -128,6 +130,18 @@ async def test_nothing_is_generated_before_start_or_after_close(new_service):
     assert new_service.stats().status == "failed"
     with pytest.raises(EngineFailure):
         await events_of(new_service, chat("hello"))
+
+
+async def test_a_reply_has_its_form_and_a_wrong_form_is_refused(service):
+    """EchoService writes what it always writes, so only what is asked of it is seen."""
+    sampling = SamplingParams(temperature=1.0, max_new_tokens=60)
+    request = replace(chat("hello there"), sampling=sampling, form=ChoiceForm(("Lisbon", "Rome")))
+    events = await events_of(service, request)
+    assert isinstance(events[-1], Finished)
+    if service.tokenizer is not None:
+        assert text_of(events) in ("Lisbon", "Rome")
+        with pytest.raises(InvalidRequest, match="unclosed group"):
+            await events_of(service, replace(request, form=RegexForm("(")))
 
 
 async def test_events_come_in_order(service):

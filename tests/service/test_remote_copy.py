@@ -13,13 +13,17 @@ from falcon_mamba_app.api import generation
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.protocol import (
     Accepted,
+    ChoiceForm,
     Conversation,
     Finished,
     GenerationRequest,
     GenerationService,
+    GrammarForm,
+    JsonForm,
     Message,
     PrefillProgress,
     PromptScored,
+    RegexForm,
     SamplingParams,
     Text,
     TextDelta,
@@ -86,6 +90,23 @@ async def test_a_copy_gets_the_same_request(copy):
         assert replace(behind.requests[-1], owner="") == request
     await events_of(service, GenerationRequest(prompt=Text("a"), sampling=SamplingParams()))
     assert behind.requests[-1].sampling == SamplingParams()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        JsonForm('{"type": "object"}'),
+        JsonForm("{}", is_lenient=True),
+        RegexForm("a+"),
+        ChoiceForm(("a", "b")),
+        GrammarForm('start: "a"'),
+    ],
+)
+async def test_a_copy_is_asked_for_the_same_form(copy, form):
+    behind, service = copy
+    for prompt in (CHAT.prompt, Text("a text")):
+        await events_of(service, GenerationRequest(prompt=prompt, form=form))
+        assert behind.requests[-1].form == form
 
 
 async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy, monkeypatch):

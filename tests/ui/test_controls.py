@@ -3,12 +3,15 @@ from dataclasses import replace
 import pytest
 
 from falcon_mamba_app.errors import InvalidRequest
-from falcon_mamba_app.protocol import ModelInfo, SamplingParams
+from falcon_mamba_app.protocol import ChoiceForm, JsonForm, ModelInfo, SamplingParams
+from falcon_mamba_app.ui.view.answer_form import CHOICE, JSON, TEXT, form_of
 from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,
     PRESETS,
+    TEXTS,
     ControlValues,
     default_values,
+    in_words,
     restored_values,
     sampling_params,
     slider_defaults,
@@ -83,8 +86,36 @@ def test_sound_saved_settings_come_back_within_the_model_s_limit():
 def test_a_text_that_nobody_has_touched_is_empty():
     """A message sent in a page's first moments was refused: its fields still hold None."""
     given = tuple(
-        None if name in ("system_prompt", "stop", "seed") else getattr(ControlValues(), name)
-        for name in CONTROL_NAMES
+        None if name in TEXTS else getattr(ControlValues(), name) for name in CONTROL_NAMES
     )
     assert sampling_params(values_of(given)) == sampling_params(ControlValues())
     assert values_of(given).system_prompt == ""
+
+
+@pytest.mark.parametrize(
+    "answer_as,details,form",
+    [
+        (TEXT, "anything", None),
+        (JSON, "", JsonForm('{"type": "object"}', is_lenient=True)),
+        (JSON, '{"type": "array"}', JsonForm('{"type": "array"}', is_lenient=True)),
+        (CHOICE, " yes\n\nno, thank you\n", ChoiceForm(("yes", "no, thank you"))),
+    ],
+)
+def test_a_visitor_chooses_the_form_of_replies(answer_as, details, form):
+    assert form_of(answer_as, details) == form
+
+
+@pytest.mark.parametrize("answer_as,details", [(CHOICE, " "), (JSON, "{"), (JSON, "[]"), ("x", "")])
+def test_a_form_that_says_nothing_is_refused_in_a_sentence(answer_as, details):
+    with pytest.raises(InvalidRequest):
+        form_of(answer_as, details)
+
+
+def test_a_remembered_form_is_restored_and_a_spoiled_one_is_not():
+    saved = {"answer_as": CHOICE, "form_details": "a\nb"}
+    values = restored_values(saved, MODEL)
+    assert (values.answer_as, values.form_details) == (CHOICE, "a\nb")
+    assert "as a choice" in in_words(values)
+    for spoiled in ({"answer_as": "x"}, {"form_details": 5}, {"answer_as": []}):
+        values = restored_values(spoiled, MODEL)
+        assert (values.answer_as, values.form_details) == (TEXT, "")

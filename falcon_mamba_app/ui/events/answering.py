@@ -32,6 +32,7 @@ from falcon_mamba_app.ui.conversation.sessions import Remark, Session
 from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.conversation.turn import ALONE_S, Target
 from falcon_mamba_app.ui.events.targets import ChatTarget, DocumentTarget
+from falcon_mamba_app.ui.view.answer_form import form_of
 from falcon_mamba_app.ui.view.controls import ControlValues, in_words, sampling_params
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
@@ -53,7 +54,10 @@ def chat_request(
     prompt = values.system_prompt.strip()
     system = [Message("system", prompt)] if prompt else []
     conversation = Conversation((*system, *messages))
-    return GenerationRequest(prompt=conversation, sampling=sampling, session_id=session.id)
+    form = form_of(values.answer_as, values.form_details)
+    return GenerationRequest(
+        prompt=conversation, sampling=sampling, session_id=session.id, form=form
+    )
 
 
 class Answerer:
@@ -145,7 +149,10 @@ class Answerer:
         try:
             check_length(text, self._max_chars)
             request = GenerationRequest(
-                prompt=Text(text), sampling=sampling_params(values), session_id=session.id
+                prompt=Text(text),
+                sampling=sampling_params(values),
+                session_id=session.id,
+                form=form_of(values.answer_as, values.form_details),
             )
         except FalconMambaError as error:
             yield Update(status=status_html(sentence_for(error), phase="failed"))

@@ -14,6 +14,7 @@ import gradio as gr
 
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
+from falcon_mamba_app.ui.view import answer_form
 
 MAX_NEW_TOKENS_SHOWN = 4_096  # where the server's own limit is not known
 
@@ -37,11 +38,14 @@ class ControlValues:
     max_new_tokens: float = 512
     seed: float | str | None = None
     stop: str = ""
+    answer_as: str = answer_form.TEXT
+    form_details: str = ""
 
 
 CONTROL_NAMES = tuple(f.name for f in fields(ControlValues))
 # Those that a request has under the same name, but for seed and stop, which are typed as texts.
-NUMBERS = tuple(name for name in CONTROL_NAMES if name not in ("system_prompt", "seed", "stop"))
+TEXTS = ("system_prompt", "seed", "stop", "answer_as", "form_details")
+NUMBERS = tuple(name for name in CONTROL_NAMES if name not in TEXTS)
 WHOLE_NUMBERS = tuple(f.name for f in fields(SamplingParams) if f.type == "int")
 
 # None of them sets max_new_tokens, seed or stop: those are not about style.
@@ -93,7 +97,8 @@ def restored_values(saved: object, model: ModelInfo | None) -> ControlValues:
             sampling_params(candidate)
         except InvalidRequest:
             continue
-        values = candidate
+        if answer_form.is_sound(candidate.answer_as, candidate.form_details):
+            values = candidate
     return replace(values, max_new_tokens=min(values.max_new_tokens, max_new_tokens_limit(model)))
 
 
@@ -136,6 +141,8 @@ def in_words(values: ControlValues) -> str:
             shown.append(f"{name.replace('_', ' ')} {value:g}")
     if values.seed not in (None, ""):
         shown.append(f"seed {values.seed}")
+    if values.answer_as != answer_form.TEXT:
+        shown.append(f"as {values.answer_as.removesuffix(' of …')}")
     return ", ".join(shown)
 
 
@@ -158,7 +165,8 @@ def values_of(given: tuple[Any, ...]) -> ControlValues:
     A page that has just opened sends None for a field that nobody has touched.
     """
     values = dict(zip(CONTROL_NAMES, given, strict=True))
-    texts = {name: values[name] or "" for name in ("system_prompt", "stop")}
+    texts = {name: values[name] or "" for name in ("system_prompt", "stop", "form_details")}
+    texts["answer_as"] = values["answer_as"] or answer_form.TEXT
     return ControlValues(**{**values, **texts})
 
 
@@ -242,6 +250,7 @@ def build_controls(system_prompt: gr.Textbox) -> Controls:
                 label="Stop strings", placeholder="One a line", lines=2, max_lines=6
             ),
         }
+    components |= answer_form.build_answer_form()
     reset = gr.Button("Reset to the model's defaults", size="sm", elem_id="reset-controls")
     return Controls(components, presets, reset)
 
