@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
+# A file's tests share servers and models, so they stay in one process; the longest files come first.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Kept beside other caches, so that each checkout does not install it anew.
 LOWEST ?= $(HOME)/.cache/falcon-mamba-app/lowest-$(shell cat requirements.txt constraints-lowest.txt | sha256sum | cut -c1-12)
 
@@ -13,7 +15,7 @@ run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -30,6 +30,7 @@ from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.ops.select import select_ops
 
 TURN_TOKENS = 64
+WARM_UP_TOKENS = 4_097
 _seq_ids = itertools.count()
 
 
@@ -154,7 +155,7 @@ def main() -> None:
     of_others = bytes_of_others(model)
     engine = engine_over(model, max_running=1)
     # Compiles and warms up; with as many turns, so that memory too has been asked for before.
-    measure_context(engine, 4_097, steps=5, turns=options.turns)
+    measure_context(engine, WARM_UP_TOKENS, steps=5, turns=options.turns)
     table = Table("context", "read tok/s", "write tok/s", "turn ms", "÷ no history", "peak GB")
     rows = []
     for length in options.lengths:

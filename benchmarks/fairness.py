@@ -26,6 +26,7 @@ from falcon_mamba_app.ops.select import select_ops
 CROWD, NEWCOMER = "203.0.113.7", "198.51.100.9"  # addresses for documentation
 PROMPTS_IN_LINE = 8  # what one visitor may be waiting for
 CHUNK_TOKENS = 512  # of a prompt, on a CPU
+SETTLE_S = 3.0  # the rate of reading is over the last seconds
 ALLOWED = {
     "FALCON_MAMBA_TRUSTED_PROXIES": "127.0.0.1",
     "FALCON_MAMBA_VISITOR_REPLIES_PER_MINUTE": "0",
@@ -70,8 +71,9 @@ async def measure(address: str, options: argparse.Namespace) -> dict[str, float]
         try:
             while (await figures(http))["sequences_running"] < PROMPTS_IN_LINE:
                 await asyncio.sleep(0.2)
-            await asyncio.sleep(3)  # the rate is over the last seconds
-            speed = (await figures(http))["prefill_tokens_per_second"]
+            await asyncio.sleep(SETTLE_S)
+            while not (speed := (await figures(http))["prefill_tokens_per_second"]):
+                await asyncio.sleep(0.2)
             busy = [await first_token_s(http) for _ in range(options.rounds)]
         finally:
             for task in crowd:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import resource
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,15 +46,23 @@ def read_prompt(engine: Engine, num_tokens: int) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Since the last call on a GPU, all that torch had taken of it; of the whole process elsewhere.
+    """Since the last call: on a GPU all that torch had taken of it, elsewhere the process's memory.
 
     What is allocated would leave out what a captured pass works in.
     """
     if device.type != "cuda":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return _peak_of_process()
     peak = torch.cuda.max_memory_reserved()
     torch.cuda.reset_peak_memory_stats()
     return peak
+
+
+def _peak_of_process() -> int:
+    """Linux' high-water mark of what is resident, which is then set back."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return int(kilobytes) * 1024
 
 
 def bytes_of_others(model: FalconMamba) -> int:

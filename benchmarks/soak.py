@@ -87,7 +87,8 @@ async def take_sample(app: App, http: httpx.AsyncClient, started_s: float) -> Sa
 class Bounds:
     """The figures, each beside its bound."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bounds_times: bool) -> None:
+        self._bounds_times = bounds_times
         self.table = Table("measure", "figure", "bound", "kept")
         self.figures: dict[str, Any] = {}
         self.is_kept = True
@@ -99,6 +100,13 @@ class Bounds:
 
     def at_most(self, name: str, value: float, bound: float, unit: str = "") -> None:
         self.add(name, value, f"{value:g}{unit}", f"≤ {bound:g}{unit}", ok=value <= bound)
+
+    def within(self, name: str, value: float, bound: float, unit: str) -> None:
+        """A time. Where the machine does other work it is told without its bound."""
+        if self._bounds_times:
+            self.at_most(name, value, bound, unit)
+        else:
+            self.add(name, value, f"{value:g}{unit}")
 
 
 async def soak(http: httpx.AsyncClient, app: App, options: argparse.Namespace) -> Soaked:
@@ -150,9 +158,10 @@ async def _settled(http: httpx.AsyncClient, app: App, started_s: float) -> Sampl
 LEFT = ("sequences_running", "sequences_waiting", "snapshots", "snapshot_bytes")
 
 
-def judge(soaked: Soaked, minutes: float) -> Bounds:
+def judge(soaked: Soaked, options: argparse.Namespace) -> Bounds:
     """The table, all but the exit."""
-    bounds, tally = Bounds(), soaked.tally
+    bounds, tally = Bounds(bounds_times=not options.unbounded), soaked.tally
+    minutes: float = options.minutes
     for what, count in sorted(tally.counts.items()):
         bounds.add(what, count, f"{count:,}")
     bounds.at_most("errors", tally.num_errors, 0)
@@ -170,8 +179,8 @@ def judge(soaked: Soaked, minutes: float) -> Bounds:
     answers = sorted(s.answer_ms for s in late)  # what is made once was made before
     bounds.add("health p50 ms", statistics.median(answers), f"{statistics.median(answers):.1f} ms")
     late_ms = answers[min(len(answers) - 1, int(0.99 * len(answers)))]
-    bounds.at_most("health p99 ms", round(late_ms, 1), MAX_HEALTH_P99_MS, " ms")
-    bounds.at_most("health max ms", round(answers[-1], 1), MAX_HEALTH_MS, " ms")
+    bounds.within("health p99 ms", round(late_ms, 1), MAX_HEALTH_P99_MS, " ms")
+    bounds.within("health max ms", round(answers[-1], 1), MAX_HEALTH_MS, " ms")
     tokens = soaked.after.gauges["completion_tokens_total"]
     bounds.add("tokens", tokens, f"{tokens:,.0f}, {tokens / minutes / 60:.0f} a second")
     return bounds
@@ -199,8 +208,8 @@ async def end(http: httpx.AsyncClient, app: App, bounds: Bounds) -> None:
     asked_s = time.monotonic()
     app.process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        await asyncio.to_thread(app.process.wait, MAX_EXIT_S + 5)
-    bounds.at_most("exit s", round(time.monotonic() - asked_s, 1), MAX_EXIT_S)
+        await asyncio.to_thread(app.process.wait, 6 * MAX_EXIT_S)
+    bounds.within("exit s", round(time.monotonic() - asked_s, 1), MAX_EXIT_S, "")
     await asyncio.gather(*replies, return_exceptions=True)
     status = app.process.returncode
     ok = status in (0, 130, -signal.SIGTERM)
@@ -220,7 +229,7 @@ async def run(options: argparse.Namespace) -> tuple[Bounds, Tally]:
         try:
             async with aclosing(await app.ready()) as http:
                 soaked = await soak(http, app, options)
-                bounds = judge(soaked, options.minutes)
+                bounds = judge(soaked, options)
                 await end(http, app, bounds)
                 if not bounds.is_kept:
                     print("\n".join(app.output.splitlines()[-60:]), file=sys.stderr)
@@ -234,6 +243,9 @@ def main() -> int:
     parser.add_argument("--visitors", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--unbounded", action="store_true", help="in time, on a machine that does other work"
+    )
     parser.add_argument("--note", help="about the machine, for the result's page")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()

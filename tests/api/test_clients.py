@@ -111,7 +111,7 @@ async def test_closing_openais_stream_stops_the_work(client, service):
     stream = await client.chat.completions.create(model="echo", messages=slow, stream=True)
     await anext(aiter(stream))
     await stream.close()
-    await until(lambda: service.running == 0, deadline_s=1)
+    await until(lambda: service.running == 0)
 
 
 async def curl(*arguments: str) -> asyncio.subprocess.Process:
@@ -141,4 +141,4 @@ async def test_curl_streams_word_by_word_and_may_leave(url, service):
     process.terminate()
     await process.wait()
     assert sse_values(received.rpartition("\n\n")[0])[0]["object"] == "chat.completion.chunk"
-    await until(lambda: service.running == 0, deadline_s=1)
+    await until(lambda: service.running == 0)

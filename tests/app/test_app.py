@@ -64,7 +64,7 @@ def app():
 def test_it_answers_over_the_api_and_serves_the_page(app):
     _, address = app
     body = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 20}
-    answer = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=30).json()
+    answer = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60).json()
     assert answer["choices"][0]["message"]["content"]
     assert "Falcon Mamba" in httpx.get(address).text
 
@@ -76,35 +76,38 @@ def test_the_api_is_not_shadowed_by_the_page(app):
     assert httpx.get(f"{address}/metrics").status_code == 200
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_within_seconds_in_mid_reply(stop):
-    process, address = start()
-    wait_until_ready(address)
+def stop_in_mid_reply(process: subprocess.Popen[str], address: str, stop: signal.Signals) -> str:
+    """What the app printed. Its reader gets a sentence, and it ends within seconds."""
     body = {"prompt": "Once", "max_tokens": 4000, "ignore_eos": True, "stream": True}
     with (
-        httpx.Client(timeout=30) as client,
+        httpx.Client(timeout=60) as client,
         client.stream("POST", f"{address}/v1/completions", json=body) as reply,
     ):
         lines = reply.iter_lines()
         next(lines)
         process.send_signal(stop)
         rest = list(lines)
-        printed, _ = process.communicate(timeout=10)
+    with process.stdout as output:  # `communicate` would lose what was read ahead with the address
+        printed = output.read()
     assert "the server is stopping" in rest[-2]
     assert "Traceback" not in printed
-    assert process.returncode == 130
+    assert process.wait(timeout=60) == 130
+    return printed
 
 
-def test_without_a_public_link_it_goes_on_serving(tmp_path):
+def test_it_ends_within_seconds_in_mid_reply():
+    process, address = start()
+    wait_until_ready(address)
+    stop_in_mid_reply(process, address, signal.SIGINT)
+
+
+def test_without_a_public_link_it_goes_on_serving_and_ends_as_it_should(tmp_path):
     """No relay is reached: not Gradio's, and nobody listens at this one."""
     nowhere = {"GRADIO_SHARE_SERVER_ADDRESS": "127.0.0.1:9", "HF_HOME": str(tmp_path)}
     process, address = start("--share", **nowhere)
     wait_until_ready(address)
     assert "Falcon Mamba" in httpx.get(address).text
-    process.send_signal(signal.SIGTERM)
-    with process.stdout as rest:  # `communicate` would lose what was read ahead with the address
-        printed = rest.read()
-    process.wait(timeout=10)
+    printed = stop_in_mid_reply(process, address, signal.SIGTERM)
     assert "anyone who can reach this server may use the page and the API" in printed
     assert "Public link" not in printed
 
@@ -118,7 +121,7 @@ def test_sigterm_is_heard_before_the_server_listens():
     while not int(catching.read_text().partition("SigCgt:\t")[2].split()[0], 16) & sigterm:
         assert time.monotonic() < deadline_s
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=60) == 130
 
 
 def test_a_signal_that_comes_at_once_ends_it_as_later_ones_do(monkeypatch):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import httpx
@@ -80,13 +77,6 @@ def test_every_script_is_run_somewhere():
     for script, place in RUN_IN.items():
         name = script.rpartition(".")[2]
         assert re.search(rf"\b{name}\b", (ROOT / place).read_text(encoding="utf-8")), script
-
-
-def run_main(monkeypatch, module, *arguments):
-    """The script in this process, with a command line."""
-    monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-    result = importlib.import_module(module).main()
-    return asyncio.run(result) if asyncio.iscoroutine(result) else result
 
 
 @pytest.fixture
@@ -173,15 +163,17 @@ def test_the_best_of_the_machine_is_measured(monkeypatch, capsys):
     assert capsys.readouterr().out.count("GB/s") == 2
 
 
-def test_all_of_them_run_one_after_the_other_and_a_failure_is_told(monkeypatch, results, capsys):
+def test_all_of_them_run_one_after_the_other_and_a_failure_is_told(
+    monkeypatch, results, run_main, capsys
+):
     options = ("--batch", "1", "--steps", "2", "--weights", "none")
     runs = (all_of_them.Run("one", "decode", options), all_of_them.Run("no", "decode", ("--no",)))
     monkeypatch.setattr(all_of_them, "RUNS", runs)
     monkeypatch.setattr(roofline, "CPU_BYTES", 2**20)
-    assert run_main(monkeypatch, "benchmarks.all", "--suffix", "x", "--only", "one") == 0
+    assert run_main("benchmarks.all", "--suffix", "x", "--only", "one") == 0
     found = json.loads((results / "one-x.json").read_text())
     assert found["rows"][0]["tokens_per_s"] > 0
-    assert run_main(monkeypatch, "benchmarks.all", "--suffix", "x") == 1
+    assert run_main("benchmarks.all", "--suffix", "x") == 1
     assert "failed: no" in capsys.readouterr().err
 
 
@@ -197,21 +189,22 @@ def test_a_checkpoint_of_random_weights_is_a_folder_as_the_hub_has_it(monkeypatc
 
 
 @pytest.mark.slow
-def test_bodies_are_refused_and_measured(monkeypatch, results):
+def test_bodies_are_refused_and_measured(monkeypatch, results, run_main):
     """Whether a small body is refused does not matter here, and 8 s for each are for the large."""
     monkeypatch.setattr("benchmarks.refusals.SETTLE_S", 0.1)
     options = ("--megabytes", "0.3", "--only", "objects", "--save", "small")
-    assert run_main(monkeypatch, "benchmarks.refusals", *options) in (0, 1)
+    assert run_main("benchmarks.refusals", *options) in (0, 1)
     found = json.loads((results / "small.json").read_text())
     assert found["objects"]["status"] >= 400
     assert math.isfinite(found["objects"]["core_s"])
 
 
 @pytest.mark.slow
-def test_a_newcomer_beside_a_crowd_is_measured(monkeypatch, results):
+def test_a_newcomer_beside_a_crowd_is_measured(monkeypatch, results, run_main):
     """No bound is asked for: the machine may be doing other things."""
+    monkeypatch.setattr("benchmarks.fairness.SETTLE_S", 0.1)
     options = ("--rounds", "1", "--prompt-tokens", "8000", "--save", "small")
-    assert run_main(monkeypatch, "benchmarks.fairness", *options) in (0, 1)
+    assert run_main("benchmarks.fairness", *options) in (0, 1)
     found = json.loads((results / "small.json").read_text())
     assert min(found["idle_s"], found["busy_s"], found["prefill_tokens_per_s"]) > 0
 
@@ -229,9 +222,9 @@ async def test_a_turn_after_a_history_is_measured_beside_one_without():
 
 
 @pytest.mark.parametrize("script", ["evaluate", "export", "prepare"])
-def test_a_script_of_training_says_what_it_takes(script, monkeypatch, capsys):
+def test_a_script_of_training_says_what_it_takes(script, run_main, capsys):
     """Their functions are tested in training/tests."""
     with pytest.raises(SystemExit) as ended:
-        run_main(monkeypatch, f"training.{script}", "--help")
+        run_main(f"training.{script}", "--help")
     assert ended.value.code == 0
     assert "usage:" in capsys.readouterr().out

@@ -26,7 +26,7 @@ async def test_a_hundred_readers_that_do_not_read_stop_nobody():
     """When each is cut off is tests/app/test_faults.py's."""
     async with (
         serving() as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
     ):
         readers = [slow_reader(port) for _ in range(NUM_READERS)]
         body = {"messages": [USER], "max_tokens": 2}

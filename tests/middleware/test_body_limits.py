@@ -65,7 +65,7 @@ async def test_a_declared_length_over_the_limit_is_refused_unread(path):
 async def test_an_undeclared_length_is_counted_as_it_comes(path):
     async with (
         serving("--max-body-bytes", "64KiB", "--auth", "a:b") as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         await client.post("/login", data={"username": "a", "password": "b"})
         headers = {**JSON, "Authorization": "Bearer a:b"}
@@ -150,14 +150,14 @@ async def test_a_connection_goes_on_after_a_body_that_was_answered_early():
         await reader.readuntil(b"}")
         writer.write(b"xx")
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"200 OK"), 5)
+        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"200 OK"), 60)
 
 
 async def test_a_long_reply_outlives_both_deadlines():
     body = {"messages": [{"role": "user", "content": "LONG SLOW"}], "stream": True}
     async with (
         serving("--header-timeout-s", "1", "--body-timeout-s", "1") as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
         client.stream("POST", CHAT, json=body) as reply,
     ):
         started_s = time.monotonic()
@@ -191,7 +191,7 @@ async def test_a_long_reply_outlives_both_deadlines():
 )
 async def test_hostile_json_is_refused_and_the_server_goes_on(path, body):
     async with visiting() as client:
-        response = await asyncio.wait_for(client.post(path, content=body, headers=JSON), timeout=20)
+        response = await asyncio.wait_for(client.post(path, content=body, headers=JSON), timeout=60)
         # 500 is Gradio's, whose own answer cannot hold what was sent: infinities, half characters.
         assert response.status_code in (200, 400, 404, 413, 415, 422, 500), response.text
         if path == CHAT:

@@ -59,7 +59,7 @@ async def test_every_route_of_the_application_is_behind_a_lock(options):
     opened = []
     async with visiting(*options, "--wrong-keys-per-minute", "100000") as client:
         for method, path in sorted(routes):
-            response = await asyncio.wait_for(client.request(method, path), timeout=10)
+            response = await asyncio.wait_for(client.request(method, path), timeout=60)
             is_shut = response.status_code in (401, 403) or not is_offered(path)
             if not is_shut and (method, path) not in OPEN:
                 opened.append((method, path, response.status_code))

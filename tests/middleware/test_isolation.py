@@ -36,7 +36,7 @@ async def two_visitors(service: EchoService, *options: str):
             headers = {"X-Forwarded-For": f"203.0.113.{number}"}
             if "--auth" in options:
                 headers["Authorization"] = f"Bearer key-of-{name}"
-            clients.append(httpx.AsyncClient(base_url=base, headers=headers, timeout=20))
+            clients.append(httpx.AsyncClient(base_url=base, headers=headers, timeout=60))
         async with clients[0] as ada, clients[1] as bert:
             for client in clients if "--auth" in options else ():
                 form = {"username": "user", "password": "password"}
@@ -147,7 +147,7 @@ async def test_another_pages_reply_is_not_stopped_by_guessing(service, options):
         assert service.running == 1
         assert not writing.done()
         await hers.at_once("stop", "click")  # her own hash is all it takes
-        await asyncio.wait_for(writing, timeout=5)
+        await asyncio.wait_for(writing, timeout=60)
         assert service.running == 0
 
 
@@ -205,4 +205,4 @@ async def test_no_number_of_pages_pushes_out_one_that_reads_its_reply(service, m
             assert (await Page(bert, config).begin("undo", "click")).is_success
         assert not writing.done()
         await hers.at_once("stop", "click")
-        assert '"success":true' in (await asyncio.wait_for(writing, timeout=10))
+        assert '"success":true' in (await asyncio.wait_for(writing, timeout=60))

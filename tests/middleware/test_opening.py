@@ -77,4 +77,4 @@ async def test_a_server_that_ends_before_its_app_is_there_ends():
 
 
 async def opening_ends(opening, news, send):
-    await asyncio.wait_for(opening({"type": "lifespan"}, news.get, send), timeout=5)
+    await asyncio.wait_for(opening({"type": "lifespan"}, news.get, send), timeout=60)

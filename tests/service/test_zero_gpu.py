@@ -330,7 +330,7 @@ async def test_who_waits_behind_somebody_that_leaves_the_line_is_told_the_new_pl
     assert await anext(leaving) == Waiting(1)
     assert await anext(staying) == Waiting(2)
     await leaving.aclose()
-    assert await asyncio.wait_for(anext(staying), 5) == Waiting(1)
+    assert await asyncio.wait_for(anext(staying), 60) == Waiting(1)
     await first.aclose()
     await staying.aclose()
 

@@ -78,7 +78,7 @@ async def on_loopback(app: ASGIApp) -> AsyncGenerator[str, None]:
             await task
 
 
-async def until(is_true: Callable[[], bool], *, deadline_s: float = 5.0) -> None:
+async def until(is_true: Callable[[], bool], *, deadline_s: float = 60.0) -> None:
     """Return as soon as `is_true`; fail after `deadline_s`."""
     end_s = time.monotonic() + deadline_s
     while not is_true():

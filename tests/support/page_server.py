@@ -48,12 +48,12 @@ class _Server(threading.Thread):
 
     def start(self) -> None:
         super().start()
-        self._is_up.wait(timeout=30)
+        self._is_up.wait(timeout=60)
 
     def stop(self) -> None:
         if self._uvicorn is not None:
             self._uvicorn.should_exit = True
-        self.join(timeout=10)
+        self.join(timeout=60)
 
     def run(self) -> None:
         try:

@@ -41,7 +41,7 @@ def reply_text(events: list[GenerationEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
-async def settled(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
+async def settled(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     """Return once the condition holds; an AssertionError if it never does."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

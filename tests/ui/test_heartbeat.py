@@ -37,7 +37,7 @@ def heard(monkeypatch) -> list[str]:
 async def test_a_page_that_closes_is_heard_of_once(heard):
     async with (
         serving() as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
     ):
         tab = Tab(http, await page_map(http))
         await tab.open()
@@ -48,7 +48,7 @@ async def test_a_page_that_closes_is_heard_of_once(heard):
 
 async def test_a_heartbeat_ends_when_the_server_stops():
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
         async with serving() as port:
             address = f"http://127.0.0.1:{port}/gradio_api/heartbeat/one"
             beat = await stack.enter_async_context(http.stream("GET", address))

@@ -33,7 +33,7 @@ async def test_what_gradio_keeps_for_a_page_goes_with_it(served_blocks, monkeypa
     monkeypatch.setattr(memory, "DELAY_S", 0.1)
     async with (
         serving() as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
     ):
         events, (blocks,) = await page_map(http), served_blocks
         queue, holder = blocks._queue, blocks.state_holder
@@ -57,7 +57,7 @@ async def test_updates_that_nobody_reads_are_bounded(served_blocks, monkeypatch)
     """A page that has asked for a reply and reads nothing of it."""
     async with (
         serving() as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
     ):
         tab = Tab(http, await page_map(http))
         await tab.open()

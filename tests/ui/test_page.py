@@ -83,7 +83,7 @@ class Visitor:
     """A browser tab, as far as the server can tell."""
 
     def __init__(self, url: str) -> None:
-        self._post = partial(httpx.post, timeout=30)
+        self._post = partial(httpx.post, timeout=60)
         self._url = f"{url}/gradio_api"
         config = httpx.get(f"{url}/config").json()
         names = {c["id"]: c["props"].get("elem_id") or c["type"] for c in config["components"]}
@@ -97,7 +97,7 @@ class Visitor:
         """Let an event happen, and wait for its end; what the server sent last."""
         body = {"data": data, "fn_index": self._events[component, event], "session_hash": "tab"}
         self._post(f"{self._url}/queue/join", json=body).raise_for_status()
-        stream = httpx.get(f"{self._url}/queue/data?session_hash=tab", timeout=30).text
+        stream = httpx.get(f"{self._url}/queue/data?session_hash=tab", timeout=60).text
         events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: ")]
         ends = [event for event in events if event["msg"] == "process_completed"]
         assert [end["success"] for end in ends] == [True], stream
