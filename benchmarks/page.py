@@ -21,6 +21,8 @@ from gradio.state_holder import SessionState
 
 from falcon_mamba_app.metrics import ReplyMeter
 from falcon_mamba_app.protocol import Accepted, Message, ServiceStats, TextDelta
+from falcon_mamba_app.service.local.build import build_local
+from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.ui.conversation.reply import Reply
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
 from falcon_mamba_app.ui.conversation.tree import Tree
@@ -28,7 +30,6 @@ from falcon_mamba_app.ui.page import build_page
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
 from falcon_mamba_app.ui.view.updates import Update, reply_status
-from tests.support.echo_service import EchoService
 
 MESSAGE = "A message of a usual length, with some `code` and a list of three things in it. " * 4
 
@@ -43,7 +44,9 @@ class Cost:
     diff_bytes: float
 
 
-async def measure(page: gr.Blocks, num_messages: int, num_updates: int) -> Cost:
+async def measure(
+    page: gr.Blocks, stats: ServiceStats, num_messages: int, num_updates: int
+) -> Cost:
     """Feed updates of a growing reply through postprocessing and diffing."""
     send = next(fn for fn in page.fns.values() if fn.name == "send")
     roles = ("user", "assistant")
@@ -62,7 +65,7 @@ async def measure(page: gr.Blocks, num_messages: int, num_updates: int) -> Cost:
             transcript=shown_conversation(session) if step == 1 else gr.skip(),
             growing=reply.text,
             status=reply_status(reply),
-            panel=shown_panel(Figures.of(_stats(), reply)) if with_panel else gr.skip(),
+            panel=shown_panel(Figures.of(stats, reply)) if with_panel else gr.skip(),
         )
         data = await page.postprocess_data(send, list(update), state)
         page.handle_streaming_diffs(send, data, "session", "run", final=False)
@@ -76,8 +79,21 @@ async def measure(page: gr.Blocks, num_messages: int, num_updates: int) -> Cost:
     )
 
 
-def _stats() -> ServiceStats:
-    return EchoService().stats()
+async def measure_all(num_updates: int) -> list[Cost]:
+    """Of the page over the bundled model, a line each."""
+    service = build_local(ModelSettings(model="nano", device="cpu"), EngineSettings())
+    await service.start()
+    try:
+        page, _ = build_page(service, Sessions(service.forget))
+        costs = []
+        for num_messages in (0, 20, 100, 400):
+            costs.append(await measure(page, service.stats(), num_messages, num_updates))
+            cost = costs[-1]
+            figures = f"{cost.text_ms:9.2f} {cost.panel_ms:15.2f} {cost.diff_bytes:12.0f}"
+            print(f"{cost.num_messages:8} {figures}")
+        return costs
+    finally:
+        await service.close()
 
 
 def main() -> None:
@@ -85,15 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=300)
     num_updates = parser.parse_args().updates
-    service = EchoService()
-    page, _ = build_page(service, Sessions(service.forget))
     print("messages   text ms   with panel ms   bytes sent")
-    costs = []
-    for num_messages in (0, 20, 100, 400):
-        cost = asyncio.run(measure(page, num_messages, num_updates))
-        costs.append(cost)
-        figures = f"{cost.text_ms:9.2f} {cost.panel_ms:15.2f} {cost.diff_bytes:12.0f}"
-        print(f"{cost.num_messages:8} {figures}")
+    costs = asyncio.run(measure_all(num_updates))
     by_length = {cost.num_messages: round(cost.text_ms, 2) for cost in costs}
     print(json.dumps({"benchmark": "page", "cpu_ms_per_update": by_length}))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from falcon_mamba_app.settings import SECTIONS
+from tests.support.settings_page import PAGE, settings_page
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,6 +37,11 @@ def test_every_variable_that_is_named_is_a_setting(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"FALCON_MAMBA_([A-Z_]*[A-Z])", text):
         assert name in known, name
+
+
+def test_the_page_of_settings_is_what_the_settings_are():
+    made = "made by `python -m tests.support.settings_page`"
+    assert PAGE.read_text(encoding="utf-8") == settings_page(), f"{PAGE} is to be {made}"
 
 
 def test_the_memory_of_a_cpu_server_is_what_was_measured():

@@ -89,7 +89,7 @@ def results(monkeypatch, tmp_path):
 async def test_an_update_of_the_page_is_measured():
     service = EchoService()
     blocks, _ = build_page(service, Sessions(service.forget))
-    cost = await page.measure(blocks, 4, 8)
+    cost = await page.measure(blocks, service.stats(), 4, 8)
     assert cost.num_messages == 4
     assert min(cost.text_ms, cost.panel_ms, cost.diff_bytes) > 0
 
