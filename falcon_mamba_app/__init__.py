@@ -1,8 +1,9 @@
 """Falcon Mamba in the browser and behind an OpenAI-compatible API.
 
 `server` puts everything together and runs it; `protocol` is the vocabulary that all parts share.
-The packages, in the order of a request: `settings`, `middleware`, `http`, `api`, `ui`, `library`,
-`service`, `state_store`, `text`, `engine`, `checkpoint`, `model`, `ops`. Nothing is imported here.
+The packages, in the order of a request: `commands`, `settings`, `middleware`, `people`, `http`,
+`api`, `ui`, `library`, `service`, `state_store`, `text`, `engine`, `checkpoint`, `model`, `ops`.
+Nothing is imported here.
 """
 
 __version__ = "0.2.0"

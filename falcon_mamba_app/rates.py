@@ -1,6 +1,7 @@
 """Limits per minute: token buckets by name, and the common limits of wrong keys.
 
-Everything is bounded in memory, and is used on the event loop. It knows addresses, but no visitors.
+Everything is bounded in memory, own limits by the number of keys that have them, and is used on the
+event loop. It knows addresses, but no visitors.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from falcon_mamba_app.errors import TooManyRequests
@@ -72,6 +74,46 @@ class Rate:
             return math.inf
         tokens, at_s = self._buckets.get(name, (float(self._per_minute), 0.0))
         return min(self._per_minute, tokens + (self._clock() - at_s) * self._per_minute / 60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What one key may take; None is what every visitor may."""
+
+    weight: float = 1.0
+    requests_per_minute: int | None = None
+    replies_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_replies: int | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        limits = (self.requests_per_minute, self.replies_per_minute, self.tokens_per_minute)
+        return any(limit is not None for limit in (*limits, self.max_replies))
+
+
+class Rates:
+    """The rates of requests, replies and tokens: the common ones, and those of own limits."""
+
+    def __init__(self, requests: int, replies: int, tokens: int, clock: Clock) -> None:
+        self._common = {"requests": requests, "replies": replies, "tokens": tokens}
+        self._clock = clock
+        self._rates: dict[tuple[str, int], Rate] = {}
+
+    def requests(self, allowance: Allowance) -> Rate:
+        return self._rate("requests", allowance.requests_per_minute, "requests came")
+
+    def replies(self, allowance: Allowance) -> Rate:
+        return self._rate("replies", allowance.replies_per_minute, "replies were asked for")
+
+    def tokens(self, allowance: Allowance) -> Rate:
+        return self._rate("tokens", allowance.tokens_per_minute, "tokens were read and written")
+
+    def _rate(self, kind: str, own: int | None, what: str) -> Rate:
+        per_minute = self._common[kind] if own is None else own
+        if (kind, per_minute) not in self._rates:
+            self._rates[kind, per_minute] = Rate(per_minute, what, self._clock)
+        return self._rates[kind, per_minute]
 
 
 class WrongKeys:

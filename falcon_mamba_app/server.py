@@ -12,11 +12,13 @@ import sys
 import threading
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import uvicorn
 
 from falcon_mamba_app.bundled import ASSETS
+from falcon_mamba_app.commands import COMMANDS, run
 from falcon_mamba_app.data_folder import data_folder, kept_secret
 from falcon_mamba_app.errors import FalconMambaError, SettingsError, is_lack_of_memory
 from falcon_mamba_app.figures import FiguredService, Figures
@@ -48,12 +50,15 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def main() -> int:
-    """Run until told to stop; returns the exit status."""
+    """Run until told to stop, or run one command; returns the exit status."""
     try:
         # As process 1 of a container it would otherwise not hear SIGTERM before the server listens.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # A shell's background job starts with SIGINT ignored and would end with status 0.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        name, *arguments = sys.argv[1:] or [""]
+        if name in COMMANDS:
+            return run(name, arguments, os.environ)
         settings = load_settings(sys.argv[1:], os.environ)
         set_up_logging(settings.server.log_level, settings.server.log_format)
         keep_temporary_files()
@@ -135,6 +140,7 @@ def build_app(
     """The API and the page over `service`, and what protects both."""
     from falcon_mamba_app.api.routes import create_api
     from falcon_mamba_app.middleware.stack import protect
+    from falcon_mamba_app.people.keys import Keys
     from falcon_mamba_app.ui.page import mount_page
 
     server, limits = settings.server, settings.limits
@@ -147,6 +153,8 @@ def build_app(
         reuse_prompts=server.reuse_prompts,
         figures=figures,
         keeping=keeping,
+        keys=Keys(Path(settings.people.keys)) if settings.people.keys else None,
+        is_locked=settings.people.is_lock,
     )
     mount_page(
         app,
@@ -251,7 +259,7 @@ async def _announce(server: uvicorn.Server, port: int, settings: Settings) -> No
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     print("Starting. The page can be opened now, and shows how far it is:")
     print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
-    _warn_if_open(settings.server)
+    _warn_if_open(settings)
     if settings.server.share:
         # A daemon: a relay that does not answer must not keep the app from ending.
         threading.Thread(
@@ -267,10 +275,11 @@ def _share(port: int, platform: Platform) -> None:
         print(f"Public link: {link}", flush=True)
 
 
-def _warn_if_open(settings: ServerSettings) -> None:
+def _warn_if_open(settings: Settings) -> None:
     """Whoever shares a server without a lock should know it; any lock locks both doors."""
-    is_private = settings.host in LOOPBACK and not settings.share
-    if not (is_private or settings.auth or settings.api_key):
+    server = settings.server
+    is_private = server.host in LOOPBACK and not server.share
+    if not (is_private or server.auth or server.api_key or settings.people.is_lock):
         logger.warning(
             "anyone who can reach this server may use the page and the API;"
             " lock both with --auth USER:PASSWORD or --api-key KEY"

@@ -1,8 +1,9 @@
 """Visitors, and the limits of each one.
 
-A visitor is one unit of the limits: an API key, or otherwise an address. Rates are token buckets:
-the limit is the average per minute, and also the most at once. Everything is used on the event loop
-and is bounded in memory. It knows no HTTP; the layers that do name the visitors.
+A visitor is one unit of the limits: an API key, a person who signed in, or otherwise an address.
+Rates are token buckets: the limit is the average per minute, and also the most at once. Everything
+is used on the event loop and is bounded in memory. It knows no HTTP; the layers that do name the
+visitors.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from falcon_mamba_app.errors import TooManyRequests
-from falcon_mamba_app.rates import Clock, Rate, WrongKeys, network
+from falcon_mamba_app.rates import Allowance, Clock, Rates, WrongKeys, network
 from falcon_mamba_app.settings import LimitSettings
 
 SESSION_COUNTS_S = 3_600.0
 EXPIRY_INTERVAL_S = 30.0
 BUSY_RETRY_S = 5
+NO_OWN_LIMITS = Allowance()
 
 
 @dataclass(slots=True)
@@ -57,9 +59,12 @@ class Visitors:
         """`weights` are those of API keys; every other caller's is 1."""
         self.limits = limits
         self.clock = clock
-        self.requests = Rate(limits.visitor_requests_per_minute, "requests came", clock)
-        self.replies = Rate(limits.visitor_replies_per_minute, "replies were asked for", clock)
-        self.tokens = Rate(limits.visitor_tokens_per_minute, "tokens were read and written", clock)
+        self.rates = Rates(
+            limits.visitor_requests_per_minute,
+            limits.visitor_replies_per_minute,
+            limits.visitor_tokens_per_minute,
+            clock,
+        )
         self.weights = dict(weights)
         self.wrong_keys = WrongKeys(limits.wrong_keys_per_minute, clock)
         self._usages: dict[str, _Usage] = {}
@@ -98,22 +103,35 @@ class Visitor:
     """One visitor. The methods refuse with TooManyRequests and a sentence."""
 
     def __init__(
-        self, visitors: Visitors, name: str, *, address_name: str, is_exempt: bool
+        self,
+        visitors: Visitors,
+        name: str,
+        *,
+        address_name: str,
+        is_exempt: bool,
+        person: str | None = None,
+        allowance: Allowance = NO_OWN_LIMITS,
     ) -> None:
-        self.name = name
-        self._visitors = visitors
+        """`person` is who signed in under a name of their own."""
+        self.name, self.person = name, person
+        self._visitors, self._allowance = visitors, allowance
         self._address_name = address_name
-        self._is_exempt = is_exempt
+        self._is_exempt = is_exempt and not allowance.has_limits
 
     @property
     def owner(self) -> str:
-        """The owner of the API's sessions. All callers on this machine are one owner."""
+        """The owner of the API's sessions: a person with all of their keys, a key, an address. All
+        callers on this machine are one owner.
+        """
+        if self.person is not None:
+            return f"person {self.person}"
         return "" if self._is_exempt and self.name == self._address_name else self.name
 
     @property
     def weight(self) -> float:
         """The share of the service for the caller's key, relative to a key of weight 1."""
-        return self._visitors.weights.get(self.name.removeprefix("key "), 1.0)
+        own = self._allowance.weight
+        return own * self._visitors.weights.get(self.name.removeprefix("key "), 1.0)
 
     def line(self, session_id: str | None) -> str:
         """The name under which replies get their share. Callers on this machine cannot be told
@@ -124,7 +142,7 @@ class Visitor:
     def count_tokens(self, amount: int) -> None:
         """Count tokens that were read or written; a debt blocks the next reply until it is paid."""
         if not self._is_exempt:
-            self._visitors.tokens.charge(self.name, amount)
+            self._visitors.rates.tokens(self._allowance).charge(self.name, amount)
 
     @property
     def max_sessions(self) -> int:
@@ -143,6 +161,17 @@ class Visitor:
             is_exempt=self._is_exempt,
         )
 
+    def as_person(self, person: str, key: str = "", allowance: Allowance | None = None) -> Visitor:
+        """The same caller, now known by name; each of a person's keys has limits of its own."""
+        return Visitor(
+            self._visitors,
+            f"person {person} {key}".rstrip(),
+            address_name=self._address_name,
+            is_exempt=self._is_exempt,
+            person=person,
+            allowance=allowance or NO_OWN_LIMITS,
+        )
+
     def check_attempts(self) -> None:
         """Refuse to look at another key or password after too many wrong ones."""
         self._visitors.wrong_keys.check(self._address_name)
@@ -158,7 +187,7 @@ class Visitor:
     def count_request(self, amount: int = 1) -> None:
         """Count a request of any kind; a costly one may count as several."""
         if not self._is_exempt:
-            self._visitors.requests.take(self.name, amount)
+            self._visitors.rates.requests(self._allowance).take(self.name, amount)
 
     @contextmanager
     def connection(self) -> Iterator[None]:
@@ -190,8 +219,8 @@ class Visitor:
         usage = self._visitors.usage(self.name)
         try:
             width = self._room(usage, count)
-            self._visitors.tokens.check(self.name)
-            self._visitors.replies.take(self.name, count)
+            self._visitors.rates.tokens(self._allowance).check(self.name)
+            self._visitors.rates.replies(self._allowance).take(self.name, count)
             if session_id is not None:
                 self._count_session(session_id).is_kept = True
             usage.replies += width
@@ -205,7 +234,7 @@ class Visitor:
     def count_transfer(self) -> None:
         """Count the import or export of a state like a reply, which moves as much data."""
         if not self._is_exempt:
-            self._visitors.replies.take(self.name)
+            self._visitors.rates.replies(self._allowance).take(self.name)
 
     @contextmanager
     def session(self, session_id: str) -> Iterator[None]:
@@ -239,7 +268,8 @@ class Visitor:
         return session
 
     def _room(self, usage: _Usage, count: int) -> int:
-        limit = self._visitors.limits.visitor_max_replies
+        own = self._allowance.max_replies
+        limit = self._visitors.limits.visitor_max_replies if own is None else own
         if not limit:
             return count
         if usage.replies >= limit:

@@ -2,8 +2,8 @@
 
 Without configured keys anyone may use the API. A session's id is derived from its owner and the
 caller's prompt_cache_key with a secret, the process's own or the operator's. So it cannot be
-guessed, and the same prompt_cache_key of two owners names two sessions. An owner is an API key, or
-without keys an address.
+guessed, and the same prompt_cache_key of two owners names two sessions. An owner is a person with
+all of their keys, an API key of nobody, or without keys an address.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import secrets
 from starlette.requests import Request
 
 from falcon_mamba_app.http.errors import WrongKey
+from falcon_mamba_app.people.keys import LIMITS, Keys, NamedKey
+from falcon_mamba_app.rates import Allowance
 from falcon_mamba_app.visitors import visitor_in
 
 REUSE_HEADER = "x-prompt-reuse"
@@ -32,47 +34,61 @@ class Access:
         session_secret: str | None = None,
         *,
         reuse_prompts: bool = True,
+        keys: Keys | None = None,
+        is_locked: bool = False,
     ) -> None:
-        self._api_keys = api_keys
+        """`keys` belong to users. Without any keys the API is open, unless it `is_locked`."""
+        self._api_keys, self._keys = api_keys, keys
+        self._is_locked = is_locked or bool(api_keys) or keys is not None
         self._reuse_prompts = reuse_prompts
         self._secret = session_secret.encode() if session_secret else secrets.token_bytes(32)
 
     def admit(self, request: Request) -> None:
-        """Store the caller's Visitor in the request's state. Raises WrongKey, and
+        """Store the caller's Visitor in the request's state, and who it is. Raises WrongKey, and
         TooManyRequests after too many wrong keys from one address.
         """
         visitor = visitor_in(request.state)
         authorization = request.headers.get("authorization")
-        if self._api_keys and authorization:
+        if not self._is_locked or (visitor.person is not None and not authorization):
+            return  # anybody, or somebody whom a trusted proxy has named
+        if authorization:
             visitor.check_attempts()
         try:
-            request.state.visitor = visitor.with_key(self.check(authorization))
+            key = self._find(authorization)
         except WrongKey:
             if authorization:
                 visitor.count_wrong_key()
             raise
-        if self._api_keys:
-            visitor.count_right_key()
+        if isinstance(key, NamedKey):
+            request.state.visitor = visitor.as_person(key.user, key.name, _allowance_of(key))
+            request.state.person, request.state.key_name = key.user, key.name
+            request.state.visitor.count_request()
+        else:
+            request.state.visitor = visitor.with_key(key)
+            request.state.key_name = str(self._api_keys.index(key) + 1)
+        visitor.count_right_key()
 
-    def check(self, authorization: str | None) -> str:
-        """The API key in the header, "" if no keys are configured. Raises WrongKey."""
-        if not self._api_keys:
-            return ""
+    def _find(self, authorization: str | None) -> str | NamedKey:
+        """The key in the header. Raises WrongKey."""
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not given:
             raise WrongKey("an API key is needed: send the header Authorization: Bearer KEY")
         # Headers arrive as Latin-1. Every key is compared, so the time reveals nothing about them.
         digest = given.strip().encode("latin-1", "replace")
         matches = [key for key in self._api_keys if hmac.compare_digest(key.encode(), digest)]
-        if not matches:
+        if matches:
+            return matches[0]
+        named = self._keys.find(given.strip()) if self._keys is not None else None
+        if named is None or self._keys is None:
             raise WrongKey("this API key is not known to the server")
-        return matches[0]
+        if self._keys.has_expired(named):
+            raise WrongKey(f"the API key {named.name} has expired")
+        return named
 
-    def place_of_key(self, request: Request) -> str | None:
-        """The number of the caller's key, "1" for the first configured one; None without keys."""
-        if not self._api_keys:
-            return None
-        return str(self._api_keys.index(self.check(request.headers.get("authorization"))) + 1)
+    def name_of_key(self, request: Request) -> str | None:
+        """The name of the caller's key, or the number of one without a name; None without keys."""
+        name: str | None = getattr(request.state, "key_name", None)
+        return name
 
     def reuse_id(self, request: Request, salt: str | None) -> str | None:
         """The name under which the caller's requests share states; None to share nothing.
@@ -91,3 +107,7 @@ class Access:
         """The id of the owner's session with this key."""
         name = json.dumps([owner, prompt_cache_key]).encode()
         return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
+
+
+def _allowance_of(key: NamedKey) -> Allowance:
+    return Allowance(weight=key.weight, **{limit: getattr(key, limit) for limit in LIMITS})

@@ -104,7 +104,7 @@ class Generation:
         self, request: Request, events: AsyncGenerator[ReplyEvent, None]
     ) -> AsyncGenerator[ReplyEvent, None]:
         """The same events; their tokens are added to the usage of the caller's key."""
-        key = self._access.place_of_key(request)
+        key = self._access.name_of_key(request)
         async with aclosing(events):
             async for reply, event in events:
                 if key is not None and isinstance(event, Finished):

@@ -20,6 +20,7 @@ from falcon_mamba_app import __version__
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.generation import Generation
+from falcon_mamba_app.api.kept_sessions import KeptSessions
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
 from falcon_mamba_app.api.reading import BodyReader
@@ -38,6 +39,7 @@ from falcon_mamba_app.http.errors import (
 )
 from falcon_mamba_app.http.transport import ReaderGone, json_response
 from falcon_mamba_app.keeping import Keeping
+from falcon_mamba_app.people.keys import Keys
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
 
 OWNER = "falcon-mamba-app"  # tells a copy of this app, which has sessions, from other servers
@@ -58,22 +60,28 @@ def create_api(
     reuse_prompts: bool = True,
     figures: Figures | None = None,
     keeping: Keeping | None = None,
+    keys: Keys | None = None,
+    is_locked: bool = False,
 ) -> FastAPI:
     """The application that serves the API.
 
-    With `api_keys`, /v1 and /metrics ask for one of them; /health never does. With a
+    With `api_keys`, or with `keys` that belong to users, /v1 and /metrics ask for one of them; also
+    without any, if the API `is_locked`. /health never does. With a
     `session_secret`, a session's id is the same after a restart. With `reuse_prompts`, requests
     begin from what earlier ones of the same caller have read. `figures` are told by /metrics.
     `keeping` has the library, and says who has a place in it; other callers' responses stay in
     memory.
     """
-    access = Access(api_keys, session_secret, reuse_prompts=reuse_prompts)
+    access = Access(
+        api_keys, session_secret, reuse_prompts=reuse_prompts, keys=keys, is_locked=is_locked
+    )
     names = ServedNames(served_names)
     figures = figures or Figures()
     reader = BodyReader()
     generation = Generation(service, access, names, figures, reader)
     shelves = Shelves(keeping)
-    sessions = Sessions(service, access)
+    kept = KeptSessions(service, shelves, reader)
+    sessions = Sessions(service, access, kept)
     info = _Information(service, names, figures)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -86,6 +94,7 @@ def create_api(
     app.state.responses = Responses(service, access, names, figures, shelves, reader)
     _add_responses(add, app.state.responses)
     _add_conversations(add, Conversations(service, shelves, reader))
+    _add_kept_sessions(add, kept)
     add("GET", "/v1/models", info.models)
     add("GET", "/v1/models/{model_id:path}", info.model)
     add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
@@ -138,6 +147,17 @@ def _add_conversations(add: Add, conversations: Conversations) -> None:
     add("POST", f"{one}/items", conversations.add_items)
     add("GET", f"{one}/items/{{item_id}}", conversations.item)
     add("DELETE", f"{one}/items/{{item_id}}", conversations.delete_item)
+
+
+def _add_kept_sessions(add: Add, kept: KeptSessions) -> None:
+    add("GET", "/v1/sessions", kept.list)
+    add("POST", "/v1/sessions", kept.create)
+    one = "/v1/sessions/{session_id}"
+    add("GET", one, kept.retrieve)
+    add("POST", one, kept.change)
+    add("POST", f"{one}/fork", kept.fork)
+    add("PUT", f"{one}/branches/{{name}}", kept.name_branch)
+    add("DELETE", f"{one}/branches/{{name}}", kept.unname_branch)
 
 
 def _with_head(method: str) -> list[str]:

@@ -1,6 +1,7 @@
 """A session's state over HTTP: export it as a file, import it, forget it.
 
-As in generation, the owner and the caller's `prompt_cache_key` name a session.
+As in generation, the owner and the caller's `prompt_cache_key` name a session; the id of one in the
+library names that one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.kept_sessions import KeptSessions
 from falcon_mamba_app.api.names import ready_model
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.http.transport import json_response, read_body
@@ -21,15 +23,14 @@ from falcon_mamba_app.visitors import Visitor
 class Sessions:
     """Export, import and forget over one service."""
 
-    def __init__(self, service: GenerationService, access: Access) -> None:
-        self._service = service
-        self._access = access
+    def __init__(self, service: GenerationService, access: Access, kept: KeptSessions) -> None:
+        self._service, self._access, self._kept = service, access, kept
 
     async def export_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state."""
         request.state.visitor.count_transfer()
         # Also after a failure of the service: states in host memory can still be saved.
-        data = await self._service.export_state(self._session_id(request))
+        data = await self._service.export_state(await self._session_id(request))
         headers = {"Content-Disposition": 'attachment; filename="session.safetensors"'}
         return Response(data, headers=headers, media_type="application/octet-stream")
 
@@ -38,7 +39,7 @@ class Sessions:
         ready_model(self._service)
         visitor: Visitor = request.state.visitor
         visitor.count_transfer()
-        session_id = self._session_id(request)
+        session_id = await self._session_id(request)
         with visitor.session(session_id):
             data = await read_body(request)
             num_tokens = await self._service.import_state(session_id, data)
@@ -47,13 +48,18 @@ class Sessions:
     async def forget(self, request: Request) -> Response:
         """DELETE /v1/sessions/{prompt_cache_key}."""
         ready_model(self._service)
-        session_id = self._session_id(request)
+        kept = await self._kept.delete(request, request.path_params["prompt_cache_key"])
+        if kept is not None:
+            return kept
+        session_id = await self._session_id(request)
         was_known = await asyncio.wrap_future(self._service.forget(session_id))
         request.state.visitor.drop_session(session_id)
         if not was_known:
             raise NotFound("there is no such session here: it has read nothing, or was evicted")
         return json_response({"object": "session", "deleted": True})
 
-    def _session_id(self, request: Request) -> str:
+    async def _session_id(self, request: Request) -> str:
         key: str = request.path_params["prompt_cache_key"]
+        if await self._kept.is_kept(request, key):
+            return key
         return self._access.session_id(request.state.visitor.owner, key)

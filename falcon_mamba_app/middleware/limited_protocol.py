@@ -17,6 +17,7 @@ from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.http.errors import HttpError
 from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.middleware.connections import Connections
+from falcon_mamba_app.middleware.proxy_user import PEER
 
 # Bytes read at once if each byte may be a chunk: 0.2 ms of chunks of one byte. Two hundred
 # connections that send these at the same time block the loop for 40 ms.
@@ -90,6 +91,8 @@ def limited_protocol(
             super().connection_made(transport)
             transport.max_size = MAX_READ_BYTES
             self._address = self.client[0] if self.client else ""
+            # Who holds the connection, whatever a header will say about whom it speaks for.
+            self.app_state = {**self.app_state, PEER: self._address}
             if connections.open(self._address):
                 self._expect_head()
             else:

@@ -7,9 +7,7 @@ own keys and ignores the cookie.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
+import asyncio
 import time
 from collections.abc import Callable
 from string import Template
@@ -24,9 +22,9 @@ from falcon_mamba_app.errors import FalconMambaError, TooManyRequests
 from falcon_mamba_app.http.errors import HttpError, WrongMethod
 from falcon_mamba_app.http.refusals import is_api, refusal
 from falcon_mamba_app.http.transport import json_response, read_body
+from falcon_mamba_app.middleware.credentials import LOGIN_S, Credentials
 from falcon_mamba_app.visitors import Visitor
 
-LOGIN_S = 7 * 24 * 3_600
 PAGE = Template((ASSETS / "login.html").read_text("utf-8"))
 SIGN_OUT_PAGE = Template(
     PAGE.template.partition("<form")[0].replace("sign in", "sign out")
@@ -39,42 +37,6 @@ class NotSignedIn(HttpError):
 
     http_status = 401
     code = "login_required"
-
-
-class Credentials:
-    """The pairs of user and password that open the page. An empty user matches any name."""
-
-    def __init__(self, auth: str | None, api_keys: tuple[str, ...], secret: bytes) -> None:
-        """Without `auth`, any of the API's keys is a password."""
-        user, _, password = (auth or "").partition(":")
-        self._pairs = [(user, password)] if auth else [("", key) for key in api_keys]
-        names = repr((auth, api_keys)).encode()
-        self._key = hmac.new(secret, b"login" + names, hashlib.sha256).digest()
-        # The name depends on the secret, because two servers on one host share a browser's cookies.
-        self.cookie_name = f"falcon-mamba-{hashlib.sha256(self._key).hexdigest()[:8]}"
-
-    def match(self, user: str, password: str) -> bool:
-        """Whether the pair is right; the time of the check reveals nothing about it."""
-        matches = [
-            _equal(user if expected else "", expected) & _equal(password, secret)
-            for expected, secret in self._pairs
-        ]
-        return any(matches)
-
-    def sign(self, now_s: float) -> str:
-        """A cookie's value for a login that ends LOGIN_S from now."""
-        claim = f"{int(now_s) + LOGIN_S}.{secrets.token_urlsafe(12)}"
-        return f"{claim}.{self._signature(claim)}"
-
-    def is_signed(self, cookie: str, now_s: float) -> bool:
-        """Whether the cookie is ours and has not ended."""
-        claim, _, signature = cookie.rpartition(".")
-        if not _equal(signature, self._signature(claim)):
-            return False
-        return now_s < int(claim.partition(".")[0])
-
-    def _signature(self, claim: str) -> str:
-        return hmac.new(self._key, claim.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
 class Login:
@@ -93,9 +55,11 @@ class Login:
         self._root_path = root_path
         self._credentials = credentials
         self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_api(scope["path"]):
+        is_known = scope.get("state", {}).get("person") is not None  # a trusted proxy knows
+        if scope["type"] != "http" or is_api(scope["path"]) or is_known:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
@@ -113,7 +77,9 @@ class Login:
         if path == "/login":
             return await self._sign_in(request)
         cookie = request.cookies.get(self._credentials.cookie_name, "")
-        if self._credentials.is_signed(cookie, self._clock()):
+        signed = self._credentials.read(cookie, self._clock())
+        if signed is not None:
+            _name(request, signed.person)
             return None
         if request.method in ("GET", "HEAD") and _wants_html(request):
             query = f"?{request.url.query}" if request.url.query else ""
@@ -130,11 +96,8 @@ class Login:
         visitor: Visitor = request.state.visitor
         try:
             form = parse_qs((await read_body(request)).decode("latin-1"))
-            visitor.check_attempts()  # no await after it, so simultaneous attempts count too
-            if not self._credentials.match(_first(form, "username"), _first(form, "password")):
-                visitor.count_wrong_key()
-                raise NotSignedIn("the user or the password is wrong")
-            visitor.count_right_key()
+            user, password = _first(form, "username"), _first(form, "password")
+            person = await self._check(visitor, user, password)
         except (NotSignedIn, TooManyRequests) as error:
             if _wants_html(request):
                 return self._form(target, error)
@@ -144,8 +107,22 @@ class Login:
             if _wants_html(request)
             else json_response({"success": True})
         )
-        self._set_cookie(request, signed_in, self._credentials.sign(self._clock()), LOGIN_S)
+        self._set_cookie(request, signed_in, self._credentials.sign(person, self._clock()), LOGIN_S)
         return signed_in
+
+    async def _check(self, visitor: Visitor, user: str, password: str) -> str | None:
+        """The name of the person, None for the login that all share. Raises NotSignedIn.
+
+        One attempt after another, so that simultaneous ones count too.
+        """
+        async with self._one_at_a_time:
+            visitor.check_attempts()
+            right, person = await self._credentials.match(user, password)
+            if not right:
+                visitor.count_wrong_key()
+                raise NotSignedIn("the user or the password is wrong")
+        visitor.count_right_key()
+        return person
 
     def _sign_out(self, request: Request) -> Response:
         """Sign out, but only from this server's page: an image of another site may point to this
@@ -194,15 +171,17 @@ class Login:
         return target if is_path and target.startswith(self._root_path) else f"{self._root_path}/"
 
 
+def _name(request: Request, person: str | None) -> None:
+    """Tell everybody behind this layer who the visitor is."""
+    if person is not None:
+        visitor: Visitor = request.state.visitor
+        request.state.visitor = visitor.as_person(person)
+        request.state.person = person
+
+
 def _wants_html(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
 
 
 def _first(form: dict[str, list[str]], name: str) -> str:
     return form.get(name, [""])[0]
-
-
-def _equal(given: str, expected: str) -> bool:
-    return hmac.compare_digest(
-        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,13 +15,15 @@ from falcon_mamba_app.middleware.allowed_paths import Surface
 from falcon_mamba_app.middleware.arrival import OneSpelling, RequestIds
 from falcon_mamba_app.middleware.body_limits import BodyLimits
 from falcon_mamba_app.middleware.connections import Connections, allow_files_for
+from falcon_mamba_app.middleware.credentials import Credentials
 from falcon_mamba_app.middleware.cross_origin import allow_origins
 from falcon_mamba_app.middleware.cross_site import SameSiteOnly
 from falcon_mamba_app.middleware.failures import Failures, is_news
 from falcon_mamba_app.middleware.limited_protocol import limited_protocol
-from falcon_mamba_app.middleware.login import Credentials, Login
+from falcon_mamba_app.middleware.login import Login
 from falcon_mamba_app.middleware.memory_return import MemoryReturn
 from falcon_mamba_app.middleware.page_bodies import PageBodies
+from falcon_mamba_app.middleware.proxy_user import ProxyUser
 from falcon_mamba_app.middleware.refused_requests import RefusedRequests
 from falcon_mamba_app.middleware.root_path import RootPath
 from falcon_mamba_app.middleware.security_headers import (
@@ -29,6 +32,8 @@ from falcon_mamba_app.middleware.security_headers import (
     SecurityHeaders,
 )
 from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
+from falcon_mamba_app.people.keys import Keys
+from falcon_mamba_app.people.users import Users
 from falcon_mamba_app.settings import Settings
 from falcon_mamba_app.visitors import Visitors
 
@@ -47,9 +52,13 @@ def protect(
     """
     server, limits, is_space = settings.server, settings.limits, settings.platform.is_space
     is_relayed = is_space or server.share
-    if server.auth or server.api_key:
+    people = settings.people
+    users = Users(Path(people.users)) if people.users else None
+    keys = Keys(Path(people.keys)) if people.keys else None
+    has_login = bool(server.auth or server.api_key or users or keys)
+    if has_login:
         secret = (server.session_secret or secrets.token_urlsafe(32)).encode()
-        credentials = Credentials(server.auth, server.api_key, secret)
+        credentials = Credentials(server.auth, server.api_key, secret, users, keys)
         app.add_middleware(Login, credentials=credentials, root_path=server.base_path)
     app.add_middleware(PageBodies)
     app.add_middleware(Surface)
@@ -62,6 +71,13 @@ def protect(
         timeout_s=limits.body_timeout_s,
         max_message_chars=limits.max_message_chars,
     )
+    if people.user_header:
+        app.add_middleware(
+            ProxyUser,
+            header=people.user_header,
+            trusted=server.trusted_proxies,
+            is_only_door=not has_login,
+        )
     app.add_middleware(
         VisitorLimits,
         visitors=Visitors(limits, weights=server.key_weights),

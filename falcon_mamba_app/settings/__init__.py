@@ -1,15 +1,16 @@
 """What can be set, from the command line or the environment. The only reader of both.
 
-It knows no model, no engine and no web server; standard library only. `sections`, `keeping` and
-`storage` declare every option as `options` says, `parsing` makes values from text, `platform`
-detects the host, `reading` collects all values, `contradictions` refuses impossible combinations,
-and `flags` spells options in errors.
+It knows no model, no engine and no web server; standard library only. `sections`, `keeping`,
+`storage` and `people` declare every option as `options` says, `parsing` makes values from text,
+`platform` detects the host, `reading` collects all values, `contradictions` refuses impossible
+combinations, and `flags` spells options in errors.
 """
 
 from falcon_mamba_app.settings.flags import flags_spelled
 from falcon_mamba_app.settings.keeping import LibrarySettings
 from falcon_mamba_app.settings.options import AUTO
 from falcon_mamba_app.settings.parsing import parse_bytes
+from falcon_mamba_app.settings.people import PeopleSettings
 from falcon_mamba_app.settings.platform import Platform
 from falcon_mamba_app.settings.reading import load_settings
 from falcon_mamba_app.settings.sections import (
@@ -33,6 +34,7 @@ __all__ = [
     "LibrarySettings",
     "LimitSettings",
     "ModelSettings",
+    "PeopleSettings",
     "Platform",
     "ServerSettings",
     "Settings",

@@ -45,6 +45,10 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
     unknown = [key for key, _ in server.key_weights if key not in server.api_key]
     if unknown:
         raise SettingsError(f"--key-weights names {len(unknown)} keys that --api-key does not have")
+    if settings.people.user_header and not server.trusted_proxies:
+        raise SettingsError(
+            "--user-header needs --trusted-proxies: nobody else may say who somebody is"
+        )
     if model.revision and Path(model.model).is_dir():
         raise SettingsError(f"--revision belongs to a hub model; {model.model} is a folder")
     if model.revision and model.model in ("auto", "nano"):

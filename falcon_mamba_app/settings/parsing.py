@@ -78,6 +78,20 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def parse_file(text: str) -> str:
+    """The path of a file."""
+    if not text.strip():
+        raise ValueError("it must be the path of a file")
+    return text
+
+
+def parse_header_name(text: str) -> str:
+    """The name of a header in lower case."""
+    if re.fullmatch(r"[A-Za-z0-9-]{1,64}", text.strip()) is None:
+        raise ValueError(f"{text!r} is no name of a header, such as X-Remote-User")
+    return text.strip().lower()
+
+
 def parse_networks(text: str) -> tuple[str, ...]:
     """Addresses and networks, in the form that `ipaddress` knows."""
     names = parse_names(text)

@@ -26,6 +26,7 @@ from falcon_mamba_app.settings.parsing import (
     parse_root_path,
     parse_secret,
 )
+from falcon_mamba_app.settings.people import PeopleSettings
 from falcon_mamba_app.settings.platform import Platform
 from falcon_mamba_app.settings.storage import OFF, StorageSettings
 
@@ -280,6 +281,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    people: PeopleSettings = field(default_factory=PeopleSettings)
     library: LibrarySettings = field(default_factory=LibrarySettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -300,6 +302,7 @@ SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "engine": EngineSettings,
     "server": ServerSettings,
+    "people": PeopleSettings,
     "library": LibrarySettings,
     "storage": StorageSettings,
     "limits": LimitSettings,

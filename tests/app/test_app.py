@@ -185,7 +185,7 @@ def test_an_open_door_is_said_loudly(options, caplog):
     from falcon_mamba_app.settings import load_settings
 
     with caplog.at_level("WARNING"):
-        composition._warn_if_open(load_settings(options, {}).server)
+        composition._warn_if_open(load_settings(options, {}))
     assert "may use the page and the API" in caplog.text
 
 
@@ -194,5 +194,5 @@ def test_a_locked_or_private_server_warns_of_nothing(caplog):
     from falcon_mamba_app.settings import load_settings
 
     for options in ([], ["--host", "0.0.0.0", "--auth", "a:b"], ["--share", "--api-key", "k"]):
-        composition._warn_if_open(load_settings(options, {}).server)
+        composition._warn_if_open(load_settings(options, {}))
     assert not caplog.text

@@ -43,6 +43,17 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     # Bytes and names: no torch, no HTTP.
     "state_store": ({"errors", "state_store", "thinning"}, {"obstore", "cryptography"}),
     "settings": ({"errors", "settings"}, set()),
+    "people": ({"errors", "people"}, {"argon2"}),
+    "commands": ({*VOCABULARY, "commands", "people", "settings"}, set()),
+    "commands.chat": (
+        {*VOCABULARY, "commands.chat", "settings"},
+        {"httpx", "platformdirs", "prompt_toolkit", "rich"},
+    ),
+    # It puts a server together, as the composition root does.
+    "commands.chat.local": (
+        {*VOCABULARY, "api", "keeping", "middleware", "service", "settings", "visitors"},
+        {"uvicorn"},
+    ),
     "rates": ({"errors"}, set()),
     "visitors": ({"errors", "rates", "settings"}, set()),
     "owners": ({"settings"}, set()),
@@ -51,7 +62,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     # A state is a name here, and bytes elsewhere: no torch, no page, no HTTP.
     "library": ({"errors", "library", "protocol"}, {"sqlalchemy", "alembic"}),
     "middleware": (
-        {*VOCABULARY, "http", "logs", "rates", "settings", "visitors", "middleware"},
+        {*VOCABULARY, "http", "logs", "people", "rates", "settings", "visitors", "middleware"},
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
@@ -61,7 +72,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "api": (
         {
             *VOCABULARY,
-            *("api", "figures", "http", "keeping", "library", "metrics", "settings", "visitors"),
+            *("api", "figures", "http", "keeping", "library", "metrics", "people", "rates"),
+            *("settings", "visitors"),
         },
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),

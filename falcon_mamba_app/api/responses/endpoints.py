@@ -74,6 +74,7 @@ class Responses:
             raise ConversationLocked(
                 "another response of this conversation is being written; wait for its end"
             )
+        await self._writing_of(owner, body.previous_response_id)
         earlier = await before(owner, body)
         place = None
         if body.store is not False:
@@ -112,7 +113,7 @@ class Responses:
         whole: Callable[..., Awaitable[list[Message]]],
     ) -> AsyncGenerator[GenerationEvent, None]:
         """The reply's events; of what is too long only the end, where the caller allows that."""
-        visitor, key = request.state.visitor, self._access.place_of_key(request)
+        visitor, key = request.state.visitor, self._access.name_of_key(request)
 
         def run(asked: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
             return counted_for(key, self._figures, run_reply(self._service, asked, visitor))
@@ -173,7 +174,7 @@ class Responses:
         """GET /v1/responses/{response_id}, whole or as a stream."""
         owner = await self._shelves.of(request)
         response_id = request.path_params["response_id"]
-        writing = self._writings.get((owner.name, response_id))
+        writing = await self._writing_of(owner, response_id)
         record = writing.record if writing else await self._found(owner, response_id)
         if request.query_params.get("stream") not in ("true", "1"):
             return json_response(record.to_json())
@@ -185,7 +186,7 @@ class Responses:
         """POST /v1/responses/{response_id}/cancel."""
         owner = await self._shelves.of(request)
         response_id = request.path_params["response_id"]
-        writing = self._writings.get((owner.name, response_id))
+        writing = await self._writing_of(owner, response_id)
         record = writing.record if writing else await self._found(owner, response_id)
         if not record.is_background:
             raise InvalidRequest(
@@ -200,7 +201,7 @@ class Responses:
         """DELETE /v1/responses/{response_id}, with what it was asked."""
         owner = await self._shelves.of(request)
         response_id = request.path_params["response_id"]
-        writing = self._writings.get((owner.name, response_id))
+        writing = await self._writing_of(owner, response_id)
         if writing is not None:
             await writing.cancel()
         record = await self._found(owner, response_id)
@@ -237,6 +238,14 @@ class Responses:
         prompt = await prompt_after(owner, earlier, body.input, body.instructions, model=model)
         token_ids = await asyncio.to_thread(tokenizer.encode, prompt)
         return json_response({"object": "response.input_tokens", "input_tokens": len(token_ids)})
+
+    async def _writing_of(self, owner: Owner, response_id: str | None) -> Writing | None:
+        """The response as it is being written; one that is over is waited for until it is kept."""
+        writing = self._writings.get((owner.name, response_id or ""))
+        if writing is None or not writing.record.is_over:
+            return writing
+        await writing.ended()
+        return None
 
     async def settle(self) -> None:
         """Return once no response is being written any more."""

@@ -1,0 +1,144 @@
+"""/v1/sessions: whatever the page can do with conversations, a program can do."""
+
+from __future__ import annotations
+
+import pytest
+
+from falcon_mamba_app.api.routes import create_api
+from tests.support.api_fixtures import USER, in_process
+from tests.support.echo_service import EchoService
+
+ANNA, TOM = ({"Authorization": f"Bearer key-of-{name}"} for name in ("anna", "tom"))
+TALK = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+]
+
+
+@pytest.fixture
+async def service():
+    service = EchoService()
+    await service.start()
+    return service
+
+
+@pytest.fixture
+async def client(service):
+    app = create_api(service, api_keys=("key-of-anna", "key-of-tom"))
+    async with in_process(app, headers=ANNA) as client:
+        yield client
+
+
+async def made(client, **fields) -> dict:
+    answer = await client.post("/v1/sessions", json={"title": "A talk", "messages": TALK, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_a_session_is_made_listed_found_changed_and_deleted(client):
+    session = await made(client, folder="work", system_prompt="Be brief.")
+    path = f"/v1/sessions/{session['id']}"
+    assert [message["content"] for message in session["messages"]] == ["one", "two", "three"]
+    assert session["head_id"] == session["messages"][-1]["id"]
+    listed = (await client.get("/v1/sessions?folder=work")).json()["data"]
+    assert [one["id"] for one in listed] == [session["id"]]
+    found = (await client.get("/v1/sessions?q=three")).json()["data"]
+    assert found[0]["found_in"] == session["head_id"]
+    changed = await client.post(path, json={"title": "Another", "is_pinned": True})
+    assert (changed.json()["title"], changed.json()["is_pinned"]) == ("Another", True)
+    stale = await client.post(path, json={"title": "Late", "version": session["version"]})
+    assert (stale.status_code, stale.json()["error"]["code"]) == (409, "conflict")
+    assert (await client.delete(path)).json()["deleted"]
+    assert (await client.get(path)).status_code == 404
+
+
+async def test_branches_are_named_and_sessions_forked(client):
+    session = await made(client)
+    path, second = f"/v1/sessions/{session['id']}", session["messages"][1]["id"]
+    named = await client.put(f"{path}/branches/early", json={"message_id": second})
+    assert named.json()["message_id"] == second
+    await client.put(f"{path}/branches/late", json={})
+    branches = (await client.get(path)).json()["branches"]
+    assert branches == {"early": second, "late": session["head_id"]}
+    await client.delete(f"{path}/branches/late")
+    assert list((await client.get(path)).json()["branches"]) == ["early"]
+    forked = (await client.post(f"{path}/fork", json={"message_id": second})).json()
+    assert [message["content"] for message in forked["messages"]] == ["one", "two"]
+    assert forked["id"] != session["id"]
+
+
+async def test_responses_go_on_from_a_session_and_from_any_reply_in_it(client, service):
+    session = await made(client, system_prompt="Be brief.")
+    reply = session["messages"][1]["id"]
+    for fields in ({"conversation": session["id"]}, {"previous_response_id": reply}):
+        answer = await client.post("/v1/responses", json={"input": "so", **fields})
+        assert answer.status_code == 200, answer.text
+    prompts = [[m.content for m in request.prompt] for request in service.requests]
+    assert prompts == [
+        ["Be brief.", "one", "two", "three", "so"],
+        ["Be brief.", "one", "two", "so"],
+    ]
+    tree = (await client.get(f"/v1/sessions/{session['id']}?include=token_ids")).json()
+    assert len(tree["messages"]) == 7 and "token_ids" in tree["messages"][0]
+    moved = await client.post(f"/v1/sessions/{session['id']}", json={"head_id": reply})
+    assert moved.json()["head_id"] == reply
+
+
+async def test_a_sessions_state_goes_out_and_in_under_its_id(client):
+    session = await made(client)
+    await client.post("/v1/responses", json={"input": "so", "conversation": session["id"]})
+    path = f"/v1/sessions/{session['id']}/state"
+    state = await client.get(path)
+    assert state.status_code == 200
+    other = await made(client)
+    answer = await client.put(f"/v1/sessions/{other['id']}/state", content=state.content)
+    assert answer.json()["object"] == "session.state"
+
+
+async def test_another_owners_session_is_as_if_it_had_never_been(client):
+    session = await made(client)
+    path = f"/v1/sessions/{session['id']}"
+    for method, where, body in (
+        ("GET", path, None),
+        ("POST", path, {"title": "mine"}),
+        ("POST", f"{path}/fork", {"message_id": session["head_id"]}),
+        ("PUT", f"{path}/branches/x", {"message_id": session["head_id"]}),
+        ("DELETE", f"{path}/branches/x", None),
+        ("DELETE", path, None),
+        ("GET", f"{path}/state", None),
+    ):
+        answer = await client.request(method, where, json=body, headers=TOM)
+        assert answer.status_code == 404, (method, where, answer.text)
+    assert (await client.get("/v1/sessions", headers=TOM)).json()["data"] == []
+    assert (await client.get(path)).json()["title"] == "A talk"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("POST", "/v1/sessions", {"titel": "x"}, "titel"),
+        ("POST", "/v1/sessions", {"title": 5}, "title"),
+        (
+            "POST",
+            "/v1/sessions",
+            {"messages": [{"role": "robot", "content": ""}]},
+            "messages[0].role",
+        ),
+        ("GET", "/v1/sessions?limit=0", None, "limit"),
+        ("GET", "/v1/sessions?is_pinned=maybe", None, "is_pinned"),
+    ],
+)
+async def test_what_is_wrong_is_named(client, method, path, body, param):
+    answer = await client.request(method, path, json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_prompt_cache_key_is_a_session_too(client):
+    body = {"messages": [USER], "prompt_cache_key": "talk"}
+    assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    assert (await client.get("/v1/sessions/talk/state")).status_code == 200
+    assert (await client.delete("/v1/sessions/talk")).json() == {
+        "object": "session",
+        "deleted": True,
+    }

@@ -1,0 +1,1 @@
+"""Users, keys, and the commands that make them."""
