@@ -162,6 +162,7 @@ def build_app(
         limits=limits,
         keep_session_s=server.keep_session_s,
         root_path=server.root_path,
+        session_secret=server.session_secret,
     )
     protect(app, settings, refused=figures.refused)
     return app

@@ -20,6 +20,7 @@ from gradio.routes import App
 from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
+from falcon_mamba_app.ui.conversation.session_ids import SessionIds
 from falcon_mamba_app.ui.conversation.sessions import GRACE_S, Sessions
 from falcon_mamba_app.ui.conversation.turn import ALONE_S
 from falcon_mamba_app.ui.events.answering import Answerer
@@ -81,18 +82,21 @@ def mount_page(
     keep_session_s: float = GRACE_S,
     alone_s: float = ALONE_S,
     root_path: str = "",
+    session_secret: str | None = None,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
     A proxy shows it under `root_path`, a path or a whole address.
 
     The session of a page that has gone is kept for `keep_session_s`; its unfinished reply ends
-    after `alone_s`. Access to the page is not decided here.
+    after `alone_s`. With a `session_secret`, pages keep their session's id over a restart, and at
+    other copies with the same secret. Access to the page is not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()
     make_no_spare_apps()
-    sessions = Sessions(service.forget, grace_s=keep_session_s)
+    ids = SessionIds(session_secret)
+    sessions = Sessions(service.forget, grace_s=keep_session_s, ids=ids)
     alone_s = min(alone_s, keep_session_s)
     page, leave = build_page(service, sessions, limits=limits, alone_s=alone_s)
     # `max_size` is of events that wait for their turn to begin.

@@ -4,6 +4,7 @@ import pytest
 
 from falcon_mamba_app.protocol import Message, Waiting
 from falcon_mamba_app.settings import LimitSettings
+from falcon_mamba_app.ui.conversation.session_ids import SessionIds
 from falcon_mamba_app.ui.conversation.sessions import Lost, Sessions
 from falcon_mamba_app.ui.conversation.tree import Tree
 from falcon_mamba_app.ui.conversation.turn import Turn
@@ -138,6 +139,26 @@ def test_an_id_the_server_does_not_know_is_never_adopted():
     sessions, _, _ = make()
     session, is_new = sessions.resume("page", "made up")
     assert is_new and session.id != "made up"
+
+
+def test_an_id_that_the_same_secret_signed_is_adopted_wherever_it_was_made():
+    first, other = (make(ids=SessionIds("a secret of sixteen"))[0] for _ in range(2))
+    session = first.of_page("page")
+    session.tree = Tree(HELLO[:1])
+    adopted, is_new = other.resume("page", session.id)
+    assert is_new and adopted.id == session.id and adopted.messages == []
+    assert other.resume("page 2", session.id) == (adopted, False)
+    elsewhere = make(ids=SessionIds("another secret of it"))[0]
+    assert elsewhere.resume("page", session.id)[0].id != session.id
+
+
+def test_an_id_that_is_not_wholly_signed_is_nobodys():
+    ids = SessionIds("a secret of sixteen")
+    session_id = ids.new()
+    other = "y" if session_id[0] == "x" else "x"
+    assert ids.is_ours(session_id)
+    for wrong in ("", session_id[:-1], session_id + "0", other + session_id[1:], "é" * 64):
+        assert not ids.is_ours(wrong)
 
 
 def test_a_known_id_is_the_session_itself():

@@ -8,7 +8,6 @@ Knows no model and no components; time is passed in through `clock`.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.settings import ServerSettings
 from falcon_mamba_app.ui.conversation.document import Document
+from falcon_mamba_app.ui.conversation.session_ids import SessionIds
 from falcon_mamba_app.ui.conversation.tree import Node, Tree
 from falcon_mamba_app.ui.conversation.turn import Turn
 from falcon_mamba_app.visitors import Visitor
@@ -153,7 +153,9 @@ class Sessions:
         grace_s: float = GRACE_S,
         idle_s: float = 6 * 3_600.0,
         clock: Callable[[], float] = time.monotonic,
+        ids: SessionIds | None = None,
     ) -> None:
+        self._ids = ids or SessionIds()
         self._forget = forget
         self._max_sessions = max_sessions
         self.grace_s = grace_s
@@ -179,9 +181,12 @@ class Sessions:
     def resume(self, page: str, session_id: str | None) -> tuple[Session, bool]:
         """The session a returning browser remembers, and whether it is a new one.
 
-        An id the server does not know is never adopted: the session then has a fresh id.
+        An id that the server does not know is adopted if it is signed: another process made it, or
+        this one before it was restarted. For any other the session has a fresh id.
         """
         session = self._sessions.get(session_id or "")
+        if session is None and session_id is not None and self._ids.is_ours(session_id):
+            return self._show(page, self._new(session_id)), True
         return self._show(page, session or self._new()), session is None
 
     def claim(self, session: Session, visitor: Visitor) -> None:
@@ -231,8 +236,8 @@ class Sessions:
             if is_left or now_s - session.last_used_s >= self._idle_s:
                 self._free(session)
 
-    def _new(self) -> Session:
-        return Session(id=secrets.token_urlsafe(24), last_used_s=self._clock())
+    def _new(self, session_id: str | None = None) -> Session:
+        return Session(id=session_id or self._ids.new(), last_used_s=self._clock())
 
     def _show(self, page: str, session: Session) -> Session:
         """Mark the session as shown by the page and as the one used last."""
