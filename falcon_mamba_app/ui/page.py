@@ -28,6 +28,7 @@ from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
@@ -98,7 +99,9 @@ def mount_page(
     ids = SessionIds(session_secret)
     sessions = Sessions(service.forget, grace_s=keep_session_s, ids=ids)
     alone_s = min(alone_s, keep_session_s)
-    page, leave = build_page(service, sessions, limits=limits, alone_s=alone_s)
+    files = MemoryFiles(service, sessions, max_chars=limits.max_message_chars)
+    files.add_to(app)
+    page, leave = build_page(service, sessions, limits=limits, alone_s=alone_s, files=files)
     # `max_size` is of events that wait for their turn to begin.
     page.queue(default_concurrency_limit=None, max_size=limits.max_page_events, api_open=False)
     keep_readers(page)
@@ -143,6 +146,7 @@ def build_page(
     *,
     limits: LimitSettings = DEFAULT_LIMITS,
     alone_s: float = ALONE_S,
+    files: MemoryFiles | None = None,
 ) -> tuple[gr.Blocks, Callable[[str], None]]:
     """The page's Blocks, with every event wired, and what is to hear of each page that has gone."""
     examples = json.loads((ASSETS / "examples.json").read_text())
@@ -162,6 +166,9 @@ def build_page(
         _wire_messages(components, MessageActions(service, sessions, answerer))
         _wire_document(components, DocumentHandlers(service, sessions, answerer))
         _wire_controls(components, service)
+        files = files or MemoryFiles(service, sessions, max_chars=max_chars)
+        _on(components.files.look, files.ticket, outputs=[components.files])
+        _on(components.files.act, files.opened, outputs=[*components.outputs])
         counting = Counting(service, sessions, max_message_chars=max_chars)
         look = components.counter.look
         _on(look, counting.count, outputs=[components.counter])

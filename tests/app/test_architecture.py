@@ -66,7 +66,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
-        {*VOCABULARY, "keeping", "library", "metrics", "settings", "ui", "visitors"},
+        {*VOCABULARY, "http", "keeping", "library", "metrics", "settings", "ui", "visitors"},
         {"gradio", "fastapi", "starlette"},
     ),
     "api": (

@@ -189,6 +189,14 @@ class Sessions:
             return self._show(page, self._new(session_id)), True
         return self._show(page, session or self._new()), session is None
 
+    def another(self) -> Session:
+        """A new session, which no page shows yet."""
+        return self._new()
+
+    def show(self, page: str, session: Session) -> Session:
+        """From now on the page shows this session; the one before stays for a while."""
+        return self._show(page, session)
+
     def claim(self, session: Session, visitor: Visitor) -> None:
         """Give the session to this visitor. A visitor over the limit loses the least recently used
         session, so that one visitor's pages cannot displace those of others.
