@@ -18,8 +18,10 @@ from fastapi import FastAPI
 from gradio.routes import App
 
 from falcon_mamba_app.bundled import ASSETS
+from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
+from falcon_mamba_app.ui.conversation.kept import Kept
 from falcon_mamba_app.ui.conversation.session_ids import SessionIds
 from falcon_mamba_app.ui.conversation.sessions import GRACE_S, Sessions
 from falcon_mamba_app.ui.conversation.turn import ALONE_S
@@ -84,6 +86,7 @@ def mount_page(
     alone_s: float = ALONE_S,
     root_path: str = "",
     session_secret: str | None = None,
+    keeping: Keeping | None = None,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
@@ -96,8 +99,8 @@ def mount_page(
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()
     make_no_spare_apps()
-    ids = SessionIds(session_secret)
-    sessions = Sessions(service.forget, grace_s=keep_session_s, ids=ids)
+    ids, kept = SessionIds(session_secret), Kept(keeping or Keeping.nowhere(), service.forget)
+    sessions = Sessions(service.forget, grace_s=keep_session_s, ids=ids, kept=kept)
     alone_s = min(alone_s, keep_session_s)
     files = MemoryFiles(service, sessions, max_chars=limits.max_message_chars)
     files.add_to(app)

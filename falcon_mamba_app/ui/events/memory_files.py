@@ -107,7 +107,9 @@ class MemoryFiles:
                 num_tokens = await self._service.import_state(session.id, data)
             session.tree = tree
             self.sessions.show(page, session)
-            self.sessions.claim(session, visitor)
+            owner = self.sessions.kept.owner_of(request)
+            self.sessions.claim(session, visitor, owner)
+            await self.sessions.save(page)
         except FalconMambaError as error:
             return refusal(error, request.url.path)
         return JSONResponse({"num_tokens": num_tokens, "num_messages": len(tree.path)})
