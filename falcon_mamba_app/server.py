@@ -164,6 +164,7 @@ def build_app(
         root_path=server.root_path,
         session_secret=server.session_secret,
         keeping=keeping,
+        signs_in=settings.platform.signs_in,
     )
     protect(app, settings, refused=figures.refused)
     return app
