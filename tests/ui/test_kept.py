@@ -94,7 +94,8 @@ async def test_a_conversation_goes_on_after_a_restart(server):
     assert texts(again.messages) == ["one two", "You said: one two"]
     await server.say("three")
     assert texts(server.service.requests[-1].prompt) == ["one two", "You said: one two", "three"]
-    assert server.service.requests[-1].session_id == session.id  # whose states may be stored
+    last = server.service.requests[-1]
+    assert last.session_id == session.id and last.keeps_state  # so the state is there too
 
 
 async def test_the_list_has_titles_and_searches_words(server):
@@ -187,6 +188,7 @@ async def test_of_a_stranger_nothing_is_kept(server, tmp_path):
     stranger = asking(address="203.0.113.7")
     session = await server.load(stranger)
     await server.say("xyzzy", stranger)
+    assert not server.service.requests[-1].keeps_state
     assert texts(remembered(saved_conversation(session)).messages)[0] == "xyzzy"
     await server.keeping.close()
     assert not any(b"xyzzy" in file.read_bytes() for file in tmp_path.iterdir())

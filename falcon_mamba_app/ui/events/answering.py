@@ -59,7 +59,11 @@ def chat_request(
     conversation = Conversation((*system, *messages))
     form = form_of(values.answer_as, values.form_details)
     return GenerationRequest(
-        prompt=conversation, sampling=sampling, session_id=session.id, form=form
+        prompt=conversation,
+        sampling=sampling,
+        session_id=session.id,
+        keeps_state=session.shelf is not None,
+        form=form,
     )
 
 
