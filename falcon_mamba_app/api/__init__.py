@@ -3,7 +3,8 @@
 It knows no model, no page and no layer around it. In the order of a request: `routes` names the
 endpoints; `access` identifies the caller and the session, `names` holds the model's names;
 `fields`, `contents`, `forms` and `schemas` check a body; `planning` makes replies of it, `running`
-runs them, `generation` joins both; `answers` and `usage` are OpenAI's shapes. Beside these:
-`sessions` exports and imports states, `prometheus` reports the figures. `responses/` are the
-answers that are kept.
+runs them, `generation` joins both; `answers` and `usage` are OpenAI's shapes. `tools` describes
+functions, `tool_messages` and `tool_calls` are their calls as text; `anthropic` is its Messages API
+as a chat. Beside these: `sessions` exports and imports states, `prometheus` reports the figures.
+`responses/` are the answers that are kept.
 """

@@ -48,7 +48,7 @@ class Access:
         TooManyRequests after too many wrong keys from one address.
         """
         visitor = visitor_in(request.state)
-        authorization = request.headers.get("authorization")
+        authorization = _key_header(request)
         if not self._is_locked or (visitor.person is not None and not authorization):
             return  # anybody, or somebody whom a trusted proxy has named
         if authorization:
@@ -111,3 +111,9 @@ class Access:
 
 def _allowance_of(key: NamedKey) -> Allowance:
     return Allowance(weight=key.weight, **{limit: getattr(key, limit) for limit in LIMITS})
+
+
+def _key_header(request: Request) -> str | None:
+    """The Authorization header, or what it would be of a key sent as Anthropic's clients do."""
+    key = request.headers.get("x-api-key")
+    return request.headers.get("authorization") or (f"Bearer {key}" if key else None)

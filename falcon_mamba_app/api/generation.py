@@ -1,4 +1,4 @@
-"""The two endpoints that generate: from a checked body to an answer, whole or streamed.
+"""The endpoints that generate: from a checked body to an answer, whole or streamed.
 
 Until the first event a failure is an HTTP status; after it, an event of the stream and its end.
 """
@@ -9,13 +9,14 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
+from falcon_mamba_app.api.anthropic import MessagesAnswer, MessagesBody
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion, tool_use
 from falcon_mamba_app.api.reading import BodyReader
@@ -44,6 +45,15 @@ SSE_DONE = b"data: [DONE]\n\n"
 QUIET_S = 2.0
 
 
+class Answer(Protocol):
+    """One answer in progress, in the shape of its endpoint."""
+
+    async def whole(self, events: AsyncGenerator[ReplyEvent, None]) -> Json: ...
+    def streamed(
+        self, first: ReplyEvent, events: AsyncGenerator[ReplyEvent, None], options: StreamOptions
+    ) -> AsyncGenerator[bytes, None]: ...
+
+
 class Generation:
     """Chat and completions over one service."""
 
@@ -70,6 +80,15 @@ class Generation:
             request, body, plan, _Answer(ChatFormat(reads_calls=tool_use(body) is not None), name)
         )
 
+    async def messages(self, request: Request) -> Response:
+        """POST /v1/messages, Anthropic's."""
+        body = await self._reader.read(request, MessagesBody)
+        model = ready_model(self._service)
+        name = self._names.answered(model, body.model)
+        plan = plan_chat(body, model, self._session_id(request, body))
+        answer = MessagesAnswer(name, reads_calls=tool_use(body) is not None)
+        return await self._answer(request, body, plan, answer)
+
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await self._reader.read(request, CompletionBody)
@@ -85,7 +104,7 @@ class Generation:
         return self._access.session_id(request.state.visitor.owner, body.prompt_cache_key)
 
     async def _answer(
-        self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: _Answer
+        self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: Answer
     ) -> Response:
         if body.store is not False and body.cache_prompt is not False:
             plan = plan.reusing(self._access.reuse_id(request, body.cache_salt))

@@ -91,6 +91,7 @@ def create_api(
 
     add("POST", "/v1/chat/completions", generation.chat)
     add("POST", "/v1/completions", generation.completions)
+    add("POST", "/v1/messages", generation.messages)
     app.state.responses = Responses(service, access, names, figures, shelves, reader)
     _add_responses(add, app.state.responses)
     _add_conversations(add, Conversations(service, shelves, reader))

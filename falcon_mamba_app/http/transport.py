@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from falcon_mamba_app.http.encodings import expanded
 from falcon_mamba_app.http.errors import WrongContentType
 
 Result = TypeVar("Result")
@@ -85,7 +86,7 @@ async def read_body(request: Request) -> bytes:
 
 
 async def read_json_body(request: Request) -> bytes:
-    """The body of a request that says it is JSON.
+    """The body of a request that says it is JSON, without its compression.
 
     Raises WrongContentType otherwise: a web page elsewhere can send any other type from its
     visitor's browser without asking.
@@ -93,7 +94,7 @@ async def read_json_body(request: Request) -> bytes:
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise WrongContentType("send the body with the header Content-Type: application/json")
-    return await read_body(request)
+    return await expanded(await read_body(request), request.headers.get("content-encoding", ""))
 
 
 async def while_read(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

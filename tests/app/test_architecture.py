@@ -66,10 +66,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
-        {
-            *VOCABULARY,
-            *("http", "keeping", "library", "metrics", "owners", "settings", "ui", "visitors"),
-        },
+        {*VOCABULARY, "keeping", "library", "metrics", "settings", "ui", "visitors"},
         {"gradio", "fastapi", "starlette"},
     ),
     "api": (

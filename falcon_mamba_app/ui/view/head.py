@@ -18,7 +18,6 @@ SCRIPTS = (
     "connection.js",
     "conversation.js",
     "memory.js",
-    "memory_files.js",
     "composer.js",
     "page.js",
 )

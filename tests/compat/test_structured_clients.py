@@ -1,0 +1,123 @@
+"""Structured output and tools as other programs' clients ask for them, on the bundled model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import openai
+import pytest
+import pytest_asyncio
+from pydantic import BaseModel, Field
+
+from falcon_mamba_app.api.routes import create_api
+from tests.support.api_fixtures import bounded, on_loopback
+from tests.support.services import make_local_service
+
+CLIENTS = ("langchain_openai", "instructor", "anthropic")
+if not any(map(find_spec, CLIENTS)):
+    pytest.skip(f"needs one of {', '.join(CLIENTS)}", allow_module_level=True)
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    # Other people's packages warn of their own affairs.
+    pytest.mark.filterwarnings("ignore"),
+]
+QUESTION = "Who lives here?"
+
+
+class Person(BaseModel):
+    """Somebody."""
+
+    name: str = Field(max_length=12)
+    age: int = Field(ge=0, le=120)
+    mood: Literal["good", "bad"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url():
+    service = make_local_service(max_running=4)
+    await service.start()
+    async with on_loopback(bounded(create_api(service))) as url:
+        yield url
+    await service.close()
+
+
+async def elsewhere(work: Callable[[], Any]) -> Any:
+    """The result of a blocking client's work: the server answers on this thread."""
+    return await asyncio.to_thread(work)
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+async def test_langchain_returns_the_callers_model(url, method):
+    chat = pytest.importorskip("langchain_openai").ChatOpenAI
+    model = chat(base_url=f"{url}/v1", api_key="k", model="nano", max_tokens=300, seed=1)
+    if method == "json_mode":
+        schema = {"response_format": {"type": "json_object", "schema": Person.model_json_schema()}}
+        structured = model.bind(**schema)
+        answer = await elsewhere(lambda: structured.invoke(QUESTION))
+        Person.model_validate_json(answer.content)
+        return
+    structured = model.with_structured_output(Person, method=method)
+    assert isinstance(await elsewhere(lambda: structured.invoke(QUESTION)), Person)
+
+
+async def test_langchain_runs_a_loop_of_two_steps(url):
+    chat = pytest.importorskip("langchain_openai").ChatOpenAI
+    from langchain_core.messages import HumanMessage, ToolMessage
+
+    model = chat(base_url=f"{url}/v1", api_key="k", model="nano", max_tokens=300, seed=1)
+    first = await elsewhere(lambda: model.bind_tools([Person], tool_choice="any").invoke(QUESTION))
+    assert first.tool_calls
+    results = [ToolMessage("known", tool_call_id=call["id"]) for call in first.tool_calls]
+    messages = [HumanMessage(QUESTION), first, *results]
+    second = await elsewhere(lambda: model.bind_tools([Person]).invoke(messages, max_tokens=20))
+    assert second.content or second.tool_calls
+
+
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA"])
+async def test_instructor_returns_the_callers_model(url, mode):
+    instructor = pytest.importorskip("instructor")
+    client = instructor.from_openai(
+        openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0),
+        mode=getattr(instructor.Mode, mode),
+    )
+
+    def ask() -> Any:
+        return client.chat.completions.create(
+            model="nano",
+            response_model=Person,
+            messages=[{"role": "user", "content": QUESTION}],
+            max_tokens=300,
+            seed=1,
+            max_retries=0,
+            # Its JSON mode says the schema in words only; a form holds the reply to it.
+            extra_body=(
+                {
+                    "structured_outputs": {"json": Person.model_json_schema()},
+                    "response_format": None,
+                }
+                if mode == "JSON"
+                else None
+            ),
+        )
+
+    assert isinstance(await elsewhere(ask), Person)
+
+
+async def test_anthropics_client_chats_streams_and_calls(url):
+    anthropic = pytest.importorskip("anthropic")
+    message = {"role": "user", "content": QUESTION}
+    async with anthropic.AsyncAnthropic(base_url=url, api_key="k", max_retries=0) as client:
+        options = {"model": "nano", "max_tokens": 40, "messages": [message]}
+        answer = await client.messages.create(**options)
+        assert answer.content[0].text and answer.usage.output_tokens
+        async with client.messages.stream(**options) as stream:
+            text = "".join([piece async for piece in stream.text_stream])
+            assert (await stream.get_final_message()).content[0].text == text
+        tool = {"name": "person", "input_schema": Person.model_json_schema()}
+        options |= {"max_tokens": 300, "tools": [tool], "tool_choice": {"type": "any"}}
+        answer = await client.messages.create(**options)
+        assert answer.stop_reason == "tool_use"
+        assert all(Person.model_validate(block.input) for block in answer.content)
