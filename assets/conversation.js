@@ -150,7 +150,7 @@
           title: "The reply that is there stays as a branch",
         }),
       ];
-      if (message.short && message === lastReply()) {
+      if (message.short) {
         made.push(button("tool changes", "Continue", () => act("continue", message.id), {
           title: "Go on where the reply was cut",
         }));
@@ -238,7 +238,7 @@
     const wasOpen = menu?.opener === opener;
     closeMenu();
     if (wasOpen) return;
-    const at = shown.indexOf(message);
+    const at = shown.findIndex((one) => one.id === message.id);
     const isLast = at === shown.length - 1;
     const before = shown.slice(0, at).filter((earlier) => earlier.strip).pop();
     const item = (label, hint, run, problem = null) => {

@@ -3,7 +3,7 @@
 (() => {
   const { make } = window.markdown;
   const RIVAL_KEY = "falcon-mamba-rival";
-  const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [320, 150, 50, 10, 10, 22];
+  const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [320, 132, 50, 10, 8, 22];
   const [MIN_TOKENS, MAX_TOKENS] = [100, 1_000_000];
 
   let values = null;
@@ -130,7 +130,7 @@
     };
     made.chart = make("figure", { class: "chart" }, [
       make("div", { class: "chart-head" }, [
-        make("h3", {}, ["Memory as the conversation grows"]), made.rival,
+        make("h3", {}, ["Memory as it grows"]), made.rival,
       ]), made.picture, made.legend,
     ]);
     const file = make("input", { type: "file", id: "memory-file", class: "unseen", tabindex: "-1",
@@ -174,7 +174,8 @@
     parts.caption.textContent = tokens
       ? `${whole(tokens)} tokens are in it, from the first word on`
       : "Nothing is in it yet: it has this size from the first word on";
-    parts.save.disabled = !tokens || window.page.isBusy();
+    parts.save.disabled = !tokens;
+    parts.save.title = tokens ? "One file: this conversation and its memory" : "Nothing has been said yet";
     const line = document.querySelector("#memory-line");
     if (line) drawLine(line);
   }

@@ -1,7 +1,7 @@
 /* The picture of a state (engine/states/sketch.py): one cell a group of channels, drawn in the colours
    of the theme. The same state always makes the same picture. */
 window.strip = (() => {
-  const SIGN_SHARE = 0.42; // of a cell's tone that the signed sum decides; the amount has the rest
+  const SIGN_SHARE = 0.55; // of a cell's tone that the signed sum decides; the amount has the rest
 
   /** The rows, the columns and the bytes of a picture, or null. */
   function parse(picture) {

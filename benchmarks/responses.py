@@ -16,6 +16,7 @@ import json
 import statistics
 import tempfile
 import time
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ async def run(lengths: list[int], turns: int, save: str | None) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
         app = App(log, f"--max-prompt-tokens={MAX_HISTORY}")
         try:
-            async with await app.ready() as http:
+            async with aclosing(await app.ready()) as http:
                 for length in lengths:
                     row = await measure(http, length, turns)
                     results.append(row)

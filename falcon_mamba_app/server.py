@@ -163,6 +163,8 @@ def build_app(
         keep_session_s=server.keep_session_s,
         root_path=server.root_path,
         session_secret=server.session_secret,
+        keeping=keeping,
+        signs_in=settings.platform.signs_in,
     )
     protect(app, settings, refused=figures.refused)
     return app

@@ -16,10 +16,12 @@ import falcon_mamba_app.library.conversations as conversations
 import falcon_mamba_app.library.messages as messages
 import falcon_mamba_app.library.schema as schema
 from falcon_mamba_app.errors import NotFound
-from falcon_mamba_app.library.rows import own_conversation, own_message, storable
-from falcon_mamba_app.library.tree import Changes, ConversationRecord
+from falcon_mamba_app.library.rows import own_conversation, own_message, storable, values_of
+from falcon_mamba_app.library.tree import Changes, ConversationRecord, MessageRecord
 
-table, conversation, branch = schema.message, schema.conversation, schema.branch
+table, conversation = schema.message, schema.conversation
+branch, event = schema.branch, schema.event
+BATCH = 500
 
 
 def apply(connection: Connection, owner: str, changes: Changes) -> ConversationRecord:
@@ -40,8 +42,7 @@ def apply(connection: Connection, owner: str, changes: Changes) -> ConversationR
         )
         before = conversations.create(connection, new)
     _remove(connection, before.id, changes.removed)
-    added = [replace(one, text=storable(one.text)) for one in changes.added]
-    messages.insert_all(connection, owner, added)
+    _write(connection, owner, [replace(one, text=storable(one.text)) for one in changes.added])
     _name(connection, before.id, changes.branches)
     connection.execute(
         update(conversation)
@@ -78,14 +79,33 @@ def remove(connection: Connection, owner: str, message_id: str) -> ConversationR
     return own_conversation(connection, owner, gone.conversation_id)
 
 
+def _write(connection: Connection, owner: str, records: Sequence[MessageRecord]) -> None:
+    """Add what is new, and replace what is there: a reply, say, whose end was not written."""
+    there: set[str] = set()
+    for at in range(0, len(records), BATCH):
+        ids = [one.id for one in records[at : at + BATCH]]
+        there |= set(connection.execute(select(table.c.id).where(table.c.id.in_(ids))).scalars())
+    messages.insert_all(connection, owner, [one for one in records if one.id not in there])
+    for one in records:
+        if one.id in there:
+            here = own_message(connection, owner, one.id, one.conversation_id)
+            if here.generation is not None:
+                connection.execute(delete(event).where(event.c.generation == here.generation))
+            connection.execute(update(table).where(table.c.id == one.id).values(**values_of(one)))
+
+
 def _remove(connection: Connection, conversation_id: str, message_ids: Sequence[str]) -> None:
-    for message_id in message_ids:
+    """With all that follows them."""
+    for at in range(0, len(message_ids), BATCH):
         below = (
             select(table.c.id)
-            .where(table.c.id == message_id, table.c.conversation_id == conversation_id)
+            .where(
+                table.c.id.in_(message_ids[at : at + BATCH]),
+                table.c.conversation_id == conversation_id,
+            )
             .cte("below", recursive=True)
         )
-        below = below.union_all(select(table.c.id).join(below, table.c.parent_id == below.c.id))
+        below = below.union(select(table.c.id).join(below, table.c.parent_id == below.c.id))
         connection.execute(delete(table).where(table.c.id.in_(select(below.c.id))))
 
 

@@ -42,6 +42,11 @@ def create(connection: Connection, record: ConversationRecord) -> ConversationRe
     return record
 
 
+def has(connection: Connection, conversation_id: str) -> bool:
+    found = connection.execute(select(table.c.number).where(table.c.id == conversation_id))
+    return found.first() is not None
+
+
 def listed(
     connection: Connection,
     owner: str,

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 import falcon_mamba_app.library.postgres as postgres
 import falcon_mamba_app.library.sqlite as sqlite
+import falcon_mamba_app.library.wiping as wiping
 from falcon_mamba_app.errors import LibraryUnavailable
 from falcon_mamba_app.library.failures import told_in_a_sentence
 from falcon_mamba_app.library.migrate import bring_up_to_date
@@ -87,6 +88,16 @@ class Database:
     ) -> T:
         return await self._run(self._reading, lambda: self._read(work, args, kwargs))
 
+    async def wipe(self) -> None:
+        """After a deletion: let nothing of the words stay. PostgreSQL sees to that by itself."""
+        if self.is_postgres:
+            return
+        for index in wiping.INDEXES:
+            is_first = True
+            while await self.write(wiping.merge, index, is_first=is_first):
+                is_first = False
+        await self._run(self._writing, self._empty_log)
+
     def close(self) -> None:
         """Finish the writes that were asked for, and let go of the database. Blocking."""
         self._writing.shutdown()
@@ -100,6 +111,10 @@ class Database:
         except RuntimeError:
             raise LibraryUnavailable("the conversations' database has been closed") from None
         return await asyncio.wrap_future(running)
+
+    def _empty_log(self) -> None:
+        with told_in_a_sentence(), self._writer.connect() as connection:
+            wiping.empty_log(connection)
 
     def _write(
         self, work: Callable[..., T], args: Any, kwargs: dict[str, Any], is_durable: bool

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec
+
+from sqlalchemy import Connection
 
 import falcon_mamba_app.library.changes as changed
 import falcon_mamba_app.library.conversations as conversations
@@ -36,6 +38,8 @@ from falcon_mamba_app.library.tree import (
     new_id,
 )
 
+P = ParamSpec("P")
+
 DAY_S = 86_400.0
 
 
@@ -58,8 +62,6 @@ class Library:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._database.close)
-
-    # Conversations
 
     async def create(
         self,
@@ -88,6 +90,10 @@ class Library:
 
     async def get(self, owner: str, conversation_id: str) -> ConversationRecord:
         return await self._database.read(own_conversation, owner, conversation_id)
+
+    async def has(self, conversation_id: str) -> bool:
+        """Whether the id is taken, by whomever."""
+        return await self._database.read(conversations.has, conversation_id)
 
     async def list(
         self,
@@ -136,8 +142,6 @@ class Library:
         return await self._database.write(
             conversations.change, owner, conversation_id, changes, expected_version
         )
-
-    # Messages
 
     async def tree(self, owner: str, conversation_id: str) -> Tree:
         """The conversation with all messages and branches."""
@@ -205,8 +209,6 @@ class Library:
             removal.remove, owner, conversation_id, message_ids
         )
 
-    # A reply while it is written
-
     async def begin_reply(
         self,
         owner: str,
@@ -249,8 +251,6 @@ class Library:
         """Close the replies that nobody has extended for so long. Returns how many."""
         return await self._database.write(replies.close_abandoned, time.time() - after_s)
 
-    # Branches
-
     async def name_branch(
         self, owner: str, conversation_id: str, name: str, message_id: str
     ) -> BranchRecord:
@@ -270,17 +270,20 @@ class Library:
 
     async def apply(self, owner: str, changes: Changes) -> ConversationRecord:
         """Bring a conversation to what its holder has made of it; a new one is made."""
-        return await self._database.write_durably(changed.apply, owner, changes)
+        now = await self._database.write_durably(changed.apply, owner, changes)
+        if changes.removed:
+            await self._database.wipe()
+        return now
 
     async def delete_message(self, owner: str, message_id: str) -> ConversationRecord:
         """Delete a message with all that follows it; the conversation afterwards."""
-        return await self._database.write_durably(changed.remove, owner, message_id)
+        left = await self._database.write_durably(changed.remove, owner, message_id)
+        await self._database.wipe()
+        return left
 
     async def adopt(self, owner: str, tree: Tree) -> ConversationRecord:
         """Keep a tree from elsewhere as a new conversation of the owner, with new ids."""
         return await self._database.write_durably(messages.adopt, owner, tree)
-
-    # States, and the end of things
 
     async def note_state(self, owner: str, record: StateRecord) -> None:
         """A conversation refers to a stored state, or what is known of it has changed."""
@@ -297,16 +300,20 @@ class Library:
         return await self._database.write(state_rows.let_go, owner, conversation_id, names)
 
     async def delete(self, owner: str, conversation_id: str) -> Deleted:
-        """Delete a conversation and all of it."""
-        return await self._database.write_durably(
-            state_rows.delete_conversation, owner, conversation_id
-        )
+        """Delete a conversation and all of it; nothing of its words stays in the file."""
+        return await self._delete(state_rows.delete_conversation, owner, conversation_id)
 
     async def delete_everything(self, owner: str) -> Deleted:
-        return await self._database.write_durably(state_rows.delete_owner, owner)
+        return await self._delete(state_rows.delete_owner, owner)
 
     async def delete_older(self, days: float) -> Deleted:
         """Delete what nobody has used for so many days, of all owners, but for what is pinned."""
-        return await self._database.write_durably(
-            state_rows.delete_older, time.time() - days * DAY_S
-        )
+        return await self._delete(state_rows.delete_older, time.time() - days * DAY_S)
+
+    async def _delete(
+        self, work: Callable[Concatenate[Connection, P], Deleted], *args: P.args, **kwargs: P.kwargs
+    ) -> Deleted:
+        gone = await self._database.write_durably(work, *args, **kwargs)
+        if len(gone):
+            await self._database.wipe()
+        return gone

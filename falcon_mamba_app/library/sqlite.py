@@ -31,14 +31,16 @@ def engines(path: Path | None) -> tuple[Engine, Engine]:
         shared = create_engine(
             "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
         )
-        _set_up(shared, "BEGIN IMMEDIATE", "PRAGMA foreign_keys=ON")
+        _set_up(shared, "BEGIN IMMEDIATE", "PRAGMA foreign_keys=ON", "PRAGMA secure_delete=ON")
         return shared, shared
     _refuse_network(path)
     os.makedirs(path.parent, mode=0o700, exist_ok=True)
     path.touch(mode=0o600)
     writer, reader = _engine(path, size=1), _engine(path, size=4)
     common = ("PRAGMA foreign_keys=ON", f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1_000}")
-    _set_up(writer, "BEGIN IMMEDIATE", *common, "PRAGMA journal_mode=WAL")
+    # secure_delete: what is deleted is overwritten.
+    ours = (*common, "PRAGMA journal_mode=WAL", "PRAGMA secure_delete=ON")
+    _set_up(writer, "BEGIN IMMEDIATE", *ours)
     _set_up(reader, "BEGIN", *common, "PRAGMA query_only=ON", "PRAGMA mmap_size=268435456")
     return writer, reader
 

@@ -85,7 +85,7 @@ class BodyLimits:
 
     def _limit(self, scope: Scope) -> int:
         path: str = scope["path"]
-        if path.startswith("/v1/sessions/") and scope["method"] == "PUT":
+        if path.startswith(("/v1/sessions/", "/memory/")) and scope["method"] == "PUT":
             return self._max_state_bytes
         if path == "/login":
             return min(self._max_bytes, MAX_LOGIN_BYTES)

@@ -36,6 +36,7 @@ SENTENCES = (
     ("file too large", "its disk is full"),
     ("read-only file system", "it cannot be written to"),
     ("permission denied", "it cannot be written to, or not be read"),
+    ("no such file", "its folder cannot be made"),
     ("not a directory", "its folder is no folder"),
     ("file exists", "its folder is no folder"),
     ("access denied", "it refuses the credentials"),
@@ -66,7 +67,7 @@ class StateStore:
 
     def get(self, path: str) -> bytes:
         """Raises FileNotFoundError, StoreUnavailable."""
-        with _told():
+        with _told(passes=(FileNotFoundError,)):
             return bytes(obstore.get(self._objects, path).bytes())
 
     def put(self, path: str, data: bytes) -> None:
@@ -76,11 +77,8 @@ class StateStore:
 
     def delete(self, path: str) -> None:
         """An object that is not there is no error. Raises StoreUnavailable."""
-        try:
-            with _told():
-                obstore.delete(self._objects, path)
-        except FileNotFoundError:
-            return
+        with contextlib.suppress(FileNotFoundError), _told(passes=(FileNotFoundError,)):
+            obstore.delete(self._objects, path)
 
     def list(self, prefix: str) -> list[StoredObject]:
         """The objects below `prefix`, in no order. Raises StoreUnavailable."""
@@ -130,10 +128,11 @@ def _sweep(folder: Path) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(*, passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Errors leave as StoreUnavailable, but those that the caller handles."""
     try:
         yield
-    except FileNotFoundError:
+    except passes:
         raise
     except (BaseError, OSError) as error:
         reason = reason_of(error)

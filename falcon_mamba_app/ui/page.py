@@ -18,8 +18,10 @@ from fastapi import FastAPI
 from gradio.routes import App
 
 from falcon_mamba_app.bundled import ASSETS
+from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import DEFAULT_LIMITS, LimitSettings
+from falcon_mamba_app.ui.conversation.kept import Kept
 from falcon_mamba_app.ui.conversation.session_ids import SessionIds
 from falcon_mamba_app.ui.conversation.sessions import GRACE_S, Sessions
 from falcon_mamba_app.ui.conversation.turn import ALONE_S
@@ -28,8 +30,10 @@ from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
+from falcon_mamba_app.ui.gradio_patches.hub_people import name_hub_people
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
 from falcon_mamba_app.ui.gradio_patches.spare_apps import make_no_spare_apps
 from falcon_mamba_app.ui.gradio_patches.tracebacks import keep_words_out_of_the_log
@@ -83,6 +87,8 @@ def mount_page(
     alone_s: float = ALONE_S,
     root_path: str = "",
     session_secret: str | None = None,
+    keeping: Keeping | None = None,
+    signs_in: bool = False,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
@@ -90,15 +96,20 @@ def mount_page(
 
     The session of a page that has gone is kept for `keep_session_s`; its unfinished reply ends
     after `alone_s`. With a `session_secret`, pages keep their session's id over a restart, and at
-    other copies with the same secret. Access to the page is not decided here.
+    other copies with the same secret. `signs_in` offers Hugging Face's sign-in. Access to the page
+    is not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()
     make_no_spare_apps()
-    ids = SessionIds(session_secret)
-    sessions = Sessions(service.forget, grace_s=keep_session_s, ids=ids)
+    ids, kept = SessionIds(session_secret), Kept(keeping or Keeping.nowhere(), service.forget)
+    sessions = Sessions(service.forget, grace_s=keep_session_s, ids=ids, kept=kept)
     alone_s = min(alone_s, keep_session_s)
-    page, leave = build_page(service, sessions, limits=limits, alone_s=alone_s)
+    files = MemoryFiles(service, sessions, max_chars=limits.max_message_chars)
+    files.add_to(app)
+    page, leave = build_page(
+        service, sessions, limits=limits, alone_s=alone_s, files=files, signs_in=signs_in
+    )
     # `max_size` is of events that wait for their turn to begin.
     page.queue(default_concurrency_limit=None, max_size=limits.max_page_events, api_open=False)
     keep_readers(page)
@@ -122,6 +133,8 @@ def mount_page(
     for mounted in _pages(app):
         refuse_wrong_calls(mounted)
         keep_heartbeats(mounted, leave)
+        if signs_in:
+            name_hub_people(mounted)
     return app
 
 
@@ -143,6 +156,8 @@ def build_page(
     *,
     limits: LimitSettings = DEFAULT_LIMITS,
     alone_s: float = ALONE_S,
+    files: MemoryFiles | None = None,
+    signs_in: bool = False,
 ) -> tuple[gr.Blocks, Callable[[str], None]]:
     """The page's Blocks, with every event wired, and what is to hear of each page that has gone."""
     examples = json.loads((ASSETS / "examples.json").read_text())
@@ -154,6 +169,8 @@ def build_page(
         # First: names are given in order, and "clear" shall be the endpoint's, not a button's.
         add_endpoints(Endpoints(service, sessions, max_message_chars=max_chars))
         components = draw(service.stats(), examples)
+        if signs_in:  # a Space's; Gradio then adds the routes for it
+            gr.LoginButton("Sign in with Hugging Face", elem_id="sign-in", size="sm")
         memory = PageMemory(page)
         answerer = Answerer(
             service, max_chars=max_chars, alone_s=alone_s, is_behind=memory.is_behind
@@ -162,6 +179,9 @@ def build_page(
         _wire_messages(components, MessageActions(service, sessions, answerer))
         _wire_document(components, DocumentHandlers(service, sessions, answerer))
         _wire_controls(components, service)
+        files = files or MemoryFiles(service, sessions, max_chars=max_chars)
+        _on(components.files.look, files.ticket, outputs=[components.files])
+        _on(components.files.act, files.opened, outputs=[*components.outputs])
         counting = Counting(service, sessions, max_message_chars=max_chars)
         look = components.counter.look
         _on(look, counting.count, outputs=[components.counter])

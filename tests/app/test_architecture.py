@@ -66,7 +66,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
-        {*VOCABULARY, "keeping", "library", "metrics", "settings", "ui", "visitors"},
+        {
+            *VOCABULARY,
+            *("http", "keeping", "library", "metrics", "owners", "settings", "ui", "visitors"),
+        },
         {"gradio", "fastapi", "starlette"},
     ),
     "api": (

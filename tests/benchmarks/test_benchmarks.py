@@ -60,6 +60,18 @@ def test_snapshots_are_measured_out_and_back(run):
     assert len(table) == 10
 
 
+def test_stored_states_are_measured(run):
+    found, table = run(
+        *("states", "--tokens", "40", "--rows", "2", "--seconds", "0.05"),
+        *("--write-every-s", "0.02", "--turns", "4", "--conversations", "4"),
+        *("--budget-states", "4"),
+    )
+    assert found["states_held"] <= 4 and found["states_written"] > 0
+    assert found["fetch_ms"] < found["after_ms"] and found["write_ms"] > 0
+    # No bound on the process's memory: the other tests' is in it.
+    assert len(table) == 10
+
+
 def test_the_service_is_measured_with_and_without_http(run):
     found, table = run(
         *("serving", "--clients", "3", "--tokens", "30", "--long-tokens", "1500"),

@@ -54,6 +54,7 @@ RUN_IN = {
     "benchmarks.soak": "tests/benchmarks/test_soak.py",
     "benchmarks.stall": "tests/benchmarks/test_stall.py",
     "benchmarks.startup": "Makefile",
+    "benchmarks.states": BENCHMARKS,
     "benchmarks.lib.checkpoint": HERE,
     "benchmarks.lib.health": "benchmarks/stall.py",
     "benchmarks.lib.readers": "benchmarks/serving.py",

@@ -104,7 +104,7 @@ async def test_a_seed_too_large_is_quoted_as_typed(page):
     await page.get_by_role("button", name="Penalties, seed and stop strings").click()
     await fill_for_good(page.get_by_label("Seed"), "99999999999999999999")
     await send(page, "hello")
-    await page.get_by_text("Seed is 99999999999999999999;").wait_for()
+    await page.locator(".said", has_text="Seed is 99999999999999999999;").wait_for()
 
 
 async def test_opened_settings_are_in_sight(browser, url):

@@ -21,14 +21,18 @@ READS_THE_WALL_CLOCK = {
     "api/responses/writing.py",
     "api/routes.py",
     "commands/people.py",
-    "middleware/login.py",
-    "people/keys.py",
     "library/changes.py",
     "library/conversations.py",
     "library/library.py",
     "library/messages.py",
     "library/replies.py",
     "library/tree.py",
+    "middleware/login.py",
+    "people/keys.py",
+    "state_store/objects.py",
+    "ui/conversation/shelf.py",
+    "ui/events/targets.py",
+    "ui/gradio_patches/hub_people.py",
 }
 DAY_S = 86_400
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from falcon_mamba_app.errors import Conflict, InvalidRequest, NotFound
@@ -343,6 +345,20 @@ async def test_a_conversation_becomes_what_its_holder_made_of_it(library):
     with pytest.raises(Conflict):
         await library.apply(BOB, Changes(conversation_id="c", added=(), head_id=None))
     assert await library.search(ADA, "two") == ()
+
+
+async def test_a_reply_whose_end_was_not_written_is_written_by_its_holder(library):
+    conversation, question = await asked(library)
+    reply = await library.begin_reply(ADA, conversation.id, parent_id=question.id)
+    await library.extend_reply(ADA, reply.generation, 0, "A sna")
+    whole = replace(reply, text="A snake.", status="complete", generation=None, num_tokens=3)
+    changes = Changes(conversation_id=conversation.id, added=(whole,), head_id=reply.id)
+    made = await library.apply(ADA, changes)
+    assert (made.num_messages, made.num_tokens) == (2, 3)
+    (_, kept) = await library.path(ADA, conversation.id)
+    assert (kept.text, kept.status) == ("A snake.", "complete")
+    with pytest.raises(Conflict):
+        await library.extend_reply(ADA, reply.generation, 1, "ke")
 
 
 async def test_a_deleted_message_takes_along_what_follows_it(library):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 
@@ -19,4 +20,5 @@ if not torch.cuda.is_available():
 
 # Servers that tests start keep conversations; not in the folder of whoever runs the tests.
 DATA = tempfile.TemporaryDirectory(prefix="falcon-mamba-tests-", ignore_cleanup_errors=True)
+atexit.register(DATA.cleanup)  # otherwise Python warns of it, and warnings are errors
 os.environ["XDG_DATA_HOME"] = DATA.name

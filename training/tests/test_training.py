@@ -21,7 +21,7 @@ from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.settings import ModelSettings
-from tests.checkpoint.test_weights import logits_of_ours
+from tests.support.engine_fixtures import logits_from_nothing
 from training import train
 from training.export import join_parts, write_parts
 from training.generator import conversations, memory
@@ -319,7 +319,7 @@ def test_an_export_is_the_same_model_in_this_app(exported):
     )
     ids = torch.randint(4, 999, (21,))
     torch.testing.assert_close(
-        logits_of_ours(ours, ids.tolist()), model(ids[None])[0], atol=1e-4, rtol=1e-4
+        logits_from_nothing(ours, ids.tolist()), model(ids[None])[0], atol=1e-4, rtol=1e-4
     )
 
 

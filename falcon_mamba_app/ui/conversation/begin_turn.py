@@ -19,6 +19,7 @@ from falcon_mamba_app.protocol import (
     GenerationService,
     ServiceStats,
 )
+from falcon_mamba_app.ui.conversation.recording import Recording
 from falcon_mamba_app.ui.conversation.sessions import Session
 from falcon_mamba_app.ui.conversation.turn import ALONE_S, UPDATE_INTERVAL_S, Target, Turn
 
@@ -38,10 +39,14 @@ def begin_turn(
     target: Target,
     *,
     alone_s: float = ALONE_S,
+    recording: Recording | None = None,
 ) -> Turn:
-    """Start the session's next reply. Raises Busy."""
+    """Start the session's next reply; `recording` writes it into the library. Raises Busy."""
     session.refuse_if_busy()
-    session.turn = Turn(_admitted(service, session, request), target, alone_s=alone_s)
+    events = _admitted(service, session, request)
+    if recording is not None:
+        events = recording.follow(events)
+    session.turn = Turn(events, target, alone_s=alone_s)
     return session.turn
 
 

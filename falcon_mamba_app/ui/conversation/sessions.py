@@ -10,131 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
-from falcon_mamba_app.errors import FalconMambaError
-from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.settings import ServerSettings
 from falcon_mamba_app.ui.conversation.document import Document
+from falcon_mamba_app.ui.conversation.kept import Kept
+from falcon_mamba_app.ui.conversation.session import Busy as Busy
+from falcon_mamba_app.ui.conversation.session import Lost as Lost
+from falcon_mamba_app.ui.conversation.session import Remark as Remark
+from falcon_mamba_app.ui.conversation.session import Session as Session
 from falcon_mamba_app.ui.conversation.session_ids import SessionIds
-from falcon_mamba_app.ui.conversation.tree import Node, Tree
-from falcon_mamba_app.ui.conversation.turn import Turn
+from falcon_mamba_app.ui.conversation.tree import Tree
 from falcon_mamba_app.visitors import Visitor
 
 GRACE_S = float(ServerSettings().keep_session_s)
-
-
-class Remark(NamedTuple):
-    """A remark of the page below the conversation; the model never reads it."""
-
-    title: str
-    sentence: str
-
-
-class Busy(FalconMambaError):
-    """The session writes a reply already."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "A reply is still being written in this conversation."
-            " Stop it first, or wait for its end."
-        )
-
-
-class Lost(FalconMambaError):
-    """An event of a page without a session: the server was restarted, or has freed the session."""
-
-    def __init__(self) -> None:
-        super().__init__("This page was away for long. It is being opened again")
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One conversation. `turn` is the reply being written; one at a time, whatever the page.
-
-    Between turns `tree` holds what is shown; during one, `catch_up` makes it so.
-    """
-
-    id: str
-    last_used_s: float
-    tree: Tree = field(default_factory=Tree)
-    document: Document = field(default_factory=Document)
-    removed: tuple[Node, int] | None = None  # the message taken out last, and which branch it was
-    unanswered: str | None = None  # a message that got no reply, for the next page to return
-    remark: Remark | None = None  # about the last turn
-    is_cut: bool = False  # its last reply ended because no page watched it any more
-    turn: Turn | None = None
-    claimed_by: Visitor | None = None  # who used it last
-    pages: set[str] = field(default_factory=set)  # that show it; the last one stays when it leaves
-    left_s: float | None = None  # when its last page went away
-
-    @property
-    def visitor(self) -> Visitor:
-        """The visitor for whom its replies count. Without one, no limit would apply."""
-        assert self.claimed_by is not None, "a session is used that no visitor has claimed"
-        return self.claimed_by
-
-    @property
-    def messages(self) -> list[Message]:
-        """The branch of the conversation that is shown."""
-        return self.tree.messages
-
-    @property
-    def context_tokens(self) -> int | None:
-        """Tokens read and written up to the last message, as far as they are known."""
-        head = self.tree.head
-        return None if head is None or head.facts is None else head.facts.context_tokens
-
-    def catch_up(self) -> None:
-        """Bring the messages up to date with the reply being written."""
-        if self.turn is not None:
-            self.turn.target.take(self.turn.reply)
-
-    def stamp(self, strip: str | None) -> None:
-        """Keep the picture of the state after the reply that is shown last."""
-        head = self.tree.head
-        if strip is not None and head is not None and head.facts is not None:
-            head.facts = replace(head.facts, strip=strip)
-
-    def remove(self, node: Node) -> None:
-        """Take a message and what follows it out of the conversation; the last one can be put
-        back.
-        """
-        self.removed = node, self.tree.place_of(node)[0]
-        self.tree.remove(node)
-
-    def removed_node(self, node_id: object) -> Node | None:
-        """The message taken out last, if it is this one."""
-        return self.removed[0] if self.removed and self.removed[0].id == node_id else None
-
-    def put_back(self, node: Node) -> bool:
-        """Put the removed message back where it was; False when it is not the last removed."""
-        if self.removed is None or self.removed[0] is not node:
-            return False
-        self.tree.restore(*self.removed)
-        self.removed = None
-        return True
-
-    def take_unanswered(self) -> str | None:
-        """The message that got no reply, once."""
-        text, self.unanswered = self.unanswered, None
-        return text
-
-    def begin(self) -> None:
-        """Begin a new turn: clear the remark and the unanswered message of the previous one."""
-        self.unanswered, self.remark, self.is_cut = None, None, False
-
-    def refuse_if_busy(self) -> None:
-        """Raises Busy while a reply is being written."""
-        if self.turn is not None:
-            raise Busy
-
-    def interrupt(self) -> None:
-        """Stop the reply being written, if any, and let go of it."""
-        if self.turn is not None:
-            self.turn.drop()
-            self.turn = None
 
 
 class Sessions:
@@ -142,7 +31,7 @@ class Sessions:
 
     A session without a page is freed after `grace_s`, so that a reload, or a page whose connection
     broke, finds it. A session whose client never closed is freed after `idle_s`. `forget` is called
-    with the id of each freed session.
+    with the id of each freed session, unless its conversation is kept.
     """
 
     def __init__(
@@ -154,9 +43,11 @@ class Sessions:
         idle_s: float = 6 * 3_600.0,
         clock: Callable[[], float] = time.monotonic,
         ids: SessionIds | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._ids = ids or SessionIds()
         self._forget = forget
+        self.kept = kept or Kept(Keeping.nowhere(), forget)
         self._max_sessions = max_sessions
         self.grace_s = grace_s
         self._idle_s = idle_s
@@ -178,21 +69,57 @@ class Sessions:
             raise Lost
         return self.of_page(page)
 
-    def resume(self, page: str, session_id: str | None) -> tuple[Session, bool]:
+    async def fetch(self, session_id: str | None, owner: str | None) -> str | None:
+        """Bring the owner's kept conversation of that id in, if it is not here. None instead of the
+        id of a conversation that is kept for another owner.
+        """
+        if not session_id or session_id in self._sessions:
+            return session_id
+        opened = None if owner is None else await self.kept.open(owner, session_id)
+        if opened is None:
+            return None if await self.kept.has(session_id) else session_id
+        if session_id not in self._sessions:
+            tree, shelf = opened
+            session = Session(session_id, self._clock(), tree=tree, shelf=shelf)
+            session.left_s = self._clock()
+            self._sessions[session_id] = session
+        return session_id
+
+    def resume(
+        self, page: str, session_id: str | None, owner: str | None = None
+    ) -> tuple[Session, bool]:
         """The session a returning browser remembers, and whether it is a new one.
 
         An id that the server does not know is adopted if it is signed: another process made it, or
-        this one before it was restarted. For any other the session has a fresh id.
+        this one before it was restarted. For any other, and for a conversation that is kept for
+        another owner, the session has a fresh id.
         """
         session = self._sessions.get(session_id or "")
         if session is None and session_id is not None and self._ids.is_ours(session_id):
             return self._show(page, self._new(session_id)), True
+        if session is not None and session.shelf is not None and session.shelf.owner != owner:
+            session = None
         return self._show(page, session or self._new()), session is None
 
-    def claim(self, session: Session, visitor: Visitor) -> None:
+    def another(self) -> Session:
+        """A new session, which no page shows yet."""
+        return self._new()
+
+    def show(self, page: str, session: Session) -> Session:
+        """From now on the page shows this session; the one before stays for a while."""
+        return self._show(page, session)
+
+    def claim(self, session: Session, visitor: Visitor, owner: str | None = None) -> None:
         """Give the session to this visitor. A visitor over the limit loses the least recently used
         session, so that one visitor's pages cannot displace those of others.
+
+        From now on the session's conversation is kept for the owner, if any. Raises Lost for a
+        conversation of another owner, which a page may show whose visitor has signed out.
         """
+        if session.shelf is not None and session.shelf.owner != owner:
+            raise Lost
+        if owner is not None and session.shelf is None:
+            session.shelf = self.kept.shelf(owner)
         session.claimed_by = visitor
         own = [
             other
@@ -203,13 +130,26 @@ class Sessions:
             self._free(longest_unused)
 
     def clear(self, page: str) -> Session:
-        """Empty the page's conversation and drop its state. The id stays, for its other pages."""
+        """Empty the page's conversation and drop its state. The id stays, for its other pages. A
+        kept one stays as it is; the page then begins another.
+        """
         session = self.of_page(page)
+        if session.shelf is not None and len(session.tree):
+            anew = self._show(page, self._new())
+            anew.shelf = self.kept.shelf(session.shelf.owner)
+            anew.claimed_by = session.claimed_by
+            return anew
         session.interrupt()
         session.begin()
         session.tree, session.document, session.removed = Tree(), Document(), None
         self._forget(session.id)
         return session
+
+    async def save(self, page: str) -> None:
+        """Write what the page's conversation has become, if it is kept."""
+        session = self._sessions.get(self._pages.get(page, ""))
+        if session is not None and session.shelf is not None:
+            await session.shelf.save(session.id, session.tree)
 
     def leave(self, page: str) -> None:
         """The page was closed, or its connection broke. `sweep` may free its session after
@@ -271,4 +211,5 @@ class Sessions:
             session.claimed_by.drop_session(session.id)
         for page in list(session.pages):
             self._hide(page, session)
-        self._forget(session.id)
+        if session.shelf is None:
+            self._forget(session.id)

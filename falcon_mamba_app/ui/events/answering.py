@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import asdict, replace
 from typing import Any
 
 from falcon_mamba_app.errors import FalconMambaError
@@ -27,6 +28,8 @@ from falcon_mamba_app.ui.conversation.begin_turn import (
     update_interval_s,
 )
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
+from falcon_mamba_app.ui.conversation.exact_ids import continued
+from falcon_mamba_app.ui.conversation.recording import Asked, Recording
 from falcon_mamba_app.ui.conversation.reply import Reply
 from falcon_mamba_app.ui.conversation.sessions import Remark, Session
 from falcon_mamba_app.ui.conversation.tree import Node
@@ -56,7 +59,11 @@ def chat_request(
     conversation = Conversation((*system, *messages))
     form = form_of(values.answer_as, values.form_details)
     return GenerationRequest(
-        prompt=conversation, sampling=sampling, session_id=session.id, form=form
+        prompt=conversation,
+        sampling=sampling,
+        session_id=session.id,
+        keeps_state=session.shelf is not None,
+        form=form,
     )
 
 
@@ -227,7 +234,9 @@ class Answerer:
             settings=in_words(values),
             model="" if model is None else model.id,
         )
-        self._begin(session, request, target)
+        request = self._by_ids(session, request, asked, values)
+        recording = self._recording(session, request, asked, values, continues, target.reply_id)
+        self._begin(session, request, target, recording)
         opening |= {"saved": saved_conversation(session)}
         async with aclosing(self.follow(page, session, **opening)) as updates:
             async for update in updates:
@@ -238,8 +247,53 @@ class Answerer:
     ) -> GenerationRequest:
         return chat_request(session, messages, values, max_chars=self._max_chars)
 
-    def _begin(self, session: Session, request: GenerationRequest, target: Target) -> None:
-        begin_turn(self._service, session, request, target, alone_s=self._alone_s)
+    def _by_ids(
+        self, session: Session, request: GenerationRequest, asked: Node, values: ControlValues
+    ) -> GenerationRequest:
+        """The same request by the ids of a kept conversation, where the model can go on by them."""
+        model, system_prompt = self._service.stats().model, values.system_prompt.strip()
+        if model is None or not model.can_continue:
+            return request
+        prompt = continued(
+            request.prompt, session.shelf, asked, model=model.id, system_prompt=system_prompt
+        )
+        return replace(request, prompt=prompt)
+
+    def _recording(
+        self,
+        session: Session,
+        request: GenerationRequest,
+        asked: Node,
+        values: ControlValues,
+        continues: Node | None,
+        reply_id: str,
+    ) -> Recording | None:
+        """What writes the reply into the library, if the conversation is kept."""
+        model, shelf = self._service.stats().model, session.shelf
+        if shelf is None:
+            return None
+        known = Asked(
+            conversation_id=session.id,
+            reply_id=reply_id,
+            parent_id=asked.id,
+            begun="" if continues is None else continues.message.content,
+            model=None if model is None else model.id,
+            sampling=asdict(request.sampling),
+            system_prompt=values.system_prompt.strip(),
+            prompt=request.prompt,
+            settings=in_words(values),
+        )
+        return Recording(shelf, known, before=shelf.save(session.id, session.tree))
+
+    def _begin(
+        self,
+        session: Session,
+        request: GenerationRequest,
+        target: Target,
+        recording: Recording | None = None,
+    ) -> None:
+        alone_s = self._alone_s
+        begin_turn(self._service, session, request, target, alone_s=alone_s, recording=recording)
 
     def _panel(self, session: Session, reply: Reply) -> Any:
         if reply.is_over and not reply.text:

@@ -19,7 +19,7 @@ from falcon_mamba_app.ui.conversation.browser_copy import (
 )
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
 from falcon_mamba_app.ui.events.answering import Answerer
-from falcon_mamba_app.ui.events.chat_and_document import Updates, only, page_of, streams, visitor_of
+from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, only, page_of, streams
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
 from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,
@@ -46,17 +46,18 @@ class Arrival:
         memory: PageMemory,
     ) -> None:
         self._service = service
-        self._sessions = sessions
+        self.sessions = sessions
         self._answerer = answerer
         self._memory = memory
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def load(self, saved: Any, settings: Any, is_narrow: Any, request: gr.Request) -> Any:
         """Find the visitor's session, restore their settings, and show the service's status."""
-        kept = remembered(saved)
-        session, is_new = self._sessions.resume(page_of(request), kept.session_id)
-        self._sessions.sweep()  # afterwards: a late return is better than none
-        self._sessions.claim(session, visitor_of(request))
+        kept, owner = remembered(saved), self.sessions.kept.owner_of(request)
+        known_id = await self.sessions.fetch(kept.session_id, owner)
+        session, is_new = self.sessions.resume(page_of(request), known_id, owner)
+        self.sessions.sweep()  # afterwards: a late return is better than none
+        claim(self.sessions, session, request)
         if is_new:
             kept.restore(session)
         stats = self._service.stats()
@@ -68,7 +69,7 @@ class Arrival:
     def attach(self, drafts: Any, request: gr.Request) -> Updates:
         """Show a page that has opened its conversation, and the reply being written, to its end."""
         page = page_of(request)
-        session = self._sessions.known(page)
+        session = self.sessions.known(page)
         shown = self._whole(session)
         kept = parse_drafts(drafts)
         returned = [text for text in (session.take_unanswered(), kept.composer) if text]
@@ -83,7 +84,7 @@ class Arrival:
     def refresh(self, request: gr.Request) -> Updates:
         """Another tab of the browser has changed the conversation: show it here too."""
         page = page_of(request)
-        session = self._sessions.known(page)
+        session = self.sessions.known(page)
         if session.turn is not None and session.turn.is_watched_by(page):
             return only(Update())
         return self._show(page, session, self._whole(session))
@@ -126,19 +127,19 @@ class Arrival:
 
     def leave(self, page: str) -> None:
         """The page was closed: free its session after a while, unless it comes back."""
-        self._sessions.leave(page)
+        self.sessions.leave(page)
         self._memory.forget_soon(page)
         if self._sweeping is None:
             self._sweep_later()
 
     def _sweep_later(self) -> None:
-        delay_s = max(self._sessions.grace_s, MIN_SWEEP_INTERVAL_S)
+        delay_s = max(self.sessions.grace_s, MIN_SWEEP_INTERVAL_S)
         self._sweeping = asyncio.get_running_loop().call_later(delay_s, self._sweep)
 
     def _sweep(self) -> None:
-        self._sessions.sweep()
+        self.sessions.sweep()
         self._sweeping = None
-        if self._sessions.has_left:
+        if self.sessions.has_left:
             self._sweep_later()
 
 

@@ -39,6 +39,11 @@ def visitor_of(request: gr.Request) -> Visitor:
     return visitor_in(request.state)
 
 
+def claim(sessions: Sessions, session: Session, request: gr.Request) -> None:
+    """Count the session for the caller, and keep its conversation if the caller is an owner."""
+    sessions.claim(session, visitor_of(request), sessions.kept.owner_of(request))
+
+
 def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
     """An event function that yields a handler's updates, and closes them when it is closed."""
 
@@ -48,12 +53,20 @@ def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
             async with aclosing(handler(*args, **kwargs)) as updates:
                 async for update in updates:
                     yield update
+            await _save(*args)
         except Busy as error:
             yield Update(status=status_html(str(error), phase="failed"))
         except Lost as error:  # assets/page.js opens the page again
             yield Update(status=status_html(str(error), phase="lost"))
 
     return stream
+
+
+async def _save(handlers: Any, *args: Any) -> None:
+    """Write what the event has made of the page's conversation, if it is kept."""
+    for request in args:
+        if isinstance(request, gr.Request):
+            await handlers.sessions.save(page_of(request))
 
 
 async def only(*updates: Update) -> Updates:
@@ -67,12 +80,12 @@ class _Handlers:
 
     def __init__(self, service: GenerationService, sessions: Sessions, answerer: Answerer) -> None:
         self._service = service
-        self._sessions = sessions
+        self.sessions = sessions
         self._answerer = answerer
 
     def _session(self, request: gr.Request) -> Session:
-        session = self._sessions.known(page_of(request))
-        self._sessions.claim(session, visitor_of(request))
+        session = self.sessions.known(page_of(request))
+        claim(self.sessions, session, request)
         return session
 
     async def stop(self, request: gr.Request) -> None:
@@ -84,7 +97,7 @@ class _Handlers:
 
     def _cleared(self, request: gr.Request) -> Session:
         self._session(request)
-        return self._sessions.clear(page_of(request))
+        return self.sessions.clear(page_of(request))
 
     def _idle_panel(self, session: Session) -> dict[str, Any]:
         stats = self._service.stats()

@@ -17,11 +17,11 @@ from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.chat_and_document import (
     Updates,
+    claim,
     moved,
     only,
     page_of,
     streams,
-    visitor_of,
 )
 from falcon_mamba_app.ui.view.controls import ControlValues, values_of
 from falcon_mamba_app.ui.view.updates import Update, status_html
@@ -36,7 +36,7 @@ class MessageActions:
     """One event of the page, whose `op` says what to do."""
 
     def __init__(self, service: GenerationService, sessions: Sessions, answerer: Answerer) -> None:
-        self._service, self._sessions, self._answerer = service, sessions, answerer
+        self._service, self.sessions, self._answerer = service, sessions, answerer
         self._actions: dict[str, Action] = {
             "edit": self._edit,
             "retry": self._retry,
@@ -53,8 +53,8 @@ class MessageActions:
     def act(self, data: gr.EventData, request: gr.Request, *controls: Any) -> Updates:
         """Carry the action out on the message that it names."""
         page = page_of(request)
-        session = self._sessions.known(page)
-        self._sessions.claim(session, visitor_of(request))
+        session = self.sessions.known(page)
+        claim(self.sessions, session, request)
         session.refuse_if_busy()
         asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
         action, text = self._actions.get(str(asked.get("op"))), asked.get("text")

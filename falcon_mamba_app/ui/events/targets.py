@@ -14,7 +14,7 @@ from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
 from falcon_mamba_app.ui.conversation.reply import Reply
 from falcon_mamba_app.ui.conversation.sessions import Remark, Session
-from falcon_mamba_app.ui.conversation.tree import Facts, Node
+from falcon_mamba_app.ui.conversation.tree import Facts, Node, new_node_id
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.updates import SKIP, Update, reply_status, status_html
 
@@ -35,11 +35,10 @@ class ChatTarget:
         settings: str = "",
         model: str = "",
     ) -> None:
+        self.reply_id = new_node_id()
         self._session, self._asked = session, asked
-        self._before, self._begun = (
-            session.tree.head,
-            "" if continues is None else (continues.message.content),
-        )
+        self._before = session.tree.head
+        self._begun = "" if continues is None else continues.message.content
         self._settings, self._model = settings, model
         self._reply: Node | None = None
         session.begin()
@@ -51,7 +50,7 @@ class ChatTarget:
             return
         message = Message("assistant", self._begun + reply.text)
         if self._reply is None:
-            self._reply = tree.add(self._asked, message)
+            self._reply = tree.add(self._asked, message, node_id=self.reply_id)
             tree.head = self._reply
         self._reply.message = message
         self._reply.facts = self._facts(reply)

@@ -18,6 +18,7 @@ SCRIPTS = (
     "connection.js",
     "conversation.js",
     "memory.js",
+    "memory_files.js",
     "composer.js",
     "page.js",
 )

@@ -42,6 +42,7 @@ class Components:
     transcript: gr.HTML
     growing: gr.HTML
     counter: gr.HTML
+    files: gr.HTML
     composer: gr.Textbox
     returned: gr.Textbox
     send: gr.Button
@@ -200,7 +201,7 @@ def _draw_chat(examples: list[dict[str, str]], tour: list[dict[str, str]]) -> di
         )
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
         stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
-    counter = part("counter")
+    counter, files = part("counter"), part("files")
     returned = gr.Textbox(label="Returned message", elem_id="returned")
     with gr.Row(elem_id="tools"):
         retry = _tool("Retry", "retry")
@@ -211,6 +212,7 @@ def _draw_chat(examples: list[dict[str, str]], tour: list[dict[str, str]]) -> di
         "transcript": transcript,
         "growing": growing,
         "counter": counter,
+        "files": files,
         "composer": composer,
         "returned": returned,
         "send": send,

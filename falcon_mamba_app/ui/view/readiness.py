@@ -83,31 +83,27 @@ def render_header(stats: ServiceStats) -> str:
     defaults = escape(json.dumps(slider_defaults(model)))
     return (
         f'<header class="masthead" data-defaults="{defaults}">{LOGO}<div class="titles">'
-        "<h1>Falcon Mamba</h1>"
-        "<p>A state-space model: its whole memory is one fixed block.</p></div>"
+        f"<h1>Falcon Mamba</h1>{_subtitle(model)}</div>"
         f'<span class="chip" data-status="{stats.status}" title="{name}">'
         f'<span class="dot"></span><span class="name">{name}</span></span>'
-        f"{THEME_BUTTON}</header>{_bundled_note(model)}{_no_chat_note(model)}"
+        f"{THEME_BUTTON}</header>"
     )
 
 
-def _bundled_note(model: ModelInfo | None) -> str:
-    if model is None or not model.is_bundled:
-        return ""
-    return (
-        f'<p class="bundled" title="{REAL_MODEL}"><b>Demonstration model,</b> not Falcon Mamba 7B. '
-        "<span>The real one: <code>python app.py --model falcon-mamba-7b-instruct</code> (GPU with "
-        "8 GB; with 16 GB of memory alone a word takes seconds).</span></p>"
-    )
-
-
-def _no_chat_note(model: ModelInfo | None) -> str:
-    if model is None or model.cannot_chat is None:
-        return ""
-    return (
-        f'<p class="bundled"><b>No chat with this model:</b> {escape(model.cannot_chat)}. '
-        "<span>It continues texts.</span></p>"
-    )
+def _subtitle(model: ModelInfo | None) -> str:
+    """One line: what this model is, and how to get the real one here."""
+    if model is not None and model.cannot_chat is not None:
+        return (
+            f'<p class="bundled"><b>No chat with this model:</b> {escape(model.cannot_chat)}. '
+            "<span>It continues texts.</span></p>"
+        )
+    if model is not None and model.is_bundled:
+        return (
+            f'<p class="bundled" title="{REAL_MODEL}"><b>Demonstration model,</b> not Falcon Mamba '
+            "7B. <span>The real one: <code>python app.py --model falcon-mamba-7b-instruct</code> "
+            "(a GPU with 8 GB)</span></p>"
+        )
+    return "<p>A state-space model: its whole memory is one fixed block.</p>"
 
 
 def render_banner(stats: ServiceStats) -> str:

@@ -1,0 +1,91 @@
+/* Save and open: the conversation with its memory as one file. The server gives a ticket for each
+   transfer (ui/events/memory_files.py). A file may also be dropped anywhere on the page. */
+(() => {
+  const TEXT = /\.(txt|md|markdown|csv|tsv|json|log|py|js|ts|html|css|c|h|cpp|rs|go|java|sh|toml|ya?ml|xml|tex)$/i;
+  const MAX_TEXT_BYTES = 2_000_000;
+  let opening = null; // the file that waits for its ticket
+
+  const problemOf = async (answer) =>
+    (await answer.json().catch(() => null))?.detail ?? `the server answered ${answer.status}`;
+  const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+  function fileName() {
+    const first = window.conversation.messages().find((message) => message.role === "user");
+    const words = (first?.text ?? "conversation").match(/[\p{L}\p{N}]+/gu)?.slice(0, 5).join("-");
+    return `${(words ?? "conversation").slice(0, 40)}.safetensors`;
+  }
+
+  async function save(ticket) {
+    const answer = await fetch(`memory/${ticket}`, { cache: "no-store" });
+    if (!answer.ok) throw new Error(await problemOf(answer));
+    const file = await answer.blob();
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(file);
+    link.download = fileName();
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    window.page.note(`Saved, ${window.memory.bytes(file.size)}: the words and the memory. Open it here `
+      + "or on another server with this model, and go on at once.");
+  }
+
+  async function put(ticket, file) {
+    const answer = await fetch(`memory/${ticket}`, { method: "PUT", body: file });
+    if (!answer.ok) throw new Error(await problemOf(answer));
+    const { num_tokens: numTokens } = await answer.json();
+    window.page.tell("files", "act", {});
+    window.page.note(`Opened: ${numTokens.toLocaleString("en")} tokens are remembered, none was read `
+      + "again. The conversation before it is kept.");
+    window.page.visible("#composer textarea")?.focus();
+  }
+
+  window.page.drawsWith("files", async (value) => {
+    if (!value?.op) return;
+    try {
+      if (value.problem) throw new Error(value.problem);
+      if (value.op === "save") await save(value.ticket);
+      else if (opening) await put(value.ticket, opening);
+    } catch (error) {
+      window.page.note(sentence(error.message));
+    }
+    if (value.op === "open") opening = null;
+  });
+
+  function open(file) {
+    opening = file;
+    window.page.tell("files", "look", { op: "open" });
+  }
+
+  async function take(file) {
+    if (/\.safetensors$/i.test(file.name)) return open(file);
+    if (!TEXT.test(file.name) && !file.type.startsWith("text/")) {
+      return window.page.note(`${file.name} is neither a text nor a saved conversation (.safetensors).`);
+    }
+    if (file.size > MAX_TEXT_BYTES) {
+      return window.page.note(`${file.name} has ${window.memory.bytes(file.size)}; a text of at most `
+        + `${window.memory.bytes(MAX_TEXT_BYTES)} can be dropped here.`);
+    }
+    const before = document.querySelector("#composer textarea")?.value ?? "";
+    return window.page.type("#composer", `${before ? `${before}\n\n` : ""}${await file.text()}`)?.focus();
+  }
+
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("dropping");
+  });
+  document.addEventListener("drop", (event) => {
+    document.body.classList.remove("dropping");
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  });
+
+  Object.assign(window.memory, {
+    save: () => window.page.tell("files", "look", { op: "save" }),
+    open,
+  });
+})();

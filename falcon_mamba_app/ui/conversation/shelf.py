@@ -1,0 +1,176 @@
+"""One session's conversation in the library: what is written of it, and writing the rest.
+
+The session is the copy in use; what it has become is written as differences. Whatever the library
+fails in, the session goes on, and the next `save` brings what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.library import Changes, Library, MessageRecord
+from falcon_mamba_app.library.tree import Tree as KeptTree
+from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.ui.conversation.tree import Facts, Node, Tree
+
+MAX_TITLE_CHARS = 60
+SHOWN = ("prompt_tokens", "reused_tokens", "prefill_s", "settings", "strip")
+
+
+class Shelf:
+    """Where a session's conversation is kept, for its owner. `tell` hears of trouble, and of its
+    end.
+    """
+
+    def __init__(
+        self, library: Library, owner: str, tell: Callable[[FalconMambaError | None], None]
+    ) -> None:
+        self.library, self.owner, self._tell = library, owner, tell
+        self.has_failed = False  # the last write; the session has what the library lacks
+        self.writing: str | None = None  # the message that is being recorded, and not for `save`
+        self._texts: dict[str, str] = {}  # of each message that is written
+        self._known: dict[str, MessageRecord] = {}  # replies, beyond their text
+        self._head_id: str | None = None
+        self._names: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def hold(self, kept: KeptTree) -> None:
+        """The library has this, which the session has now too."""
+        self._texts = {one.id: one.text for one in kept.messages}
+        self._known = {one.id: one for one in kept.messages if one.role == "assistant"}
+        self._head_id = kept.conversation.head_id
+        self._names = {branch.name: branch.message_id for branch in kept.branches}
+
+    def hold_reply(self, reply: MessageRecord, text: str) -> None:
+        """The library has this reply, as its newest message."""
+        self._texts[reply.id], self._known[reply.id] = text, reply
+        self._head_id = reply.id
+
+    def known(self, node: Node) -> MessageRecord | None:
+        """What the library knows of a reply."""
+        return self._known.get(node.id)
+
+    async def save(self, session_id: str, tree: Tree) -> bool:
+        """Write what the tree has become since the last time. False where that was not possible;
+        the next call tries again.
+        """
+        async with self._lock:
+            changes = self._changes(session_id, tree)
+            if changes is None:
+                return True
+            try:
+                await self.library.apply(self.owner, changes)
+            except FalconMambaError as error:
+                self.has_failed = True
+                self._tell(error)
+                return False
+            self._take(changes)
+            self.has_failed = False
+            self._tell(None)
+            return True
+
+    def keep_running(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let it end although whoever began it has gone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _changes(self, session_id: str, tree: Tree) -> Changes | None:
+        """What the tree has become; None if the library has it all."""
+        nodes = [node for node in tree if node.id != self.writing]
+        added = [node for node in nodes if self._texts.get(node.id) != node.message.content]
+        there = {node.id for node in tree}
+        removed = tuple(name for name in self._texts if name not in there)
+        head = tree.head
+        if head is not None and head.id == self.writing:
+            head = head.parent
+        head_id = None if head is None else head.id
+        names = {node.name: node.id for node in nodes if node.name}
+        if not added and not removed and (head_id, names) == (self._head_id, self._names):
+            return None
+        return Changes(
+            conversation_id=session_id,
+            title=title_of(tree),
+            added=tuple(self._record(session_id, node) for node in added),
+            removed=removed,
+            head_id=head_id,
+            branches=names,
+        )
+
+    def _take(self, changes: Changes) -> None:
+        """The library has these changes now."""
+        for gone in changes.removed:
+            self._texts.pop(gone, None)
+            self._known.pop(gone, None)
+        self._texts |= {one.id: one.text for one in changes.added}
+        self._head_id, self._names = changes.head_id, dict(changes.branches)
+
+    def _record(self, session_id: str, node: Node) -> MessageRecord:
+        """The node as the library keeps it, with what was known of it before."""
+        facts = node.facts
+        record = self._known.get(node.id) or MessageRecord(
+            id=node.id,
+            conversation_id=session_id,
+            parent_id=None if node.parent is None else node.parent.id,
+            role=node.message.role,
+            text="",
+            created_s=(facts.ended_s if facts else None) or time.time(),
+        )
+        if facts is not None:
+            record = replace(
+                record,
+                status="stopped" if facts.is_cut_short else "complete",
+                num_tokens=facts.completion_tokens,
+                context_tokens=facts.context_tokens,
+                model=facts.model or None,
+                ttft_s=facts.ttft_s,
+                tokens_per_s=facts.tokens_per_s,
+                extra={**record.extra, **_extra(facts)},
+            )
+        return replace(record, text=node.message.content)
+
+
+def opened(kept: KeptTree) -> Tree:
+    """The page's tree of a kept conversation."""
+    tree = Tree()
+    nodes: dict[str, Node] = {}
+    names = {branch.message_id: branch.name for branch in kept.branches}
+    for record in kept.messages:
+        parent = None if record.parent_id is None else nodes[record.parent_id]
+        node = tree.add(parent, Message(record.role, record.text), node_id=record.id)
+        node.name = names.get(record.id, "")
+        node.facts = _facts(record) if record.role == "assistant" else None
+        nodes[record.id] = node
+    tree.head = nodes.get(kept.conversation.head_id or "")
+    return tree
+
+
+def title_of(tree: Tree) -> str:
+    """The beginning of the first message, on one line."""
+    line = " ".join(tree.roots[0].message.content[:1_000].split()) if tree.roots else ""
+    return line if len(line) <= MAX_TITLE_CHARS else line[: MAX_TITLE_CHARS - 1].rstrip() + "…"
+
+
+def _extra(facts: Facts) -> dict[str, Any]:
+    """What only the page shows."""
+    named = {name: getattr(facts, name) for name in SHOWN}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _facts(record: MessageRecord) -> Facts:
+    return Facts(
+        context_tokens=record.context_tokens,
+        completion_tokens=record.num_tokens,
+        tokens_per_s=record.tokens_per_s,
+        ttft_s=record.ttft_s,
+        is_cut_short=record.status != "complete" or record.finish_reason == "length",
+        model=record.model or "",
+        ended_s=record.created_s + (record.duration_s or 0.0),
+        **{name: record.extra[name] for name in SHOWN if name in record.extra},
+    )
