@@ -46,7 +46,7 @@
     const busy = isBusy();
     if (busy === wasBusy) return;
     wasBusy = busy;
-    document.body.classList.toggle("busy", busy);
+    window.page.mark("busy", busy);
     for (const id of ["retry", "undo", "document-retry", "document-undo"]) {
       const tool = document.querySelector(`button#${id}`);
       if (tool) tool.title = busy ? "Not while a reply is being written" : "";

@@ -1,18 +1,24 @@
-/* One truth about the connection. Gradio holds a heartbeat open for as long as the page lives; when it
-   breaks, the page says so at once, asks until the server answers again, and then opens anew: the text
-   fields survive, and so does a reply that went on meanwhile. */
+/* One truth about the connection. While somebody uses the page the server is asked every two seconds
+   whether it is there, else every fifteen; when it is not, the page says so, asks on until it answers,
+   and then opens anew: the text fields survive, and so does a reply that went on meanwhile. */
 (() => {
   const ASK_EVERY_MS = 1_200;
-  const HEARTBEAT = "/heartbeat/";
+  const CHECK_MS = 2_000;
+  const IDLE_CHECK_MS = 15_000;
+  const IDLE_AFTER_MS = 60_000;
   let isLost = false;
   let isLeaving = false;
 
-  const isThere = () => fetch("health", {
-    cache: "no-store", signal: AbortSignal.timeout(1_500),
-  }).then((answer) => answer.status < 502, () => false);
+  const ask = (timeoutMs) => fetch("health", {
+    cache: "no-store", signal: AbortSignal.timeout(timeoutMs),
+  }).then((answer) => answer.status < 502);
+
+  /** A refused connection is known at once; a server that is only slow gets a second question. */
+  const isThere = () => ask(1_500).catch((error) =>
+    error.name === "TimeoutError" && ask(6_000).catch(() => false));
 
   function say(words) {
-    document.body.classList.toggle("lost", isLost);
+    window.page.mark("lost", isLost);
     const line = document.querySelector("#connection");
     if (line) line.textContent = words;
     for (const chip of document.querySelectorAll(".chip")) {
@@ -25,15 +31,11 @@
     ? "You are offline. Trying again; what you write is kept"
     : "The server does not answer. Trying again; what you write is kept");
 
-  /** The connection broke, or may have: say so unless the server answers. */
-  async function check(heartbeat = null) {
+  /** Ask, and say so if there is no answer. */
+  async function check() {
     if (isLost || isLeaving) return;
-    const isHere = navigator.onLine !== false && await isThere();
+    if (navigator.onLine !== false && await isThere()) return;
     if (isLost || isLeaving) return;
-    if (isHere) {
-      if (heartbeat) setTimeout(() => isLeaving || hold(heartbeat), ASK_EVERY_MS);
-      return;
-    }
     isLost = true;
     say(wording());
     const asking = setInterval(async () => {
@@ -44,29 +46,18 @@
     }, ASK_EVERY_MS);
   }
 
-  async function listen(body, heartbeat) {
-    const reader = body.getReader();
-    try {
-      for (;;) if ((await reader.read()).done) break;
-    } catch { /* broken */ }
-    check(heartbeat);
+  let usedAt = Date.now();
+  let checkedAt = Date.now();
+  for (const kind of ["keydown", "pointerdown", "pointermove", "focus"]) {
+    window.addEventListener(kind, () => { usedAt = Date.now(); }, { passive: true, capture: true });
   }
-
-  /** Hold the heartbeat again: a proxy has ended it, and the server would think the page gone. */
-  const hold = (heartbeat) => ask(heartbeat).then(
-    (answer) => answer.ok && answer.body && listen(answer.body, heartbeat),
-    () => check(heartbeat),
-  );
-
-  const ask = window.fetch.bind(window);
-  window.fetch = async (...request) => {
-    const answer = await ask(...request);
-    const address = String(request[0]?.url ?? request[0]);
-    if (!address.includes(HEARTBEAT) || !answer.ok || !answer.body) return answer;
-    const [ours, theirs] = answer.body.tee();
-    listen(ours, address);
-    return new Response(theirs, answer);
-  };
+  setInterval(() => {
+    if (document.hidden) return;
+    const isIdle = Date.now() - usedAt > IDLE_AFTER_MS && !window.page.isBusy();
+    if (Date.now() - checkedAt < (isIdle ? IDLE_CHECK_MS : CHECK_MS)) return;
+    checkedAt = Date.now();
+    check();
+  }, 500);
 
   window.addEventListener("pagehide", () => { isLeaving = true; });
   window.addEventListener("offline", () => check());
@@ -74,6 +65,5 @@
 
   window.connection = {
     get isLost() { return isLost; },
-    check,
   };
 })();

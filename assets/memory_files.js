@@ -72,13 +72,13 @@
   document.addEventListener("dragover", (event) => {
     if (!hasFiles(event)) return;
     event.preventDefault();
-    document.body.classList.add("dropping");
+    window.page.mark("dropping", true);
   });
   document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) document.body.classList.remove("dropping");
+    if (!event.relatedTarget) window.page.mark("dropping", false);
   });
   document.addEventListener("drop", (event) => {
-    document.body.classList.remove("dropping");
+    window.page.mark("dropping", false);
     if (!hasFiles(event)) return;
     event.preventDefault();
     if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);

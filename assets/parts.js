@@ -28,6 +28,11 @@ window.page = (() => {
     element: (name) => window.parts?.[name]?.element ?? null,
     /** Tell the server of something that was done to a part. */
     tell: (name, event, data) => window.parts?.[name]?.trigger(event, data),
+    /** Mark what the page is like; style.css looks for it at #main, since Gradio puts all rules
+        below its own container. */
+    mark: (name, isOn) =>
+      document.querySelector("#main")?.toggleAttribute(`data-${name}`, isOn),
+    isMarked: (name) => Boolean(document.querySelector(`#main[data-${name}]`)),
     visible: (selector) =>
       [...document.querySelectorAll(selector)].find((element) => element.offsetParent !== null),
     isBusy: () => Boolean(window.page.visible("button#stop, button#document-stop")),

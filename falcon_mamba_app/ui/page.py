@@ -32,6 +32,7 @@ from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
+from falcon_mamba_app.ui.events.sidebar import Sidebar
 from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
 from falcon_mamba_app.ui.gradio_patches.hub_people import name_hub_people
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
@@ -75,7 +76,12 @@ RETURN_JS = """(draft, returned) => {
 }"""
 # The contents of the text fields before a reload; restored once.
 DRAFTS_JS = "() => [window.takeDrafts()]"
-LOAD_JS = "(saved, settings, narrow) => [saved, settings, window.innerWidth < 900]"
+LOAD_JS = """(saved, settings, narrow) => {
+    const wanted = new URLSearchParams(location.search).get("c");
+    const known = (() => { try { return JSON.parse(saved).id; } catch { return null; } })();
+    const asked = wanted && wanted !== known ? JSON.stringify({id: wanted}) : saved;
+    return [asked, settings, window.innerWidth < 900];
+}"""
 
 
 def mount_page(
@@ -187,6 +193,10 @@ def build_page(
         _on(look, counting.count, outputs=[components.counter])
         arrival = Arrival(service, sessions, answerer, memory)
         _wire_arrival(page, components, arrival)
+        sidebar, shown = Sidebar(sessions, arrival), components.sidebar
+        _on(shown.look, sidebar.look, outputs=[shown])
+        _on(shown.change, sidebar.change, outputs=[shown])
+        _on(shown.act, sidebar.open, outputs=[*components.outputs])
     return page, arrival.leave
 
 

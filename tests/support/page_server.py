@@ -12,9 +12,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.middleware.stack import listening, protect
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.settings import ServerSettings, Settings
+from falcon_mamba_app.settings import ServerSettings, Settings, load_settings
 from falcon_mamba_app.ui.page import mount_page
 
 
@@ -65,6 +66,9 @@ class _Server(threading.Thread):
         if not self._options.pop("is_loading", False):
             await self._service.start()
         root_path = self._options.get("root_path", "")
+        if folder := self._options.pop("data_dir", None):  # where conversations are kept
+            settings = load_settings(("--data-dir", str(folder)), {})
+            self._options["keeping"] = await Keeping.open(settings)
         server = ServerSettings(auth=self._options.pop("auth", None), root_path=root_path)
         settings = Settings(server=server)
         app = mount_page(FastAPI(), self._service, **self._options)

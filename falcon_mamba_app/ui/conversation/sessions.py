@@ -101,6 +101,16 @@ class Sessions:
             session = None
         return self._show(page, session or self._new()), session is None
 
+    def has_kept(self, session_id: str, owner: str | None) -> bool:
+        """Whether the session is here, and its conversation is kept for this owner."""
+        session = self._sessions.get(session_id)
+        shelf = None if session is None else session.shelf
+        return shelf is not None and shelf.owner == owner
+
+    def writing(self) -> set[str]:
+        """The sessions in which a reply is being written."""
+        return {one.id for one in self._sessions.values() if one.turn is not None}
+
     def another(self) -> Session:
         """A new session, which no page shows yet."""
         return self._new()

@@ -89,6 +89,11 @@ class Arrival:
             return only(Update())
         return self._show(page, session, self._whole(session))
 
+    def changed_to(self, page: str, session: Session) -> Updates:
+        """Show a page that has changed to this session all of it."""
+        status, saved = _status(self._service.stats(), session), saved_conversation(session)
+        return self._show(page, session, self._whole(session)._replace(status=status, saved=saved))
+
     async def _show(self, page: str, session: Session, shown: Update) -> Updates:
         yield shown
         async with aclosing(self._answerer.follow(page, session)) as updates:

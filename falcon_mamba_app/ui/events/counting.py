@@ -10,7 +10,7 @@ import gradio as gr
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationService, Text
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
-from falcon_mamba_app.ui.events.chat_and_document import page_of, visitor_of
+from falcon_mamba_app.ui.events.chat_and_document import claim, page_of
 from falcon_mamba_app.ui.view.updates import SKIP
 
 SHORT_CHARS = 20_000  # longer texts are read on a thread
@@ -35,7 +35,7 @@ class Counting:
             words = f"{len(text):,} characters; this page accepts at most {self._max_chars:,}"
             return {"chars": len(text), "text": words, "warns": True}
         session = self._sessions.of_page(page_of(request))
-        self._sessions.claim(session, visitor_of(request))
+        claim(self._sessions, session, request)
         try:
             if len(text) > SHORT_CHARS:
                 ids = await asyncio.to_thread(tokenizer.encode, Text(text))

@@ -25,11 +25,11 @@ from falcon_mamba_app.ui.conversation.memory_file import conversation_of, with_c
 from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Sessions
 from falcon_mamba_app.ui.events.chat_and_document import (
     Updates,
+    claim,
     moved,
     only,
     page_of,
     streams,
-    visitor_of,
 )
 from falcon_mamba_app.visitors import visitor_in
 
@@ -65,7 +65,7 @@ class MemoryFiles:
         op = data._data.get("op") if isinstance(data._data, dict) else None
         try:
             session = self.sessions.known(page_of(request))
-            self.sessions.claim(session, visitor_of(request))
+            claim(self.sessions, session, request)
             session.refuse_if_busy()
         except (Busy, Lost) as error:
             return {"op": op, "problem": str(error)}

@@ -19,6 +19,7 @@ SCRIPTS = (
     "conversation.js",
     "memory.js",
     "memory_files.js",
+    "sidebar.js",
     "composer.js",
     "page.js",
 )

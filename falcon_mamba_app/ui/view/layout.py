@@ -56,6 +56,7 @@ class Components:
     side: gr.Accordion
     controls: Controls
     header: gr.HTML
+    sidebar: gr.HTML
     banner: gr.HTML
     chat: gr.Column
     document_page: gr.Column
@@ -114,6 +115,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
     banner = gr.HTML(elem_id="banner", visible=False)
     gr.HTML(LIVE_REGIONS, elem_id="live", padding=False)
     with gr.Row(elem_id="main", equal_height=False):
+        sidebar = part("sidebar", template='<nav aria-label="Conversations"></nav>')
         with gr.Column(elem_id="talk", scale=7, min_width=320):
             gr.HTML('<div id="memory-line"></div>', padding=False)
             with gr.Column(elem_id="chat") as chat:
@@ -134,6 +136,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
         side=side,
         controls=controls,
         header=header,
+        sidebar=sidebar,
         banner=banner,
         chat=chat,
         document_page=document_page,

@@ -13,7 +13,7 @@ import gradio as gr
 ON_LOAD = """
 (window.parts ??= {})[%r] = { element, props, trigger, watch };
 document.dispatchEvent(new CustomEvent("part", { detail: %r }));
-/* events: 'act' 'look' */
+/* events: 'act' 'look' 'change' */
 """
 
 

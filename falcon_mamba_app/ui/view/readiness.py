@@ -36,6 +36,12 @@ LOGO = (
     '<path d="M6 20c4-9 7-9 10-3s6 6 10-5" fill="none" stroke-width="2.6" stroke-linecap="round"/>'
     '<circle cx="26" cy="12" r="2.4"/></svg>'
 )
+SIDEBAR_BUTTON = (
+    '<button id="sidebar-toggle" type="button" aria-label="Conversations" aria-expanded="false" '
+    'title="Conversations (Ctrl B)"><svg viewBox="0 0 24 24" aria-hidden="true">'
+    '<path d="M4 6h16M4 12h10M4 18h13" fill="none" stroke-width="2" stroke-linecap="round"/></svg>'
+    "</button>"
+)
 THEME_BUTTON = (
     '<button id="theme-toggle" type="button" aria-label="Switch between light and dark" '
     'title="Light or dark"><svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" '
@@ -82,8 +88,8 @@ def render_header(stats: ServiceStats) -> str:
     name = escape(model.id) if model else "no model yet"
     defaults = escape(json.dumps(slider_defaults(model)))
     return (
-        f'<header class="masthead" data-defaults="{defaults}">{LOGO}<div class="titles">'
-        f"<h1>Falcon Mamba</h1>{_subtitle(model)}</div>"
+        f'<header class="masthead" data-defaults="{defaults}">{SIDEBAR_BUTTON}{LOGO}'
+        f'<div class="titles"><h1>Falcon Mamba</h1>{_subtitle(model)}</div>'
         f'<span class="chip" data-status="{stats.status}" title="{name}">'
         f'<span class="dot"></span><span class="name">{name}</span></span>'
         f"{THEME_BUTTON}</header>"

@@ -1,0 +1,240 @@
+/* The list of conversations: by day, with a search; a drawer where the window is narrow. The server
+   keeps them (ui/events/sidebar.py). Each conversation has an address of its own, so two tabs can show
+   two of them. */
+(() => {
+  const { make } = window.markdown;
+  const OPEN_KEY = "falcon-mamba-sidebar";
+  const SEARCH_AFTER_MS = 160;
+  const UNDO_MS = 10_000;
+
+  let value = null;
+  let parts = null;
+  let searching = null;
+  const going = new Map(); // what is being deleted, until it is too late to undo
+
+  const isNarrow = () => matchMedia("(max-width: 1099px)").matches;
+  const isOpen = () => window.page.isMarked("sidebar");
+
+  function show(isShown) {
+    window.page.mark("sidebar", isShown);
+    document.querySelector("#sidebar-toggle")?.setAttribute("aria-expanded", String(isShown));
+    if (!isNarrow()) {
+      try { localStorage.setItem(OPEN_KEY, isShown ? "open" : "closed"); } catch { /* no room */ }
+    }
+    if (isShown) look();
+  }
+
+  function toggle() {
+    show(!isOpen());
+    if (isOpen()) parts?.search.focus();
+    else window.page.visible("#composer textarea")?.focus();
+  }
+
+  const look = () =>
+    window.page.tell("sidebar", "look", { words: parts?.search.value ?? "" });
+  const change = (op, id, text = "") => window.page.tell("sidebar", "change", { op, id, text });
+
+  // ---- entries --------------------------------------------------------------------------------------
+
+  function dayOf(seconds) {
+    const day = new Date(seconds * 1000);
+    const today = new Date();
+    const days = Math.round((new Date(today.toDateString()) - new Date(day.toDateString())) / 86_400_000);
+    if (days <= 0) return "Today";
+    if (days === 1) return "Yesterday";
+    if (days < 7) return "This week";
+    return day.toLocaleDateString("en", { month: "long", year: "numeric" });
+  }
+
+  function groups(items) {
+    const found = new Map();
+    for (const item of items) {
+      const name = item.archived ? "Archived" : item.pinned ? "Pinned" : item.folder ?? dayOf(item.at);
+      found.set(name, [...(found.get(name) ?? []), item]);
+    }
+    return [...found].sort(([one], [other]) =>
+      (one === "Archived") - (other === "Archived") || (other === "Pinned") - (one === "Pinned"));
+  }
+
+  function entry(item) {
+    const size = window.memory?.sizeText();
+    const facts = [item.tokens ? `${item.tokens.toLocaleString("en")} tokens` : "", size].filter(Boolean);
+    const opener = make("button", {
+      type: "button", class: "conversation", dir: "auto",
+      ...(item.id === value.current ? { "aria-current": "page" } : {}),
+    }, [
+      make("span", { class: "title" }, [item.title]),
+      make("small", {}, [item.excerpt ?? facts.join(" · "), item.busy ? " · writing" : ""]),
+    ]);
+    opener.addEventListener("click", () => {
+      window.page.tell("sidebar", "act", { id: item.id });
+      if (isNarrow()) show(false);
+      window.page.visible("#composer textarea")?.focus();
+    });
+    const more = make("button", {
+      type: "button", class: "more-of", "aria-haspopup": "menu", "aria-label": `More for ${item.title}`,
+    }, ["⋯"]);
+    more.addEventListener("click", () => openMenu(more, item));
+    return make("li", { class: item.busy ? "busy" : "" }, [opener, more]);
+  }
+
+  function openMenu(opener, item) {
+    const was = document.querySelector("#sidebar .menu");
+    was?.remove();
+    if (was?.dataset.of === item.id) return;
+    const choice = (label, run) => {
+      const made = make("button", { type: "button", role: "menuitem", tabindex: "-1" }, [label]);
+      made.addEventListener("click", () => { menu.remove(); opener.focus(); run(); });
+      return made;
+    };
+    const menu = make("div", { class: "menu", role: "menu", "data-of": item.id }, [
+      choice("Rename…", () => {
+        const title = prompt("A title for this conversation", item.title);
+        if (title?.trim()) change("rename", item.id, title);
+      }),
+      choice(item.pinned ? "Unpin" : "Pin", () => change(item.pinned ? "unpin" : "pin", item.id)),
+      choice("Move to a folder…", () => {
+        const folder = prompt("The folder's name; empty for none", item.folder ?? "");
+        if (folder !== null) change("move", item.id, folder);
+      }),
+      choice(item.archived ? "Put back" : "Archive",
+        () => change(item.archived ? "unarchive" : "archive", item.id)),
+      choice("Delete", () => remove(item)),
+    ]);
+    menu.addEventListener("keydown", (event) => {
+      const items = [...menu.children];
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (step) {
+        items[(items.indexOf(document.activeElement) + step + items.length) % items.length].focus();
+      } else if (["Escape", "Tab"].includes(event.key)) { menu.remove(); opener.focus(); }
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    opener.after(menu);
+    menu.firstChild.focus();
+  }
+
+  /** It is gone from the list at once, and from the disk when it is too late to undo. */
+  function remove(item) {
+    const timer = setTimeout(() => { going.delete(item.id); change("delete", item.id); }, UNDO_MS);
+    going.set(item.id, timer);
+    drawList();
+    if (item.id === value.current) window.page.visible("#clear")?.click();
+    window.page.note(`“${item.title.slice(0, 40)}” is deleted.`, {
+      label: "Undo",
+      run: () => { clearTimeout(timer); going.delete(item.id); drawList(); },
+    });
+  }
+
+  // ---- the whole ------------------------------------------------------------------------------------
+
+  function begin(place) {
+    const anew = make("button", { type: "button", class: "anew" }, ["New conversation",
+      make("kbd", {}, ["Ctrl ⇧ O"])]);
+    anew.addEventListener("click", () => {
+      window.page.visible("#clear")?.click();
+      if (isNarrow()) show(false);
+    });
+    const search = make("input", {
+      type: "search", placeholder: "Search", "aria-label": "Search the conversations",
+    });
+    search.addEventListener("input", () => {
+      clearTimeout(searching);
+      searching = setTimeout(look, SEARCH_AFTER_MS);
+    });
+    search.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && search.value) {
+        event.stopPropagation();
+        search.value = "";
+        look();
+      } else if (event.key === "ArrowDown") {
+        event.preventDefault();
+        list.querySelector(".conversation")?.focus();
+      }
+    });
+    const list = make("div", { class: "list" });
+    list.addEventListener("keydown", (event) => {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!step || !event.target.matches(".conversation")) return;
+      const all = [...list.querySelectorAll(".conversation")];
+      event.preventDefault();
+      (all[all.indexOf(event.target) + step] ?? search).focus();
+    });
+    const notice = make("p", { class: "kept-notice" });
+    const keys = make("button", { type: "button", id: "show-keys", "aria-label": "Keys" }, ["?"]);
+    place.replaceChildren(anew, search, list, make("div", { class: "foot" }, [notice, keys]));
+    return { search, list, notice, place };
+  }
+
+  function drawList() {
+    const items = value.items.filter((item) => !going.has(item.id));
+    parts.list.replaceChildren(...groups(items).flatMap(([name, those]) => [
+      make("h2", {}, [name]), make("ul", {}, those.map(entry)),
+    ]));
+    if (!items.length) {
+      const words = value.words ? "Nothing is found." : value.isKept
+        ? "What is said will be listed here." : "This page has one conversation.";
+      parts.list.replaceChildren(make("p", { class: "kept-notice" }, [words]));
+    }
+  }
+
+  window.page.drawsWith("sidebar", (shown, { element }) => {
+    const place = element.querySelector("nav");
+    if (!parts || parts.place !== place) {
+      parts = begin(place);
+      openAtFirst();
+    }
+    if (!shown || typeof shown !== "object") return;
+    if (shown.words !== parts.search.value) return; // the answer to an earlier question
+    value = shown;
+    document.querySelector("#sidebar-toggle")?.setAttribute("aria-expanded", String(isOpen()));
+    parts.notice.textContent = value.problem ?? value.notice ?? "";
+    drawList();
+    keepAddress();
+  });
+
+  /** The address of the conversation that is shown, for reloads and for other tabs. */
+  function keepAddress() {
+    const address = new URL(location.href);
+    const isShown = value.isKept && window.conversation.messages().length > 0;
+    if (isShown) address.searchParams.set("c", value.current);
+    else address.searchParams.delete("c");
+    if (address.href !== location.href) history.replaceState(history.state, "", address);
+  }
+
+  // The list is asked for when the page opens, and when what it shows has changed.
+  let seen = null;
+  setInterval(() => {
+    const phase = document.querySelector(".status-line")?.dataset.phase;
+    if (phase === undefined || phase === "starting") return;
+    const ids = window.conversation.messages().map((message) => message.id).join();
+    const now = `${phase === "decoding"} ${ids}`;
+    if (now === seen) return;
+    seen = now;
+    look();
+  }, 400);
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#sidebar-toggle")) toggle();
+    else if (isNarrow() && isOpen() && !event.target.closest("#sidebar")) show(false);
+    if (!event.target.closest("#sidebar .menu, .more-of")) document.querySelector("#sidebar .menu")?.remove();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && isNarrow() && isOpen()) toggle();
+  });
+
+  const openAtFirst = () => {
+    let kept = null;
+    try { kept = localStorage.getItem(OPEN_KEY); } catch { /* a frame without storage */ }
+    window.page.mark("sidebar", !isNarrow() && kept !== "closed");
+  };
+  window.sidebar = {
+    toggle,
+    search() {
+      show(true);
+      parts?.search.focus();
+      parts?.search.select();
+    },
+  };
+})();

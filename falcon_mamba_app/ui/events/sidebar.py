@@ -1,0 +1,117 @@
+"""The list of kept conversations: shown, searched, opened, renamed, pinned, archived, deleted.
+
+Every question names its owner, and the library answers with theirs alone. Where nothing is kept the
+list says so, and the page goes on with one conversation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.library import ConversationRecord
+from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
+from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.events.arrival import Arrival
+from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, page_of, streams
+from falcon_mamba_app.ui.view.updates import Update, status_html
+
+SHOWN = 200  # conversations in the list; a search finds the others
+FOUND = 50
+MAX_WORDS_CHARS = 200
+MAX_TITLE_CHARS = 120
+
+
+class Sidebar:
+    """`look` asks for the list, `change` changes an entry of it, `open` shows a conversation."""
+
+    def __init__(self, sessions: Sessions, arrival: Arrival) -> None:
+        self.sessions, self._arrival = sessions, arrival
+
+    async def look(self, data: gr.EventData, request: gr.Request) -> dict[str, Any]:
+        """The list, or what a search finds."""
+        asked = data._data if isinstance(data._data, dict) else {}
+        words = asked.get("words")
+        return await self._shown(request, words if isinstance(words, str) else "")
+
+    async def change(self, data: gr.EventData, request: gr.Request) -> dict[str, Any]:
+        """Rename, pin, archive or delete an entry; the list as it is then."""
+        asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
+        kept, owner = self.sessions.kept, self.sessions.kept.owner_of(request)
+        entry, text = asked.get("id"), asked.get("text")
+        if owner is None or not isinstance(entry, str):
+            return await self._shown(request, "")
+        try:
+            match asked.get("op"):
+                case "rename" if isinstance(text, str) and text.strip():
+                    await kept.rename(owner, entry, " ".join(text.split())[:MAX_TITLE_CHARS])
+                case "pin" | "unpin" as op:
+                    await kept.pin(owner, entry, op == "pin")
+                case "archive" | "unarchive" as op:
+                    await kept.archive(owner, entry, op == "archive")
+                case "move" if isinstance(text, str):
+                    await kept.move(owner, entry, " ".join(text.split())[:MAX_TITLE_CHARS])
+                case "delete":
+                    await kept.delete(owner, entry)
+        except FalconMambaError as error:
+            return {**await self._shown(request, ""), "problem": sentence_for(error)}
+        return await self._shown(request, "")
+
+    @streams
+    def open(self, data: gr.EventData, request: gr.Request) -> Updates:
+        """Show a kept conversation on this page, and the reply being written in it."""
+        asked = data._data if isinstance(data._data, dict) else {}
+        return self._open(str(asked.get("id")), request)
+
+    async def _open(self, conversation_id: str, request: gr.Request) -> Updates:
+        page, owner = page_of(request), self.sessions.kept.owner_of(request)
+        self.sessions.known(page)
+        await self.sessions.fetch(conversation_id, owner)
+        if not self.sessions.has_kept(conversation_id, owner):
+            gone = "This conversation is no longer kept here"
+            yield Update(status=status_html(gone, phase="failed"))
+            return
+        session, _ = self.sessions.resume(page, conversation_id, owner)
+        claim(self.sessions, session, request)
+        async for update in self._arrival.changed_to(page, session):
+            yield update
+
+    async def _shown(self, request: gr.Request, words: str) -> dict[str, Any]:
+        kept, owner = self.sessions.kept, self.sessions.kept.owner_of(request)
+        session = self.sessions.of_page(page_of(request))
+        claim(self.sessions, session, request)
+        shown: dict[str, Any] = {"notice": kept.notice, "isKept": owner is not None}
+        shown |= {"current": session.id, "words": words, "items": []}
+        if owner is None:
+            return shown
+        try:
+            if words.strip():
+                hits = await kept.search(owner, words[:MAX_WORDS_CHARS], limit=FOUND)
+                items = [{**_item(hit.conversation), "excerpt": hit.excerpt} for hit in hits]
+            else:
+                for is_archived in (False, True):
+                    page = await kept.list(owner, limit=SHOWN, is_archived=is_archived)
+                    shown["items"] += [_item(record) for record in page.conversations]
+                items = shown["items"]
+        except FalconMambaError as error:
+            return {**shown, "problem": sentence_for(error)}
+        writing = self.sessions.writing()
+        return {**shown, "items": [{**item, "busy": item["id"] in writing} for item in items]}
+
+
+def _item(record: ConversationRecord) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "id": record.id,
+        "title": record.title or "Untitled",
+        "tokens": record.num_tokens,
+        "messages": record.num_messages,
+        "at": round(record.updated_s),
+    }
+    flags = {"pinned": record.is_pinned, "archived": record.is_archived}
+    return (
+        item
+        | {name: True for name, is_on in flags.items() if is_on}
+        | ({"folder": record.folder} if record.folder else {})
+    )
