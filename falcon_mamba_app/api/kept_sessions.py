@@ -7,6 +7,7 @@ head, and `previous_response_id` from any reply in its tree.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -17,13 +18,14 @@ from starlette.responses import Response
 
 from falcon_mamba_app.api.fields import Cleaner, shown
 from falcon_mamba_app.api.reading import BodyReader
+from falcon_mamba_app.api.responses.beginning import Before, whole
 from falcon_mamba_app.api.responses.shelf import Owner, Shelves
 from falcon_mamba_app.api.schemas import Strict
-from falcon_mamba_app.errors import InvalidRequest, NotFound
+from falcon_mamba_app.errors import InvalidRequest, NotFound, NotSupported
 from falcon_mamba_app.http.transport import json_response
 from falcon_mamba_app.library import ConversationRecord, MessageRecord, Tree
 from falcon_mamba_app.library.tree import ids_of
-from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.protocol import Conversation, GenerationService
 
 Json = dict[str, Any]
 
@@ -90,7 +92,7 @@ class KeptSessions:
     def __init__(self, service: GenerationService, shelves: Shelves, reader: BodyReader) -> None:
         self._service, self._shelves, self._reader = service, shelves, reader
 
-    async def list(self, request: Request) -> Response:
+    async def listed(self, request: Request) -> Response:
         """GET /v1/sessions: a page of them, the pinned ones first; with `q` those that have it."""
         owner, query = await self._shelves.of(request), request.query_params
         limit = _limit(query)
@@ -199,6 +201,22 @@ class KeptSessions:
         except NotFound:
             return False
         return True
+
+    async def ids_at(self, request: Request, session_id: str, message_id: str) -> list[int]:
+        """The ids of all that was read and written up to a message's end. Raises NotFound."""
+        owner = await self._shelves.of(request)
+        message = await owner.shelf.library.message(owner.name, message_id)
+        instructions = None
+        if message.role == "assistant":
+            record = await owner.shelf.get(owner.name, message_id)
+            if record.packed_ids is not None and record.conversation_id == session_id:
+                return array("i", record.packed_ids).tolist()
+            instructions = record.asked.get("instructions")
+        tokenizer = self._service.tokenizer
+        if tokenizer is None:
+            raise NotSupported("the server behind --backend-url has the states of earlier moments")
+        messages = await whole(owner, Before(session_id, message_id), [], instructions)
+        return await asyncio.to_thread(tokenizer.encode, Conversation(messages))
 
     async def _head(self, owner: Owner, session_id: str) -> str:
         """The session's last message. Raises NotFound, and InvalidRequest where there is none."""

@@ -151,7 +151,7 @@ def _add_conversations(add: Add, conversations: Conversations) -> None:
 
 
 def _add_kept_sessions(add: Add, kept: KeptSessions) -> None:
-    add("GET", "/v1/sessions", kept.list)
+    add("GET", "/v1/sessions", kept.listed)
     add("POST", "/v1/sessions", kept.create)
     one = "/v1/sessions/{session_id}"
     add("GET", one, kept.retrieve)

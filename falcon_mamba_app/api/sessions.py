@@ -27,10 +27,16 @@ class Sessions:
         self._service, self._access, self._kept = service, access, kept
 
     async def export_state(self, request: Request) -> Response:
-        """GET /v1/sessions/{prompt_cache_key}/state."""
+        """GET /v1/sessions/{prompt_cache_key}/state; of a kept session also that of the moment
+        after the message `message_id`, or of the nearest one before it.
+        """
         request.state.visitor.count_transfer()
         # Also after a failure of the service: states in host memory can still be saved.
-        data = await self._service.export_state(await self._session_id(request))
+        session_id, token_ids = await self._session_id(request), None
+        message_id = request.query_params.get("message_id")
+        if message_id is not None:
+            token_ids = await self._kept.ids_at(request, session_id, message_id)
+        data = await self._service.export_state(session_id, token_ids)
         headers = {"Content-Disposition": 'attachment; filename="session.safetensors"'}
         return Response(data, headers=headers, media_type="application/octet-stream")
 

@@ -180,7 +180,8 @@ class PromptEncoder:
         if last.role == "assistant":
             begun = self.encode_messages(before, session_id, max_tokens=max_tokens)
             room = max_tokens - len(begun)
-            return begun + self._markup.encode_literal(last.content, max_tokens=room)
+            own = self._recorded(last, last.content, None, IdBuilder(self._markup))
+            return begun + (own or self._markup.encode_literal(last.content, max_tokens=room))
         messages = self._template.completed(messages)
         self._refuse_much_too_long(messages, max_tokens)
         parts = self._take_apart(self._template, messages)

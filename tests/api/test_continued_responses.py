@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import openai
 import pytest
 
@@ -24,6 +25,16 @@ async def service():
     await service.close()
 
 
+async def conversation_of(url: str, response_id: str) -> str:
+    """The session that the response is in."""
+    async with httpx.AsyncClient(base_url=url) as raw:
+        for session in (await raw.get("/v1/sessions")).json()["data"]:
+            tree = (await raw.get(f"/v1/sessions/{session['id']}")).json()
+            if response_id in [message["id"] for message in tree["messages"]]:
+                return str(session["id"])
+    raise AssertionError(f"{response_id} is in no session")
+
+
 async def test_a_turn_reads_only_what_is_new_and_says_the_same_as_all_of_it(service, tmp_path):
     """Over the ids in memory, over those in the library after a restart, and by a branch."""
     place = Place(folder=tmp_path)
@@ -44,6 +55,15 @@ async def test_a_turn_reads_only_what_is_new_and_says_the_same_as_all_of_it(serv
             model="nano", input="Why?", previous_response_id=first.id
         )
         assert count.input_tokens == branch.usage.input_tokens
+        path = f"/v1/sessions/{await conversation_of(url, first.id)}/state"
+        async with httpx.AsyncClient(base_url=url) as raw:
+            newest, early = [
+                len((await raw.get(path, params=query)).content)
+                for query in ({}, {"message_id": first.id})
+            ]
+            assert early < newest  # fewer ids beside a state of the same size
+            lost = await raw.get(path, params={"message_id": "resp_none"})
+            assert lost.status_code == 404
         messages = [
             {"role": "user", "content": "Tell me a story of a dog."},
             {"role": "assistant", "content": first.output_text},
