@@ -27,6 +27,7 @@ from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.responses.conversations import Conversations
 from falcon_mamba_app.api.responses.endpoints import Responses
 from falcon_mamba_app.api.responses.shelf import Shelves
+from falcon_mamba_app.api.schemas import Strict
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.api.tokenization import Tokenization
 from falcon_mamba_app.errors import NotFound
@@ -37,7 +38,7 @@ from falcon_mamba_app.http.errors import (
     error_headers,
     presentable,
 )
-from falcon_mamba_app.http.transport import ReaderGone, json_response
+from falcon_mamba_app.http.transport import ReaderGone, json_response, sse_event
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.people.keys import Keys
 from falcon_mamba_app.protocol import GenerationService, ModelInfo
@@ -106,6 +107,7 @@ def create_api(
         add("POST", f"{prefix}/tokenize", tokens.tokenize)
         add("POST", f"{prefix}/detokenize", tokens.detokenize)
         add("GET", f"{prefix}/tokenizer_info", tokens.info)
+    add("POST", "/load_model", info.load_model)
     add("GET", "/metrics", info.metrics)
     for path, endpoint in (
         ("/health", info.health),
@@ -115,7 +117,7 @@ def create_api(
         app.add_api_route(path, endpoint, methods=_with_head("GET"))
     # Last: without it a page mounted at "/" would answer unknown paths of the API.
     guarded = _answered(_admitted(_no_such_endpoint, access), figures)
-    beside = ("/metrics", "/tokenize", "/detokenize", "/tokenizer_info")
+    beside = ("/metrics", "/tokenize", "/detokenize", "/tokenizer_info", "/load_model")
     for path in ("/v1", "/v1/{rest:path}", *beside):
         app.add_api_route(path, guarded, methods=ALL_METHODS)
     for path in ("/health", "/health/{rest:path}"):
@@ -213,6 +215,12 @@ async def _no_such_endpoint(request: Request) -> Response:
     )
 
 
+class LoadBody(Strict):
+    """The body of POST /load_model."""
+
+    model: str | None = None
+
+
 class _Information:
     """The models, the health and the metrics of the service."""
 
@@ -233,6 +241,14 @@ class _Information:
         model = ready_model(self._service)
         name = self._names.answered(model, request.path_params["model_id"])
         return json_response(self._entry(model, name))
+
+    async def load_model(self, request: Request) -> Response:
+        """POST /load_model, for `transformers chat`: the one model is loaded already."""
+        body = await BodyReader().read(request, LoadBody)
+        model = ready_model(self._service)
+        name = self._names.answered(model, body.model)
+        told = {"status": "ready", "model": name, "cached": True}
+        return Response(sse_event(told), media_type="text/event-stream")
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 if requests are served, otherwise 503 with the reason."""

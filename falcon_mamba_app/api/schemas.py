@@ -23,6 +23,7 @@ from pydantic import (
 from falcon_mamba_app.api.contents import MAX_REPLIES, clean_messages, prompts_of
 from falcon_mamba_app.api.fields import LOCAL_FIELDS, MAX_SHOWN, OPENAI_FIELDS, Cleaner, shown
 from falcon_mamba_app.api.forms import with_one_name
+from falcon_mamba_app.api.generation_config import with_generation_config
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
 from falcon_mamba_app.protocol import MAX_LOGPROBS, Text, TokenIds
 
@@ -120,7 +121,7 @@ class GenerationBody(Strict):
             if other in body:
                 body = {name: body[other], **body}
                 del body[other]
-        body = with_one_name(body)
+        body = with_one_name(with_generation_config(body))
         own = cls.model_fields.keys()
         body = Cleaner({**OPENAI_FIELDS, **LOCAL_FIELDS}, own=own).clean(body)
         if body.get("prompt_cache_key") == "":

@@ -13,7 +13,10 @@ from falcon_mamba_app.http.transport import json_response
 
 API = "/v1"
 # Paths guarded like the API, or not at all: load balancers check there that the server is alive.
-BESIDE_API = ("/metrics", "/health", "/tokenize", "/detokenize", "/tokenizer_info")
+BESIDE_API = (
+    *("/metrics", "/health", "/tokenize", "/detokenize", "/tokenizer_info"),
+    "/load_model",  # what `transformers chat` asks first
+)
 
 
 def is_api(path: str) -> bool:

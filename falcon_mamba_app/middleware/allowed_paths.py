@@ -16,7 +16,7 @@ PAGE_EXTRAS = frozenset(("robots.txt", "manifest.json", "pwa_icon"))
 SERVICE = frozenset(
     (
         *("v1", "health", "metrics", "login", "logout"),
-        *("tokenize", "detokenize", "tokenizer_info"),
+        *("tokenize", "detokenize", "tokenizer_info", "load_model"),
     )
 )
 GRADIO_API = frozenset(
