@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +29,19 @@ MAX_READY_S, MAX_FIRST_REPLY_S = 15.0, 2.0
 @contextmanager
 def starting(**environment: str) -> Iterator[str]:
     """The app with the bundled model on a CPU, until the block is left; its address, which answers
-    already. The page is still being built then, and the model not loaded.
+    already. The page is still being built then, the model not loaded. What it keeps goes with it.
     """
     command = [sys.executable, "-u", "app.py", "--model", "nano", "--device", "cpu", "--port", "0"]
-    env = {**os.environ, **environment}
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "FALCON_MAMBA_DATA_DIR": data, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             yield next(line.split()[-1] for line in process.stdout if "http://" in line)

@@ -14,7 +14,9 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).parents[2]
-BASIC = ("--port=0", "--model=nano", "--device=cpu")
+# What is kept is never given back, and would go to the folder of whoever measures.
+KEPT_NOWHERE = ("--keep-conversations=off", "--state-store=off")
+BASIC = ("--port=0", "--model=nano", "--device=cpu", *KEPT_NOWHERE)
 
 
 class App:
@@ -38,9 +40,16 @@ class App:
             await asyncio.sleep(0.1)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         http = httpx.AsyncClient(base_url=found[0], timeout=60, limits=limits)
-        while (await http.get("/health")).status_code != 200:
+        while not await self._serves(http):
+            assert self.process.poll() is None, self.output
             await asyncio.sleep(0.1)
         return http
+
+    async def _serves(self, http: httpx.AsyncClient) -> bool:
+        try:
+            return (await http.get("/health")).status_code == 200
+        except httpx.TransportError:  # whether it has ended says why
+            return False
 
     @property
     def output(self) -> str:
