@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from falcon_mamba_app import __version__
+from falcon_mamba_app.api import description
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.generation import Generation
@@ -108,6 +109,7 @@ def create_api(
         add("POST", f"{prefix}/detokenize", tokens.detokenize)
         add("GET", f"{prefix}/tokenizer_info", tokens.info)
     add("POST", "/load_model", info.load_model)
+    add("GET", description.PATH, _Description(app).openapi)
     add("GET", "/metrics", info.metrics)
     for path, endpoint in (
         ("/health", info.health),
@@ -123,6 +125,17 @@ def create_api(
     for path in ("/health", "/health/{rest:path}"):
         app.add_api_route(path, _answered(_no_such_endpoint, figures), methods=ALL_METHODS)
     return app
+
+
+class _Description:
+    """The routes of an application, in OpenAPI."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /v1/openapi.json."""
+        return json_response(description.describe(self._app))
 
 
 async def let_responses_end(app: FastAPI) -> None:

@@ -1,0 +1,117 @@
+"""The API's description in OpenAPI 3.1, for generated clients and for tests that read one.
+
+Paths and methods come from the routes themselves, bodies from the classes that check them. The
+server takes more than a body's description says: nulls, hints, and other servers' names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from falcon_mamba_app import __version__
+from falcon_mamba_app.api.responses.bodies import (
+    ConversationBody,
+    CountBody,
+    ItemsBody,
+    ResponseBody,
+)
+from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, Strict
+from falcon_mamba_app.api.tokenization import DetokenizeBody, TokenizeBody
+
+Json = dict[str, Any]
+
+PATH = "/v1/openapi.json"
+BODIES: Mapping[str, type[Strict]] = {
+    "/v1/chat/completions": ChatBody,
+    "/v1/completions": CompletionBody,
+    "/v1/responses": ResponseBody,
+    "/v1/responses/input_tokens": CountBody,
+    "/v1/conversations": ConversationBody,
+    "/v1/conversations/{conversation_id}": ConversationBody,
+    "/v1/conversations/{conversation_id}/items": ItemsBody,
+    "/tokenize": TokenizeBody,
+    "/v1/tokenize": TokenizeBody,
+    "/detokenize": DetokenizeBody,
+    "/v1/detokenize": DetokenizeBody,
+}
+FILES = {"PUT": "application/octet-stream"}  # states of sessions
+STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+
+def describe(app: FastAPI) -> Json:
+    """The whole description of an application's routes."""
+    schemas: Json = {"Error": ERROR}
+    paths: dict[str, Json] = {}
+    for route in app.routes:
+        if isinstance(route, APIRoute) and "{rest" not in route.path:
+            path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
+            methods = (route.methods or set()) - {"HEAD", "OPTIONS"}
+            if methods <= {"GET", "POST", "PUT", "DELETE"} and len(methods) == 1:
+                method = methods.pop()
+                paths.setdefault(path, {})[method.lower()] = _operation(path, method, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Falcon Mamba", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}, {}],
+    }
+
+
+def _operation(path: str, method: str, schemas: Json) -> Json:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    kinds = ["application/json", *(["text/event-stream"] if path in STREAMED else [])]
+    operation: Json = {
+        "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").rstrip("_"),
+        "responses": {
+            "200": {"description": "The answer.", "content": {kind: {} for kind in kinds}},
+            "default": {"description": "Why there is none.", "content": error},
+        },
+    }
+    if names := re.findall(r"\{(\w+)\}", path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    if method == "POST" and path in BODIES:
+        schema = {"$ref": f"#/components/schemas/{_added(BODIES[path], schemas)}"}
+        content: Json = {"application/json": {"schema": schema}}
+        operation["requestBody"] = {"required": True, "content": content}
+    elif method == "POST" and path in STREAMED:
+        content = {"application/json": {"schema": {"type": "object"}}}
+        operation["requestBody"] = {"required": True, "content": content}
+    elif method in FILES:
+        operation["requestBody"] = {"required": True, "content": {FILES[method]: {}}}
+    return operation
+
+
+def _added(body: type[Strict], schemas: Json) -> str:
+    """The name of the body's schema, which stands among the schemas afterwards."""
+    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schema.pop("$defs", {})
+    schemas[body.__name__] = schema
+    return body.__name__
