@@ -281,9 +281,9 @@ class Library:
         await self._database.wipe()
         return left
 
-    async def adopt(self, owner: str, tree: Tree) -> ConversationRecord:
-        """Keep a tree from elsewhere as a new conversation of the owner, with new ids."""
-        return await self._database.write_durably(messages.adopt, owner, tree)
+    async def adopt(self, owner: str, *trees: Tree) -> tuple[ConversationRecord, ...]:
+        """Keep trees from elsewhere as new conversations of the owner, all or none; new ids."""
+        return await self._database.write_durably(messages.adopt_all, owner, trees)
 
     async def note_state(self, owner: str, record: StateRecord) -> None:
         """A conversation refers to a stored state, or what is known of it has changed."""

@@ -133,6 +133,12 @@ def fork(
     return adopt(connection, owner, Tree(new, copied))
 
 
+def adopt_all(
+    connection: Connection, owner: str, trees: Iterable[Tree]
+) -> tuple[ConversationRecord, ...]:
+    return tuple(adopt(connection, owner, tree) for tree in trees)
+
+
 def adopt(connection: Connection, owner: str, tree: Tree) -> ConversationRecord:
     """Copy a tree as a new conversation of the owner, with ids of its own. Parents come first."""
     names = {one.id: new_id("msg") for one in tree.messages}

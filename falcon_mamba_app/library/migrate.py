@@ -49,9 +49,9 @@ def version_of(connection: Connection) -> str | None:
 
 
 def upgrade(connection: Connection, to: str = "head") -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a dozen lines about its plugins
     from alembic import command
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # a dozen lines about its plugins
     command.upgrade(_config(connection), to)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import all as all_of_them
-from benchmarks import cpu, cpu_choices, kernels, page, responses
+from benchmarks import cpu, cpu_choices, kernels, library, page, responses
 from benchmarks.lib import checkpoint, report, roofline
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.ops import REFERENCE
@@ -41,6 +41,7 @@ RUN_IN = {
     "benchmarks.forms": "tests/benchmarks/test_forms.py",
     "benchmarks.killed": "tests/benchmarks/test_killed.py",
     "benchmarks.kernels": HERE,
+    "benchmarks.library": HERE,
     "benchmarks.loading": "tests/checkpoint/test_weights_4bit.py",
     "benchmarks.memory": BENCHMARKS,
     "benchmarks.page": HERE,
@@ -85,6 +86,13 @@ def results(monkeypatch, tmp_path):
     """The folder that results are saved in."""
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     return tmp_path
+
+
+async def test_the_library_is_measured(tmp_path):
+    timings, _, size_mb = await library.run(tmp_path, 12, 1)
+    found = {one.what: one.found for one in timings}
+    assert found["list: the first page"] == 11 and found["search: a title's only word"] == 1
+    assert size_mb > 0 and len(library.show(timings).lines) == len(timings) + 2
 
 
 async def test_an_update_of_the_page_is_measured():

@@ -420,7 +420,7 @@ async def test_a_tree_of_thousands_of_messages_is_adopted_read_and_deleted(libra
         for number in range(1_500)
     )
     tree = Tree(conversation, messages, (BranchRecord("here", "700"),))
-    adopted = await library.adopt(ADA, tree)
+    (adopted,) = await library.adopt(ADA, tree)
     assert (adopted.owner, adopted.title, adopted.num_messages) == (ADA, "Long", 1_500)
     assert adopted.id != "old" and adopted.num_tokens == 3_000
     path = await library.path(ADA, adopted.id)
