@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from falcon_mamba_app.data_folder import kept_secret
@@ -18,6 +19,7 @@ from falcon_mamba_app.settings import load_settings
 from falcon_mamba_app.state_store.files import StateFiles
 from falcon_mamba_app.state_store.objects import open_store
 from falcon_mamba_app.state_store.sealing import Seal
+from tests.app.test_app import start, wait_until_ready
 from tests.faults.test_full_disks import full_folder, no_room
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +119,36 @@ def test_a_process_that_is_killed_while_it_writes_leaves_whole_files_only(tmp_pa
     states = list(files._index._order)
     assert states
     assert all(files.read(state) is not None for state in states)
+
+
+@pytest.mark.slow
+def test_a_session_of_the_api_goes_on_in_the_next_process_with_the_secret_that_was_kept(tmp_path):
+    messages: list[dict[str, str]] = []
+
+    def say(address: str, text: str) -> tuple[int, int]:
+        """How much the prompt has, and how much of it no one had to read."""
+        messages.append({"role": "user", "content": text})
+        body = {"messages": messages, "max_tokens": 30, "prompt_cache_key": "k", "temperature": 0}
+        answer = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60).json()
+        messages.append(answer["choices"][0]["message"])
+        usage = answer["usage"]
+        return usage["total_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+
+    def run(*texts: str) -> list[tuple[int, int]]:
+        process, address = start("--data-dir", str(tmp_path), FALCON_MAMBA_STATE_STORE="auto")
+        try:
+            wait_until_ready(address)
+            told = [say(address, text) for text in texts]
+            process.terminate()
+            process.wait(30)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        return told
+
+    num_before, _ = run("Hello! My name is Zorvic, and I live by the sea.", "I have a dog.")[-1]
+    _, num_cached = run("What is my name?")[0]
+    # Not the reply's last token, which was never fed, nor what ends its turn.
+    assert num_before - 2 <= num_cached < num_before
