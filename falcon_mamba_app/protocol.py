@@ -274,6 +274,16 @@ class GenerationService(Protocol):
         """
         ...
 
+    async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
+        """Keep the state that has read the longest beginning of these ids, where states outlive
+        the process, whatever else goes; returns how many it has read, 0 if none is kept.
+        """
+        ...
+
+    async def unpin_state(self, session_id: str, token_ids: Sequence[int]) -> None:
+        """Let that state go with its age again."""
+        ...
+
     async def sketch(self, session_id: str) -> str | None:
         """The picture of the session's state as it is now: rows of cells, as
         `engine/states/sketch.py` writes them. None where there is no state, or no way to see it.

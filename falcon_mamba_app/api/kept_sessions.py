@@ -173,13 +173,25 @@ class KeptSessions:
         branch = await owner.shelf.library.name_branch(
             owner.name, session_id, request.path_params["name"], message_id
         )
+        ids = await self._ids_up_to(owner, message_id)
+        if ids:
+            await self._service.pin_state(session_id, ids)
         return json_response({"object": "session.branch", **asdict(branch)})
 
     async def unname_branch(self, request: Request) -> Response:
         """DELETE /v1/sessions/{id}/branches/{name}: the name goes, the messages stay."""
         owner, session_id = await self._shelves.of(request), request.path_params["session_id"]
-        name = request.path_params["name"]
-        await owner.shelf.library.unname_branch(owner.name, session_id, name)
+        name, library = request.path_params["name"], owner.shelf.library
+        named = {
+            one.name: one.message_id
+            for one in (await library.tree(owner.name, session_id)).branches
+        }
+        await library.unname_branch(owner.name, session_id, name)
+        message_id = named.pop(name, None)
+        if message_id is not None and message_id not in named.values():
+            ids = await self._ids_up_to(owner, message_id)
+            if ids:
+                await self._service.unpin_state(session_id, ids)
         return json_response({"object": "session.branch", "name": name, "deleted": True})
 
     async def delete(self, request: Request, session_id: str) -> Response | None:
@@ -217,6 +229,16 @@ class KeptSessions:
             raise NotSupported("the server behind --backend-url has the states of earlier moments")
         messages = await whole(owner, Before(session_id, message_id), [], instructions)
         return await asyncio.to_thread(tokenizer.encode, Conversation(messages))
+
+    async def _ids_up_to(self, owner: Owner, message_id: str) -> tuple[int, ...]:
+        """The ids that a kept reply's state has read; empty where there is none, or none known."""
+        if not owner.shelf.outlives_the_process:
+            return ()
+        try:
+            packed = (await owner.shelf.get(owner.name, message_id)).packed_ids
+        except NotFound:  # it is no reply
+            return ()
+        return ids_of(packed) if packed else ()
 
     async def _head(self, owner: Owner, session_id: str) -> str:
         """The session's last message. Raises NotFound, and InvalidRequest where there is none."""

@@ -11,15 +11,17 @@ from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.library import Library, Place
 from falcon_mamba_app.owners import Owners
 from falcon_mamba_app.settings import Settings
+from falcon_mamba_app.state_store.objects import MEMORY, open_store
 from tests.support.api_fixtures import on_loopback
-from tests.support.services import make_local_service
+from tests.support.services import files_in, make_local_service
 
 ASKED = {"model": "nano", "temperature": 0.0, "max_output_tokens": 12}
 
 
 @pytest.fixture
 async def service():
-    service = make_local_service(max_prompt_tokens=400)
+    files = files_in(open_store(MEMORY))
+    service = make_local_service(max_prompt_tokens=400, open_files=files)
     await service.start()
     yield service
     await service.close()
@@ -55,7 +57,8 @@ async def test_a_turn_reads_only_what_is_new_and_says_the_same_as_all_of_it(serv
             model="nano", input="Why?", previous_response_id=first.id
         )
         assert count.input_tokens == branch.usage.input_tokens
-        path = f"/v1/sessions/{await conversation_of(url, first.id)}/state"
+        session = f"/v1/sessions/{await conversation_of(url, first.id)}"
+        path, pinned = f"{session}/state", service._kept._files._index._pinned
         async with httpx.AsyncClient(base_url=url) as raw:
             newest, early = [
                 len((await raw.get(path, params=query)).content)
@@ -64,6 +67,14 @@ async def test_a_turn_reads_only_what_is_new_and_says_the_same_as_all_of_it(serv
             assert early < newest  # fewer ids beside a state of the same size
             lost = await raw.get(path, params={"message_id": "resp_none"})
             assert lost.status_code == 404
+            # A named moment has its state in the store, until it loses its name.
+            for name in ("once", "twice"):
+                await raw.put(f"{session}/branches/{name}", json={"message_id": first.id})
+            assert [state.num_tokens for state in pinned] == [before]
+            await raw.delete(f"{session}/branches/once")
+            assert len(pinned) == 1
+            await raw.delete(f"{session}/branches/twice")
+            assert len(pinned) == 0
         messages = [
             {"role": "user", "content": "Tell me a story of a dog."},
             {"role": "assistant", "content": first.output_text},

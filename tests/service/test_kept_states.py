@@ -7,17 +7,14 @@ import logging
 import threading
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.protocol import Conversation, GenerationRequest, Message, SamplingParams
 from falcon_mamba_app.service.local import kept_states
-from falcon_mamba_app.state_store.files import StateFiles
 from falcon_mamba_app.state_store.objects import MEMORY, StateStore, open_store
-from falcon_mamba_app.state_store.sealing import Seal
-from tests.support.services import collect, make_local_service, reply_text, settled
+from tests.support.services import collect, files_in, make_local_service, reply_text, settled
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 QUESTIONS = [
@@ -27,13 +24,9 @@ QUESTIONS = [
 ]
 
 
-def _files(store: StateStore, model: str) -> StateFiles:
-    return StateFiles(store, Seal(), model=model, max_bytes=2**30)
-
-
 @asynccontextmanager
 async def serving(store: StateStore | None, **limits):
-    service = make_local_service(open_files=store and partial(_files, store), **limits)
+    service = make_local_service(open_files=store and files_in(store), **limits)
     await service.start()
     try:
         yield service
@@ -195,3 +188,12 @@ async def test_the_state_of_an_earlier_moment_can_be_had_from_either_tier(tmp_pa
             service._kept._host.forget("s")
         with pytest.raises(NotFound):
             await service.export_state("s", [5, 6, 7])
+        # A named moment stays when everything else must go, until it loses its name.
+        assert await service.pin_state("s", ids[: moments[0]]) == moments[0]
+        files = service._kept._files
+        files._max_bytes = 1
+        assert not files._make_room(1) and len(files) == 1
+        await service.unpin_state("s", ids[: moments[0]])
+        files._make_room(1)
+        assert len(files) == 0
+        assert await service.pin_state("s", [5, 6, 7]) == 0

@@ -58,6 +58,7 @@ class EchoService:
         self.tokenizer = None
         self.running = 0
         self.requests_total = 0
+        self.pinned: dict[str, tuple[int, ...]] = {}
         self.sessions: dict[str, int] = {}
         self.requests: list[GenerationRequest] = []
         self._status = "loading"
@@ -171,6 +172,13 @@ class EchoService:
         seen = self.sessions[session_id]
         cells = bytes((seen * 37 + place * 11) % 256 for place in range(32))
         return f"4x8:{b64encode(cells).decode()}"
+
+    async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
+        self.pinned[session_id] = tuple(token_ids)
+        return len(token_ids)
+
+    async def unpin_state(self, session_id: str, token_ids: Sequence[int]) -> None:
+        self.pinned.pop(session_id, None)
 
     def forget(self, session_id: str) -> Future[bool]:
         was_known: Future[bool] = Future()

@@ -18,6 +18,8 @@ from falcon_mamba_app.service.local.build import build_local
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.settings import EngineSettings, ModelSettings
 from falcon_mamba_app.state_store.files import StateFiles
+from falcon_mamba_app.state_store.objects import StateStore
+from falcon_mamba_app.state_store.sealing import Seal
 
 
 def make_local_service(
@@ -29,6 +31,11 @@ def make_local_service(
     """The bundled model on the CPU; in fp32, where answers are compared with transformers."""
     model = ModelSettings(model="nano", device="cpu", dtype=dtype)
     return build_local(model, EngineSettings(**limits), open_files)
+
+
+def files_in(store: StateStore) -> Callable[[str], StateFiles]:
+    """Opens the stored states of a model there."""
+    return lambda model: StateFiles(store, Seal(), model=model, max_bytes=2**30)
 
 
 async def collect(service: GenerationService, request: GenerationRequest) -> list[GenerationEvent]:

@@ -122,6 +122,27 @@ class KeptStates:
         read = partial(self._read, self._files, session_id, packed_ids, beyond=beyond)
         return await self._ask(read, self._files)
 
+    async def pin(self, session_id: str, snapshot: Snapshot) -> int:
+        """Write the state now, and keep it whatever else goes; its tokens, 0 if it is not kept."""
+        if self._files is None:
+            return 0
+        work = partial(self._write, self._files, session_id, snapshot, is_pinned=True)
+        is_kept = await asyncio.get_running_loop().run_in_executor(self._writer, work)
+        return snapshot.num_tokens if is_kept else 0
+
+    async def unpin(self, session_id: str, packed_ids: bytes) -> None:
+        """Let the state with the longest prefix of these ids go with its age again."""
+        files = self._files
+        if files is None:
+            return
+
+        def let_go() -> None:
+            state = files.longest_prefix(session_id, packed_ids)
+            if state is not None:
+                files.unpin(state)
+
+        await asyncio.get_running_loop().run_in_executor(self._writer, let_go)
+
     def forget(self, session_id: str, dropped: Future[bool]) -> Future[bool]:
         """Delete the session's files; tells whether there were any, or was something to drop."""
         files = self._files
@@ -211,9 +232,17 @@ class KeptStates:
         if not is_written and files.is_paused:
             self._unwritten.setdefault(session_id, self._clock())  # another time
 
-    def _write(self, files: StateFiles, session_id: str, snapshot: Snapshot) -> bool:
+    def _write(
+        self,
+        files: StateFiles,
+        session_id: str,
+        snapshot: Snapshot,
+        *,
+        is_pinned: bool = False,
+    ) -> bool:
         make_data = partial(self._codec.to_bytes, snapshot, [])
-        if not files.write(session_id, snapshot.packed_token_ids, make_data):
+        packed_ids = snapshot.packed_token_ids
+        if not files.write(session_id, packed_ids, make_data, is_pinned=is_pinned):
             return False
         replies = self._reply_log.export(session_id)
         if replies:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
+from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.states.sketch import sketch
 from falcon_mamba_app.engine.states.store import Snapshot
-from falcon_mamba_app.engine.worker import SessionStates
+from falcon_mamba_app.engine.worker import SessionStates, Worker
+from falcon_mamba_app.service.local.kept_states import KeptStates
 
 
 def newest_snapshot(states: SessionStates, session_id: str) -> Snapshot | None:
@@ -15,13 +20,25 @@ def newest_snapshot(states: SessionStates, session_id: str) -> Snapshot | None:
     return snapshot
 
 
-def nearest_snapshot(
-    states: SessionStates, session_id: str, packed_ids: bytes | None
+async def nearest_state(
+    worker: Worker, kept: KeptStates, session_id: str, token_ids: Sequence[int] | None
 ) -> Snapshot | None:
-    """The session's snapshot with the longest prefix of these ids, or without them the newest."""
-    if packed_ids is None:
-        return states.snapshots.newest(session_id)
-    return states.snapshots.longest_prefix(session_id, packed_ids)
+    """The session's state with the longest prefix of the ids, or without them the newest, from host
+    memory or the store.
+    """
+    # One more id, because a prefix always leaves one to feed.
+    packed = None if token_ids is None else pack_token_ids([*token_ids, 0])
+
+    def in_host_memory(states: SessionStates) -> Snapshot | None:
+        if packed is None:
+            return states.snapshots.newest(session_id)
+        return states.snapshots.longest_prefix(session_id, packed)
+
+    snapshot = await asyncio.wrap_future(worker.call(in_host_memory))
+    known = 0 if snapshot is None else snapshot.num_tokens
+    if snapshot is None or (packed and known < len(packed) // ID_BYTES - 1):
+        return await kept.stored(session_id, packed, beyond=known) or snapshot
+    return snapshot
 
 
 def picture(states: SessionStates, session_id: str) -> str | None:

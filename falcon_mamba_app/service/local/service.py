@@ -18,7 +18,7 @@ from concurrent.futures import Future
 
 from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.matching import Matcher
-from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
+from falcon_mamba_app.engine.packing import pack_token_ids
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.worker import SessionStates, Worker
 from falcon_mamba_app.errors import (
@@ -41,7 +41,7 @@ from falcon_mamba_app.service.local.codec import StateCodec
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.encoding import Encoding
 from falcon_mamba_app.service.local.kept_states import KeptStates
-from falcon_mamba_app.service.local.looking import nearest_snapshot, picture
+from falcon_mamba_app.service.local.looking import nearest_state, picture
 from falcon_mamba_app.service.local.matching import Matching
 from falcon_mamba_app.service.local.refusals import (
     refuse_beyond_limits,
@@ -232,17 +232,18 @@ class LocalService:
     ) -> bytes:
         self._refuse_while_loading()  # after a failure, states in host memory can be saved
         replies = self._reply_log.export(session_id)
-        # One more id, because a prefix always leaves one to feed.
-        packed = None if token_ids is None else pack_token_ids([*token_ids, 0])
-
-        asked = self._worker.call(lambda engine: nearest_snapshot(engine, session_id, packed))
-        snapshot = await asyncio.wrap_future(asked)
-        if snapshot is None or (packed and snapshot.num_tokens < len(packed) // ID_BYTES - 1):
-            beyond = 0 if snapshot is None else snapshot.num_tokens
-            snapshot = await self._kept.stored(session_id, packed, beyond=beyond) or snapshot
+        snapshot = await nearest_state(self._worker, self._kept, session_id, token_ids)
         if snapshot is None:
             raise NotFound("this session has no state here: it has read nothing, or was evicted")
         return await asyncio.to_thread(self._codec.to_bytes, snapshot, replies)
+
+    async def pin_state(self, session_id: str, token_ids: SequenceABC[int]) -> int:
+        self._refuse_while_loading()
+        snapshot = await nearest_state(self._worker, self._kept, session_id, token_ids)
+        return 0 if snapshot is None else await self._kept.pin(session_id, snapshot)
+
+    async def unpin_state(self, session_id: str, token_ids: SequenceABC[int]) -> None:
+        await self._kept.unpin(session_id, pack_token_ids([*token_ids, 0]))
 
     async def sketch(self, session_id: str) -> str | None:
         if self._status != "ready":

@@ -205,6 +205,13 @@ class RemoteService:
     async def sketch(self, session_id: str) -> str | None:
         return None  # the state is elsewhere
 
+    async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
+        """0: no state lies here."""
+        return 0
+
+    async def unpin_state(self, session_id: str, token_ids: Sequence[int]) -> None:
+        """Nothing to let go of."""
+
     def forget(self, session_id: str) -> Future[bool]:
         """Ask a copy of this app to drop the session, without waiting. From any thread."""
         try:

@@ -53,6 +53,12 @@ class PageOnly:
     async def sketch(self, session_id: str) -> str | None:
         return await self._service.sketch(session_id)
 
+    async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
+        return await self._service.pin_state(session_id, token_ids)
+
+    async def unpin_state(self, session_id: str, token_ids: Sequence[int]) -> None:
+        await self._service.unpin_state(session_id, token_ids)
+
     def forget(self, session_id: str) -> Future[bool]:
         return self._service.forget(session_id)
 
