@@ -1,14 +1,14 @@
 """Decode speed through `Engine.step()`, sampling included, against the memory's speed.
 
-    python -m benchmarks.decode [--batch 1 8 32 64] [--steps 100] [--weights none nf4] [--peers]
-                                [--save NAME]
+    python -m benchmarks.decode [--batch 1 8 32 64] [--steps 100] [--weights none int8 nf4]
+                                [--peers] [--save NAME]
 
 On a GPU the real 7B shape with random weights in bf16, elsewhere the bundled model; then the same
-with its matrices in 4 bits. Prints a table and one JSON line. A row's roofline is the time to read
-the weights once and every row's state once, and to write the states, at the bandwidth measured in
-the same run. "Idle" is the share of a step in which a GPU has nothing to do: what the step takes
-beyond the same work launched without a pause. With `--peers` transformers and, where it is
-installed, mamba-ssm decode the same shape.
+with its matrices in 8 and in 4 bits. Prints a table and one JSON line. A row's roofline is the time
+to read the weights once and every row's state once, and to write the states, at the bandwidth
+measured in the same run. "Idle" is the share of a step in which a GPU has nothing to do: what the
+step takes beyond the same work launched without a pause. With `--peers` transformers and, where it
+is installed, mamba-ssm decode the same shape.
 """
 
 from __future__ import annotations
@@ -98,9 +98,10 @@ def unpaused_step_s(engine: Engine) -> float | None:
 
 def bytes_moved(model: FalconMamba, num_rows: int) -> int:
     """Of a step: the weights as they are held, once, and each row's state in and out."""
-    config, dtype_bytes = model.config, model.dtype.itemsize
-    moved = config.bytes_moved_per_step(num_rows, dtype_bytes)
-    return moved - config.num_parameters() * dtype_bytes + weights_bytes(model)
+    config = model.config
+    states = 2 * num_rows * config.state_bytes(model.dtype.itemsize)
+    table = 0 if config.tie_word_embeddings else model.backbone.embeddings.weight.nbytes
+    return weights_bytes(model) - table + states
 
 
 def measure_batch(
@@ -154,7 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--weights", nargs="+", default=["none", "nf4"], help="none, nf4 or fp4")
+    parser.add_argument(
+        "--weights", nargs="+", default=["none", "int8", "nf4"], help="none, int8, nf4 or fp4"
+    )
     parser.add_argument("--peers", action="store_true", help="also measure the peers")
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")

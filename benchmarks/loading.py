@@ -96,7 +96,7 @@ def measure(folder: Path, form: str, device: torch.device, kernels: str) -> dict
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", default="nf4", choices=("none", "nf4", "fp4"))
+    parser.add_argument("--weights", default="nf4", choices=("none", "int8", "nf4", "fp4"))
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()

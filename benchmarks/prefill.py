@@ -113,7 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_024, 8_192, 32_768])
     parser.add_argument("--chunk", type=int, nargs="+", default=[2_048])
-    parser.add_argument("--weights", nargs="+", default=["none", "nf4"], help="none, nf4 or fp4")
+    parser.add_argument(
+        "--weights", nargs="+", default=["none", "int8", "nf4"], help="none, int8, nf4 or fp4"
+    )
     parser.add_argument("--peers", action="store_true", help="also measure the peers")
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")

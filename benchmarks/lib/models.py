@@ -20,6 +20,7 @@ from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.model.in_8bit import put_in_8bit
 from falcon_mamba_app.model.linear import Linear, weights_bytes
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.bitsandbytes import quantize, why_unusable
@@ -67,7 +68,8 @@ def random_7b(
             nn.init.ones_(weight)
         if name.endswith("conv1d.bias"):
             nn.init.zeros_(weight)
-    nn.init.normal_(model.backbone.embeddings.weight, std=0.1)
+        if name == "backbone.embeddings.weight":
+            nn.init.normal_(weight, std=0.1)
     steps = torch.logspace(-3, -1, config.d_inner, device=device)
     decays = torch.arange(1.0, config.d_state + 1, device=device).log()
     layers: Iterable[Any] = model.backbone.layers
@@ -81,14 +83,19 @@ def random_7b(
 
 @functools.cache
 def in_form(model: FalconMamba, form: str) -> FalconMamba:
-    """The model itself for "none"; for "nf4", "fp4" and the two with " double" one that has its
-    layers' matrices in 4 bits, and the same tensors for all else.
+    """The model itself for "none"; for "int8" one with every matrix in 8 bits; for "nf4", "fp4" and
+    the two with " double" one that has its layers' matrices in 4 bits. All else are the same
+    tensors.
     """
     if form == "none":
         return model
     with torch.device("meta"):
         packed = FalconMamba(model.config, model.ops)
     packed.load_state_dict(model.state_dict(), assign=True)
+    if form == "int8":
+        put_in_8bit(packed, dtype=model.dtype)
+        packed.prepare()
+        return packed
     kind, _, double = form.partition(" ")
     _quantize_(packed, kind=kind, is_double=bool(double), compute_dtype=model.dtype)
     packed.prepare()
@@ -114,11 +121,11 @@ def _quantize_(
 
 def forms(asked: list[str], device: torch.device) -> list[str]:
     """Of the forms asked for, those that can be made here; the others are named on the terminal."""
-    why = why_unusable(device)
-    if why is None or asked == ["none"]:
+    why, ours = why_unusable(device), ("none", "int8")
+    if why is None or all(form in ours for form in asked):
         return asked
-    print(f"not measured: {', '.join(form for form in asked if form != 'none')} ({why})")
-    return [form for form in asked if form == "none"]
+    print(f"not measured: {', '.join(form for form in asked if form not in ours)} ({why})")
+    return [form for form in asked if form in ours]
 
 
 def resident_bytes(model: FalconMamba) -> int:

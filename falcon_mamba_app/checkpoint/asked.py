@@ -18,7 +18,7 @@ class AskedModel(Protocol):
 
 
 class AskedQuantization(Protocol):
-    """4 bits: "auto", "none", "nf4" or "fp4"; quantised scales: "auto", "on" or "off"."""
+    """The form: "auto", "none", "int8", "nf4" or "fp4"; quantised scales: "auto", "on" or "off"."""
 
     @property
     def quantization(self) -> str: ...

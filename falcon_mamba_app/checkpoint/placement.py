@@ -122,8 +122,8 @@ def choose_dtype(dtype: str, machine: Machine) -> torch.dtype:
 def _choose_form(
     asked: Asked, room: Room, machine: Machine, dtype: torch.dtype
 ) -> tuple[Checkpoint, Quantization | None]:
-    """The quantisation. An open choice depends on a GPU's memory. On a CPU 4 bits save memory but
-    cost speed, so they are used only on request.
+    """The quantisation. An open choice depends on a GPU's memory. On a CPU the matrices are
+    quantised only on request.
     """
     checkpoint = locate(asked, has_cuda=machine.has_gpu)
     if checkpoint.gguf is not None and asked.quantization not in (AUTO, "none"):
@@ -142,9 +142,9 @@ def _choose_form(
             raise
         logger.warning("%s; running the bundled model instead", error)
         return locate(BundledModel(), has_cuda=machine.has_gpu), None
-    if quantization is not None and asked.double_quantization == "on":
-        quantization = replace(quantization, is_double=True)
-    return checkpoint, quantization
+    if quantization is None or quantization.is_8bit or asked.double_quantization != "on":
+        return checkpoint, quantization
+    return checkpoint, replace(quantization, is_double=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,8 @@ def _by_memory(
         quantization, why = what_fits(checkpoint.config, demand, free_bytes)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.id}: {error}") from None
-    missing = why_unusable(torch.device("cuda")) if quantization else None
+    needs_library = quantization is not None and not quantization.is_8bit
+    missing = why_unusable(torch.device("cuda")) if needs_library else None
     if missing is not None:
         raise CheckpointError(f"{checkpoint.id} would have to run in {why}; but {missing}")
     logger.info("%s runs %s", checkpoint.id, why)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from falcon_mamba_app.checkpoint.gguf.header import read_header
 from falcon_mamba_app.checkpoint.gguf.tensors import read_tensors
 from falcon_mamba_app.checkpoint.host_memory import returning_freed
 from falcon_mamba_app.checkpoint.locate import Checkpoint
+from falcon_mamba_app.checkpoint.progress import OnProgress, progress_told_to
 from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.checkpoint.quantization import weights_bytes as needed_bytes
 from falcon_mamba_app.checkpoint.small_files import one_line
@@ -32,13 +34,13 @@ from falcon_mamba_app.checkpoint.weights_4bit import (
     refuse_without_library,
     take_over_4bit,
 )
+from falcon_mamba_app.checkpoint.weights_8bit import take_over_8bit
 from falcon_mamba_app.errors import CheckpointError, is_lack_of_memory
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.linear import weights_bytes
 
 logger = logging.getLogger(__name__)
 
-OnProgress = Callable[[float, str], None]
 # A = -exp(A_log): a rounded logarithm changes every decay, so these stay in fp32.
 FP32_PARAMETERS = frozenset({"A_log", "D"})
 
@@ -55,31 +57,62 @@ def load_model(
     """The checkpoint's weights in the modules of `make_model`, on `device`, ready to run.
 
     `on_progress` gets the name of the current step and its progress from 0 to 1. All matrices are
-    in `dtype`, or in 4 bits; each is quantised while it is read, unless the checkpoint is already
+    in `dtype`, or quantised; each is quantised while it is read, unless the checkpoint is already
     quantised. A_log and D are in fp32. At the end the model's `prepare` method is called, if it has
     one. Raises CheckpointError.
     """
     started = time.perf_counter()
-    if quantization is not None:
+    is_8bit = quantization is not None and quantization.is_8bit
+    if quantization is not None and not is_8bit:
         refuse_without_library(checkpoint, device)
     with torch.device("meta"):
-        model = make_model(checkpoint.config)
+        model: Any = make_model(checkpoint.config)
     if checkpoint.gguf is not None:
         _read_gguf(model, checkpoint, device=device, dtype=dtype, on_progress=on_progress)
     else:
         _fetch_weights(checkpoint, on_progress)
-        source = _read_weights(
-            checkpoint, quantization, device=device, dtype=dtype, on_progress=on_progress
-        )
-        _take_over(model, source, checkpoint, dtype)
+        _read_folder(model, checkpoint, quantization, device, dtype, on_progress)
     prepare = getattr(model, "prepare", None)
     if prepare is not None:
         prepare()
     on_progress(1.0, "weights loaded")
     seconds = time.perf_counter() - started
-    num_bytes = weights_bytes(model)
+    loaded: nn.Module = model
+    num_bytes = weights_bytes(loaded)
     logger.info("loaded %s, %.2f GB in %.1f s", checkpoint.id, num_bytes / 1e9, seconds)
-    return model
+    return loaded
+
+
+def _read_folder(
+    model: Any,
+    checkpoint: Checkpoint,
+    quantization: Quantization | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: OnProgress,
+) -> None:
+    """Give `model` the tensors of the checkpoint's files. Raises CheckpointError."""
+    is_8bit = quantization is not None and quantization.is_8bit
+    told_errors = partial(_errors_of, checkpoint, quantization, device, dtype)
+    with told_errors():
+        source = _read_weights(
+            checkpoint,
+            quantization,
+            # In 8 bits the files stay mapped into memory, and each matrix is read from there.
+            device=torch.device("cpu") if is_8bit else device,
+            dtype="auto" if is_8bit else dtype,
+            on_progress=on_progress,
+        )
+    _settle_head(model, source, checkpoint)
+    quantised: Collection[str]
+    if is_8bit:
+        with told_errors():
+            quantised = take_over_8bit(
+                model, source, device=device, dtype=dtype, on_progress=on_progress
+            )
+    else:
+        quantised = take_over_4bit(model, source, checkpoint)
+    _take_over(model, source, quantised, device=device, dtype=dtype)
 
 
 def _fetch_weights(checkpoint: Checkpoint, on_progress: OnProgress) -> None:
@@ -95,26 +128,41 @@ def _read_weights(
     quantization: Quantization | None,
     *,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | str,
     on_progress: OnProgress,
 ) -> Any:
-    """transformers' own module with every weight in place. Raises CheckpointError."""
+    """transformers' own module with every weight in place; "auto" keeps the files' dtype."""
     model_class = _class_that_keeps_fp32(checkpoint)
     asked_of_library = quantize_while_reading(quantization, dtype)
     if asked_of_library is not None:
         on_progress = returning_freed(on_progress)
+    with progress_told_to(on_progress):
+        model, report = model_class.from_pretrained(
+            checkpoint.folder,
+            dtype=dtype,
+            quantization_config=asked_of_library,
+            device_map={"": device},
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below in one line
+        )
+    _refuse_incomplete(report, checkpoint)
+    return model
+
+
+@contextmanager
+def _errors_of(
+    checkpoint: Checkpoint,
+    quantization: Quantization | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[None]:
+    """Any error of reading as a CheckpointError of one line."""
     try:
-        with _progress_told_to(on_progress):
-            model, report = model_class.from_pretrained(
-                checkpoint.folder,
-                dtype=dtype,
-                quantization_config=asked_of_library,
-                device_map={"": device},
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below in one line
-            )
+        yield
+    except CheckpointError:
+        raise
     except Exception as error:  # safetensors, OSError, RuntimeError …: all from the files
         if is_lack_of_memory(error):
             needed = needed_bytes(checkpoint.config, quantization, dtype.itemsize)
@@ -127,8 +175,6 @@ def _read_weights(
             f"the weights of {checkpoint.id} cannot be read ({one_line(error)});"
             f" download {checkpoint.folder} again"
         ) from error
-    _refuse_incomplete(report, checkpoint)
-    return model
 
 
 def _read_gguf(
@@ -185,25 +231,11 @@ def _refuse_incomplete(report: Mapping[str, Any], checkpoint: Checkpoint) -> Non
         )
 
 
-def _take_over(model: Any, source: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
-    """Give `model` the tensors of `source` without a copy, and tie the head if `source` has it
-    tied. transformers uses a head that is stored in the file, whatever config.json says.
-
-    In a checkpoint in 4 bits transformers leaves the other tensors in their stored dtype; they are
-    converted here.
+def _settle_head(model: Any, source: Any, checkpoint: Checkpoint) -> None:
+    """Take the head for tied or not as `source` has it: transformers uses a head that is stored in
+    the file, whatever config.json says.
     """
-    in_4bit = take_over_4bit(model, source, checkpoint)
-    weights = {
-        key: tensor.to(torch.float32 if key.split(".")[-1] in FP32_PARAMETERS else dtype)
-        for key, tensor in source.state_dict().items()
-        if not key.startswith(in_4bit)
-    }
-    result = model.load_state_dict(weights, assign=True, strict=False)
-    assert not result.missing_keys, f"our modules need {result.missing_keys}"
-    assert not result.unexpected_keys, f"our modules lack {result.unexpected_keys}"
     is_tied: bool = source.lm_head.weight is source.backbone.embeddings.weight
-    if is_tied:
-        model.lm_head.weight = model.backbone.embeddings.weight
     if is_tied != checkpoint.config.tie_word_embeddings:
         logger.warning(
             "%s: config.json ties the head to the embeddings, but the file holds another; it is"
@@ -213,29 +245,26 @@ def _take_over(model: Any, source: Any, checkpoint: Checkpoint, dtype: torch.dty
         model.config = replace(checkpoint.config, tie_word_embeddings=is_tied)
 
 
-@contextmanager
-def _progress_told_to(on_progress: OnProgress) -> Iterator[None]:
-    """Send the values of transformers' progress bar to `on_progress`, and print no bar."""
+def _take_over(
+    model: Any, source: Any, quantised: Collection[str], *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Give `model` the tensors of `source`, without a copy where they are as they should be, but
+    for the weights of its `quantised` modules.
 
-    from transformers.utils import logging as transformers_logging
-
-    def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        bar = factory(*args, **{**kwargs, "disable": True})
-        if not args:
-            return bar
-        return _told(bar, total=len(args[0]), on_progress=on_progress)
-
-    previous = transformers_logging.set_tqdm_hook(hook)
-    try:
-        yield
-    finally:
-        transformers_logging.set_tqdm_hook(previous)
-
-
-def _told(bar: Any, *, total: int, on_progress: OnProgress) -> Iterator[Any]:
-    for done, item in enumerate(bar):
-        on_progress(done / max(total, 1), "reading weights")
-        yield item
+    In a checkpoint in 4 bits transformers leaves the other tensors in their stored dtype; they are
+    converted here.
+    """
+    held = tuple(f"{name}.weight" for name in quantised)
+    weights = {
+        key: tensor.to(device, torch.float32 if key.split(".")[-1] in FP32_PARAMETERS else dtype)
+        for key, tensor in source.state_dict().items()
+        if not key.startswith(held)
+    }
+    result = model.load_state_dict(weights, assign=True, strict=False)
+    assert not result.missing_keys, f"our modules need {result.missing_keys}"
+    assert not result.unexpected_keys, f"our modules lack {result.unexpected_keys}"
+    if model.config.tie_word_embeddings and "lm_head" not in quantised:
+        model.lm_head.weight = model.backbone.embeddings.weight
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -19,9 +19,11 @@ def refuse_without_library(checkpoint: Checkpoint, device: torch.device) -> None
         raise CheckpointError(f"{checkpoint.id}: {why}")
 
 
-def quantize_while_reading(quantization: Quantization | None, dtype: torch.dtype) -> Any:
-    """The quantisation request to transformers, or None; a checkpoint in 4 bits needs none."""
-    if quantization is None or quantization.is_stored:
+def quantize_while_reading(quantization: Quantization | None, dtype: torch.dtype | str) -> Any:
+    """The quantisation request to transformers, or None; a checkpoint in 4 bits needs none, and
+    transformers has no part in 8 bits.
+    """
+    if quantization is None or quantization.is_stored or quantization.is_8bit:
         return None
     from transformers import BitsAndBytesConfig
 
@@ -33,11 +35,11 @@ def quantize_while_reading(quantization: Quantization | None, dtype: torch.dtype
     )
 
 
-def take_over_4bit(model: Any, source: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
+def take_over_4bit(model: Any, source: nn.Module, checkpoint: Checkpoint) -> list[str]:
     """Replace the modules of matrices that `source` holds in 4 bits by `Linear4bit` over them.
-    Returns the prefixes of their keys. Raises CheckpointError.
+    Returns their names. Raises CheckpointError.
     """
-    prefixes = []
+    names = []
     for name, module in source.named_modules():
         try:
             weight = bitsandbytes.weight_of(module)
@@ -45,5 +47,5 @@ def take_over_4bit(model: Any, source: nn.Module, checkpoint: Checkpoint) -> tup
             raise CheckpointError(f"{checkpoint.id}: {name}: {error}") from error
         if weight is not None:
             model.set_submodule(name, model.get_submodule(name).in_4bit(weight, module.bias))
-            prefixes.append(f"{name}.weight")
-    return tuple(prefixes)
+            names.append(name)
+    return names

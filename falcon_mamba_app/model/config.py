@@ -122,6 +122,15 @@ class ModelConfig:
         tables = self._table_parameters() * (1 if self.tie_word_embeddings else 2)
         return self.num_layers * layer + tables + h
 
+    def bytes_in_8bit(self, dtype_bytes: int) -> int:
+        """The bytes of all weights, with every matrix in 8 bits and a scale of 4 bytes a row."""
+        h, d, n, r = self.hidden_size, self.d_inner, self.d_state, self.dt_rank
+        num_tables = 1 if self.tie_word_embeddings else 2
+        tables = num_tables * self._table_parameters()
+        matrices = self.num_layers * self._matrix_parameters_per_layer() + tables
+        rows = self.num_layers * (2 * d + r + 2 * n + d + h) + num_tables * self.vocab_size
+        return (self.num_parameters() - matrices) * dtype_bytes + matrices + 4 * rows
+
     def bytes_in_4bit(self, dtype_bytes: int, *, is_double: bool) -> int:
         """The bytes of all weights, with the layers' matrices in 4 bits. A block of 64 numbers has
         a magnitude of 4 bytes. Double quantisation: of 1 byte, and 4 more bytes per 256 blocks.

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.linear import Linear, Linear4bit
+from falcon_mamba_app.model.linear import Embedding8bit, Linear, Linear4bit, Linear8bit
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights, total
+
+NUM_NAMED_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,11 @@ class RMSNorm(nn.Module):
 class Mixer(nn.Module):
     """The selective state-space block: gate, short convolution, scan, projection."""
 
-    # Replaced if the checkpoint is quantised.
-    in_proj: Linear | Linear4bit
-    x_proj: Linear | Linear4bit
-    dt_proj: Linear | Linear4bit
-    out_proj: Linear | Linear4bit
+    # Replaced if they are quantised.
+    in_proj: Linear | Linear8bit | Linear4bit
+    x_proj: Linear | Linear8bit | Linear4bit
+    dt_proj: Linear | Linear8bit | Linear4bit
+    out_proj: Linear | Linear8bit | Linear4bit
     # Derived by `prepare`.
     conv: ConvWeights
     scan: ScanWeights
@@ -131,7 +133,7 @@ class Mixer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(b, h) → x after the convolution and z, both (b, d)."""
         ops, conv, in_proj = self._ops, self.conv, self.in_proj
-        if isinstance(in_proj, Linear):
+        if not isinstance(in_proj, Linear4bit):
             return ops.projected_conv_step(
                 x, in_proj.weight, in_proj.bias, conv, conv_states=conv_states, slots=slots
             )
@@ -141,7 +143,7 @@ class Mixer(nn.Module):
     def _scanned_step(self, x: Tensor, z: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
         """(b, d): everything after the convolution, up to the gate."""
         ops, scan, dt_proj = self._ops, self.scan, self.dt_proj
-        if self._eps is not None and isinstance(dt_proj, Linear):
+        if self._eps is not None and not isinstance(dt_proj, Linear4bit):
             return ops.projected_scan_step(
                 x,
                 scan,
@@ -242,6 +244,8 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
+    embeddings: nn.Embedding | Embedding8bit  # replaced if it is quantised
+
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -251,6 +255,11 @@ class Backbone(nn.Module):
 
 class FalconMamba(nn.Module):
     """The language model. `load_state_dict` takes a transformers checkpoint's keys as they are."""
+
+    lm_head: Linear | Linear8bit  # replaced if it is quantised
+    # The first rows of the table and the last of the head, as the checkpoint has them: they name
+    # its weights, in whatever form.
+    named_rows: tuple[Tensor, Tensor]
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -264,14 +273,17 @@ class FalconMamba(nn.Module):
         for module in self.modules():
             if isinstance(module, Mixer):
                 module.prepare()
+        table, head = self.backbone.embeddings.weight, self.lm_head.weight
+        if isinstance(table, Tensor) and isinstance(head, Tensor):
+            self.named_rows = table[:NUM_NAMED_ROWS], head[-NUM_NAMED_ROWS:]
 
     @property
     def device(self) -> torch.device:
-        return self.lm_head.weight.device
+        return self.backbone.norm_f.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.lm_head.weight.dtype
+        return self.backbone.norm_f.weight.dtype
 
     def forward(self, batch: Batch, conv_states: Tensor, ssm_states: Tensor) -> Tensor:
         """Read the batch's tokens, advancing the states of its slots.

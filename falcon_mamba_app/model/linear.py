@@ -1,19 +1,21 @@
-"""The matrix products of the model, with matrices in full precision or in 4 bits."""
+"""The matrix products of the model and its table of embeddings, in full precision or quantised."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
+from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
 
 
-class Linear(nn.Linear):
-    """A matrix in full precision, named by the checkpoint's keys."""
+class _Products(nn.Module):
+    """The products of one matrix, for modules that hold it."""
 
-    def __init__(self, num_inputs: int, num_outputs: int, ops: Ops, *, bias: bool = False) -> None:
-        super().__init__(num_inputs, num_outputs, bias=bias)
-        self._ops = ops
+    weight: Matrix
+    bias: Tensor | None
+    _ops: Ops
 
     def step(self, x: Tensor) -> Tensor:
         """Rows of a decode step (b, inputs) → (b, outputs)."""
@@ -36,10 +38,34 @@ class Linear(nn.Linear):
     def prompt_addends(self, x: Tensor) -> Tensor:
         return self._ops.matmul_prompt_addends(x, self.weight, self.bias)
 
+
+class Linear(_Products, nn.Linear):
+    """A matrix in full precision, named by the checkpoint's keys."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None  # type: ignore[assignment]
+
+    def __init__(self, num_inputs: int, num_outputs: int, ops: Ops, *, bias: bool = False) -> None:
+        nn.Linear.__init__(self, num_inputs, num_outputs, bias=bias)
+        self._ops = ops
+
+    def in_8bit(self, weight: Weight8bit) -> Linear8bit:
+        """The module that replaces this one after its matrix is quantised."""
+        assert weight.shape == (self.out_features, self.in_features), weight.shape
+        return Linear8bit(weight, self.bias, self._ops)
+
     def in_4bit(self, weight: Weight4bit, bias: Tensor | None) -> Linear4bit:
         """The module that replaces this one after its matrix is quantised."""
         assert weight.shape == (self.out_features, self.in_features), weight.shape
         return Linear4bit(weight, bias, self._ops)
+
+
+class Linear8bit(_Products):
+    """`Linear` with a matrix in 8 bits."""
+
+    def __init__(self, weight: Weight8bit, bias: nn.Parameter | None, ops: Ops) -> None:
+        super().__init__()
+        self.weight, self.bias, self._ops = weight, bias, ops
 
 
 class Linear4bit(nn.Module):
@@ -69,8 +95,23 @@ class Linear4bit(nn.Module):
         return self._ops.matmul_4bit_prompt_addends(x, self.weight, self.bias)
 
 
+class Embedding8bit(nn.Module):
+    """`nn.Embedding` with a table in 8 bits; its rows come in `dtype`."""
+
+    def __init__(self, weight: Weight8bit, dtype: torch.dtype, ops: Ops) -> None:
+        super().__init__()
+        self.weight, self._dtype, self._ops = weight, dtype, ops
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        return self._ops.rows_of(self.weight, token_ids, self._dtype)
+
+
 def weights_bytes(model: nn.Module) -> int:
     """The bytes of all weights in their current form; a tied head counts once."""
     full = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    packed = sum(m.weight.nbytes for m in model.modules() if isinstance(m, Linear4bit))
-    return full + packed
+    matrices = {
+        id(m.weight): m.weight.nbytes
+        for m in model.modules()
+        if isinstance(m, Linear4bit | Linear8bit | Embedding8bit)
+    }
+    return full + sum(matrices.values())

@@ -23,9 +23,11 @@ from falcon_mamba_app.ops.reference import (
     recurrence,
     sampling,
     weight_4bit,
+    weight_8bit,
 )
 from falcon_mamba_app.ops.reference.recurrence import ConvWeights, ScanWeights
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
+from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
 
 
 class Ops:
@@ -39,15 +41,16 @@ class Ops:
 
     # ---- Matrix products ----
 
-    def matmul_prompt(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def matmul_prompt(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """x (t, i) · weight (o, i)ᵀ + bias (o,), for the tokens of prompts; (t, o), x's dtype."""
-        return F.linear(x, weight, bias)
+        dense = self.dequantize(weight, x.dtype) if isinstance(weight, Weight8bit) else weight
+        return F.linear(x, dense, bias)
 
-    def matmul_step(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def matmul_step(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """`matmul_prompt` for the rows of a decode step."""
         return self.matmul_prompt(x, weight, bias)
 
-    def matmul_prompt_addends(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def matmul_prompt_addends(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """(a, t, o), x's dtype or fp32, whose sum over a is `matmul_prompt`.
 
         The norms below add the addends while they read them. So a product that is computed in parts
@@ -55,13 +58,19 @@ class Ops:
         """
         return self.matmul_prompt(x, weight, bias).unsqueeze(0)
 
-    def matmul_step_addends(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def matmul_step_addends(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """`matmul_prompt_addends` for the rows of a decode step."""
         return self.matmul_step(x, weight, bias).unsqueeze(0)
 
-    def dequantize(self, weight: Weight4bit, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, weight: Weight4bit | Weight8bit, dtype: torch.dtype) -> Tensor:
         """The matrix (o, i) in `dtype`, rounded once from fp32."""
+        if isinstance(weight, Weight8bit):
+            return weight_8bit.dequantize(weight, dtype)
         return weight_4bit.dequantize(weight, dtype)
+
+    def rows_of(self, weight: Weight8bit, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows (t,) of the matrix, (t, i) in `dtype`: the embeddings of tokens."""
+        return weight_8bit.rows_of(weight, rows, dtype)
 
     def matmul_4bit_prompt(self, x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
         """`matmul_prompt` of a quantised matrix in its compute dtype; the result has x's dtype."""
@@ -150,7 +159,7 @@ class Ops:
     def projected_conv_step(
         self,
         x: Tensor,
-        weight: Tensor,
+        weight: Matrix,
         bias: Tensor | None,
         conv: ConvWeights,
         *,
@@ -227,7 +236,7 @@ class Ops:
         addends: Tensor,
         sizes: list[int],
         eps: float,
-        dt_weight: Tensor,
+        dt_weight: Matrix,
         z: Tensor,
         ssm_states: Tensor,
         slots: Tensor,

@@ -83,7 +83,8 @@ def _too_old(device: torch.device) -> str | None:
 
 
 def _numba() -> Ops:
-    from falcon_mamba_app.ops.cpu.ops import NUMBA, warm_up
+    from falcon_mamba_app.ops.cpu.ops import NUMBA
+    from falcon_mamba_app.ops.cpu.warm_up import warm_up
 
     warm_up()  # otherwise the first request waits 3 s for the compiler
     return NUMBA

@@ -53,10 +53,10 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
         raise SettingsError(f"--revision belongs to a hub model; {model.model} is a folder")
     if model.revision and model.model in ("auto", "nano"):
         raise SettingsError(f"--revision needs a hub model; --model is {model.model}")
-    if model.double_quantization != "auto" and model.quantization == "none":
+    if model.double_quantization != "auto" and model.quantization in ("none", "int8"):
         raise SettingsError(
             f"--double-quantization {model.double_quantization} belongs to 4-bit matrices;"
-            " --quantization is none"
+            f" --quantization is {model.quantization}"
         )
     if model.device == "cpu" and model.dtype == "float16":
         raise SettingsError("--dtype float16 needs a GPU; on the CPU use float32 or bfloat16")

@@ -52,9 +52,10 @@ class ModelSettings:
     )
     quantization: str = option(
         AUTO,
-        "4-bit matrices through bitsandbytes; auto: as stored, else none where it fits, else nf4",
+        "form of the matrices: int8, or 4 bits through bitsandbytes; auto: as stored, else the"
+        " first that fits of none, int8 and nf4",
         is_local=True,
-        choices=(AUTO, "none", "nf4", "fp4"),
+        choices=(AUTO, "none", "int8", "nf4", "fp4"),
     )
     double_quantization: str = option(
         AUTO,

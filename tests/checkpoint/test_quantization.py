@@ -74,7 +74,8 @@ def test_7b_takes_the_bytes_that_the_readme_promises():
 
 
 @pytest.mark.parametrize(
-    ("free_gb", "kind"), [(80, None), (24, None), (17, None), (16, "nf4"), (8, "nf4"), (7.4, "nf4")]
+    ("free_gb", "kind"),
+    [(80, None), (24, None), (17, None), (16, "int8"), (10, "int8"), (8, "nf4"), (7.4, "nf4")],
 )
 def test_the_most_exact_form_that_leaves_room_for_32_sessions_is_taken(free_gb, kind):
     demand = Demand(num_sessions=32, prefill_tokens=2048, dtype_bytes=2, num_copies=8)
@@ -94,14 +95,43 @@ def test_auto_takes_4_bits_on_a_small_gpu_and_says_why(folder, caplog, monkeypat
     monkeypatch.setattr(decisions, "RESERVE_BYTES", 0)
     config = placed(folder).checkpoint.config
     demand = Demand(num_sessions=32, prefill_tokens=2048, dtype_bytes=2, num_copies=8)
+    monkeypatch.setattr(ModelConfig, "bytes_in_8bit", lambda self, dtype_bytes: 2**40)
     full, packed = (demand.total_bytes(config, q) for q in (None, Quantization("nf4")))
     if packed > full:  # of a tiny model the one dequantised matrix weighs more than 4 bits save
         monkeypatch.setattr(ModelConfig, "num_parameters", lambda self: 10_000_000)
         full = demand.total_bytes(config, None)
     caplog.set_level(logging.INFO)
     assert placed(folder, gpu_with(full - 1)).quantization == Quantization("nf4")
-    assert "nf4: unquantised would take" in caplog.text
+    assert "nf4: unquantised would take" in caplog.text and "int8 would take" in caplog.text
     assert placed(folder, gpu_with(full)).quantization is None
+
+
+def test_auto_takes_8_bits_without_the_library_before_4_bits_with_it(folder, monkeypatch, caplog):
+    monkeypatch.setattr(placement, "why_unusable", lambda device: "4-bit needs the package")
+    monkeypatch.setattr(decisions, "RESERVE_BYTES", 0)
+    monkeypatch.setattr(ModelConfig, "num_parameters", lambda self: 2**40)
+    monkeypatch.setattr(ModelConfig, "bytes_in_8bit", lambda self, dtype_bytes: 0)
+    caplog.set_level(logging.INFO)
+    found = placed(folder, gpu_with(500_000_000), double_quantization="on").quantization
+    assert found == Quantization("int8") and found.describe() == "int8"
+    assert "int8: unquantised would take" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ({"quant_method": "torchao", "quant_type": {"default": "int8_weight_only"}}, "torchao, 8"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes, 8 bits"),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"a": {"num_bits": 8}}},
+            "compressed-tensors, 8 bits",
+        ),
+    ],
+)
+def test_a_checkpoint_of_others_8_bits_is_refused_by_name_and_told_of_ours(value, named):
+    with pytest.raises(CheckpointError, match=named) as caught:
+        decisions.stored_quantization(value, "a model")
+    assert "`quantization` int8" in str(caught.value)
 
 
 def test_a_named_model_that_fits_in_no_form_is_refused(folder):
@@ -172,9 +202,10 @@ def test_settings_that_contradict_what_is_stored_are_refused(fp4_folder, setting
 
 
 def test_settings_that_contradict_each_other_are_refused():
-    with pytest.raises(SettingsError, match="--quantization is none"):
-        load_settings(["--quantization", "none", "--double-quantization", "on"], {})
-    with pytest.raises(SettingsError, match="allowed are auto, none, nf4, fp4"):
+    for kind in ("none", "int8"):
+        with pytest.raises(SettingsError, match=f"--quantization is {kind}"):
+            load_settings(["--quantization", kind, "--double-quantization", "on"], {})
+    with pytest.raises(SettingsError, match="allowed are auto, none, int8, nf4, fp4"):
         load_settings(["--quantization", "int4"], {})
 
 

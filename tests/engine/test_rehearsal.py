@@ -6,11 +6,13 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from falcon_mamba_app.engine.runner.warm_up import empty_model, rehearse_meanwhile
+from falcon_mamba_app.model.in_8bit import put_in_8bit
 from falcon_mamba_app.ops import REFERENCE, Ops
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.checkpoints import make_model
@@ -24,12 +26,18 @@ def config():
     return ours(make_model("falcon_mamba")).config
 
 
-def rehearse(config, ops):
-    return rehearse_meanwhile(config, ops, max_running=2, device=CPU, dtype=torch.float32)
+def rehearse(config, ops, **options):
+    options = {"max_running": 2, "device": CPU, "dtype": torch.float32, **options}
+    return rehearse_meanwhile(config, ops, **options)
 
 
-@pytest.mark.parametrize("ops", [REFERENCE, TRITON], ids=lambda ops: ops.name)
-def test_it_runs_every_operation_once_and_ends(config, ops):
+FORMS = {"none": lambda model: None, "int8": partial(put_in_8bit, dtype=torch.float32)}
+
+
+@pytest.mark.parametrize(
+    ("ops", "form"), [(REFERENCE, "none"), (REFERENCE, "int8"), (TRITON, "none")], ids=str
+)
+def test_it_runs_every_operation_once_and_ends(config, ops, form):
     ran = []
 
     class Noted(type(ops)):
@@ -37,7 +45,7 @@ def test_it_runs_every_operation_once_and_ends(config, ops):
             ran.append(logits.shape)
             return ops.sample(logits, params)
 
-    rehearse(config, Noted()).join()
+    rehearse(config, Noted(), form=FORMS[form]).join()
     assert ran and {shape[1] for shape in ran} == {config.vocab_size}
 
 

@@ -24,7 +24,8 @@ from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
 from falcon_mamba_app.ops.cpu import compiled, kernels, sampling
 from falcon_mamba_app.ops.cpu import ops as cpu_ops
-from falcon_mamba_app.ops.cpu.ops import NUMBA, warm_up
+from falcon_mamba_app.ops.cpu.ops import NUMBA
+from falcon_mamba_app.ops.cpu.warm_up import warm_up
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import load_settings
 
@@ -268,7 +269,7 @@ def test_powers_of_two_outside_the_range_are_zero_infinite_or_not_a_number():
 @numba.njit
 def _store_all(x, y):
     for i in range(x.size):
-        y[i] = kernels._store(x[i], kernels.BFLOAT16)
+        y[i] = kernels.store(x[i], kernels.BFLOAT16)
 
 
 def test_results_are_rounded_to_bfloat16_as_torch_rounds():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from falcon_mamba_app.ops.triton.linear import Tile, fitting
+from falcon_mamba_app.ops.triton.tiles import Tile, fitting
 
 ROOT = Path(__file__).parents[2]
 REGISTERS_OF_A_BLOCK, MAX_STACK_BYTES = 65_536, 64
@@ -28,7 +28,7 @@ EVERYWHERE = {
     "_maxima_kernel",
     "_projected_scan_step_kernel",
     "_rms_norm_kernel",
-    "_row_times_matrix_kernel",
+    "row_times_matrix_kernel",
     "_scan_prefill_kernel",
     "_scan_step_kernel",
     "_split_rms_norm_kernel",
@@ -36,8 +36,9 @@ EVERYWHERE = {
     "cutoff_kernel",
     "later_filters_kernel",
 }
-WITH_MATRIX_UNITS = {"_in_proj_rows_kernel", "_rows_times_matrix_kernel"}
+WITH_MATRIX_UNITS = {"_in_proj_rows_kernel", "rows_times_matrix_kernel"}
 
+FOR_8_BITS = {"_rows_kernel"}
 FOR_4_BITS = {"dequantize_kernel", "row_kernel", "rows_kernel"}
 BYTES_OF_PAIRS = 32_768  # of one row's table, which the compiler's figure leaves out
 
@@ -105,6 +106,19 @@ def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(capability):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("capability", [75, 86, 90])
+def test_every_kernel_for_8_bits_compiles_for_the_card_and_fits_it(capability):
+    kernels = compiled_for(capability, "int8")
+    tiles = {*WITH_MATRIX_UNITS, "few_rows_kernel"} if capability >= 80 else set()
+    assert {name.split()[0] for name in kernels} == EVERYWHERE | FOR_8_BITS | tiles
+    for name, takes in kernels.items():
+        assert takes["shared_bytes"] <= SHARED_BYTES[capability], name
+        assert takes["threads"] * takes["registers"] <= REGISTERS_OF_A_BLOCK, name
+        assert takes["stack_bytes"] <= MAX_STACK_BYTES, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_second_start_finds_every_kernel_compiled(tmp_path):
     cache = str(tmp_path)
     first = compiled_for(90, TRITON_CACHE_DIR=cache)
@@ -118,7 +132,9 @@ def test_a_second_start_finds_every_kernel_compiled(tmp_path):
 @pytest.mark.parametrize("rows", [16, 64])
 def test_a_tile_gives_up_stages_then_inputs_where_memory_is_short(shared_bytes, rows):
     wanted = Tile(outputs=128, inputs=128, stages=3, warps=8)
-    tile = fitting(wanted, rows=rows, length=4096, value_bytes=2, shared_bytes=shared_bytes)
+    tile = fitting(
+        wanted, rows=rows, length=4096, weight_bytes=2, value_bytes=2, shared_bytes=shared_bytes
+    )
     assert (tile.stages + 1) * (tile.outputs + rows) * tile.inputs * 2 <= shared_bytes
     assert tile.stages >= 3 and tile.outputs == 128
     assert (tile == wanted) == (shared_bytes == 232_448 or (rows, shared_bytes) == (16, 166_912))

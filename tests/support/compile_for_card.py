@@ -75,13 +75,16 @@ def run_model(dtype: torch.dtype, form: str) -> None:
     """One layer of 7B: decode steps, prompts, and both in one pass."""
     from benchmarks.lib.models import FALCON_MAMBA_7B
     from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+    from falcon_mamba_app.model.in_8bit import put_in_8bit
     from falcon_mamba_app.ops.reference.sampling import Column
     from falcon_mamba_app.ops.triton.ops import TRITON
 
     config = replace(FALCON_MAMBA_7B, num_layers=1)
     with META:
         model = FalconMamba(config, TRITON).to(dtype)
-        if form != "none":
+        if form == "int8":
+            put_in_8bit(model, dtype=dtype)
+        elif form != "none":
             put_in_4bit(model, dtype, is_double=form.endswith("double"))
         model.prepare()
         conv = torch.empty(1, 65, config.d_conv - 1, config.d_inner, dtype=dtype)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,13 +54,22 @@ def warm_up(passes: Passes) -> None:
 
 
 def rehearse(
-    config: ModelConfig, ops: Ops, *, max_running: int, device: torch.device, dtype: torch.dtype
+    config: ModelConfig,
+    ops: Ops,
+    *,
+    max_running: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    form: Callable[[FalconMamba], object] = lambda model: None,
 ) -> None:
-    """`warm_up` for a later engine. Never raises: `warm_up` compiles whatever is missing."""
-    config = replace(config, num_layers=1)
+    """`warm_up` for a later engine. Never raises: `warm_up` compiles whatever is missing. `form`
+    gives the empty model's matrices the form that the real ones will have.
+    """
+    config = replace(config, num_layers=1, tie_word_embeddings=False)  # an empty table is short
     try:
         pool = StatePool(config, max_running=max_running, device=device, dtype=dtype)
         model = empty_model(config, ops, device, dtype)
+        form(model)
         warm_up(Passes(model, pool, eos_token_ids=frozenset()))
     except Exception as error:
         if threading.main_thread().is_alive():
@@ -66,11 +77,9 @@ def rehearse(
             logger.warning("the rehearsal failed, so the start takes longer: %s", why)
 
 
-def rehearse_meanwhile(
-    config: ModelConfig, ops: Ops, *, max_running: int, device: torch.device, dtype: torch.dtype
-) -> threading.Thread:
-    """Start `rehearse` on its own thread; join it before any capture."""
-    run = partial(rehearse, config, ops, max_running=max_running, device=device, dtype=dtype)
+def rehearse_meanwhile(config: ModelConfig, ops: Ops, **options: Any) -> threading.Thread:
+    """Start `rehearse`, with its options, on its own thread; join it before any capture."""
+    run = partial(rehearse, config, ops, **options)
     # Not a daemon: a process that ends while a thread compiles may crash. At exit the process waits
     # a few seconds for the kernels being compiled; the pool then takes no more work.
     thread = threading.Thread(target=run, name="rehearsal")

@@ -22,7 +22,6 @@ from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
 
 FORMAT = "falcon-mamba-state-1"
-FINGERPRINT_ROWS = 16
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # States of real models stay below a thousand; products of numbers up to here stay finite in fp32.
 MAX_MAGNITUDE = 1e6
@@ -31,14 +30,9 @@ MAX_HEADER_BYTES = 8 * 2**20
 
 
 def fingerprint(model: FalconMamba) -> str:
-    """A name of the weights, the same in every precision; other weights cannot use the state."""
+    """A name of the weights, the same in every form of them; other weights cannot use the state."""
     digest = hashlib.sha256(repr(model.config).encode())
-    samples = (
-        model.backbone.norm_f.weight,
-        model.backbone.embeddings.weight[:FINGERPRINT_ROWS],
-        model.lm_head.weight[-FINGERPRINT_ROWS:],
-    )
-    for sample in samples:
+    for sample in (model.backbone.norm_f.weight, *model.named_rows):
         # bfloat16: every precision of one checkpoint rounds to the same values.
         numbers = sample.detach().to("cpu", torch.bfloat16).view(torch.int16)
         digest.update(numbers.numpy().tobytes())

@@ -16,9 +16,9 @@ from numba import extending, types
 from falcon_mamba_app.ops.cpu.compiled import compiled
 
 intrinsic: Any = extending.intrinsic  # its type counts the compiler's context as an argument
-# A float, an int and a bool: numba compiles one kernel for each type of argument, and distinguishes
-# these types fastest.
-FLOAT32, BFLOAT16, INT64 = 0.0, 0, False
+# A float, an int, a bool and None: numba compiles one kernel for each type of argument, and
+# distinguishes these types fastest.
+FLOAT32, BFLOAT16, INT64, INT8 = 0.0, 0, False, None
 
 # Channels in one block: their (16, d) states and A take 32 KB, and stay in a core's first cache
 # from token to token.
@@ -42,7 +42,7 @@ REORDERED = {**OPTIONS, "fastmath": {"contract", "reassoc"}}
 
 @intrinsic
 def pointer(typingctx, address, kind):
-    """The values at `address`, as float32, int64 or the 16 bits of a bfloat16."""
+    """The values at `address`, as float32, int64, int8 or the 16 bits of a bfloat16."""
     element = _element(kind)
     signature = types.CPointer(element)(address, kind)
 
@@ -62,6 +62,8 @@ def _bytes(typingctx, kind):
 def _element(kind):
     if isinstance(kind, types.Boolean):
         return types.int64
+    if isinstance(kind, types.NoneType):
+        return types.int8
     return types.float32 if isinstance(kind, types.Float) else types.uint16
 
 
@@ -72,10 +74,15 @@ def row_values(address, row, stride, kind):
 
 
 @intrinsic
-def _load(typingctx, value):
+def load(typingctx, value):
     """A stored value as float32."""
     if value == types.float32:
         return value(value), lambda context, builder, signature, args: args[0]
+    if value == types.int8:
+        to_float = ir.FloatType()
+        return types.float32(value), lambda context, builder, signature, args: builder.sitofp(
+            args[0], to_float
+        )
 
     def codegen(context, builder, signature, args):
         bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.IntType(32)(16))
@@ -85,7 +92,7 @@ def _load(typingctx, value):
 
 
 @intrinsic
-def _store(typingctx, value, kind):
+def store(typingctx, value, kind):
     """The stored form of a float32: rounded to the nearest bfloat16, ties to even."""
     if isinstance(kind, types.Float):
         return types.float32(value, kind), lambda context, builder, signature, args: args[0]
@@ -152,21 +159,21 @@ def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind, low, hi
     for row in range(b):
         xs = row_values(x, row, stride, kind)
         for i in range(num_inputs):
-            inputs[row, i] = _load(xs[i])
+            inputs[row, i] = load(xs[i])
     biases, out = pointer(bias, kind), pointer(y, kind)
     for j in range(low, high):
         weights = row_values(weight, j, num_inputs, kind)
-        start = ZERO if bias == 0 else _load(biases[j])
+        start = ZERO if bias == 0 else load(biases[j])
         for row in range(b):
-            total = start + _dot(weights, inputs[row], num_inputs)
-            out[row * num_outputs + j] = _store(total, kind)
+            total = start + dot(weights, inputs[row], num_inputs)
+            out[row * num_outputs + j] = store(total, kind)
 
 
 @compiled(REORDERED)
-def _dot(a, b, num_columns):
+def dot(a, b, num_columns):
     total = ZERO
     for i in range(num_columns):
-        total += _load(a[i]) * _load(b[i])
+        total += load(a[i]) * load(b[i])
     return total
 
 
@@ -177,11 +184,11 @@ def rms_norm(x, stride, weight, eps, num_rows, num_columns, y, kind, weight_kind
     for row in range(num_rows):
         xs = row_values(x, row, stride, kind)
         ys = row_values(y, row, num_columns, y_kind)
-        mean = _dot(xs, xs, num_columns) / np.float32(num_columns)
+        mean = dot(xs, xs, num_columns) / np.float32(num_columns)
         scale = ONE / np.sqrt(mean + np.float32(eps))
         for i in range(num_columns):
-            factor = ONE if weight == 0 else _load(weights[i])
-            ys[i] = _store(_load(xs[i]) * scale * factor, y_kind)
+            factor = ONE if weight == 0 else load(weights[i])
+            ys[i] = store(load(xs[i]) * scale * factor, y_kind)
 
 
 @compiled(OPTIONS)
@@ -207,14 +214,14 @@ def _conv_token(window, new, stride, t, weight, bias, sums, width, k, d, y, kind
     """One row of y, from input t of a sequence and the k−1 inputs before it."""
     biases = pointer(bias, kind)
     for i in range(width):
-        sums[i] = ZERO if bias == 0 else _load(biases[i])
+        sums[i] = ZERO if bias == 0 else load(biases[i])
     for j in range(k):
         inputs = _input(window, new, stride, t + j, k, d, kind)
         weights = row_values(weight, j, d, kind)
         for i in range(width):
-            sums[i] += _load(weights[i]) * _load(inputs[i])
+            sums[i] += load(weights[i]) * load(inputs[i])
     for i in range(width):
-        y[i] = _store(silu(sums[i]), kind)
+        y[i] = store(silu(sums[i]), kind)
 
 
 @compiled(OPTIONS)
@@ -261,35 +268,21 @@ def _advance(x, dt, A, B, C, D, z, dt_bias, state, y, low, high, d, n, kind, buf
     delta, inputs, sums = buffers[0], buffers[1], buffers[2]
     biases, skips = pointer(dt_bias, FLOAT32), pointer(D, FLOAT32)
     for i in range(low, high):
-        step = softplus(_load(dt[i]) + biases[i])
+        step = softplus(load(dt[i]) + biases[i])
         # Decays as powers of two: exp(Δ·A) = 2^(Δ·log₂e·A).
         delta[i - low] = step * LOG2_E
-        inputs[i - low] = step * _load(x[i])
+        inputs[i - low] = step * load(x[i])
     for i in range(high - low):
         sums[i] = ZERO
     for j in range(n):
         Aj, h = row_values(A, j, d, FLOAT32), row_values(state, j, d, FLOAT32)
-        Bj, Cj = _load(B[j]), _load(C[j])
+        Bj, Cj = load(B[j]), load(C[j])
         for i in range(low, high):
             value = exp2(delta[i - low] * Aj[i]) * h[i] + inputs[i - low] * Bj
             h[i] = value
             sums[i - low] += value * Cj
     for i in range(low, high):
-        y[i] = _store((sums[i - low] + skips[i] * _load(x[i])) * silu(_load(z[i])), kind)
-
-
-@compiled(OPTIONS)
-def dequantize_4bit(packed, absmax, code, blocksize, scratch, y, kind, low, high):
-    """Blocks low … high of `weight_4bit.dequantize`, 16 bits at a time; scratch holds 16 values."""
-    words, magnitudes = pointer(packed, BFLOAT16), pointer(absmax, FLOAT32)
-    codes, table, values = pointer(code, FLOAT32), pointer(scratch, kind), pointer(y, kind)
-    for block in range(low, high):
-        for i in range(16):
-            table[i] = _store(codes[i] * magnitudes[block], kind)
-        for i in range(block * blocksize // 4, (block + 1) * blocksize // 4):
-            word = words[i]
-            values[4 * i], values[4 * i + 1] = table[word >> 4 & 15], table[word & 15]
-            values[4 * i + 2], values[4 * i + 3] = table[word >> 12], table[word >> 8 & 15]
+        y[i] = store((sums[i - low] + skips[i] * load(x[i])) * silu(load(z[i])), kind)
 
 
 @compiled(OPTIONS)

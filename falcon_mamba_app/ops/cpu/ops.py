@@ -8,8 +8,6 @@ matrix by many rows.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -20,12 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
-from falcon_mamba_app.ops.cpu import kernels
+from falcon_mamba_app.ops.cpu import kernels, quantized_kernels
 from falcon_mamba_app.ops.cpu.sampling import allow_only, sample
-from falcon_mamba_app.ops.reference.sampling import Column
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, block_absmax
-
-logger = logging.getLogger(__name__)
+from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
+from falcon_mamba_app.ops.reference.weight_8bit import dequantize as portable_dequantize
 
 KINDS = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16}
 
@@ -44,18 +41,20 @@ class CpuOps(Ops):
 
     name = "numba"
 
-    def matmul_prompt(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def matmul_prompt(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """By oneDNN. It computes a row the same way for any number of rows from two upwards, so a
         prompt gives the same numbers whatever shares its chunk. torch's own call of oneDNN does
         not, in bf16.
         """
+        if isinstance(weight, Weight8bit):
+            weight = self.dequantize(weight, x.dtype)
         if not _has_onednn(x.dtype):
             return F.linear(x, weight, bias)
         if len(x) == 1:
             return onednn_linear(x.expand(2, -1), weight, bias)[:1]
         return onednn_linear(x, weight, bias)
 
-    def matmul_step(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def matmul_step(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """Always by our kernel: a row's result is the same, bit for bit, alone and in any batch.
         For 8 rows oneDNN would be a third faster.
         """
@@ -63,10 +62,12 @@ class CpuOps(Ops):
             return few_rows_linear(x, weight, bias)
         return torch.cat([few_rows_linear(rows, weight, bias) for rows in x.split(MAX_ROWS)])
 
-    def dequantize(self, weight: Weight4bit, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, weight: Weight4bit | Weight8bit, dtype: torch.dtype) -> Tensor:
         """By our kernel. bitsandbytes' starts one thread per core for each matrix: with one core
         busy elsewhere, a step takes twenty times as long.
         """
+        if isinstance(weight, Weight8bit):
+            return _dequantized(weight, dtype)
         num_blocks = weight.packed.numel() * 2 // weight.blocksize
         if num_blocks * weight.blocksize != weight.shape[0] * weight.shape[1]:
             return super().dequantize(weight, dtype)
@@ -75,7 +76,7 @@ class CpuOps(Ops):
 
         def run(low: int, high: int) -> None:
             scratch = torch.empty(16, dtype=dtype)
-            kernels.dequantize_4bit(
+            quantized_kernels.dequantize_4bit(
                 weight.packed.data_ptr(), absmax.data_ptr(), weight.code.data_ptr(),
                 weight.blocksize, scratch.data_ptr(), y.data_ptr(), KINDS[dtype], low, high,
             )  # fmt: skip
@@ -152,18 +153,42 @@ class CpuOps(Ops):
     sample = staticmethod(sample)
 
 
-def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def few_rows_linear(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
     """At most MAX_ROWS rows times the matrix."""
-    b, num_inputs = x.shape
-    num_outputs = weight.shape[0]
+    (b, num_inputs), num_outputs = x.shape, weight.shape[0]
     y = torch.empty((b, num_outputs), dtype=x.dtype)
-    _check(weight)
+    run: Callable[[int, int], None]
+    if isinstance(weight, Weight8bit):
+        _check(weight.values, weight.scale)
+        run = partial(
+            quantized_kernels.linear_8bit,
+            x.data_ptr(), _row_stride(x), weight.values.data_ptr(), weight.scale.data_ptr(),
+            weight.scale.shape[1], _address(bias), b, num_inputs, num_outputs, y.data_ptr(),
+            KINDS[x.dtype],
+        )  # fmt: skip
+    else:
+        _check(weight)
+        run = partial(
+            kernels.linear,
+            x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), b, num_inputs,
+            num_outputs, y.data_ptr(), KINDS[x.dtype],
+        )  # fmt: skip
+    _split(run, num_outputs, num_outputs * num_inputs // MIN_WEIGHTS_PER_THREAD)
+    return y
+
+
+def _dequantized(weight: Weight8bit, dtype: torch.dtype) -> Tensor:
+    if dtype not in KINDS:
+        return portable_dequantize(weight, dtype)
+    (num_outputs, num_inputs), num_groups = weight.shape, weight.scale.shape[1]
+    y = torch.empty((num_outputs, num_inputs), dtype=dtype)
+    _check(weight.values, weight.scale)
     run = partial(
-        kernels.linear,
-        x.data_ptr(), _row_stride(x), weight.data_ptr(), _address(bias), b, num_inputs,
-        num_outputs, y.data_ptr(), KINDS[x.dtype],
+        quantized_kernels.dequantize_8bit,
+        weight.values.data_ptr(), weight.scale.data_ptr(), num_groups, num_inputs, y.data_ptr(),
+        KINDS[dtype],
     )  # fmt: skip
-    _split(run, num_outputs, weight.numel() // MIN_WEIGHTS_PER_THREAD)
+    _split(run, num_outputs, y.numel() // MIN_WEIGHTS_PER_THREAD)
     return y
 
 
@@ -268,31 +293,3 @@ def _check(*tensors: Tensor) -> None:
 
 
 NUMBA = CpuOps()
-
-
-def warm_up() -> None:
-    """Compile every kernel for both dtypes, or load it from the cache."""
-    began = time.perf_counter()
-    with torch.inference_mode():
-        for dtype in KINDS:
-            _run_every_operation(dtype, d=4, n=2, k=2)
-        NUMBA.allow_only(torch.zeros(1, 2), torch.ones(1, 1, dtype=torch.int32))
-        NUMBA.sample(torch.zeros(1, 2), torch.zeros(1, len(Column)))
-    logger.info("numba kernels are ready after %.1f s", time.perf_counter() - began)
-
-
-def _run_every_operation(dtype: torch.dtype, *, d: int, n: int, k: int) -> None:
-    x, B = torch.zeros(1, d, dtype=dtype), torch.zeros(1, n, dtype=dtype)
-    conv = ConvWeights(torch.zeros(k, d, dtype=dtype), None)
-    scan = ScanWeights(A=torch.zeros(n, d), D=torch.zeros(d), dt_bias=torch.zeros(d))
-    conv_rows = {"conv_states": torch.zeros(1, k - 1, d, dtype=dtype), "slots": torch.tensor([0])}
-    scan_rows = {"ssm_states": torch.zeros(1, n, d), "slots": conv_rows["slots"]}
-    query_starts = torch.tensor([0, 1])
-    NUMBA.matmul_step(x, conv.weight, None)
-    NUMBA.rms_norm(x, None, 1.0, dtype)
-    for residual in (x, x.float()):
-        NUMBA.rms_norm(residual, x[0], 1.0, dtype)
-    NUMBA.conv_step(x, conv, **conv_rows)
-    NUMBA.conv_prefill(x, conv, **conv_rows, query_starts=query_starts)
-    NUMBA.scan_step(x, scan, dt=x, B=B, C=B, z=x, **scan_rows)
-    NUMBA.scan_prefill(x, scan, dt=x, B=B, C=B, z=x, **scan_rows, query_starts=query_starts)

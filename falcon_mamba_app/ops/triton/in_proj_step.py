@@ -12,17 +12,17 @@ import triton.language as tl
 from torch import Tensor
 
 from falcon_mamba_app.ops.reference.recurrence import ConvWeights
-from falcon_mamba_app.ops.triton.linear import (
+from falcon_mamba_app.ops.reference.weight_8bit import Matrix
+from falcon_mamba_app.ops.triton.linear import group, is_ours, stored
+from falcon_mamba_app.ops.triton.linear_kernels import (
     first_of_row,
     first_of_rows,
-    is_ours,
     row_product,
-    row_tile,
     rows_product,
-    rows_tile,
 )
 from falcon_mamba_app.ops.triton.math import silu
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
+from falcon_mamba_app.ops.triton.tiles import row_tile, rows_tile
 
 # With 2 to 32 rows two kernels are as fast: the convolution's programs fill the GPU sooner than
 # half of the fused kernel's programs do. With 64 rows one kernel saves 2 % of a layer.
@@ -30,7 +30,7 @@ MIN_ROWS = 33
 MAX_TAPS = 4
 
 
-def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvWeights) -> bool:
+def is_faster(x: Tensor, weight: Matrix, bias: Tensor | None, conv: ConvWeights) -> bool:
     """Whether the kernels below apply, and are faster than one launch per part."""
     k, d = conv.weight.shape
     # Every tile of outputs belongs to x alone or to z alone.
@@ -39,24 +39,26 @@ def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvWeights)
 
 
 def projected_conv_step(
-    x: Tensor, weight: Tensor, conv: ConvWeights, *, conv_states: Tensor, slots: Tensor
+    x: Tensor, weight: Matrix, conv: ConvWeights, *, conv_states: Tensor, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`Ops.projected_conv_step` without a bias, where `is_faster`."""
     k, d = conv.weight.shape
-    assert x.stride(1) == 1 and weight.is_contiguous() and conv_states.is_contiguous()
-    (num_outputs, num_inputs), num_rows = weight.shape, len(x)
+    values, scale = stored(weight)
+    assert x.stride(1) == 1 and values.is_contiguous() and conv_states.is_contiguous()
+    (num_outputs, num_inputs), num_rows = values.shape, len(x)
     y = torch.empty((num_rows, num_outputs), dtype=x.dtype, device=x.device)
     if num_rows == 1:
-        outputs, inputs, num_warps = row_tile(num_outputs, num_inputs)
-        _in_proj_row_kernel[(num_outputs // outputs,)](
-            x, weight, conv.weight, conv.bias, y, conv_states, slots, num_inputs, d, k,
-            triton.next_power_of_2(k - 1), outputs, inputs, num_warps=num_warps, **OVERLAPPED,
+        row = row_tile(values)
+        _in_proj_row_kernel[(num_outputs // row.outputs,)](
+            x, values, scale, conv.weight, conv.bias, y, conv_states, slots, num_inputs,
+            group(weight), d, k, triton.next_power_of_2(k - 1), row.outputs, row.inputs,
+            num_warps=row.warps, **OVERLAPPED,
         )  # fmt: skip
     else:
-        rows, tile = rows_tile(x, weight, 1)
+        rows, tile = rows_tile(x, values, 1)
         _in_proj_rows_kernel[(num_outputs // tile.outputs,)](
-            x, weight, conv.weight, conv.bias, y, conv_states, slots, num_rows, x.stride(0),
-            num_inputs, d, k, rows, tile.outputs, tile.inputs, tile.stages,
+            x, values, scale, conv.weight, conv.bias, y, conv_states, slots, num_rows, x.stride(0),
+            num_inputs, group(weight), d, k, rows, tile.outputs, tile.inputs, tile.stages,
             num_warps=tile.warps, **OVERLAPPED,
         )  # fmt: skip
     x, z = y.chunk(2, dim=-1)
@@ -67,12 +69,14 @@ def projected_conv_step(
 def _in_proj_row_kernel(
     x_ptr,
     weight_ptr,
+    scale_ptr,
     conv_weight_ptr,
     conv_bias_ptr,
     y_ptr,
     conv_states_ptr,
     slots_ptr,
     num_inputs: tl.constexpr,
+    GROUP: tl.constexpr,
     d: tl.constexpr,
     k: tl.constexpr,
     WINDOW: tl.constexpr,
@@ -88,7 +92,9 @@ def _in_proj_row_kernel(
     wait_for_inputs()
     window_ptr = conv_states_ptr + tl.load(slots_ptr) * (k - 1) * d
     window = tl.load(window_ptr + cells, mask=has_cell, other=0.0)
-    y = row_product(x_ptr, weight_ptrs, weight, num_inputs, INPUTS).to(y_ptr.dtype.element_ty)
+    y = row_product(x_ptr, weight_ptrs, weight, scale_ptr, outputs, num_inputs, GROUP, INPUTS).to(
+        y_ptr.dtype.element_ty
+    )
     if first < d:
         taps = tl.load(conv_weight_ptr + cells, mask=has_cell, other=0.0).to(tl.float32)
         total = tl.sum(taps * window.to(tl.float32), axis=0)
@@ -107,6 +113,7 @@ def _in_proj_row_kernel(
 def _in_proj_rows_kernel(
     x_ptr,
     weight_ptr,
+    scale_ptr,
     conv_weight_ptr,
     conv_bias_ptr,
     y_ptr,
@@ -115,6 +122,7 @@ def _in_proj_rows_kernel(
     num_rows,
     x_stride,
     num_inputs: tl.constexpr,
+    GROUP: tl.constexpr,
     d: tl.constexpr,
     k: tl.constexpr,
     ROWS: tl.constexpr,
@@ -131,8 +139,8 @@ def _in_proj_rows_kernel(
     )
     wait_for_inputs()
     y = rows_product(
-        x_ptr, x_stride, num_rows, weight_ptrs, weight, first_input,
-        num_inputs, ROWS, INPUTS, STAGES,
+        x_ptr, x_stride, num_rows, weight_ptrs, weight, first_input, scale_ptr, outputs, 0,
+        num_inputs, num_inputs, GROUP, ROWS, INPUTS, STAGES,
     ).to(y_ptr.dtype.element_ty)  # fmt: skip
     if first < d:
         slots = tl.load(slots_ptr + rows, mask=has_row, other=0)

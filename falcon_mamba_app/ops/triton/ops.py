@@ -8,15 +8,19 @@ are the fastest ones of `benchmarks/kernels.py` on an H100.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
+from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
 from falcon_mamba_app.ops.triton import (
     allowed_tokens,
     conv,
     in_proj_step,
     linear,
     linear_4bit,
+    linear_8bit,
     next_token,
     norm,
     sampling,
@@ -36,7 +40,7 @@ class TritonOps(Ops):
     matmul_step = staticmethod(linear.matmul)
     matmul_prompt_addends = staticmethod(linear.matmul_addends)
     matmul_step_addends = staticmethod(linear.matmul_addends)
-    dequantize = staticmethod(linear_4bit.dequantize)
+    rows_of = staticmethod(linear_8bit.rows_of)
     matmul_4bit_prompt = staticmethod(linear_4bit.matmul)
     matmul_4bit_step = staticmethod(linear_4bit.matmul)
     matmul_4bit_prompt_addends = staticmethod(linear_4bit.matmul_addends)
@@ -53,10 +57,15 @@ class TritonOps(Ops):
     sample = staticmethod(sampling.sample)
     remember_tokens = staticmethod(next_token.remember_tokens)
 
+    def dequantize(self, weight: Weight4bit | Weight8bit, dtype: torch.dtype) -> Tensor:
+        if isinstance(weight, Weight8bit):
+            return linear_8bit.dequantize(weight, dtype)
+        return linear_4bit.dequantize(weight, dtype)
+
     def projected_conv_step(
         self,
         x: Tensor,
-        weight: Tensor,
+        weight: Matrix,
         bias: Tensor | None,
         conv: ConvWeights,
         *,
@@ -79,7 +88,7 @@ class TritonOps(Ops):
         addends: Tensor,
         sizes: list[int],
         eps: float,
-        dt_weight: Tensor,
+        dt_weight: Matrix,
         z: Tensor,
         ssm_states: Tensor,
         slots: Tensor,

@@ -12,16 +12,22 @@ import triton.language as tl
 from torch import Tensor
 
 from falcon_mamba_app.ops.reference.recurrence import ScanWeights
+from falcon_mamba_app.ops.reference.weight_8bit import Matrix
+from falcon_mamba_app.ops.triton.linear import group, stored
 from falcon_mamba_app.ops.triton.math import LOG2_E, silu, softplus
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs
 
 CHANNELS, WARPS = 16, 8
 
 
-def is_faster(addends: Tensor, dt_weight: Tensor) -> bool:
+def is_faster(addends: Tensor, dt_weight: Matrix) -> bool:
     """Whether the kernel below applies: several rows are faster with one launch per part."""
     rank = dt_weight.shape[1]
-    return addends.shape[:2] == (1, 1) and rank == triton.next_power_of_2(rank)
+    return (
+        group(dt_weight) == rank
+        and addends.shape[:2] == (1, 1)
+        and rank == triton.next_power_of_2(rank)
+    )
 
 
 def projected_scan_step(
@@ -30,18 +36,19 @@ def projected_scan_step(
     *,
     addends: Tensor,
     eps: float,
-    dt_weight: Tensor,
+    dt_weight: Matrix,
     z: Tensor,
     ssm_states: Tensor,
     slots: Tensor,
 ) -> Tensor:
     """`Ops.projected_scan_step`, where `is_faster`."""
     (n, d), rank = weights.A.shape, dt_weight.shape[1]
-    assert dt_weight.is_contiguous() and ssm_states.is_contiguous()
+    values, scale = stored(dt_weight)
+    assert values.is_contiguous() and ssm_states.is_contiguous()
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _projected_scan_step_kernel[(triton.cdiv(d, CHANNELS),)](
-        x, addends, dt_weight, weights.A, weights.D, z, weights.dt_bias, y, ssm_states, slots,
-        eps, d, n, rank, triton.next_power_of_2(n), CHANNELS, num_warps=WARPS, **OVERLAPPED,
+        x, addends, values, scale, weights.A, weights.D, z, weights.dt_bias, y, ssm_states,
+        slots, eps, d, n, rank, triton.next_power_of_2(n), CHANNELS, num_warps=WARPS, **OVERLAPPED,
     )  # fmt: skip
     return y
 
@@ -51,6 +58,7 @@ def _projected_scan_step_kernel(
     x_ptr,
     addends_ptr,
     dt_weight_ptr,
+    dt_scale_ptr,
     A_ptr,
     D_ptr,
     z_ptr,
@@ -74,10 +82,12 @@ def _projected_scan_step_kernel(
     dt_weight = tl.load(
         dt_weight_ptr + channels[:, None] * RANK + ranks[None, :],
         mask=has_channel[:, None],
-        other=0.0,
+        other=0,
         eviction_policy="evict_first",
     )
     A = tl.load(A_ptr + cells, mask=has_cell, other=0.0) * LOG2_E
+    if dt_scale_ptr is not None:
+        dt_scale = tl.load(dt_scale_ptr + channels, mask=has_channel, other=0.0)
     D = tl.load(D_ptr + channels, mask=has_channel, other=0.0)
     dt_bias = tl.load(dt_bias_ptr + channels, mask=has_channel, other=0.0)
     wait_for_inputs()
@@ -91,8 +101,10 @@ def _projected_scan_step_kernel(
     B = _normed(tl.load(inputs, mask=has_state, other=0.0).to(tl.float32), n, eps, dtype)
     C = _normed(tl.load(inputs + n, mask=has_state, other=0.0).to(tl.float32), n, eps, dtype)
 
-    # Rounded where the separate kernels would round too.
-    dt = tl.sum(dt_weight.to(tl.float32) * dt[None, :], axis=1).to(dtype).to(tl.float32)
+    dt = tl.sum(dt_weight.to(tl.float32) * dt[None, :], axis=1)
+    if dt_scale_ptr is not None:
+        dt *= dt_scale
+    dt = dt.to(dtype).to(tl.float32)  # rounded where the separate kernels would round too
     delta = softplus(dt + dt_bias)
     state = tl.exp2(delta[None, :] * A) * state + (delta * x)[None, :] * B[:, None]
     tl.store(state_ptrs, state, mask=has_cell)

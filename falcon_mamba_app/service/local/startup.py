@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.runner.warm_up import rehearse_meanwhile
 from falcon_mamba_app.engine.states.file import fingerprint
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.model.in_8bit import put_in_8bit
 from falcon_mamba_app.model.linear import weights_bytes
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
 from falcon_mamba_app.service.local.prompts import tell_of_tokens_beyond
@@ -82,7 +84,8 @@ def begin_rehearsal(placement: Placement, *, max_running: int) -> threading.Thre
     """On a GPU, compile kernels before the weights are loaded. Not in 4 bits: an empty layer has no
     matrices in bitsandbytes' storage, so their products cannot be compiled.
     """
-    if placement.device.type != "cuda" or placement.quantization is not None:
+    quantization = placement.quantization
+    if placement.device.type != "cuda" or (quantization is not None and not quantization.is_8bit):
         return None
     return rehearse_meanwhile(
         placement.checkpoint.config,
@@ -90,7 +93,12 @@ def begin_rehearsal(placement: Placement, *, max_running: int) -> threading.Thre
         max_running=max_running,
         device=placement.device,
         dtype=placement.dtype,
+        form=partial(put_in_8bit, dtype=placement.dtype) if quantization else _leave,
     )
+
+
+def _leave(model: FalconMamba) -> None:
+    """The form of a model that is not quantised."""
 
 
 class Startup:

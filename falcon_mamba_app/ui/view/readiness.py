@@ -18,7 +18,7 @@ from falcon_mamba_app.ui.view.updates import status_html
 
 REAL_MODEL = (
     "A GPU with 24 GB runs it unquantised, one with 8 GB in 4 bits. With 16 GB of memory and no GPU"
-    " add --quantization nf4"
+    " add --quantization int8"
 )
 PLACEHOLDERS = {
     "ready": "Write a message",

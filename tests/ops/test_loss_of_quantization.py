@@ -1,4 +1,4 @@
-"""What 4 bits cost the bundled model, on a conversation of the kind it was made for."""
+"""What 8 and 4 bits cost the bundled model, on a conversation of the kind it was made for."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def rows():
 def test_the_text_is_long_enough_and_known_to_the_model(rows):
     assert len(real_text()) > 500
     assert rows["none"]["loss"] < 3.5  # of 9.0 for a guess among 8,192 tokens
+
+
+def test_8_bits_change_next_to_nothing(rows):
+    """A sixtieth of what nf4 does, head and table of embeddings included."""
+    assert 0 < rows["int8"]["mean_kl"] <= 0.001 and rows["int8"]["worst_kl"] < 0.05
+    assert rows["int8"]["agreement"] >= 0.99
+    assert rows["int8"]["loss"] < rows["none"]["loss"] + 0.01
+    assert rows["int8"]["bytes"] < 0.3 * rows["none"]["bytes"]  # of fp32
 
 
 @pytest.mark.parametrize(("form", "most"), [("nf4", 0.12), ("fp4", 0.22)])
