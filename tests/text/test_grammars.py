@@ -75,6 +75,12 @@ def test_a_grammar_is_followed(grammars):
     )
 
 
+def test_a_grammar_in_gbnf_is_followed_too_and_told_from_lark_by_its_rules(grammars):
+    gbnf = 'root ::= greeting " you"\ngreeting ::= "Hello" | "Bye"\n'
+    assert written(grammars.matcher(GrammarForm(gbnf))) in ("Hello you", "Bye you")
+    assert written(grammars.matcher(GrammarForm('start: "a ::= b"'))) == "a ::= b"
+
+
 def test_after_the_whole_form_only_ends_of_text_are_allowed(grammars):
     matcher = grammars.matcher(ChoiceForm(("no",)))
     while not set(allowed := ids_in(matcher.allowed())) & {EOS, 0}:
