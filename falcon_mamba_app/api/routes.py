@@ -29,6 +29,7 @@ from falcon_mamba_app.api.responses.conversations import Conversations
 from falcon_mamba_app.api.responses.endpoints import Responses
 from falcon_mamba_app.api.responses.shelf import Shelves
 from falcon_mamba_app.api.schemas import Strict
+from falcon_mamba_app.api.session_files import SessionFiles
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.api.tokenization import Tokenization
 from falcon_mamba_app.errors import NotFound
@@ -97,6 +98,7 @@ def create_api(
     app.state.responses = Responses(service, access, names, figures, shelves, reader)
     _add_responses(add, app.state.responses)
     _add_conversations(add, Conversations(service, shelves, reader))
+    _add_session_files(add, SessionFiles(shelves))
     _add_kept_sessions(add, kept)
     add("GET", "/v1/models", info.models)
     add("GET", "/v1/models/{model_id:path}", info.model)
@@ -163,6 +165,11 @@ def _add_conversations(add: Add, conversations: Conversations) -> None:
     add("POST", f"{one}/items", conversations.add_items)
     add("GET", f"{one}/items/{{item_id}}", conversations.item)
     add("DELETE", f"{one}/items/{{item_id}}", conversations.delete_item)
+
+
+def _add_session_files(add: Add, files: SessionFiles) -> None:
+    add("POST", "/v1/sessions/import", files.take_in)
+    add("GET", "/v1/sessions/{session_id}/export", files.export)
 
 
 def _add_kept_sessions(add: Add, kept: KeptSessions) -> None:

@@ -142,3 +142,26 @@ async def test_a_prompt_cache_key_is_a_session_too(client):
         "object": "session",
         "deleted": True,
     }
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "markdown", "zip"])
+async def test_a_session_goes_out_as_a_file_and_comes_in_again(client, kind):
+    session = await made(client)
+    file = await client.get(f"/v1/sessions/{session['id']}/export", params={"format": kind})
+    assert file.status_code == 200 and "attachment" in file.headers["content-disposition"]
+    if kind == "markdown":
+        assert file.text.startswith("# A talk\n\n**You**\n\none")
+        return
+    (new,) = (await client.post("/v1/sessions/import", content=file.content)).json()["data"]
+    assert new["id"] != session["id"]
+    again = (await client.get(f"/v1/sessions/{new['id']}")).json()
+    assert [message["content"] for message in again["messages"]] == ["one", "two", "three"]
+
+
+async def test_files_of_others_and_hostile_ones_are_refused(client):
+    path = f"/v1/sessions/{(await made(client))['id']}/export"
+    assert (await client.get(path, headers=TOM)).status_code == 404
+    wrong = await client.get(path, params={"format": "pdf"})
+    assert wrong.status_code == 400 and "allowed are json" in wrong.text
+    refused = await client.post("/v1/sessions/import", content=b"[" * 50_000)
+    assert refused.status_code == 400 and "nested too deep" in refused.text
