@@ -107,7 +107,7 @@ async def test_an_update_of_the_page_is_measured():
 def small(monkeypatch):
     """benchmarks.cpu with a short prompt."""
     monkeypatch.setattr(cpu, "PROMPT", 32)
-    return cpu.Effort(rounds=1, new_tokens=20, prompts=(32,), memory_prompts=(1, 2))
+    return cpu.Effort(rounds=1, new_tokens=16, prompts=(32,), memory_prompts=(1, 2))
 
 
 def test_the_cpu_is_measured_beside_transformers(small):
@@ -147,7 +147,7 @@ def test_each_product_is_timed_by_the_function_that_its_column_names(monkeypatch
 
 
 def test_our_own_speeds_are_cells_of_the_table_of_spin_counts(small, monkeypatch):
-    cells = cpu_choices.own_speeds(repeats=1, new_tokens=20).split(" | ")
+    cells = cpu_choices.own_speeds(repeats=1, new_tokens=16).split(" | ")
     assert all(float(cell.replace(",", "")) > 0 for cell in cells)
     monkeypatch.setattr(cpu_choices, "_speeds_of", lambda spin_count: cells)
     monkeypatch.setattr(cpu_choices, "BUSY", "input()")
