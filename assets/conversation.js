@@ -412,7 +412,9 @@
       follows = place.scrollHeight - place.scrollTop - place.clientHeight < NEAR_END_PX;
       showWayDown();
     }, { passive: true });
-    new ResizeObserver(() => follow()).observe(list);
+    const sizes = new ResizeObserver(() => follow());
+    sizes.observe(list);
+    sizes.observe(place);
     part.element.querySelector(".down")?.addEventListener("click", () => {
       follows = true;
       follow();
@@ -420,7 +422,7 @@
     part.element.addEventListener("keydown", walk);
     part.element.addEventListener("click", (event) => {
       const demo = event.target.closest(".demo");
-      if (demo) window.demos?.begin(demo.dataset.demo);
+      if (demo) window.demos.begin(demo);
       const example = event.target.closest(".example");
       if (example) window.page.send(example.dataset.text);
     });
@@ -472,6 +474,7 @@
     asMarkdown: () => shown.filter((message) => message.id)
       .map(({ role, text }) => `${role}: ${text}`).join("\n\n"),
     messages: () => shown,
+    sayInstead: (at, text) => act("edit", shown[at]?.id, text),
     goBack: (id) => act("back", id),
   };
 })();

@@ -118,7 +118,7 @@
       caption: make("p", { class: "caption" }),
       save: button("memory-save", "Save", "One file: this conversation and its memory"),
       open: button("memory-open", "Open", "A file that was saved here, or at another server with this model"),
-      rail: make("div", { class: "rail", role: "group", "aria-label": "Restore points" }),
+      rail: make("div", { class: "rail", role: "group", "aria-label": "Restore points", hidden: "" }),
       points: make("p", { class: "caption points" }),
       rival: make("select", { id: "rival", "aria-label": "Compared with" }),
       picture: make("div"),

@@ -48,7 +48,7 @@ window.page = (() => {
     /** Send a message, as somebody would who types it. */
     send(text) {
       if (window.page.isBusy() || !window.page.type("#composer", text)) return;
-      setTimeout(() => window.page.visible("#send")?.click(), 0);
+      setTimeout(() => window.page.visible("#send")?.click(), 60); // when Gradio has the value
     },
     /** Say something to screen readers, and in a note at the page's foot; it may offer an action. */
     note(text, action = null) {

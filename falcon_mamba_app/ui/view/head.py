@@ -20,6 +20,7 @@ SCRIPTS = (
     "memory.js",
     "memory_files.js",
     "sidebar.js",
+    "demos.js",
     "composer.js",
     "page.js",
 )

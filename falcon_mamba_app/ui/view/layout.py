@@ -108,7 +108,7 @@ class Components:
         )
 
 
-def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Components:
+def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Components:
     """Draw the page in the Blocks being built, as it looks before its first event."""
     first = readiness(stats)
     header = gr.HTML(first.header, elem_id="header")
@@ -119,7 +119,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, str]]]) -> Comp
         with gr.Column(elem_id="talk", scale=7, min_width=320):
             gr.HTML('<div id="memory-line"></div>', padding=False)
             with gr.Column(elem_id="chat") as chat:
-                chat_parts = _draw_chat(examples["chat"], examples["tour"])
+                chat_parts = _draw_chat(examples)
             with gr.Column(elem_id="document-page", visible=False) as document_page:
                 document_view = _draw_document(examples["document"])
             status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
@@ -163,8 +163,13 @@ WELCOME = (
 )
 
 
-def transcript_html(examples: list[dict[str, str]]) -> str:
+def transcript_html(examples: list[dict[str, str]], demos: list[dict[str, Any]]) -> str:
     """The conversation's frame: what is shown while it is empty, and the place of its messages."""
+    shown = "".join(
+        f'<button type="button" class="demo" data-words="{escape(json.dumps(demo))}">'
+        f"<b>{escape(demo['title'])}</b><span>{escape(demo['hint'])}</span></button>"
+        for demo in demos
+    )
     offered = "".join(
         f'<button type="button" class="example" data-text="{escape(example["text"])}">'
         f"{escape(example['title'])}</button>"
@@ -172,8 +177,8 @@ def transcript_html(examples: list[dict[str, str]]) -> str:
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Conversation">{WELCOME}'
-        f'<div class="examples">{offered}</div></div><div class="rows" role="log" '
-        'aria-live="off" aria-label="Messages"></div></div>'
+        f'<div class="demos">{shown}</div><div class="examples">{offered}</div></div>'
+        '<div class="rows" role="log" aria-live="off" aria-label="Messages"></div></div>'
         '<button type="button" class="down" hidden>↓ The newest words</button>'
     )
 
@@ -187,10 +192,12 @@ def tour_html(steps: list[dict[str, str]]) -> str:
     return f'<div id="tour" data-steps="{escape(json.dumps(steps))}"></div>'
 
 
-def _draw_chat(examples: list[dict[str, str]], tour: list[dict[str, str]]) -> dict[str, Any]:
-    transcript = part("transcript", template=transcript_html(examples), value=[])
+def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    transcript = part(
+        "transcript", template=transcript_html(examples["chat"], examples["demos"]), value=[]
+    )
     growing = part("growing")
-    gr.HTML(tour_html(tour), elem_id="tour-place", padding=False)
+    gr.HTML(tour_html(examples["tour"]), elem_id="tour-place", padding=False)
     with gr.Row(elem_id="composer-row", equal_height=False):
         composer = gr.Textbox(
             label="Message",
