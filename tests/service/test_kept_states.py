@@ -31,7 +31,8 @@ async def serving(store: StateStore | None, **limits):
     try:
         yield service
     finally:
-        await service.close()
+        for _ in range(2):  # as the server does
+            await service.close()
 
 
 def request_for(contents: list[str], session_id: str = "s", **options) -> GenerationRequest:

@@ -164,10 +164,11 @@ class KeptStates:
             return dropped
 
     async def stop(self) -> None:
-        """Write what is in no file yet, as far as the time allows."""
-        if self._watching is None:
+        """Write what is in no file yet, as far as the time allows. A second call does nothing."""
+        watching, self._watching = self._watching, None
+        if watching is None:
             return
-        self._watching.cancel()
+        watching.cancel()
         self._host.on_evict = None
         left = list(self._unwritten)
         works = [self._writer.submit(self._save, session_id) for session_id in left]
