@@ -14,7 +14,13 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Any
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import (
+    LLMatcher,
+    LLParserLimits,
+    LLTokenizer,
+    TokenizerWrapper,
+    regex_to_lark,
+)
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from falcon_mamba_app.errors import InvalidRequest
@@ -165,7 +171,10 @@ def _grammar(form: Form) -> str:
             options: Any = {**JSON_OPTIONS, "lenient": form.is_lenient}
             return LLMatcher.grammar_from_json_schema(form.schema, overrides=options)
         case RegexForm():
-            return LLMatcher.grammar_from_regex(ANCHORS.sub(r"\1", form.pattern))
+            pattern = ANCHORS.sub(r"\1", form.pattern)
+            # \d and \w are ASCII, as in JSON Schema: what else they hold differs by dialect.
+            lark = f"start: /{regex_to_lark(pattern, use_ascii='dw')}/"
+            return LLMatcher.grammar_from_lark(lark if pattern else 'start: ""')
         case ChoiceForm():
             choices = " | ".join(map(_quoted, form.choices))
             return LLMatcher.grammar_from_lark(f"start: {choices}")

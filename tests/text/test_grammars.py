@@ -60,6 +60,9 @@ def test_a_pattern_matches_the_whole_reply_with_or_without_anchors(grammars):
         text = written(grammars.matcher(RegexForm(pattern)))
         assert re.fullmatch(r"[a-c]{2}-[0-9]{3}", text)
     assert written(grammars.matcher(RegexForm(r"5\$"))) == "5$"
+    assert written(grammars.matcher(RegexForm("a/b"))) == "a/b"
+    assert written(grammars.matcher(RegexForm("^$"))) == ""
+    assert written(grammars.matcher(RegexForm(r"\d{9}\w{9}"))).isascii()
 
 
 def test_a_choice_is_one_of_the_texts_whatever_they_hold(grammars):
