@@ -2,7 +2,7 @@
 
 It knows no page, no HTTP and no tensors; a state is a name here, and bytes elsewhere. `library` is
 the facade that everybody calls, `tree` holds its values. Below it, `conversations`, `messages`,
-`replies`, `changes`, `removal`, `search` and `state_rows` are the statements on the tables of
+`replies`, `changes`, `removal`, `deletion` and `search` are the statements on the tables of
 `schema`, `database` runs them on its threads, `sqlite` and `postgres` set the two engines up, and
 `migrations/` are the versions of the schema. `exchange/` brings conversations into files and back.
 """
@@ -18,7 +18,6 @@ from falcon_mamba_app.library.tree import (
     MessageRecord,
     Page,
     ReplyEnd,
-    StateRecord,
     Tree,
     new_id,
 )
@@ -34,7 +33,6 @@ __all__ = [
     "Page",
     "Place",
     "ReplyEnd",
-    "StateRecord",
     "Tree",
     "new_id",
 ]

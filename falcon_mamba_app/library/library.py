@@ -16,11 +16,11 @@ from sqlalchemy import Connection
 
 import falcon_mamba_app.library.changes as changed
 import falcon_mamba_app.library.conversations as conversations
+import falcon_mamba_app.library.deletion as deletion
 import falcon_mamba_app.library.messages as messages
 import falcon_mamba_app.library.removal as removal
 import falcon_mamba_app.library.replies as replies
 import falcon_mamba_app.library.search as search
-import falcon_mamba_app.library.state_rows as state_rows
 from falcon_mamba_app.library.database import Database, Place
 from falcon_mamba_app.library.rows import own_conversation, own_message
 from falcon_mamba_app.library.tree import (
@@ -33,7 +33,6 @@ from falcon_mamba_app.library.tree import (
     Page,
     ReplyEnd,
     Role,
-    StateRecord,
     Tree,
     new_id,
 )
@@ -285,30 +284,16 @@ class Library:
         """Keep trees from elsewhere as new conversations of the owner, all or none; new ids."""
         return await self._database.write_durably(messages.adopt_all, owner, trees)
 
-    async def note_state(self, owner: str, record: StateRecord) -> None:
-        """A conversation refers to a stored state, or what is known of it has changed."""
-        await self._database.write(state_rows.note, owner, record)
-
-    async def states(self, owner: str, conversation_id: str) -> tuple[StateRecord, ...]:
-        """The states that the conversation refers to, the longest first."""
-        return await self._database.read(state_rows.of_conversation, owner, conversation_id)
-
-    async def let_states_go(
-        self, owner: str, conversation_id: str, names: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Refer to these states no more; those that nothing refers to now can be deleted."""
-        return await self._database.write(state_rows.let_go, owner, conversation_id, names)
-
     async def delete(self, owner: str, conversation_id: str) -> Deleted:
         """Delete a conversation and all of it; nothing of its words stays in the file."""
-        return await self._delete(state_rows.delete_conversation, owner, conversation_id)
+        return await self._delete(deletion.delete_conversation, owner, conversation_id)
 
     async def delete_everything(self, owner: str) -> Deleted:
-        return await self._delete(state_rows.delete_owner, owner)
+        return await self._delete(deletion.delete_owner, owner)
 
     async def delete_older(self, days: float) -> Deleted:
         """Delete what nobody has used for so many days, of all owners, but for what is pinned."""
-        return await self._delete(state_rows.delete_older, time.time() - days * DAY_S)
+        return await self._delete(deletion.delete_older, time.time() - days * DAY_S)
 
     async def _delete(
         self, work: Callable[Concatenate[Connection, P], Deleted], *args: P.args, **kwargs: P.kwargs

@@ -14,13 +14,11 @@ from falcon_mamba_app.library.tree import (
     BranchRecord,
     ConversationRecord,
     MessageRecord,
-    StateRecord,
 )
 
 CONVERSATION = [schema.conversation.c[field.name] for field in fields(ConversationRecord)]
 MESSAGE = [schema.message.c[field.name] for field in fields(MessageRecord)]
 BRANCH = [schema.branch.c[field.name] for field in fields(BranchRecord)]
-STATE = [schema.state.c[field.name] for field in fields(StateRecord)]
 
 
 def tag_of(owner: str) -> str:

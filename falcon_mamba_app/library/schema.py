@@ -127,21 +127,3 @@ event = Table(
     Column("text", Text, nullable=False),
     Column("created_s", Float(53), nullable=False),
 )
-
-state = Table(
-    "state",
-    metadata,
-    Column(
-        "conversation_id", Text, ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True
-    ),
-    Column("name", Text, primary_key=True),
-    Column("message_id", Text, ForeignKey("message.id", ondelete="SET NULL")),
-    Column("model", Text, nullable=False),
-    Column("num_tokens", Integer, nullable=False),
-    Column("num_bytes", BigInteger, nullable=False),
-    Column("place", Text, nullable=False),
-    Column("is_pinned", Boolean, nullable=False),
-    Column("used_s", Float(53), nullable=False),
-    Index("state_by_name", "name"),
-    Index("state_by_message", "message_id"),
-)

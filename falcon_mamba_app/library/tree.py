@@ -105,28 +105,12 @@ class BranchRecord:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateRecord:
-    """A stored state that a conversation refers to, by its name in the store of states."""
-
-    name: str
-    conversation_id: str
-    message_id: str | None  # whose end it stands for, if it is a message's
-    model: str  # the fingerprint of the weights it belongs to
-    num_tokens: int
-    num_bytes: int
-    place: str = ""
-    is_pinned: bool = False
-    used_s: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a deletion took along. `state_names` are the states that nothing refers to any more."""
+    """What a deletion took along."""
 
     conversation_ids: tuple[str, ...] = ()
     num_messages: int = 0
-    state_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """How many conversations."""

@@ -14,7 +14,6 @@ from falcon_mamba_app.library import (
     Library,
     MessageRecord,
     ReplyEnd,
-    StateRecord,
     Tree,
 )
 from falcon_mamba_app.library.tree import ids_of, packed_ids
@@ -241,10 +240,6 @@ async def test_words_are_found_in_titles_and_on_every_branch(library):
 async def test_nothing_of_another_owner_is_found(library):
     conversation, question = await asked(library)
     reply = await replied(library, conversation, question, "A snake.")
-    state = StateRecord(
-        name="s", conversation_id=conversation.id, message_id=None, model="m", num_tokens=1,
-        num_bytes=1,
-    )  # fmt: skip
     calls = (
         library.get(BOB, conversation.id),
         library.tree(BOB, conversation.id),
@@ -257,9 +252,6 @@ async def test_nothing_of_another_owner_is_found(library):
         library.name_branch(BOB, conversation.id, "mine", reply.id),
         library.unname_branch(BOB, conversation.id, "mine"),
         library.fork(BOB, conversation.id, reply.id),
-        library.note_state(BOB, state),
-        library.states(BOB, conversation.id),
-        library.let_states_go(BOB, conversation.id, ["s"]),
         library.delete(BOB, conversation.id),
     )
     for call in calls:
@@ -285,38 +277,22 @@ async def test_a_message_of_another_conversation_is_no_parent(library):
     assert (await library.get(ADA, conversation.id)).num_messages == 1
 
 
-async def test_deleted_means_words_states_and_all(library):
+async def test_deleted_means_words_events_and_all(library):
     conversation, question = await asked(library)
     reply = await replied(library, conversation, question, "A snake.")
     writing = await library.begin_reply(ADA, conversation.id, parent_id=reply.id)
     await library.extend_reply(ADA, writing.generation, 0, "python")
     await library.name_branch(ADA, conversation.id, "here", reply.id)
     fork = await library.fork(ADA, conversation.id, reply.id)
-    for name, owner in (("only", conversation), ("both", conversation), ("both", fork)):
-        await library.note_state(
-            ADA,
-            StateRecord(
-                name=name,
-                conversation_id=owner.id,
-                message_id=None,
-                model="m",
-                num_tokens=10,
-                num_bytes=100,
-            ),
-        )
     gone = await library.delete(ADA, conversation.id)
-    assert (gone.conversation_ids, gone.num_messages, gone.state_names) == (
-        (conversation.id,),
-        3,
-        ("only",),
-    )
+    assert (gone.conversation_ids, gone.num_messages) == ((conversation.id,), 3)
     with pytest.raises(NotFound):
         await library.message(ADA, reply.id)
     with pytest.raises(Conflict):
         await library.extend_reply(ADA, writing.generation, 1, "x")
     assert [hit.conversation.id for hit in await library.search(ADA, "snake")] == [fork.id]
     gone = await library.delete_everything(ADA)
-    assert (gone.conversation_ids, gone.state_names) == ((fork.id,), ("both",))
+    assert gone.conversation_ids == (fork.id,)
     assert await library.search(ADA, "snake") == ()
 
 

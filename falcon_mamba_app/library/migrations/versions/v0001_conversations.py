@@ -1,4 +1,4 @@
-"""Conversations, messages, branches, events of replies, states; and the index of their words."""
+"""Conversations, messages, branches, events of replies; and the index of their words."""
 
 from __future__ import annotations
 
@@ -89,20 +89,6 @@ def upgrade() -> None:
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("created_s", sa.Float(53), nullable=False),
     )
-    op.create_table(
-        "state",
-        _of_conversation(primary_key=True),
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("message_id", sa.Text, sa.ForeignKey("message.id", ondelete="SET NULL")),
-        sa.Column("model", sa.Text, nullable=False),
-        sa.Column("num_tokens", sa.Integer, nullable=False),
-        sa.Column("num_bytes", sa.BigInteger, nullable=False),
-        sa.Column("place", sa.Text, nullable=False),
-        sa.Column("is_pinned", sa.Boolean, nullable=False),
-        sa.Column("used_s", sa.Float(53), nullable=False),
-    )
-    op.create_index("state_by_name", "state", ["name"])
-    op.create_index("state_by_message", "state", ["message_id"])
     if op.get_bind().dialect.name == "postgresql":
         _index_words_in_postgres()
     else:
