@@ -10,6 +10,8 @@ from falcon_mamba_app.http.errors import BodyTooLarge, HttpError, WrongContentTy
 MAX_EXPANDED_BYTES = 16 * 2**20
 # zlib's number for "gzip or zlib, as the header says".
 WINDOW_BITS = 47
+# Each further file copies what is left of the body.
+MAX_FILES = 16
 PLAIN, COMPRESSED = ("", "identity"), ("gzip", "x-gzip", "deflate")
 
 
@@ -37,6 +39,8 @@ def _expand(body: bytes) -> bytes:
     parts, room, rest = [], MAX_EXPANDED_BYTES + 1, body
     try:
         while rest:  # gzip allows several files in one
+            if len(parts) == MAX_FILES:
+                raise DamagedBody(f"the compressed body holds more than {MAX_FILES} files")
             expander = zlib.decompressobj(WINDOW_BITS)
             parts.append(expander.decompress(rest, room))
             room -= len(parts[-1])

@@ -33,6 +33,11 @@ SENT = {
 }
 
 
+async def test_a_body_of_very_many_files_is_refused_before_they_are_read():
+    answer = await answer_to(gzip.compress(b"") * 50_000, "gzip")
+    assert answer.status_code == 400 and "more than 16 files" in answer.text
+
+
 @pytest.mark.parametrize("content,encoding", SENT.values(), ids=SENT)
 async def test_a_compressed_body_is_read(content, encoding):
     answer = await answer_to(content, encoding)

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from falcon_mamba_app import __version__
-from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.api.routes import ABOUT_TOOLS, create_api
 from falcon_mamba_app.http.transport import EventStream
 from falcon_mamba_app.protocol import ServiceStats
 from tests.support.api_fixtures import USER, in_process, on_loopback, until
@@ -107,7 +107,7 @@ async def test_models_tell_what_is_loaded(service, client):
     assert listed["object"] == "list"
     (entry,) = listed["data"]
     assert (entry["id"], entry["object"]) == ("echo", "model")
-    known = {**asdict(service.stats().model), "version": __version__}
+    known = {**asdict(service.stats().model), "version": __version__, "tools": ABOUT_TOOLS}
     assert entry["falcon_mamba"] == json.loads(json.dumps(known))
     assert (await client.get("/v1/models/echo")).json() == entry
     missing = await client.get("/v1/models/tiiuae/other")

@@ -226,6 +226,7 @@ def is_a_call(found) -> bool:
 async def test_openais_client_runs_a_loop_of_two_steps(client):
     messages = [{"role": "user", "content": "What is the weather in Lisbon?"}]
     options = {"model": "nano", "tools": TOOLS, "seed": 3, "max_tokens": 300}
+    options["prompt_cache_key"] = "a loop"
     answer = await client.chat.completions.create(
         messages=messages, tool_choice="required", **options
     )

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow  # most load the bundled model, some start the app
 def test_decode_is_measured_beside_the_memory_and_transformers(run):
     found, table = run("decode", "--batch", "1", "2", "--steps", "10", "--peers")
     measured = [(row["weights"], row["rows"]) for row in found["rows"]]
-    assert measured == [("none", 1), ("none", 2), ("nf4", 1), ("nf4", 2)]
+    assert measured == [(form, rows) for form in ("none", "int8", "nf4") for rows in (1, 2)]
     for row in found["rows"]:
         assert row["share_of_roofline"] > 0
         assert row["tokens_per_s"] == pytest.approx(1_000 * row["rows"] / row["step_ms"])
@@ -26,16 +26,16 @@ def test_decode_is_measured_beside_the_memory_and_transformers(run):
 def test_prompts_are_measured_beside_transformers(run):
     found, table = run("prefill", "--lengths", "300", "600", "--chunk", "128", "--peers")
     measured = [(row["weights"], row["tokens"]) for row in found["rows"]]
-    assert measured == [("none", 300), ("none", 600), ("nf4", 300), ("nf4", 600)]
+    assert measured == [(form, length) for form in ("none", "int8", "nf4") for length in (300, 600)]
     assert all(row["tokens_per_s"] > 0 and row["peak_bytes"] > 0 for row in found["rows"])
     assert found["peers"][0]["tokens_per_s"] > 0
-    assert len(table) == 7
+    assert len(table) == 9
 
 
-def test_what_4_bits_cost_is_measured_on_a_conversation(run):
+def test_what_8_and_4_bits_cost_is_measured_on_a_conversation(run):
     found, table = run("quantization")
     full, *packed = found["rows"]
-    assert full["weights"] == "none" and len(packed) == 4
+    assert full["weights"] == "none" and len(packed) == 5
     assert all(0 < row["mean_kl"] < row["worst_kl"] for row in packed)
     assert all(row["bytes"] < full["bytes"] for row in packed)
     assert len(table) == 2 + len(found["rows"])

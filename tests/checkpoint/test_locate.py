@@ -248,7 +248,7 @@ def test_the_original_format_of_mamba_points_to_the_converted_one(folder):
 @pytest.mark.parametrize(
     ("config", "method"),
     [
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes, 8 bits"),
         ({"quant_method": "gptq", "bits": 4}, "gptq"),
         (
             {

@@ -71,7 +71,9 @@ class _Server(threading.Thread):
             self._options["keeping"] = await Keeping.open(settings)
         server = ServerSettings(auth=self._options.pop("auth", None), root_path=root_path)
         settings = Settings(server=server)
-        app = mount_page(FastAPI(), self._service, **self._options)
+        app = FastAPI()
+        app.add_api_route("/health", lambda: {"status": "ok"})  # which the page asks
+        mount_page(app, self._service, **self._options)
         protect(app, settings)
         options = {**listening(settings), "log_level": "critical"}
         config = uvicorn.Config(app, timeout_graceful_shutdown=1, **options)
