@@ -36,7 +36,8 @@ async def expanded(body: bytes, encoding: str) -> bytes:
 
 
 def _expand(body: bytes) -> bytes:
-    parts, room, rest = [], MAX_EXPANDED_BYTES + 1, body
+    parts: list[bytes] = []
+    room, rest = MAX_EXPANDED_BYTES + 1, body
     try:
         while rest:  # gzip allows several files in one
             if len(parts) == MAX_FILES:

@@ -49,3 +49,9 @@ async def test_more_than_is_accepted_is_said_with_both_numbers(counting):
 async def test_without_a_tokenizer_here_nothing_is_said(counting):
     counting._service.tokenizer = None
     assert await count(counting, "a b c") == SKIP
+
+
+async def test_counting_begins_no_conversation(counting):
+    """A page that the server has forgotten is told so when it sends, and opens again."""
+    await count(counting, "a b c")
+    assert len(counting._sessions) == 0

@@ -63,6 +63,12 @@ class Sessions:
         session = self._sessions.get(self._pages.get(page, ""))
         return self._show(page, session or self._new())
 
+    def shown_by(self, page: str) -> Session | None:
+        """The page's session, if it has one: for events that only look, such as counting what is
+        being typed. They must not begin one, or a page that was forgotten would pass for new.
+        """
+        return self._sessions.get(self._pages.get(page, ""))
+
     def known(self, page: str) -> Session:
         """The session of a page that has been opened. Raises Lost."""
         if self._pages.get(page) is None:

@@ -9,8 +9,8 @@ import gradio as gr
 
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationService, Text
-from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
-from falcon_mamba_app.ui.events.chat_and_document import claim, page_of
+from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.events.chat_and_document import page_of
 from falcon_mamba_app.ui.view.updates import SKIP
 
 SHORT_CHARS = 20_000  # longer texts are read on a thread
@@ -34,8 +34,6 @@ class Counting:
         if len(text) > self._max_chars:
             words = f"{len(text):,} characters; this page accepts at most {self._max_chars:,}"
             return {"chars": len(text), "text": words, "warns": True}
-        session = self._sessions.of_page(page_of(request))
-        claim(self._sessions, session, request)
         try:
             if len(text) > SHORT_CHARS:
                 ids = await asyncio.to_thread(tokenizer.encode, Text(text))
@@ -43,12 +41,14 @@ class Counting:
                 ids = tokenizer.encode(Text(text))
         except FalconMambaError as error:
             return {"chars": len(text), "text": str(error), "warns": True}
-        return {"chars": len(text), **self._in_words(session, len(ids))}
+        session = self._sessions.shown_by(page_of(request))
+        said = (session.context_tokens or 0) if session else 0
+        return {"chars": len(text), **self._in_words(said, len(ids))}
 
-    def _in_words(self, session: Session, num_tokens: int) -> dict[str, Any]:
+    def _in_words(self, said_tokens: int, num_tokens: int) -> dict[str, Any]:
         model = self._service.stats().model
         trained = model.trained_context_tokens if model else None
-        context = (session.context_tokens or 0) + num_tokens
+        context = said_tokens + num_tokens
         words = f"{num_tokens:,} tokens"
         if trained is None or context <= trained:
             return {"text": words, "warns": False}

@@ -80,10 +80,11 @@ class Sidebar:
 
     async def _shown(self, request: gr.Request, words: str) -> dict[str, Any]:
         kept, owner = self.sessions.kept, self.sessions.kept.owner_of(request)
-        session = self.sessions.of_page(page_of(request))
-        claim(self.sessions, session, request)
+        session = self.sessions.shown_by(page_of(request))
+        if session is not None:
+            claim(self.sessions, session, request)
         shown: dict[str, Any] = {"notice": kept.notice, "isKept": owner is not None}
-        shown |= {"current": session.id, "words": words, "items": []}
+        shown |= {"current": session.id if session else "", "words": words, "items": []}
         if owner is None:
             return shown
         try:
