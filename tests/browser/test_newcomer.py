@@ -67,7 +67,7 @@ async def test_buttons_have_names_of_their_own(page):
     in_a_message = NAMES_JS.replace("#chat button, #side button", "article:last-of-type button")
     names = await page.evaluate(in_a_message)
     assert len(set(names)) == len(names) > 3
-    await page.get_by_role("button", name="Memory and figures").wait_for()
+    await page.get_by_role("region", name="Memory", exact=True).wait_for()
 
 
 async def test_the_browser_itself_refuses_images_of_other_hosts(page):
