@@ -112,6 +112,8 @@ async def test_opened_settings_are_in_sight(browser, url):
     page = await context.new_page()
     await open_page(page, url)
     await send(page, "word " * 1_000)
+    await wait_for_status(page, "Done")
+    await send(page, "hello")
     await page.get_by_text("Beyond its training.").wait_for()
     await unfold(page)
     await page.wait_for_function(
