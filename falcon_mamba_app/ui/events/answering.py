@@ -67,6 +67,12 @@ def chat_request(
     )
 
 
+async def only(*updates: Update) -> AsyncGenerator[Update, None]:
+    """The updates, as a generator."""
+    for update in updates:
+        yield update
+
+
 class Answerer:
     """Begins replies in sessions, one at a time, and shows them to pages.
 
@@ -87,7 +93,7 @@ class Answerer:
         self._alone_s = alone_s
         self._is_behind = is_behind
 
-    async def answer(
+    def answer(
         self,
         page: str,
         session: Session,
@@ -106,17 +112,11 @@ class Answerer:
         try:
             request = self._request(session, [*earlier, Message("user", text)], values)
         except FalconMambaError as error:
-            yield _refused(session, text, sentence_for(error))._replace(composer=composer)
-            return
+            return only(_refused(session, text, sentence_for(error))._replace(composer=composer))
         asked = session.tree.add(after, Message("user", text))
-        opening = {"composer": composer}
-        async with aclosing(
-            self._reply(page, session, request, asked, values, **opening)
-        ) as updates:
-            async for update in updates:
-                yield update
+        return self._reply(page, session, request, asked, values, composer=composer)
 
-    async def again(
+    def again(
         self, page: str, session: Session, asked: Node, values: ControlValues
     ) -> AsyncGenerator[Update, None]:
         """Answer a message of the conversation once more, beside the replies that it has."""
@@ -125,13 +125,10 @@ class Answerer:
         try:
             request = self._request(session, messages, values)
         except FalconMambaError as error:
-            yield _refused(session, None, sentence_for(error))
-            return
-        async with aclosing(self._reply(page, session, request, asked, values)) as updates:
-            async for update in updates:
-                yield update
+            return only(_refused(session, None, sentence_for(error)))
+        return self._reply(page, session, request, asked, values)
 
-    async def go_on(
+    def go_on(
         self, page: str, session: Session, reply: Node, values: ControlValues
     ) -> AsyncGenerator[Update, None]:
         """Continue a reply that was stopped or that reached its limit."""
@@ -141,14 +138,10 @@ class Answerer:
         try:
             request = self._request(session, messages, values)
         except FalconMambaError as error:
-            yield _refused(session, None, sentence_for(error))
-            return
-        replying = self._reply(page, session, request, reply.parent, values, continues=reply)
-        async with aclosing(replying) as updates:
-            async for update in updates:
-                yield update
+            return only(_refused(session, None, sentence_for(error)))
+        return self._reply(page, session, request, reply.parent, values, continues=reply)
 
-    async def extend(
+    def extend(
         self, page: str, session: Session, text: str, values: ControlValues
     ) -> AsyncGenerator[Update, None]:
         """Let the model continue `text`, as a base model does."""
@@ -162,12 +155,9 @@ class Answerer:
                 form=form_of(values.answer_as, values.form_details),
             )
         except FalconMambaError as error:
-            yield Update(status=status_html(sentence_for(error), phase="failed"))
-            return
+            return only(Update(status=status_html(sentence_for(error), phase="failed")))
         self._begin(session, request, DocumentTarget(session, text))
-        async with aclosing(self.follow(page, session)) as updates:
-            async for update in updates:
-                yield update
+        return self.follow(page, session)
 
     async def follow(
         self, page: str, session: Session, **opening: Any

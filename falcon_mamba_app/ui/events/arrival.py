@@ -18,8 +18,8 @@ from falcon_mamba_app.ui.conversation.browser_copy import (
     saved_conversation,
 )
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
-from falcon_mamba_app.ui.events.answering import Answerer
-from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, only, page_of, streams
+from falcon_mamba_app.ui.events.answering import Answerer, only
+from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, page_of, streams
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
 from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,

@@ -17,7 +17,7 @@ from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
 from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessions
 from falcon_mamba_app.ui.conversation.tree import Node
-from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.answering import Answerer, only
 from falcon_mamba_app.ui.view.controls import values_of
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
@@ -67,12 +67,6 @@ async def _save(handlers: Any, *args: Any) -> None:
     for request in args:
         if isinstance(request, gr.Request):
             await handlers.sessions.save(page_of(request))
-
-
-async def only(*updates: Update) -> Updates:
-    """The updates, as a generator."""
-    for update in updates:
-        yield update
 
 
 class _Handlers:

@@ -23,11 +23,11 @@ from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.conversation.memory_file import conversation_of, with_conversation
 from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Sessions
+from falcon_mamba_app.ui.events.answering import only
 from falcon_mamba_app.ui.events.chat_and_document import (
     Updates,
     claim,
     moved,
-    only,
     page_of,
     streams,
 )

@@ -14,12 +14,11 @@ import gradio as gr
 from falcon_mamba_app.protocol import GenerationService, Message
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
 from falcon_mamba_app.ui.conversation.tree import Node
-from falcon_mamba_app.ui.events.answering import Answerer
+from falcon_mamba_app.ui.events.answering import Answerer, only
 from falcon_mamba_app.ui.events.chat_and_document import (
     Updates,
     claim,
     moved,
-    only,
     page_of,
     streams,
 )
