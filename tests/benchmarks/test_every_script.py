@@ -40,6 +40,7 @@ RUN_IN = {
     "benchmarks.fairness": HERE,
     "benchmarks.forms": "tests/benchmarks/test_forms.py",
     "benchmarks.killed": "tests/benchmarks/test_killed.py",
+    "benchmarks.killed_writers": HERE,
     "benchmarks.kernels": HERE,
     "benchmarks.library": HERE,
     "benchmarks.loading": "tests/checkpoint/test_weights_4bit.py",
@@ -58,6 +59,7 @@ RUN_IN = {
     "benchmarks.states": BENCHMARKS,
     "benchmarks.lib.checkpoint": HERE,
     "benchmarks.lib.health": "benchmarks/stall.py",
+    "benchmarks.lib.killed_writers": "benchmarks/killed_writers.py",
     "benchmarks.lib.readers": "benchmarks/serving.py",
     "benchmarks.lib.roofline": HERE,
     "training.evaluate": HERE,
@@ -93,6 +95,12 @@ async def test_the_library_is_measured(tmp_path):
     found = {one.what: one.found for one in timings}
     assert found["list: the first page"] == 11 and found["search: a title's only word"] == 1
     assert size_mb > 0 and len(library.show(timings).lines) == len(timings) + 2
+
+
+def test_a_killed_writer_loses_no_turn_and_no_word_that_it_had_reported(run):
+    found, table = run("killed_writers", "--kills", "10")
+    assert found["is_kept"] and found["turns"], table
+    assert not found["lost_turns"] and not found["lost_words"] and not found["still_writing"]
 
 
 async def test_an_update_of_the_page_is_measured():
