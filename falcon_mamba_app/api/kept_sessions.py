@@ -194,6 +194,17 @@ class KeptSessions:
                 await self._service.unpin_state(session_id, ids)
         return json_response({"object": "session.branch", "name": name, "deleted": True})
 
+    async def delete_message(self, request: Request) -> Response:
+        """DELETE /v1/sessions/{id}/messages/{message_id}: with all that follows; the rest."""
+        owner, session_id = await self._shelves.of(request), request.path_params["session_id"]
+        library, message_id = owner.shelf.library, request.path_params["message_id"]
+        if message_id not in (await library.tree(owner.name, session_id)).by_id:
+            raise NotFound(f"the session has no message {shown(message_id)}")
+        await library.remove_branch(owner.name, message_id)
+        owner.shelf.drop_conversation(owner.name, session_id)
+        await asyncio.wrap_future(self._service.forget(session_id))
+        return json_response(_tree(await library.tree(owner.name, session_id)))
+
     async def delete(self, request: Request, session_id: str) -> Response | None:
         """Delete the session with all it has said; None where the library has no such one."""
         owner = await self._shelves.of(request)

@@ -179,6 +179,7 @@ def _add_kept_sessions(add: Add, kept: KeptSessions) -> None:
     add("GET", one, kept.retrieve)
     add("POST", one, kept.change)
     add("POST", f"{one}/fork", kept.fork)
+    add("DELETE", f"{one}/messages/{{message_id}}", kept.delete_message)
     add("PUT", f"{one}/branches/{{name}}", kept.name_branch)
     add("DELETE", f"{one}/branches/{{name}}", kept.unname_branch)
 

@@ -2,9 +2,10 @@
 
 It knows no page, no HTTP and no tensors; a state is a name here, and bytes elsewhere. `library` is
 the facade that everybody calls, `tree` holds its values. Below it, `conversations`, `messages`,
-`replies`, `changes`, `removal`, `deletion` and `search` are the statements on the tables of
-`schema`, `database` runs them on its threads, `sqlite` and `postgres` set the two engines up, and
-`migrations/` are the versions of the schema. `exchange/` brings conversations into files and back.
+`replies`, `changes`, `removal` and `search` are the statements on the tables of `schema`,
+`database` runs them on its threads, `writers` tells whether another process still writes its reply,
+`sqlite` and `postgres` set the two engines up, and `migrations/` are the versions of the schema.
+`exchange/` brings conversations into files and back.
 """
 
 from falcon_mamba_app.library.database import Place

@@ -10,10 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 import falcon_mamba_app.library.conversations as conversations
 import falcon_mamba_app.library.messages as messages
+import falcon_mamba_app.library.removal as removal
 import falcon_mamba_app.library.schema as schema
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.library.rows import own_conversation, own_message, storable, values_of
@@ -41,7 +42,7 @@ def apply(connection: Connection, owner: str, changes: Changes) -> ConversationR
             updated_s=now_s,
         )
         before = conversations.create(connection, new)
-    _remove(connection, before.id, changes.removed)
+    removal.take_out(connection, before.id, changes.removed)
     _write(connection, owner, [replace(one, text=storable(one.text)) for one in changes.added])
     _name(connection, before.id, changes.branches)
     connection.execute(
@@ -51,32 +52,10 @@ def apply(connection: Connection, owner: str, changes: Changes) -> ConversationR
             head_id=changes.head_id,
             version=conversation.c.version + 1,
             updated_s=now_s if changes.added or changes.removed else before.updated_s,
-            **_counted(connection, before.id),
+            **removal.counts(connection, before.id),
         )
     )
     return own_conversation(connection, owner, before.id)
-
-
-def remove(connection: Connection, owner: str, message_id: str) -> ConversationRecord:
-    """Delete a message and all that follows it; a head in there becomes the message before."""
-    gone = own_message(connection, owner, message_id)
-    _remove(connection, gone.conversation_id, [message_id])
-    connection.execute(
-        update(conversation)
-        .where(conversation.c.id == gone.conversation_id)
-        .values(
-            version=conversation.c.version + 1,
-            updated_s=time.time(),
-            **_counted(connection, gone.conversation_id),
-        )
-    )
-    here = select(table.c.id).where(table.c.id == conversation.c.head_id)
-    connection.execute(
-        update(conversation)
-        .where(conversation.c.id == gone.conversation_id, ~here.exists())
-        .values(head_id=gone.parent_id)
-    )
-    return own_conversation(connection, owner, gone.conversation_id)
 
 
 def _write(connection: Connection, owner: str, records: Sequence[MessageRecord]) -> None:
@@ -92,21 +71,6 @@ def _write(connection: Connection, owner: str, records: Sequence[MessageRecord])
             if here.generation is not None:
                 connection.execute(delete(event).where(event.c.generation == here.generation))
             connection.execute(update(table).where(table.c.id == one.id).values(**values_of(one)))
-
-
-def _remove(connection: Connection, conversation_id: str, message_ids: Sequence[str]) -> None:
-    """With all that follows them."""
-    for at in range(0, len(message_ids), BATCH):
-        below = (
-            select(table.c.id)
-            .where(
-                table.c.id.in_(message_ids[at : at + BATCH]),
-                table.c.conversation_id == conversation_id,
-            )
-            .cte("below", recursive=True)
-        )
-        below = below.union(select(table.c.id).join(below, table.c.parent_id == below.c.id))
-        connection.execute(delete(table).where(table.c.id.in_(select(below.c.id))))
 
 
 def _name(connection: Connection, conversation_id: str, names: Mapping[str, str]) -> None:
@@ -125,11 +89,3 @@ def _name(connection: Connection, conversation_id: str, names: Mapping[str, str]
     ]
     if rows:
         connection.execute(insert(branch), rows)
-
-
-def _counted(connection: Connection, conversation_id: str) -> dict[str, int]:
-    counted = select(func.count(), func.coalesce(func.sum(table.c.num_tokens), 0)).where(
-        table.c.conversation_id == conversation_id
-    )
-    num_messages, num_tokens = connection.execute(counted).one()
-    return {"num_messages": num_messages, "num_tokens": int(num_tokens)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -21,6 +22,7 @@ import falcon_mamba_app.library.wiping as wiping
 from falcon_mamba_app.errors import LibraryUnavailable
 from falcon_mamba_app.library.failures import told_in_a_sentence
 from falcon_mamba_app.library.migrate import bring_up_to_date
+from falcon_mamba_app.library.writers import FileWriter, OnlyWriter, PostgresWriter, Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +46,9 @@ class Place:
 class Database:
     """Raises LibraryUnavailable wherever the database fails, and goes on once it works again."""
 
-    def __init__(self, writer: Engine, reader: Engine) -> None:
+    def __init__(self, writer: Engine, reader: Engine, this: Writer) -> None:
+        """`this` is how other processes know that this one lives."""
+        self.this = this
         self.is_postgres = writer.dialect.name == "postgresql"
         self._writer, self._reader = writer, reader
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="library-writer")
@@ -63,13 +67,14 @@ class Database:
                 writer, reader = postgres.engines(place.url)
             else:
                 writer, reader = sqlite.engines(place.file)
-            try:
+            with ExitStack() as opened:
+                opened.callback(writer.dispose)
+                opened.callback(reader.dispose)
+                this = PostgresWriter(writer) if place.url else _writer_of(place.file)
+                opened.callback(this.leave)
                 bring_up_to_date(writer, place.file)
-            except BaseException:
-                writer.dispose()
-                reader.dispose()
-                raise
-        return cls(writer, reader)
+                opened.pop_all()
+        return cls(writer, reader, this)
 
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -104,6 +109,7 @@ class Database:
         self._reading.shutdown()
         self._writer.dispose()
         self._reader.dispose()
+        self.this.leave()
 
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
@@ -128,3 +134,7 @@ class Database:
     def _read(self, work: Callable[..., T], args: Any, kwargs: dict[str, Any]) -> T:
         with told_in_a_sentence(), self._reader.connect() as connection, connection.begin():
             return work(connection, *args, **kwargs)
+
+
+def _writer_of(file: Path | None) -> Writer:
+    return OnlyWriter() if file is None else FileWriter(file)

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec
+from contextlib import suppress
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection
 
 import falcon_mamba_app.library.changes as changed
 import falcon_mamba_app.library.conversations as conversations
-import falcon_mamba_app.library.deletion as deletion
 import falcon_mamba_app.library.messages as messages
 import falcon_mamba_app.library.removal as removal
 import falcon_mamba_app.library.replies as replies
 import falcon_mamba_app.library.search as search
+from falcon_mamba_app.errors import LibraryUnavailable
 from falcon_mamba_app.library.database import Database, Place
-from falcon_mamba_app.library.rows import own_conversation, own_message
+from falcon_mamba_app.library.rows import own_conversation
 from falcon_mamba_app.library.tree import (
     BranchRecord,
     Changes,
@@ -36,8 +37,11 @@ from falcon_mamba_app.library.tree import (
     Tree,
     new_id,
 )
+from falcon_mamba_app.library.writers import writer_of
 
 P = ParamSpec("P")
+T = TypeVar("T")
+Found = TypeVar("Found", Tree, tuple[MessageRecord, ...])
 
 DAY_S = 86_400.0
 
@@ -48,7 +52,7 @@ class Library:
         self.place = place
 
     @classmethod
-    async def open(cls, place: Place | None = None) -> Library:
+    async def open(cls, place: Place | None = None) -> Self:
         """The library at a place, its schema up to date; in memory without one.
 
         Replies whose process ended in the middle are closed with the words that they had. Raises
@@ -56,7 +60,7 @@ class Library:
         """
         place = place or Place()
         library = cls(await asyncio.to_thread(Database.open, place), place)
-        await library.close_abandoned()
+        await library.close_broken_off()
         return library
 
     async def close(self) -> None:
@@ -144,20 +148,17 @@ class Library:
 
     async def tree(self, owner: str, conversation_id: str) -> Tree:
         """The conversation with all messages and branches."""
-        return await self._database.read(messages.tree, owner, conversation_id)
+        return await self._settled(messages.tree, owner, conversation_id)
 
     async def path(
         self, owner: str, conversation_id: str, message_id: str | None = None
     ) -> tuple[MessageRecord, ...]:
         """From the first message to this one; to the head without one."""
-        return await self._database.read(messages.path, owner, conversation_id, message_id)
+        return await self._settled(messages.path, owner, conversation_id, message_id)
 
     async def message(self, owner: str, message_id: str) -> MessageRecord:
-        return await self._database.read(
-            lambda connection: messages.with_events(
-                connection, [own_message(connection, owner, message_id)]
-            )[0]
-        )
+        (found,) = await self._settled(messages.single, owner, message_id)
+        return found
 
     async def append(
         self,
@@ -200,13 +201,18 @@ class Library:
             conversations.set_head, owner, conversation_id, message_id, expected_version
         )
 
-    async def remove(self, owner: str, conversation_id: str, message_ids: Sequence[str]) -> int:
-        """Delete single messages; what followed one now follows its parent. Returns how many of
-        the conversation's messages are left. Its states have read what is gone: let them go too.
+    async def remove(
+        self, owner: str, conversation_id: str, message_ids: Sequence[str]
+    ) -> ConversationRecord:
+        """Delete single messages; what followed one now follows its parent. The conversation's
+        states have read what is gone: let them go too.
         """
-        return await self._database.write_durably(
-            removal.remove, owner, conversation_id, message_ids
-        )
+        work = removal.remove_alone
+        return await self._wiped(work, owner, conversation_id, message_ids)
+
+    async def remove_branch(self, owner: str, message_id: str) -> ConversationRecord:
+        """Delete a message with all that follows it."""
+        return await self._wiped(removal.remove_branch, owner, message_id)
 
     async def begin_reply(
         self,
@@ -232,7 +238,9 @@ class Library:
             sampling=sampling,
             extra=extra or {},
         )
-        return await self._database.write(replies.begin, owner, record, expected_version)
+        return await self._database.write(
+            replies.begin, owner, record, self._database.this, expected_version
+        )
 
     async def extend_reply(self, owner: str, generation: str, seq: int, text: str) -> None:
         """Add piece number `seq` of the reply, from 0. Raises Conflict once the reply is over."""
@@ -242,13 +250,9 @@ class Library:
         """The reply is over, however it ended; it has reached the disk when this returns."""
         return await self._database.write_durably(replies.finish, owner, generation, end)
 
-    async def discard_reply(self, owner: str, generation: str) -> None:
-        """Take a reply back that got no word."""
-        await self._database.write(replies.discard, owner, generation)
-
-    async def close_abandoned(self, after_s: float = replies.ABANDONED_AFTER_S) -> int:
-        """Close the replies that nobody has extended for so long. Returns how many."""
-        return await self._database.write(replies.close_abandoned, time.time() - after_s)
+    async def close_broken_off(self) -> int:
+        """End the replies whose processes have gone, with the words that they had. How many."""
+        return await self._database.write(replies.close_broken_off, self._database.this)
 
     async def name_branch(
         self, owner: str, conversation_id: str, name: str, message_id: str
@@ -274,31 +278,43 @@ class Library:
             await self._database.wipe()
         return now
 
-    async def delete_message(self, owner: str, message_id: str) -> ConversationRecord:
-        """Delete a message with all that follows it; the conversation afterwards."""
-        left = await self._database.write_durably(changed.remove, owner, message_id)
-        await self._database.wipe()
-        return left
-
     async def adopt(self, owner: str, *trees: Tree) -> tuple[ConversationRecord, ...]:
         """Keep trees from elsewhere as new conversations of the owner, all or none; new ids."""
         return await self._database.write_durably(messages.adopt_all, owner, trees)
 
     async def delete(self, owner: str, conversation_id: str) -> Deleted:
         """Delete a conversation and all of it; nothing of its words stays in the file."""
-        return await self._delete(deletion.delete_conversation, owner, conversation_id)
+        return await self._wiped(removal.delete_conversation, owner, conversation_id)
 
     async def delete_everything(self, owner: str) -> Deleted:
-        return await self._delete(deletion.delete_owner, owner)
+        return await self._wiped(removal.delete_owner, owner)
 
     async def delete_older(self, days: float) -> Deleted:
         """Delete what nobody has used for so many days, of all owners, but for what is pinned."""
-        return await self._delete(deletion.delete_older, time.time() - days * DAY_S)
+        return await self._wiped(removal.delete_older, time.time() - days * DAY_S)
 
-    async def _delete(
-        self, work: Callable[Concatenate[Connection, P], Deleted], *args: P.args, **kwargs: P.kwargs
-    ) -> Deleted:
-        gone = await self._database.write_durably(work, *args, **kwargs)
-        if len(gone):
+    async def _wiped(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Delete; then nothing of the words stays in the file."""
+        left = await self._database.write_durably(work, *args, **kwargs)
+        if left != Deleted():
             await self._database.wipe()
-        return gone
+        return left
+
+    async def _settled(
+        self, work: Callable[Concatenate[Connection, P], Found], *args: P.args, **kwargs: P.kwargs
+    ) -> Found:
+        """Read; replies that seem to be written by another process may have been broken off."""
+        found = await self._database.read(work, *args, **kwargs)
+        records = found.messages if isinstance(found, Tree) else found
+        if not any(self._is_of_another(record) for record in records):
+            return found
+        with suppress(LibraryUnavailable):
+            await self.close_broken_off()
+        return await self._database.read(work, *args, **kwargs)
+
+    def _is_of_another(self, record: MessageRecord) -> bool:
+        return record.generation is not None and (
+            writer_of(record.generation) != self._database.this.name
+        )

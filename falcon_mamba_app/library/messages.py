@@ -58,6 +58,11 @@ def insert_all(connection: Connection, owner: str, records: Iterable[MessageReco
         connection.execute(insert(table), rows[at : at + BATCH])
 
 
+def single(connection: Connection, owner: str, message_id: str) -> tuple[MessageRecord, ...]:
+    """One message, as `path` has it."""
+    return with_events(connection, [own_message(connection, owner, message_id)])
+
+
 def path(
     connection: Connection, owner: str, conversation_id: str, message_id: str | None
 ) -> tuple[MessageRecord, ...]:

@@ -6,31 +6,31 @@ was about to write. `generation` names the writing: only who began a reply goes 
 
 from __future__ import annotations
 
-import secrets
 import time
 from dataclasses import fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 import falcon_mamba_app.library.messages as messages
 import falcon_mamba_app.library.schema as schema
 from falcon_mamba_app.errors import Conflict
 from falcon_mamba_app.library.rows import MESSAGE, message_of, storable
 from falcon_mamba_app.library.tree import MessageRecord, ReplyEnd
+from falcon_mamba_app.library.writers import Writer, new_generation, writer_of
 
 table, event = schema.message, schema.event
 
-# Without an event for so long, a reply's process is taken for dead. Pieces come several times a
-# second; only a long prompt, read by a slow machine, is silent for minutes.
-ABANDONED_AFTER_S = 3_600.0
-
 
 def begin(
-    connection: Connection, owner: str, record: MessageRecord, expected_version: int | None
+    connection: Connection,
+    owner: str,
+    record: MessageRecord,
+    writer: Writer,
+    expected_version: int | None,
 ) -> MessageRecord:
     """An empty reply below its parent, to be extended under its `generation`."""
-    generation = f"gen_{secrets.token_hex(16)}"
+    generation = new_generation(writer)
     record = replace(record, status="writing", generation=generation, text="")
     return messages.append(connection, owner, record, expected_version)
 
@@ -68,45 +68,16 @@ def finish(connection: Connection, owner: str, generation: str, end: ReplyEnd) -
     return message_of(row)
 
 
-def discard(connection: Connection, owner: str, generation: str) -> None:
-    """Take back a reply that ended without a word, so that the conversation is as it was before."""
-    reply = _written(connection, owner, generation)
-    connection.execute(delete(event).where(event.c.generation == generation))
-    conversation = schema.conversation
-    connection.execute(
-        update(conversation)
-        .where(conversation.c.id == reply.conversation_id, conversation.c.head_id == reply.id)
-        .values(head_id=reply.parent_id)
-    )
-    connection.execute(
-        update(conversation)
-        .where(conversation.c.id == reply.conversation_id)
-        .values(num_messages=conversation.c.num_messages - 1, version=conversation.c.version + 1)
-    )
-    connection.execute(delete(table).where(table.c.id == reply.id))
-
-
-def close_abandoned(connection: Connection, before_s: float) -> int:
-    """End the replies whose process has gone: no event since `before_s`. Returns how many."""
-    newest = (
-        select(func.max(event.c.created_s))
-        .where(event.c.generation == table.c.generation)
-        .scalar_subquery()
-    )
-    abandoned = (
-        connection.execute(
-            select(table.c.generation).where(
-                table.c.generation.is_not(None),
-                func.coalesce(newest, table.c.created_s) < before_s,
-            )
-        )
-        .scalars()
-        .all()
-    )
-    for generation in abandoned:
+def close_broken_off(connection: Connection, this: Writer) -> int:
+    """End the replies whose writers have gone, with the words that they had. Returns how many."""
+    being_written = select(table.c.generation).where(table.c.generation > "")
+    generations = connection.execute(being_written).scalars().all()
+    gone = {writer: this.is_gone(connection, writer) for writer in set(map(writer_of, generations))}
+    broken_off = [generation for generation in generations if gone[writer_of(generation)]]
+    for generation in broken_off:
         text = messages.written_text(connection, generation)
         _close(connection, generation, {"text": text, "status": "interrupted"})
-    return len(abandoned)
+    return len(broken_off)
 
 
 def _written(connection: Connection, owner: str, generation: str) -> MessageRecord:

@@ -68,6 +68,20 @@ async def test_branches_are_named_and_sessions_forked(client):
     assert forked["id"] != session["id"]
 
 
+async def test_a_deleted_message_takes_what_follows_it_along(client):
+    session = await made(client)
+    path, (first, second, _) = f"/v1/sessions/{session['id']}", session["messages"]
+    left = (await client.delete(f"{path}/messages/{second['id']}")).json()
+    assert ([one["id"] for one in left["messages"]], left["head_id"]) == (
+        [first["id"]],
+        first["id"],
+    )
+    other = await made(client)
+    for wrong in (second["id"], other["messages"][0]["id"]):
+        assert (await client.delete(f"{path}/messages/{wrong}")).status_code == 404
+    assert len((await client.get(f"/v1/sessions/{other['id']}")).json()["messages"]) == 3
+
+
 async def test_responses_go_on_from_a_session_and_from_any_reply_in_it(client, service):
     session = await made(client, system_prompt="Be brief.")
     reply = session["messages"][1]["id"]
@@ -105,6 +119,7 @@ async def test_another_owners_session_is_as_if_it_had_never_been(client):
         ("POST", f"{path}/fork", {"message_id": session["head_id"]}),
         ("PUT", f"{path}/branches/x", {"message_id": session["head_id"]}),
         ("DELETE", f"{path}/branches/x", None),
+        ("DELETE", f"{path}/messages/{session['head_id']}", None),
         ("DELETE", path, None),
         ("GET", f"{path}/state", None),
     ):

@@ -81,22 +81,26 @@ async def test_only_who_began_a_reply_goes_on_with_it_and_each_piece_counts_once
         await library.finish_reply(ADA, reply.generation, ReplyEnd())
 
 
-async def test_a_reply_without_a_word_is_taken_back(library):
-    conversation, question = await asked(library)
-    reply = await library.begin_reply(ADA, conversation.id, parent_id=question.id)
-    await library.discard_reply(ADA, reply.generation)
-    found = await library.get(ADA, conversation.id)
-    assert (found.head_id, found.num_messages) == (question.id, 1)
+@pytest.mark.parametrize("place", ["file", "postgres"], indirect=True)  # that others can see
+async def test_a_reply_is_broken_off_at_once_when_its_process_has_gone(library, place):
+    writing = await Library.open(place)
+    conversation, question = await asked(writing)
+    reply = await writing.begin_reply(ADA, conversation.id, parent_id=question.id)
+    await writing.extend_reply(ADA, reply.generation, 0, "A sna")
+    assert await library.close_broken_off() == 0
+    assert (await library.message(ADA, reply.id)).status == "writing"
+    await writing.close()
+    *_, kept = await library.path(ADA, conversation.id)
+    assert (kept.text, kept.status, kept.generation) == ("A sna", "interrupted", None)
+    assert (await library.message(ADA, reply.id)).status == "interrupted"
 
 
-async def test_a_reply_whose_process_has_gone_keeps_its_words(library):
+async def test_a_reply_of_a_version_that_named_no_process_is_broken_off(library, monkeypatch):
+    monkeypatch.setattr("falcon_mamba_app.library.replies.new_generation", lambda _: "gen_old")
     conversation, question = await asked(library)
     reply = await library.begin_reply(ADA, conversation.id, parent_id=question.id)
     await library.extend_reply(ADA, reply.generation, 0, "A sna")
-    assert await library.close_abandoned(after_s=60) == 0
-    assert await library.close_abandoned(after_s=-60) == 1
-    *_, kept = await library.path(ADA, conversation.id)
-    assert (kept.text, kept.status) == ("A sna", "interrupted")
+    assert (await library.tree(ADA, conversation.id)).by_id[reply.id].status == "interrupted"
 
 
 async def test_an_edit_and_another_try_are_siblings_and_nothing_is_lost(library):
@@ -344,12 +348,12 @@ async def test_a_deleted_message_takes_along_what_follows_it(library):
     await library.set_head(ADA, conversation.id, reply.id)
     await library.name_branch(ADA, conversation.id, "here", reply.id)
     with pytest.raises(NotFound):
-        await library.delete_message(BOB, reply.id)
-    left = await library.delete_message(ADA, reply.id)
+        await library.remove_branch(BOB, reply.id)
+    left = await library.remove_branch(ADA, reply.id)
     assert (left.head_id, left.num_messages, left.num_tokens) == (question.id, 2, 3)
     tree = await library.tree(ADA, conversation.id)
     assert [one.id for one in tree.messages] == [question.id, kept.id] and tree.branches == ()
-    assert (await library.delete_message(ADA, question.id)).head_id is None
+    assert (await library.remove_branch(ADA, question.id)).head_id is None
 
 
 async def test_retention_spares_what_is_new_and_what_is_pinned(library):

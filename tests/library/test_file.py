@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -59,7 +56,7 @@ async def test_no_word_of_a_deleted_conversation_stays_in_the_files(folder):
 async def test_a_deleted_messages_words_go_too(folder):
     library = await Library.open(Place(folder=folder))
     _, reply = await one_turn(library, "question", "xylophone")
-    await library.delete_message(ADA, reply.id)
+    await library.remove_branch(ADA, reply.id)
     assert b"xylophone" not in bytes_of(folder)
     await library.close()
 
@@ -164,59 +161,3 @@ async def test_a_network_file_system_is_refused_with_what_to_do(folder, monkeypa
     with pytest.raises(LibraryUnavailable, match="nfs4.*--data-dir.*--database-url"):
         await Library.open(Place(folder=folder))
     assert not folder.exists()
-
-
-KILLED = """
-    import asyncio, os, pathlib, sys
-    from falcon_mamba_app.library import Library, Place, ReplyEnd
-
-    async def main():
-        library = await Library.open(Place(folder=pathlib.Path(sys.argv[1])))
-        conversation = await library.create("ada", id="conv")
-        parent = None
-        for turn in range(10_000):
-            question = await library.append(
-                "ada", "conv", parent_id=parent, role="user", text=f"question {turn}"
-            )
-            reply = await library.begin_reply("ada", "conv", parent_id=question.id)
-            for seq in range(3):
-                await library.extend_reply("ada", reply.generation, seq, f"{turn}.{seq} ")
-                print(f"piece {turn} {seq}", flush=True)
-            await library.finish_reply("ada", reply.generation, ReplyEnd())
-            print(f"turn {turn}", flush=True)
-            parent = reply.id
-
-    asyncio.run(main())
-"""
-
-
-def killed_after(folder: Path, num_lines: int) -> list[str]:
-    """What a writer had reported when it was killed, after so many lines or a few more."""
-    code = textwrap.dedent(KILLED)
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True
-    ) as writer:
-        lines = [writer.stdout.readline() for _ in range(num_lines)]
-        writer.kill()
-        return [line.strip() for line in [*lines, *writer.stdout] if line.endswith("\n")]
-
-
-async def check_after_kill(folder: Path, reported: list[str]) -> None:
-    """Every turn that was reported is there, and every piece of the reply that was not ended."""
-    library = await Library.open(Place(folder=folder))
-    await library.close_abandoned(after_s=-60)
-    path = await library.path(ADA, "conv")
-    turns = [one for one in path if one.role == "assistant"]
-    finished = [line.split() for line in reported if line.startswith("turn")]
-    for _, turn in finished:
-        assert turns[int(turn)].text == f"{turn}.0 {turn}.1 {turn}.2 "
-        assert turns[int(turn)].status == "complete"
-    pieces = [line.split()[1:] for line in reported if line.startswith("piece")]
-    for turn, seq in pieces[-3:]:
-        assert f"{turn}.{seq} " in turns[int(turn)].text
-    await library.close()
-
-
-@pytest.mark.parametrize("num_lines", [1, 14, 31])
-async def test_a_killed_process_loses_no_word_that_it_had_reported(folder, num_lines):
-    await check_after_kill(folder, killed_after(folder, num_lines))

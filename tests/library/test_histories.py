@@ -85,7 +85,7 @@ class Histories(RuleBasedStateMachine):
         )
         plain.add(made.id, parent, made.text)
 
-    @rule(name=conversations, place=PLACES, pieces=st.lists(TEXTS, max_size=3), ids=IDS)
+    @rule(name=conversations, place=PLACES, pieces=st.lists(TEXTS, min_size=1, max_size=3), ids=IDS)
     def reply(self, name, place, pieces, ids):
         """Also a retry."""
         plain = self.plain[name]
@@ -93,13 +93,9 @@ class Histories(RuleBasedStateMachine):
         made = self.run(self.library.begin_reply(plain.owner, name, parent_id=parent))
         for seq, piece in enumerate(pieces):
             self.run(self.library.extend_reply(plain.owner, made.generation, seq, piece))
-        if pieces:
-            end = ReplyEnd(token_ids=ids)
-            kept = self.run(self.library.finish_reply(plain.owner, made.generation, end))
-            plain.add(kept.id, parent, kept.text, ids)
-        else:
-            self.run(self.library.discard_reply(plain.owner, made.generation))
-            plain.head = parent
+        end = ReplyEnd(token_ids=ids)
+        kept = self.run(self.library.finish_reply(plain.owner, made.generation, end))
+        plain.add(kept.id, parent, kept.text, ids)
 
     @rule(name=conversations, place=PLACES)
     def switch(self, name, place):
@@ -119,11 +115,24 @@ class Histories(RuleBasedStateMachine):
         plain = self.plain[name]
         if (at := plain.pick(place)) is None:
             return
-        self.run(self.library.delete_message(plain.owner, at))
+        self.run(self.library.remove_branch(plain.owner, at))
         gone, parent = plain.below(at), plain.messages[at][0]
         plain.messages = {one: kept for one, kept in plain.messages.items() if one not in gone}
         plain.names = {label: one for label, one in plain.names.items() if one not in gone}
         plain.head = parent if plain.head in gone else plain.head
+
+    @rule(name=conversations, place=PLACES)
+    def take_out_one_message(self, name, place):
+        """What followed it follows its parent."""
+        plain = self.plain[name]
+        if (at := plain.pick(place)) is None:
+            return
+        self.run(self.library.remove(plain.owner, name, [at]))
+        above, _, _ = plain.messages.pop(at)
+        for other, (parent, text, ids) in plain.messages.items():
+            plain.messages[other] = (above if parent == at else parent, text, ids)
+        plain.names = {label: one for label, one in plain.names.items() if one != at}
+        plain.head = above if plain.head == at else plain.head
 
     @rule(target=conversations, name=conversations, owner=OWNERS)
     def out_and_in_again(self, name, owner):

@@ -98,7 +98,8 @@ class Shelf:
     async def remove(self, owner: str, conversation_id: str, message_ids: list[str]) -> None:
         """Delete messages; with the last one the conversation goes. Raises NotFound."""
         self.drop_conversation(owner, conversation_id)
-        if not await self.library.remove(owner, conversation_id, message_ids):
+        left = await self.library.remove(owner, conversation_id, message_ids)
+        if not left.num_messages:
             await self.library.delete(owner, conversation_id)
 
     async def grow(self, owner: str, conversation_id: str, num_bytes: int) -> None:
