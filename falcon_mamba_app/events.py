@@ -19,6 +19,7 @@ class TokenLogprob:
     `logprob` is None for the first token of a prompt, which nothing predicts. `token_id` is None
     where a server behind --backend-url does not tell it. `offset` counts the characters of the
     reply's text before the token, which may show nothing there; of other tokens it is None.
+    `rank` is 1 for the likeliest token, None where it is not known.
     """
 
     token_id: int | None
@@ -27,6 +28,7 @@ class TokenLogprob:
     logprob: float | None
     top: tuple[TokenLogprob, ...] = ()
     offset: int | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class Accepted:
     """The request has a slot. `reused_tokens` of `prompt_tokens` come from a snapshot and are not
     read again.
 
-    None means "not known": only a service in front of a foreign server says so.
+    None means "not known": only a service in front of a foreign server says so. `prompt_ids` are
+    told where the request `tells_ids`.
     """
 
     prompt_tokens: int | None
     reused_tokens: int | None
+    prompt_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,14 @@ class TextDelta:
     """The next piece of the reply. `completion_tokens` counts all tokens of the reply so far, shown
     or held back.
 
-    `logprobs`, where asked for, tell every token once, in order; `text` may be empty beside them.
+    `logprobs` and `token_ids`, where asked for, tell every token once, in order; `text` may be
+    empty beside them.
     """
 
     text: str
     completion_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

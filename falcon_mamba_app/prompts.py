@@ -6,8 +6,9 @@ All other modules import them from `protocol`, whose requests hold them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
@@ -28,9 +29,18 @@ class Message:
 
 
 class Conversation(tuple[Message, ...]):
-    """A prompt of messages: the model's own template renders them, and the model answers."""
+    """A prompt of messages: the model's own template renders them, and the model answers.
 
-    __slots__ = ()
+    `template_kwargs` are values of the caller's for the template's variables.
+    """
+
+    template_kwargs: Mapping[str, Any] = MappingProxyType({})
+
+    def with_template_kwargs(self, template_kwargs: Mapping[str, Any]) -> Conversation:
+        """The same messages, rendered with these values."""
+        other = Conversation(self)
+        other.template_kwargs = template_kwargs
+        return other
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class SamplingParams:
     min_tokens: int = 0  # before these no end of text and none of the stop_token_ids is chosen
     stop_token_ids: tuple[int, ...] = ()  # the reply ends at the first of these, unseen
     logit_bias: tuple[tuple[int, float], ...] = ()  # added to the logits of tokens
+    skip_special_tokens: bool = True  # in the reply's text; its end is never shown
     logprobs: int | None = None  # alternatives told beside each chosen token; None: nothing told
 
     def __post_init__(self) -> None:
@@ -152,6 +153,8 @@ class GenerationRequest:
     `reuse_id` names a group of requests that share states, which are found by tokens alone; it is
     a secret too. None neither uses such states nor saves any.
 
+    `tells_ids` asks for the token ids of prompt and reply in the events.
+
     `form` holds the reply to a form: then nothing else can be written, and the reply ends where the
     form does, also before `min_tokens`.
 
@@ -166,6 +169,7 @@ class GenerationRequest:
     keeps_state: bool = False
     reuse_id: str | None = None
     score_prompt: int | None = None
+    tells_ids: bool = False
     form: Form | None = None
     owner: str = ""
     weight: float = 1.0

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import Any, Protocol
 
 from falcon_mamba_app.api.planning import PlannedReply
+from falcon_mamba_app.api.telling import Asked, Telling, joined_ids
 from falcon_mamba_app.api.tool_calls import CallReader, joined_calls
 from falcon_mamba_app.protocol import (
     Accepted,
@@ -23,6 +24,7 @@ from falcon_mamba_app.protocol import (
 )
 
 Json = dict[str, Any]
+NOTHING = Asked()
 
 
 class AnswerFormat(Protocol):
@@ -42,6 +44,14 @@ class AnswerFormat(Protocol):
         """One reply's choice, from all of its chunks."""
         ...
 
+    def beside_chunk(self, choice: Json) -> Json:
+        """What stands beside a chunk's choice."""
+        ...
+
+    def beside_choices(self) -> Json:
+        """What stands beside all choices of a whole answer."""
+        ...
+
 
 class ChatFormat:
     """/v1/chat/completions."""
@@ -50,18 +60,27 @@ class ChatFormat:
     answer_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self, *, reads_calls: bool = False) -> None:
-        """With `reads_calls` a reply's text may be calls of functions."""
+    def __init__(
+        self, *, reads_calls: bool = False, asked: Asked = NOTHING, begun: str = ""
+    ) -> None:
+        """With `reads_calls` a reply's text may be calls of functions. A reply begins with `begun`,
+        words of the assistant's that it continues.
+        """
         self._has_opened: set[int] = set()
-        self._reads_calls = reads_calls
+        self._reads_calls, self._begun = reads_calls, begun
+        self._telling = Telling(asked)
         self._readers: defaultdict[int, CallReader] = defaultdict(CallReader)
 
     def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
+        self._telling.note(reply, event)
         if isinstance(event, TextDelta):
-            deltas = self._deltas(reply, event.text) or ([{}] if event.logprobs else [])
+            has_tokens = event.logprobs or event.token_ids
+            deltas = self._deltas(reply, event.text) or ([{}] if has_tokens else [])
             choices = [self._choice(reply, delta) for delta in deltas]
             if choices:
-                choices[0] = self._choice(reply, deltas[0], logprobs=event.logprobs)
+                choices[0] = self._choice(
+                    reply, deltas[0], logprobs=event.logprobs, token_ids=event.token_ids
+                )
             return [*(self._opening(reply, deltas[0]) if choices else []), *choices]
         if isinstance(event, Finished):
             reader = self._readers[reply.index]
@@ -83,7 +102,10 @@ class ChatFormat:
             return []
         self._has_opened.add(reply.index)
         content = None if "tool_calls" in first else ""
-        return [self._choice(reply, {"role": "assistant", "content": content})]
+        opening = [self._choice(reply, {"role": "assistant", "content": content})]
+        if self._begun:
+            opening.append(self._choice(reply, {"content": self._begun}))
+        return opening
 
     def _choice(
         self,
@@ -91,6 +113,7 @@ class ChatFormat:
         delta: Json,
         *,
         logprobs: tuple[TokenLogprob, ...] = (),
+        token_ids: tuple[int, ...] = (),
         finish_reason: str | None = None,
     ) -> Json:
         content = [chat_logprob(token, with_top=True) for token in logprobs]
@@ -99,6 +122,7 @@ class ChatFormat:
             "delta": delta,
             "logprobs": {"content": content, "refusal": None} if content else None,
             "finish_reason": finish_reason,
+            **self._telling.reply_ids(token_ids),
         }
 
     def join(self, chunks: list[Json]) -> Json:
@@ -113,7 +137,14 @@ class ChatFormat:
             "message": message,
             "logprobs": {"content": content, "refusal": None} if content else None,
             "finish_reason": chunks[-1]["finish_reason"],
+            **joined_ids(chunks),
         }
+
+    def beside_chunk(self, choice: Json) -> Json:
+        return self._telling.prompt_ids() if "role" in choice["delta"] else {}
+
+    def beside_choices(self) -> Json:
+        return {**self._telling.prompt_logprobs(), **self._telling.prompt_ids()}
 
 
 def chat_logprob(token: TokenLogprob, *, with_top: bool) -> Json:
@@ -133,22 +164,26 @@ class CompletionFormat:
     answer_object = "text_completion"
     chunk_object = "text_completion"
 
-    def __init__(self, *, echo: bool, with_logprobs: bool) -> None:
-        self._echo = echo
-        self._with_logprobs = with_logprobs
+    def __init__(self, *, echo: bool, logprobs: int | None, asked: Asked = NOTHING) -> None:
+        """`logprobs` is the number of alternatives to tell, None for no log-probabilities."""
+        self._echo, self._num_top = echo, logprobs
+        self._telling = Telling(asked)
+        self._prompt_of: dict[int, int] = {}  # of each reply that has opened, by its index
         self._scored_prompts: dict[int, tuple[TokenLogprob, ...]] = {}
         self._starts: dict[int, int] = {}  # start of each reply in its choice's text
 
     def chunks(self, reply: PlannedReply, event: GenerationEvent) -> list[Json]:
+        self._telling.note(reply, event)
         if isinstance(event, TextDelta):
             return [self._reply_choice(reply, event)]
         if isinstance(event, Finished):
             return [self._choice(reply, "", finish_reason=event.reason)]
         if isinstance(event, PromptScored):
             self._scored_prompts[reply.prompt_index] = event.tokens
-            return [self._echoed_prompt(reply)]
-        is_echo = isinstance(event, Accepted) and self._echo and reply.request.score_prompt is None
-        return [self._echoed_prompt(reply)] if is_echo else []
+        is_known = isinstance(event, PromptScored) or (
+            isinstance(event, Accepted) and reply.request.score_prompt is None
+        )
+        return [self._echoed_prompt(reply)] if self._echo and is_known else []
 
     def _echoed_prompt(self, reply: PlannedReply) -> Json:
         """The prompt as it was sent; token ids as the text of their bytes."""
@@ -164,7 +199,12 @@ class CompletionFormat:
     def _reply_choice(self, reply: PlannedReply, event: TextDelta) -> Json:
         start = self._starts.get(reply.index, 0)
         offsets = [start + (token.offset or 0) for token in event.logprobs]
-        return self._choice(reply, event.text, logprobs=self._logprobs(event.logprobs, offsets))
+        return self._choice(
+            reply,
+            event.text,
+            logprobs=self._logprobs(event.logprobs, offsets),
+            token_ids=event.token_ids,
+        )
 
     def _choice(
         self,
@@ -172,22 +212,27 @@ class CompletionFormat:
         text: str,
         *,
         logprobs: Json | None = None,
+        token_ids: tuple[int, ...] = (),
         finish_reason: str | None = None,
     ) -> Json:
+        is_first = reply.index not in self._prompt_of
+        self._prompt_of[reply.index] = reply.prompt_index
         return {
             "index": reply.index,
             "text": text,
             "logprobs": logprobs,
             "finish_reason": finish_reason,
+            **self._telling.reply_ids(token_ids),
+            **(self._telling.prompt_ids(reply.prompt_index) if is_first else {}),
         }
 
     def _logprobs(self, tokens: tuple[TokenLogprob, ...], offsets: list[int]) -> Json | None:
-        if not (self._with_logprobs and tokens):
+        if self._num_top is None or not tokens:
             return None
         return {
             "tokens": [_legacy_name(token) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [_legacy_top(token) for token in tokens],
+            "top_logprobs": [_legacy_top(token, self._num_top) for token in tokens],
             "text_offset": offsets,
         }
 
@@ -195,12 +240,22 @@ class CompletionFormat:
         parts = [chunk["logprobs"] for chunk in chunks if chunk["logprobs"]]
         names = parts[0].keys() if parts else ()
         joined = {name: [item for part in parts for item in part[name]] for name in names}
+        prompt_index = self._prompt_of[chunks[0]["index"]]
         return {
             "index": chunks[0]["index"],
             "text": "".join(chunk["text"] for chunk in chunks),
             "logprobs": joined or None,
             "finish_reason": chunks[-1]["finish_reason"],
+            **joined_ids(chunks),
+            **self._telling.prompt_ids(prompt_index),
+            **self._telling.prompt_logprobs(prompt_index),
         }
+
+    def beside_chunk(self, choice: Json) -> Json:
+        return {}
+
+    def beside_choices(self) -> Json:
+        return {}
 
 
 def _joined(tokens: tuple[TokenLogprob, ...]) -> tuple[str, list[int]]:
@@ -253,11 +308,11 @@ def _legacy_name(token: TokenLogprob) -> str:
     return token.token
 
 
-def _legacy_top(token: TokenLogprob) -> dict[str, float | None] | None:
+def _legacy_top(token: TokenLogprob, num_top: int) -> dict[str, float | None] | None:
     """Alternatives by name, the token itself among them; None for the first of a prompt."""
     if token.logprob is None:
         return None
     top: dict[str, float | None] = {_legacy_name(token): token.logprob}
-    for other in token.top:
+    for other in token.top[:num_top]:
         top.setdefault(_legacy_name(other), other.logprob)
     return top

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from falcon_mamba_app.api.fields import MESSAGE_FIELDS, PART_FIELDS, Cleaner, shown
+from falcon_mamba_app.api.fields import MAX_SHOWN, MESSAGE_FIELDS, PART_FIELDS, Cleaner, shown
 from falcon_mamba_app.api.tool_messages import call_texts, result_text, with_results_joined
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
 from falcon_mamba_app.protocol import Text, TokenIds
@@ -12,6 +13,13 @@ from falcon_mamba_app.protocol import Text, TokenIds
 MAX_REPLIES = 128  # prompts × n of one request
 MAX_MESSAGES = 20_000
 MAX_TOKEN_ID = 2**31 - 1
+MAX_TEMPLATE_KWARGS_CHARS = 20_000
+# What transformers' apply_chat_template takes beside a template's own variables, or gives to each.
+OWN_TEMPLATE_VARIABLES = (
+    *("messages", "conversation", "add_generation_prompt", "continue_final_message", "tokenize"),
+    *("chat_template", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
+    *("return_assistant_tokens_mask", "tokenizer_kwargs", "tools", "documents"),
+)
 
 _MESSAGE = Cleaner(MESSAGE_FIELDS, own=("role", "content"))
 _WITH_TOOLS = {
@@ -83,6 +91,26 @@ def _part_text(value: Any, path: str) -> str:
             param=path + ".text",
         )
     return text
+
+
+def template_kwargs_of(value: Any) -> dict[str, Any] | None:
+    """Values for the chat template's variables. Raises InvalidRequest."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(json.dumps(value)) > MAX_TEMPLATE_KWARGS_CHARS:
+        raise InvalidRequest(
+            f"chat_template_kwargs is {shown(value)}; it must be an object of at most"
+            f" {MAX_TEMPLATE_KWARGS_CHARS:,} characters of JSON",
+            param="chat_template_kwargs",
+        )
+    for name in value:
+        if not name.isidentifier() or name in OWN_TEMPLATE_VARIABLES:
+            raise InvalidRequest(
+                f"chat_template_kwargs names {shown(name)}; it takes names of variables, but not"
+                f" {', '.join(OWN_TEMPLATE_VARIABLES)}, which the server sets",
+                param=f"chat_template_kwargs.{name[:MAX_SHOWN]}",
+            )
+    return value
 
 
 def prompts_of(value: Any) -> list[Text | TokenIds]:

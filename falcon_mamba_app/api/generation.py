@@ -22,6 +22,7 @@ from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion, tool
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
 from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions
+from falcon_mamba_app.api.telling import Asked
 from falcon_mamba_app.api.usage import UsageMeter
 from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.errors import error_body, presentable
@@ -76,9 +77,10 @@ class Generation:
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
         plan = plan_chat(body, model, self._session_id(request, body))
-        return await self._answer(
-            request, body, plan, _Answer(ChatFormat(reads_calls=tool_use(body) is not None), name)
+        shape = ChatFormat(
+            reads_calls=tool_use(body) is not None, asked=_asked_of(body), begun=_begun_in(body)
         )
+        return await self._answer(request, body, plan, _Answer(shape, name))
 
     async def messages(self, request: Request) -> Response:
         """POST /v1/messages, Anthropic's."""
@@ -95,7 +97,9 @@ class Generation:
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
         plan = plan_completion(body, model, self._session_id(request, body))
-        shape = CompletionFormat(echo=bool(body.echo), with_logprobs=body.logprobs is not None)
+        shape = CompletionFormat(
+            echo=bool(body.echo), logprobs=body.logprobs, asked=_asked_of(body)
+        )
         return await self._answer(request, body, plan, _Answer(shape, name))
 
     def _session_id(self, request: Request, body: ChatBody | CompletionBody) -> str | None:
@@ -133,6 +137,16 @@ class Generation:
                 yield reply, event
 
 
+def _asked_of(body: ChatBody | CompletionBody) -> Asked:
+    return Asked(bool(body.return_token_ids), body.prompt_logprobs)
+
+
+def _begun_in(body: ChatBody) -> str:
+    """The assistant's words that the reply continues, if they are to stand before it."""
+    last = body.messages[-1]
+    return last.content if body.echo and last.role == "assistant" else ""
+
+
 class _Answer:
     """One answer in progress: its envelope, its format and its count of tokens."""
 
@@ -153,7 +167,7 @@ class _Answer:
                 chunks.setdefault(reply.index, []).extend(self._format.chunks(reply, event))
         choices = [self._format.join(chunks[index]) for index in sorted(chunks)]
         envelope = self._envelope(self._format.answer_object, choices)
-        return {**envelope, "usage": self._usage.usage()}
+        return {**envelope, "usage": self._usage.usage(), **self._format.beside_choices()}
 
     async def streamed(
         self, first: ReplyEvent, events: AsyncGenerator[ReplyEvent, None], options: StreamOptions
@@ -181,6 +195,7 @@ class _Answer:
         is_quiet = now_s - self._told_s >= QUIET_S
         for choice in self._format.chunks(reply, event):
             chunk = self._envelope(self._format.chunk_object, [choice])
+            chunk |= self._format.beside_chunk(choice)
             if options.continuous_usage_stats:
                 chunk["usage"] = self._usage.usage()
             elif options.include_usage:

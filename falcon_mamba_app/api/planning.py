@@ -87,6 +87,8 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
     messages, form = conversation_of(body.messages), _form(body)
     if tools := tool_use(body):
         messages, form = tools.told(messages), tools.form(form)
+    if body.chat_template_kwargs:
+        messages = messages.with_template_kwargs(body.chat_template_kwargs)
     field = "max_completion_tokens" if body.max_tokens is None else "max_tokens"
     max_new_tokens = getattr(body, field)
     refuse_too_many_tokens(field, max_new_tokens, model)
@@ -94,7 +96,12 @@ def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:
         body, model, max_new_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
     request = GenerationRequest(
-        prompt=messages, sampling=sampling, session_id=session_id, form=form
+        prompt=messages,
+        sampling=sampling,
+        session_id=session_id,
+        form=form,
+        score_prompt=body.prompt_logprobs,
+        tells_ids=bool(body.return_token_ids),
     )
     return _plan([request], num_each=body.n or 1, is_stored=body.store)
 
@@ -126,6 +133,7 @@ def plan_completion(body: CompletionBody, model: ModelInfo, session_id: str | No
             sampling=sampling,
             session_id=session_id,
             score_prompt=_score_prompt(body, prompt),
+            tells_ids=bool(body.return_token_ids),
             form=form,
         )
         for prompt in body.prompt
@@ -143,10 +151,10 @@ def _score_prompt(body: CompletionBody, prompt: Text | TokenIds) -> int | None:
     An echo without logprobs is scored too if only the model knows the text, or if the request asks
     for nothing else.
     """
-    if not body.echo:
-        return None
     is_needed = isinstance(prompt, TokenIds) or body.max_tokens == 0
-    return 0 if body.logprobs is None and is_needed else body.logprobs
+    echoed = 0 if body.logprobs is None and is_needed else body.logprobs
+    asked = (body.prompt_logprobs, echoed if body.echo else None)
+    return max((number for number in asked if number is not None), default=None)
 
 
 def refuse_too_many_tokens(field: str, value: int | None, model: ModelInfo) -> None:

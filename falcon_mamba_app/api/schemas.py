@@ -20,7 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from falcon_mamba_app.api.contents import MAX_REPLIES, clean_messages, prompts_of
+from falcon_mamba_app.api.contents import (
+    MAX_REPLIES,
+    clean_messages,
+    prompts_of,
+    template_kwargs_of,
+)
 from falcon_mamba_app.api.fields import LOCAL_FIELDS, MAX_SHOWN, OPENAI_FIELDS, Cleaner, shown
 from falcon_mamba_app.api.forms import with_one_name
 from falcon_mamba_app.api.generation_config import with_generation_config
@@ -29,6 +34,9 @@ from falcon_mamba_app.protocol import MAX_LOGPROBS, Text, TokenIds
 
 NO_LIMIT = -1  # llama.cpp's max_tokens for "as many as fit"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Json = dict[str, Any]
+NumTop = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -104,6 +112,7 @@ class GenerationBody(Strict):
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     stop_token_ids: list[int] | None = None
     logit_bias: dict[str, float] | None = None
+    skip_special_tokens: bool | None = None
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
     # These three say whose states a request may begin from, or that it saves none.
@@ -145,6 +154,8 @@ class ChatBody(GenerationBody):
     # The last message's role decides this already; a contradiction is refused.
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
+    chat_template_kwargs: Annotated[Json | None, PlainValidator(template_kwargs_of)] = None
+    echo: bool | None = None  # the assistant's begun words stand before the reply
     max_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
     tools: list[Any] | None = None
@@ -152,6 +163,8 @@ class ChatBody(GenerationBody):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    prompt_logprobs: NumTop | None = None
+    return_token_ids: bool | None = None
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +184,7 @@ class ChatBody(GenerationBody):
                     param=field,
                 )
         self._refuse_another_end()
+        refuse_streamed_scores(self.prompt_logprobs, self.stream)
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
         if None not in (self.max_tokens, self.max_completion_tokens) and (
@@ -205,6 +219,8 @@ class CompletionBody(GenerationBody):
     prompt: Annotated[list[Text | TokenIds], PlainValidator(prompts_of)]
     max_tokens: Annotated[int, Field(ge=NO_LIMIT)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    prompt_logprobs: NumTop | None = None
+    return_token_ids: bool | None = None
     echo: bool | None = None
     best_of: int | None = None
 
@@ -218,6 +234,7 @@ class CompletionBody(GenerationBody):
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> CompletionBody:
         num_each = self.n or 1
+        refuse_streamed_scores(self.prompt_logprobs, self.stream)
         if self.max_tokens == 0 and num_each > 1:
             raise InvalidRequest(f"n is {num_each}; with max_tokens 0 it must be 1", param="n")
         if self.best_of is not None and self.best_of != num_each:
@@ -235,6 +252,16 @@ class CompletionBody(GenerationBody):
                 param="prompt",
             )
         return self
+
+
+def refuse_streamed_scores(prompt_logprobs: int | None, is_streamed: bool | None) -> None:
+    """Raises InvalidRequest: a whole prompt's scores are no part of a stream."""
+    if prompt_logprobs is not None and is_streamed:
+        raise InvalidRequest(
+            f"prompt_logprobs is {prompt_logprobs} and stream true; a prompt's log-probabilities"
+            " come in a whole answer only: leave out one of them",
+            param="prompt_logprobs",
+        )
 
 
 Body = TypeVar("Body", bound=Strict)

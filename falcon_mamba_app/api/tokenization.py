@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from falcon_mamba_app.api.contents import MAX_TOKEN_ID, clean_messages
+from falcon_mamba_app.api.contents import MAX_TOKEN_ID, clean_messages, template_kwargs_of
 from falcon_mamba_app.api.fields import Cleaner
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import conversation_of
-from falcon_mamba_app.api.schemas import ChatMessage, Strict, parse_body
+from falcon_mamba_app.api.schemas import ChatMessage, Json, Strict, parse_body
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
 from falcon_mamba_app.http.transport import json_response, read_json_body
 from falcon_mamba_app.protocol import GenerationService, Prompt, Text, Tokenizer
@@ -31,6 +31,7 @@ class TokenizeBody(Strict):
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    chat_template_kwargs: Annotated[Json | None, PlainValidator(template_kwargs_of)] = None
     return_token_strs: bool | None = None
 
     @classmethod
@@ -49,7 +50,8 @@ class TokenizeBody(Strict):
     @property
     def asked(self) -> Prompt:
         if self.messages is not None:
-            return conversation_of(self.messages)
+            given = self.chat_template_kwargs or {}
+            return conversation_of(self.messages).with_template_kwargs(given)
         return Text(self.prompt)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from falcon_mamba_app.errors import InvalidRequest
@@ -45,6 +46,7 @@ PROBE = (
     Message("assistant", "It is what was read."),
     Message("user", " Thank you.\n"),  # with something to trim
 )
+NO_KWARGS: Mapping[str, Any] = MappingProxyType({})
 BEFORE = PROBE[:2]  # stands for whatever came before a continuation
 # A conversation with fewer characters per allowed token is rendered before its length is checked:
 # 1 MB by default, copied a few times.
@@ -140,7 +142,9 @@ class PromptEncoder:
                 case TokenIds():
                     return self.check_ids(prompt)
                 case Conversation():
-                    return self.encode_messages(prompt, session_id, max_tokens=max_tokens)
+                    return self.encode_messages(
+                        prompt, session_id, max_tokens=max_tokens, kwargs=prompt.template_kwargs
+                    )
                 case Continuation():
                     return self.encode_continuation(prompt, max_tokens=max_tokens)
         except TooManyTokens:
@@ -167,9 +171,11 @@ class PromptEncoder:
         session_id: str | None = None,
         *,
         max_tokens: int = NO_LIMIT,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
     ) -> list[int]:
-        """The ids of a conversation up to the assistant's turn, by the checkpoint's own template.
-        If it ends with the assistant's words, the reply continues them. Raises TooManyTokens.
+        """The ids of a conversation up to the assistant's turn, by the checkpoint's own template
+        with `kwargs` for its variables. If it ends with the assistant's words, the reply continues
+        them. Raises TooManyTokens.
         """
         if self._template is None:
             raise InvalidRequest(
@@ -178,13 +184,14 @@ class PromptEncoder:
         check_messages(messages)
         *before, last = messages
         if last.role == "assistant":
-            begun = self.encode_messages(before, session_id, max_tokens=max_tokens)
+            begun = self.encode_messages(before, session_id, max_tokens=max_tokens, kwargs=kwargs)
             room = max_tokens - len(begun)
             own = self._recorded(last, last.content, None, IdBuilder(self._markup))
             return begun + (own or self._markup.encode_literal(last.content, max_tokens=room))
-        messages = self._template.completed(messages)
+        template = self._template.with_kwargs(kwargs)
+        messages = template.completed(messages)
         self._refuse_much_too_long(messages, max_tokens)
-        parts = self._take_apart(self._template, messages)
+        parts = self._take_apart(template, messages)
         ids = self._encode_parts(messages, parts, session_id=session_id, max_tokens=max_tokens)
         return ids.token_ids
 
@@ -225,8 +232,9 @@ class PromptEncoder:
         end = len(reply_ids)
         while end and (reply_ids[end - 1] in self._end_ids or reply_ids[end - 1] in stop_token_ids):
             end -= 1
-        kept = reply_ids[:end]
-        return kept if self.vocabulary.decode(kept) == text else self._markup.encode_literal(text)
+        kept, decode = reply_ids[:end], self.vocabulary.decode
+        is_whole = text in (decode(kept), decode(kept, skip_special_tokens=False))
+        return kept if is_whole else self._markup.encode_literal(text)
 
     def refuse_characters(self, prompt: Prompt, *, max_tokens: int) -> None:
         """Raises PromptTooLong at once for texts with too many characters to fit in any case."""
@@ -253,10 +261,10 @@ class PromptEncoder:
         """The conversation's text by the template, with people's words separate from its own."""
         marked = template.marked(messages)
         refuse_left_out(messages, marked[1::2])
-        if self._reads_whole and (whole := self._harmless_whole(template, messages, marked)):
+        if self._reads_whole and (whole := template.harmless_whole(messages, marked, self._markup)):
             return whole
         parts = template.take_apart(messages, marked, self._markup.marked_ends)
-        parts = parts or self._harmless_whole(template, messages, marked)
+        parts = parts or template.harmless_whole(messages, marked, self._markup)
         if parts is None:
             raise InvalidRequest(
                 "a message contains one of the model's control tokens, and this model's template"
@@ -264,17 +272,6 @@ class PromptEncoder:
                 param="messages",
             )
         return parts
-
-    def _harmless_whole(
-        self, template: ChatTemplate, messages: Sequence[Message], marked: Sequence[str | int]
-    ) -> list[Part] | None:
-        """The whole text as if the template had written all of it, if no content makes markup."""
-        if any(self._markup.first_in(message.content) for message in messages):
-            return None
-        rendered = template.render(messages)
-        own = "".join(part if isinstance(part, str) else "\ue000" for part in marked)
-        is_harmless = self._markup.ids_in(rendered) == self._markup.ids_in(own)
-        return [rendered] if is_harmless else None
 
     def _encode_parts(
         self,

@@ -29,9 +29,11 @@ class Detokenizer:
         *,
         stop: Sequence[str] = (),
         prompt_ids: Sequence[int] = (),
+        skip_special_tokens: bool = True,
     ) -> None:
         self.num_characters = 0  # of all ids so far, those held back included
-        self._vocabulary = vocabulary
+        shown = vocabulary.visible_bytes if skip_special_tokens else vocabulary.token_bytes
+        self._bytes_of = shown
         self._stop_strings = StopStrings(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._begin_inside_a_character(prompt_ids)
@@ -43,7 +45,7 @@ class Detokenizer:
 
     def feed(self, token_id: int) -> str:
         """The text that may be shown after this id; often none."""
-        text = self._decoder.decode(self._vocabulary.visible_bytes(token_id))
+        text = self._decoder.decode(self._bytes_of(token_id))
         self.num_characters += len(text)
         return self._stop_strings.feed(text)
 
@@ -55,7 +57,7 @@ class Detokenizer:
     def _begin_inside_a_character(self, prompt_ids: Sequence[int]) -> None:
         tail = b""
         for token_id in reversed(prompt_ids):
-            tail = self._vocabulary.visible_bytes(token_id) + tail
+            tail = self._bytes_of(token_id) + tail
             if len(tail) >= MAX_INCOMPLETE_BYTES:
                 break
         if self._decoder.decode(_incomplete_end(tail)):

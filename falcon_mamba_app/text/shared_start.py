@@ -22,7 +22,9 @@ def system_end(encoder: PromptEncoder, prompt: Prompt, token_ids: Sequence[int])
     if not isinstance(prompt, Conversation) or len(prompt) < 2 or prompt[0].role != "system":
         return 0
     try:
-        others = encoder.encode(Conversation((prompt[0], ANOTHER_QUESTION)))
+        others = encoder.encode(
+            Conversation((prompt[0], ANOTHER_QUESTION)).with_template_kwargs(prompt.template_kwargs)
+        )
     except InvalidRequest:
         return 0
     in_common = takewhile(lambda pair: pair[0] == pair[1], zip(token_ids, others, strict=False))

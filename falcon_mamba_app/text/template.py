@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.text.markup import Markup
 
 # From a private-use area: no template writes these, and no filter such as trim or upper changes
 # them or digits. Marks beside contents also hold a number that cannot be guessed.
@@ -57,8 +59,15 @@ class ChatTemplate:
         if not tokenizer.chat_template:
             raise CannotChat("has no chat template")
         self._tokenizer = tokenizer
+        self._kwargs: Mapping[str, Any] = {}
         self._as_parts = self.needs_system = False
         self._find_form()
+
+    def with_kwargs(self, kwargs: Mapping[str, Any]) -> ChatTemplate:
+        """The same template, with these values for its variables."""
+        other = copy(self)
+        other._kwargs = kwargs
+        return other
 
     def _find_form(self) -> None:
         reasons = []
@@ -101,7 +110,7 @@ class ChatTemplate:
         ]
         try:
             rendered = self._tokenizer.apply_chat_template(
-                conversation, add_generation_prompt=True, tokenize=False
+                conversation, **self._kwargs, add_generation_prompt=True, tokenize=False
             )
         except Exception as error:  # a template is a program: it can fail in any way
             reason = " ".join(str(error).split())[:300]
@@ -134,6 +143,16 @@ class ChatTemplate:
         contents so that their place is lost.
         """
         return self._verbatim(messages, marked) or self._rewritten(messages, marked_ends)
+
+    def harmless_whole(
+        self, messages: Sequence[Message], marked: Sequence[str | int], markup: Markup
+    ) -> list[Part] | None:
+        """The whole text as if the template had written all of it, if no content makes markup."""
+        if any(markup.first_in(message.content) for message in messages):
+            return None
+        rendered = self.render(messages)
+        own = "".join(part if isinstance(part, str) else MARK_START for part in marked)
+        return [rendered] if markup.ids_in(rendered) == markup.ids_in(own) else None
 
     def _verbatim(self, messages: Sequence[Message], marked: list[str | int]) -> list[Part] | None:
         """The parts, for templates that keep contents unchanged or trim all of them."""

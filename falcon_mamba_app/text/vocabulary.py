@@ -62,9 +62,10 @@ class Vocabulary:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def decode(self, token_ids: Iterable[int]) -> str:
-        """The text of a whole reply, special tokens left out."""
-        return b"".join(map(self.visible_bytes, token_ids)).decode("utf-8", "replace")
+    def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of a whole reply, special tokens left out or shown."""
+        shown = self.visible_bytes if skip_special_tokens else self.token_bytes
+        return b"".join(map(shown, token_ids)).decode("utf-8", "replace")
 
 
 def _is_byte_level(decoder: Decoder | None) -> bool:

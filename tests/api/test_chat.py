@@ -148,6 +148,7 @@ async def test_sampling_fields_reach_the_service(client, service):
         "frequency_penalty": -1,
         "seed": 9,
         "ignore_eos": True,
+        "skip_special_tokens": False,
     }
     await chat(client, **given, stop="STOP", max_tokens=3)
     sampling = service.requests[-1].sampling
@@ -155,6 +156,14 @@ async def test_sampling_fields_reach_the_service(client, service):
     assert (sampling.stop, sampling.max_new_tokens) == (("STOP",), 3)
     others = "stop", "max_new_tokens", "logprobs", "min_tokens", "stop_token_ids", "logit_bias"
     assert {*given, *others} == {*sampling_field_names()}
+
+
+async def test_values_for_the_template_reach_the_service(client, service):
+    await chat(client, chat_template_kwargs={"enable_thinking": False, "style": ["a", 1]})
+    prompt = service.requests[-1].prompt
+    assert prompt.template_kwargs == {"enable_thinking": False, "style": ["a", 1]}
+    await chat(client)
+    assert service.requests[-1].prompt.template_kwargs == {}
 
 
 async def test_fields_left_out_take_the_models_defaults(client, service):

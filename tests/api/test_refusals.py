@@ -49,7 +49,8 @@ def error_of(response, status: int = 400) -> dict:
         ("prediction", [1]),
         ("reasoning_effort", "high"),
         ("verbosity", "low"),
-        ("skip_special_tokens", False),
+        ("chat_template", "{{ messages }}"),
+        ("return_tokens_as_token_ids", True),
         ("mirostat", 2),
         ("suffix", "end"),
     ],
@@ -60,6 +61,15 @@ async def test_what_this_server_does_not_have_is_refused_not_ignored(client, fie
     assert field in error["message"] and "leave it out" in error["message"]
     assert error["code"] == "unsupported_parameter"
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "value", [[1], "x", {"messages": []}, {"no name": 1}, {"a": "x" * 20_000}, {"tokenize": True}]
+)
+async def test_values_for_a_template_are_bounded_and_replace_nothing_of_the_servers(client, value):
+    body = {"messages": [USER], "chat_template_kwargs": value}
+    error = error_of(await client.post(CHAT, json=body))
+    assert error["param"].startswith("chat_template_kwargs") and "it " in error["message"]
 
 
 @pytest.mark.parametrize("fields", [{"best_of": 2}, {"best_of": 1, "stream": True}])

@@ -81,6 +81,7 @@ async def test_a_copy_gets_the_same_request(copy):
         min_tokens=2,
         stop_token_ids=(7,),
         logit_bias=((5, 1.5),),
+        skip_special_tokens=False,
         logprobs=3,
     )
     assert all(getattr(sampling, n) != getattr(SamplingParams(), n) for n in sampling_field_names())
@@ -88,6 +89,9 @@ async def test_a_copy_gets_the_same_request(copy):
         request = GenerationRequest(prompt=prompt, sampling=sampling)
         await events_of(service, request)
         assert replace(behind.requests[-1], owner="") == request
+    told = Conversation(CHAT.prompt).with_template_kwargs({"style": "short"})
+    await events_of(service, GenerationRequest(prompt=told))
+    assert behind.requests[-1].prompt.template_kwargs == {"style": "short"}
     await events_of(service, GenerationRequest(prompt=Text("a"), sampling=SamplingParams()))
     assert behind.requests[-1].sampling == SamplingParams()
 
@@ -122,6 +126,25 @@ async def test_events_of_a_copy_are_those_of_the_service_behind_it(copy, monkeyp
     assert [type(e) for e in through] == [type(e) for e in direct]
     assert through[2] == Accepted(direct[2].prompt_tokens, None)
     assert through[-1].reused_tokens == direct[-1].reused_tokens
+
+
+@pytest.mark.parametrize(
+    ("prompt", "score_prompt"),  # a chat is not scored through a copy
+    [(CHAT.prompt, None), (Text("a text"), None), (Text("a text"), 1), (TokenIds((1, 2)), 1)],
+)
+async def test_ids_of_a_copy_are_those_of_the_service_behind_it(
+    copy, prompt, score_prompt, monkeypatch
+):
+    monkeypatch.setattr(generation, "QUIET_S", 0.0)
+    behind, service = copy
+    request = GenerationRequest(prompt=prompt, score_prompt=score_prompt, tells_ids=True)
+    told = []
+    for one in (behind, service):
+        events = await events_of(one, request)
+        (accepted,) = [event for event in events if isinstance(event, Accepted)]
+        written = [i for e in events if isinstance(e, TextDelta) for i in e.token_ids]
+        told.append((accepted.prompt_ids, written, events[-1].completion_tokens))
+    assert told[0] == told[1] and told[0][0] and told[0][1]
 
 
 async def test_scores_of_a_copy_are_those_of_the_service_behind_it(copy):

@@ -34,7 +34,7 @@ def choice_of(backend, prompt, prompt_ids: list[int], reply_ids: list[int], *, e
     happened = [Admitted(1, 0), Prefilled(1, len(prompt_ids), len(prompt_ids), scores)]
     happened += [Sampled(1, SampledToken(i, ScoredToken(i, -1.0, []))) for i in reply_ids]
     reply = PlannedReply(index=0, prompt_index=0, request=request)
-    shape = CompletionFormat(echo=echo, with_logprobs=True)
+    shape = CompletionFormat(echo=echo, logprobs=0)
     chunks = []
     for event in [*happened, Ended(1, "length")]:
         for told in stream._translate(event, 0.0):

@@ -48,7 +48,11 @@ def _token(
     top = tuple(
         TokenLogprob(i, f"alt{i}", f"alt{i}".encode(), -0.5 - i) for i in range(alternatives)
     )
-    return TokenLogprob(sum(text.encode()) % 1000, text, text.encode(), logprob, top, offset)
+    return TokenLogprob(_id_of(text), text, text.encode(), logprob, top, offset)
+
+
+def _id_of(text: str) -> int:
+    return sum(text.encode()) % 1000
 
 
 class EchoService:
@@ -89,7 +93,8 @@ class EchoService:
                 yield Waiting(position)
                 await asyncio.sleep(0.05)
             reused = min(self.sessions.get(request.session_id or "", 0), len(words) - 1)
-            yield Accepted(len(words), reused)
+            told = tuple(map(_id_of, words)) if request.tells_ids else ()
+            yield Accepted(len(words), reused, told)
             yield PrefillProgress(len(words), len(words))
             if request.score_prompt is not None:
                 first = _token(words[0], None)
@@ -118,7 +123,7 @@ class EchoService:
                     else (_token(text, alternatives=sampling.logprobs, offset=num_characters),)
                 )
                 num_characters += len(text)
-                yield TextDelta(text, written, logprobs)
+                yield TextDelta(text, written, logprobs, (_id_of(text),) * request.tells_ids)
             if request.session_id is not None:
                 self.sessions[request.session_id] = len(words) + written
             yield Finished(

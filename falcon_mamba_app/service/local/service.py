@@ -174,6 +174,7 @@ class LocalService:
             started_s=started_s,
             end_of_turn_text=self._encoder.end_of_turn_text,
             reply_as_shown=self._encoder.reply_as_shown,
+            end_ids=self._startup.eos_token_ids,
         )
         self._streams[seq.seq_id] = stream
         self._kept.begin(request)

@@ -55,9 +55,11 @@ class Stream:
         started_s: float,
         end_of_turn_text: str | None = None,
         reply_as_shown: ReplyAsShown | None = None,
+        end_ids: Collection[int] = (),
     ) -> None:
-        """`end_of_turn_text` ends a reply in a conversation if no single token does.
-        `reply_as_shown` makes the ids that a Continuation begins with.
+        """`end_of_turn_text` ends a reply in a conversation if no single token does; `end_ids` are
+        those that do, which are never shown. `reply_as_shown` makes the ids that a Continuation
+        begins with.
         """
         self.seq_id, self.request, self.prompt_ids = seq_id, request, prompt_ids
         self.reply_ids: list[int] = []
@@ -69,7 +71,9 @@ class Stream:
             vocabulary,
             stop=(*request.sampling.stop, *_ends(request, end_of_turn_text)),
             prompt_ids=prompt_ids,
+            skip_special_tokens=request.sampling.skip_special_tokens,
         )
+        self._end_ids = () if request.sampling.ignore_eos else end_ids
         self._inbox: asyncio.Queue[tuple[EngineEvent, float] | FalconMambaError] = asyncio.Queue()
         self._num_reused_tokens = 0
         self._prompt_scores: list[ScoredToken] = []
@@ -103,7 +107,9 @@ class Stream:
                 return [Waiting(position)]
             case Admitted(num_reused_tokens=num_reused):
                 self._num_reused_tokens = num_reused
-                return [Accepted(len(self.prompt_ids), num_reused), *self._scored_if_complete()]
+                told = tuple(self.prompt_ids) if self.request.tells_ids else ()
+                accepted = Accepted(len(self.prompt_ids), num_reused, told)
+                return [accepted, *self._scored_if_complete()]
             case Prefilled(num_computed_tokens=num_computed, scores=scores):
                 self._prompt_scores += scores
                 progress = PrefillProgress(num_computed, len(self.prompt_ids))
@@ -130,12 +136,14 @@ class Stream:
         self.reply_ids.append(token.token_id)
         offset = self._detokenizer.num_characters
         is_stop = token.token_id in self.request.sampling.stop_token_ids
-        text = "" if is_stop else self._detokenizer.feed(token.token_id)
+        is_end = is_stop or token.token_id in self._end_ids
+        text = "" if is_end else self._detokenizer.feed(token.token_id)
         logprobs = () if token.score is None else (self._scored(token.score, offset=offset),)
+        told = (token.token_id,) if self.request.tells_ids else ()
         events: list[GenerationEvent] = []
         self._shown.append(text)
-        if text or logprobs:
-            events.append(TextDelta(text, len(self.reply_ids), logprobs))
+        if text or logprobs or told:
+            events.append(TextDelta(text, len(self.reply_ids), logprobs, told))
         is_over = is_stop or self._detokenizer.is_stopped
         return events + (self._finish("stop") if is_over else [])
 
@@ -167,7 +175,8 @@ class Stream:
 
     def _scored(self, score: ScoredToken, *, offset: int | None = None) -> TokenLogprob:
         top = [self._logprob(token_id, logprob) for token_id, logprob in score.top]
-        return replace(self._logprob(score.token_id, score.logprob), top=tuple(top), offset=offset)
+        own = self._logprob(score.token_id, score.logprob)
+        return replace(own, top=tuple(top), offset=offset, rank=score.rank)
 
     def _logprob(self, token_id: int, logprob: float | None) -> TokenLogprob:
         text, data = self._vocabulary.token_text(token_id), self._vocabulary.token_bytes(token_id)

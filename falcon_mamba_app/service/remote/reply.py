@@ -73,8 +73,8 @@ class RemoteReply:
         """The events of a scored prompt and of its short reply, from a whole answer."""
         self._read_usage(answer.get("usage"))
         self._is_accepted = True
-        yield Accepted(self._prompt_tokens, self._reused_tokens)
         choice = answer["choices"][0]
+        yield Accepted(self._prompt_tokens, self._reused_tokens, self._prompt_ids(answer, choice))
         tokens = shapes.completion_tokens(choice["logprobs"])
         num_prompt = len(tokens) - self._completion_tokens
         wanted = self._request.score_prompt or 0
@@ -85,7 +85,7 @@ class RemoteReply:
             start = choice["logprobs"]["text_offset"][num_prompt]
             text = choice["text"][start:]
             logprobs = self._logprobs_asked_for(tokens[num_prompt:], text)
-            yield TextDelta(text, self._completion_tokens, logprobs)
+            yield TextDelta(text, self._completion_tokens, logprobs, self._ids(choice))
         self._reason = shapes.reason_of(choice) or "stop"
         self.is_complete = True
 
@@ -113,6 +113,8 @@ class RemoteReply:
         if match := re.fullmatch(r"waiting (\d{1,9})", text):
             if not self._is_accepted:
                 yield Waiting(int(match[1]))
+        elif self._request.tells_ids:
+            return  # the first chunk tells the prompt's ids, which are told when it is accepted
         elif match := re.fullmatch(r"prefill (\d{1,12})/(\d{1,12})", text):
             num_tokens, self._prompt_tokens = int(match[1]), int(match[2])
             yield from self._accept()
@@ -124,22 +126,34 @@ class RemoteReply:
         choice = shapes.first_choice(chunk)
         text, tokens = (shapes.text_of(choice), shapes.tokens_of(choice)) if choice else ("", ())
         text = self._characters.feed(text)
-        if text or tokens:
-            self._completion_tokens += len(tokens) or 1
+        ids = self._ids(choice)
+        if text or tokens or ids:
+            self._completion_tokens += len(tokens) or len(ids) or 1
         self._read_usage(chunk.get("usage"))
         if choice is not None:
-            yield from self._accept()
-        if text or tokens:
+            yield from self._accept(self._prompt_ids(chunk, choice))
+        if text or tokens or ids:
             self._last_s = time.monotonic()
             self._first_s = self._first_s or self._last_s
-            yield TextDelta(text, self._completion_tokens, self._logprobs_asked_for(tokens, text))
+            logprobs = self._logprobs_asked_for(tokens, text)
+            yield TextDelta(text, self._completion_tokens, logprobs, ids)
         if choice is not None:
             self._reason = self._reason or shapes.reason_of(choice)
 
-    def _accept(self) -> Iterator[GenerationEvent]:
+    def _accept(self, prompt_ids: tuple[int, ...] = ()) -> Iterator[GenerationEvent]:
         if not self._is_accepted:
             self._is_accepted = True
-            yield Accepted(self._prompt_tokens, self._reused_tokens)
+            yield Accepted(self._prompt_tokens, self._reused_tokens, prompt_ids)
+
+    def _prompt_ids(self, answer: dict[str, Any], choice: dict[str, Any]) -> tuple[int, ...]:
+        """The prompt's ids, which stand in the choice, or beside it in a chat."""
+        told = choice.get("prompt_token_ids") or answer.get("prompt_token_ids")
+        return shapes.ids_in(told) if self._request.tells_ids else ()
+
+    def _ids(self, choice: dict[str, Any] | None) -> tuple[int, ...]:
+        if choice is None or not self._request.tells_ids:
+            return ()
+        return shapes.ids_in(choice.get("token_ids"))
 
     def _read_usage(self, usage: Any) -> None:
         """Store the counts that the usage holds; the others stay unchanged."""

@@ -60,6 +60,12 @@ def count_of(value: Any) -> int | None:
     return int(value) if is_count else None
 
 
+def ids_in(value: Any) -> tuple[int, ...]:
+    """A list of token ids; none where it is none."""
+    is_list = isinstance(value, list) and all(type(entry) is int for entry in value)
+    return tuple(value) if is_list else ()
+
+
 def tokens_of(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
     """The log-probabilities of a choice, in the shape of either endpoint, without damaged ones."""
     logprobs = choice.get("logprobs")

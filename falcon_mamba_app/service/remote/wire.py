@@ -123,6 +123,15 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
             body["prompt"] = token_ids
         case Continuation():
             raise AssertionError("a model whose `can_continue` is false was asked to continue ids")
+    if isinstance(request.prompt, Conversation) and request.prompt.template_kwargs:
+        body["chat_template_kwargs"] = dict(request.prompt.template_kwargs)
+    if request.tells_ids:
+        if not backend.is_known:
+            raise NotSupported(
+                "return_token_ids cannot be asked of the server behind --backend-url",
+                param="return_token_ids",
+            )
+        body["return_token_ids"] = True
     if request.form is not None:
         body |= form_fields(request.form, backend)
     if backend.has_sessions and request.session_id is not None:
