@@ -44,16 +44,16 @@
   let wasBusy = false;
   setInterval(() => {
     const busy = isBusy();
+    if (!busy && isQueued) { // a reply may have come and gone between two looks
+      queue(false);
+      if (field()?.value.trim()) setTimeout(() => visible("#send")?.click(), 0);
+    }
     if (busy === wasBusy) return;
     wasBusy = busy;
     window.page.mark("busy", busy);
     for (const id of ["retry", "undo", "document-retry", "document-undo"]) {
       const tool = document.querySelector(`button#${id}`);
       if (tool) tool.title = busy ? "Not while a reply is being written" : "";
-    }
-    if (!busy && isQueued) {
-      queue(false);
-      if (field()?.value.trim()) setTimeout(() => visible("#send")?.click(), 0);
     }
   }, 120);
 

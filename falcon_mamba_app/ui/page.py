@@ -65,8 +65,7 @@ REMEMBER_JS = (
     f"{json.dumps(CONTROL_NAMES)}.map((name, i) => [name, values[i]]))]"
 )
 # A returned message goes into the empty box. A text that was begun meanwhile stays as it is, and
-# assets/composer.js offers the message beside it. This happens once only, since Gradio sends the
-# last update of a generator twice.
+# assets/composer.js offers the message beside it.
 RETURN_JS = """(draft, returned) => {
     const keep = {__type__: "update"};
     if (!returned) return [keep, keep];

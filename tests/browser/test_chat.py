@@ -1,8 +1,10 @@
 """The chat as its visitors use it."""
 
 import asyncio
+import threading
 
 from falcon_mamba_app.protocol import Waiting
+from falcon_mamba_app.ui.conversation.sessions import Sessions
 from tests.browser.conftest import (
     LAPTOP,
     fill_for_good,
@@ -237,6 +239,45 @@ async def test_a_message_that_comes_back_is_never_glued_to_what_was_written_mean
         assert await composer.input_value() == "hello"
         assert await page.locator(".offered").inner_text() == "my draft\nPut it in the box\nDismiss"
         await context.close()
+
+
+async def test_the_end_of_an_event_changes_nothing_that_came_after_its_last_update(
+    browser, monkeypatch
+):
+    """The page's first event ended late on a busy machine, and Stop was taken back with it."""
+    may_end, save = threading.Event(), Sessions.save
+
+    async def slow_save(sessions: Sessions, page: str) -> None:
+        while not may_end.is_set():
+            await asyncio.sleep(0.01)
+        await save(sessions, page)
+
+    monkeypatch.setattr(Sessions, "save", slow_save)
+    with serve_page(FullService()) as url:
+        context = await browser.new_context(viewport=LAPTOP)
+        page = await context.new_page()
+        await open_page(page, url)
+        await send(page, "hello")
+        await wait_for_status(page, "Waiting in line")
+        may_end.set()
+        await page.evaluate("window.page.tell('sidebar', 'look', { words: 'after that end' })")
+        await page.wait_for_function("window.parts.sidebar.props.value.words === 'after that end'")
+        await page.keyboard.press("Escape")
+        await wait_for_status(page, "Stopped")
+        await context.close()
+
+
+async def test_a_message_that_waits_for_a_reply_of_a_moment_is_sent(page):
+    await page.locator("#composer textarea").fill("hello")
+    await page.evaluate("""() => {
+        const stop = Object.assign(document.createElement("button"), { id: "stop" });
+        document.body.append(stop);
+        const enter = new KeyboardEvent("keydown", { key: "Enter", bubbles: true });
+        document.querySelector("#composer textarea").dispatchEvent(enter);
+        stop.remove();
+    }""")
+    await wait_for_status(page, "Done")
+    assert await transcript(page) == ["hello", "You said: hello"]
 
 
 async def test_waiting_in_line_and_the_figures_are_shown(page):

@@ -76,6 +76,25 @@ async def test_a_reply_is_shown_saved_and_part_of_the_next_request(chat, service
     assert service.requests[-1].session_id == sessions.of_page("page").id
 
 
+async def test_with_the_last_words_the_page_is_ready_for_the_next_message(chat):
+    updates = [update async for update in chat.send("one", PAGE, *CONTROLS)]
+    [last_words] = [update for update in updates if "Done" in str(update.status)]
+    assert last_words.send["visible"] and not last_words.stop["visible"]
+
+
+async def test_what_gradio_sends_again_at_an_event_s_end_changes_nothing(chat, sessions):
+    gone = page_request("nobody's")
+    for outputs in (
+        chat.send("one", PAGE, *CONTROLS),
+        chat.send(" ", PAGE, *CONTROLS),
+        chat.retry(PAGE, *CONTROLS),
+        chat.undo(PAGE),
+        chat.clear(PAGE),
+        chat.send("two", gone, *CONTROLS),
+    ):
+        assert [update async for update in outputs][-1] == Update()
+
+
 async def test_the_system_prompt_leads_the_request_and_not_the_transcript(chat, service):
     controls = ("Be brief.", *CONTROLS[1:])
     page = await page_after(chat.send("hi", PAGE, *controls))
@@ -185,8 +204,8 @@ async def test_a_page_that_vanishes_leaves_its_reply_running(chat, service, sess
 async def test_a_page_that_is_behind_in_reading_is_told_of_the_end_alone(service, sessions):
     answerer = Answerer(service, max_chars=1_000, is_behind=lambda page: True)
     chat = ChatHandlers(service, sessions, answerer)
-    first, last, *_ = [update async for update in chat.send("SLOW one two", PAGE, *CONTROLS)]
-    assert texts(first.transcript)[-1][1] == "You said: SLOW one two"
+    last, _ = [update async for update in chat.send("SLOW one two", PAGE, *CONTROLS)]
+    assert texts(last.transcript)[-1][1] == "You said: SLOW one two"
     assert last.send["visible"]
 
 

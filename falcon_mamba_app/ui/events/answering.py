@@ -172,7 +172,7 @@ class Answerer:
         pace, beats = PanelPace(), itertools.count()
         interval_s = update_interval_s(self._service.stats(), num_messages=len(session.messages))
         opening |= busy_buttons(True)
-        conversation_is_shown = False
+        conversation_is_shown = is_ended = False
         async with aclosing(turn.watch(page, interval_s)) as replies:
             async for reply in replies:
                 if self._is_behind(page) and not reply.is_over:
@@ -187,14 +187,13 @@ class Answerer:
                 if conversation_is_shown and not reply.is_over:
                     update = update._replace(transcript=SKIP)  # as it was sent before
                 conversation_is_shown = True
+                if is_ended := turn.is_over:  # who reads the last words can send at once
+                    opening |= busy_buttons(session.turn is not None)
                 yield update._replace(beat=str(next(beats)), **opening)
                 opening = {}
-        if not turn.is_watched_by(page):  # else its newer watch goes on
-            yield Update(**busy_buttons(False))
-            if turn.is_stopped:
-                await self._settling()
-                # Gradio sends the last update again when the event ends: it must not be the one of
-                # the buttons, since the next reply may have begun by then.
+        if is_ended and turn.is_stopped:
+            await self._settling()
+            if session.turn is None:
                 yield Update(panel=self._idle_panel(session))
 
     async def _settling(self) -> None:

@@ -86,7 +86,7 @@ class Arrival:
         page = page_of(request)
         session = self.sessions.known(page)
         if session.turn is not None and session.turn.is_watched_by(page):
-            return only(Update())
+            return only()
         return self._show(page, session, self._whole(session))
 
     def changed_to(self, page: str, session: Session) -> Updates:

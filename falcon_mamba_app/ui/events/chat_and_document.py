@@ -45,7 +45,11 @@ def claim(sessions: Sessions, session: Session, request: gr.Request) -> None:
 
 
 def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
-    """An event function that yields a handler's updates, and closes them when it is closed."""
+    """An event function that yields a handler's updates, and closes them when it is closed.
+
+    Gradio sends the last update again when the event ends, which may be long after: the page may
+    show something newer by then. So the last one changes nothing.
+    """
 
     @wraps(handler)
     async def stream(*args: P.args, **kwargs: P.kwargs) -> Updates:
@@ -58,6 +62,7 @@ def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
             yield Update(status=status_html(str(error), phase="failed"))
         except Lost as error:  # assets/page.js opens the page again
             yield Update(status=status_html(str(error), phase="lost"))
+        yield Update()
 
     return stream
 
@@ -108,7 +113,7 @@ class ChatHandlers(_Handlers):
         """Answer a new message. A blank one does nothing."""
         page, session = page_of(request), self._session(request)
         if not isinstance(text, str) or not text.strip():
-            return only(Update())  # an event without any value empties its outputs
+            return only()
         values = values_of(controls)
         return self._answerer.answer(page, session, session.tree.head, text, values, composer="")
 
@@ -175,7 +180,7 @@ class DocumentHandlers(_Handlers):
         """Continue the text. An empty one does nothing."""
         session = self._session(request)
         if not isinstance(text, str) or not text.strip():
-            return only(Update())  # an event without any value empties its outputs
+            return only()
         return self._answerer.extend(page_of(request), session, text, values_of(controls))
 
     @streams

@@ -70,7 +70,7 @@ class MessageActions:
         words are simply others from now on.
         """
         if not text.strip() or text == node.message.content:
-            return only(Update())
+            return only()
         if node.message.role == "user":
             return self._answerer.answer(page, session, node.parent, text, values)
         session.begin()
