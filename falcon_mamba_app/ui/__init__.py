@@ -4,3 +4,7 @@ It knows no model, no tensor and no API. `page` wires it together: `view` draws 
 session, `conversation` holds the conversations and knows no component, `events` handles clicks with
 both, `gradio_patches` changes Gradio where it does not fit. `share_link` opens a public link.
 """
+
+from falcon_mamba_app.ui.gradio_patches.stub_files import write_no_stub_files
+
+write_no_stub_files()

@@ -11,6 +11,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100")
 
 import torch
 
+# Before a test imports Gradio by itself: half of that is the writing of files that no test reads.
+import falcon_mamba_app.ui  # noqa: F401
+
 # A server finds the states of no other test's, where a test does not ask for it.
 os.environ.setdefault("FALCON_MAMBA_STATE_STORE", "off")
 
