@@ -1,8 +1,9 @@
 """Weights and tokenizer of a located checkpoint.
 
-transformers and accelerate read the files. Our modules then take over the same tensors, so nothing
-is held twice. A damaged file, a missing tensor or a tensor of another shape raises CheckpointError:
-no weight keeps its initial value. This module knows no text and no engine.
+On a CPU `plain_files` reads plain files; transformers and accelerate read all others. Our modules
+then take over the same tensors, so nothing is held twice. A damaged file, a missing tensor or a
+tensor of another shape raises CheckpointError: no weight keeps its initial value. This module knows
+no text and no engine.
 
 transformers is imported inside functions: the import takes seconds, in which a GPU can be prepared.
 """
@@ -11,20 +12,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from falcon_mamba_app.checkpoint import hub
 from falcon_mamba_app.checkpoint.gguf.header import read_header
 from falcon_mamba_app.checkpoint.gguf.tensors import read_tensors
 from falcon_mamba_app.checkpoint.host_memory import returning_freed
 from falcon_mamba_app.checkpoint.locate import Checkpoint
+from falcon_mamba_app.checkpoint.plain_files import read_plain
 from falcon_mamba_app.checkpoint.progress import OnProgress, progress_told_to
 from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.checkpoint.quantization import weights_bytes as needed_bytes
@@ -94,25 +96,34 @@ def _read_folder(
     """Give `model` the tensors of the checkpoint's files. Raises CheckpointError."""
     is_8bit = quantization is not None and quantization.is_8bit
     told_errors = partial(_errors_of, checkpoint, quantization, device, dtype)
+    held: frozenset[str] = frozenset()  # modules whose matrix is in place
     with told_errors():
-        source = _read_weights(
-            checkpoint,
-            quantization,
-            # In 8 bits the files stay mapped into memory, and each matrix is read from there.
-            device=torch.device("cpu") if is_8bit else device,
-            dtype="auto" if is_8bit else dtype,
-            on_progress=on_progress,
-        )
-    _settle_head(model, source, checkpoint)
-    quantised: Collection[str]
-    if is_8bit:
-        with told_errors():
-            quantised = take_over_8bit(
-                model, source, device=device, dtype=dtype, on_progress=on_progress
+        tensors = None
+        if device.type == "cpu" and (quantization is None or is_8bit):
+            tensors = read_plain(
+                checkpoint,
+                model.state_dict(),
+                dtype_of=(lambda key: None) if is_8bit else partial(_dtype_of, dtype=dtype),
+                on_progress=on_progress,
             )
-    else:
-        quantised = take_over_4bit(model, source, checkpoint)
-    _take_over(model, source, quantised, device=device, dtype=dtype)
+        if tensors is None:
+            source = _read_weights(
+                checkpoint,
+                quantization,
+                # In 8 bits the files stay mapped into memory, and each matrix is read from there.
+                device=torch.device("cpu") if is_8bit else device,
+                dtype="auto" if is_8bit else dtype,
+                on_progress=on_progress,
+            )
+            _settle_head(model, source, checkpoint)
+            if not is_8bit:
+                held = frozenset(take_over_4bit(model, source, checkpoint))
+            tensors = source.state_dict()
+        if is_8bit:
+            held = take_over_8bit(
+                model, tensors, device=device, dtype=dtype, on_progress=on_progress
+            )
+    _take_over(model, tensors, held, device=device, dtype=dtype)
 
 
 def _fetch_weights(checkpoint: Checkpoint, on_progress: OnProgress) -> None:
@@ -246,25 +257,36 @@ def _settle_head(model: Any, source: Any, checkpoint: Checkpoint) -> None:
 
 
 def _take_over(
-    model: Any, source: Any, quantised: Collection[str], *, device: torch.device, dtype: torch.dtype
+    model: Any,
+    tensors: Mapping[str, Tensor],
+    quantised: frozenset[str],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> None:
-    """Give `model` the tensors of `source`, without a copy where they are as they should be, but
-    for the weights of its `quantised` modules.
+    """Give `model` the `tensors`, without a copy where they are as they should be, but for the
+    weights of its `quantised` modules.
 
     In a checkpoint in 4 bits transformers leaves the other tensors in their stored dtype; they are
     converted here.
     """
     held = tuple(f"{name}.weight" for name in quantised)
     weights = {
-        key: tensor.to(device, torch.float32 if key.split(".")[-1] in FP32_PARAMETERS else dtype)
-        for key, tensor in source.state_dict().items()
+        key: tensor.to(device, _dtype_of(key, dtype=dtype))
+        for key, tensor in tensors.items()
         if not key.startswith(held)
     }
     result = model.load_state_dict(weights, assign=True, strict=False)
-    assert not result.missing_keys, f"our modules need {result.missing_keys}"
+    is_tied = model.config.tie_word_embeddings and "lm_head" not in quantised
+    missing = set(result.missing_keys) - ({"lm_head.weight"} if is_tied else set())
+    assert not missing, f"our modules need {missing}"
     assert not result.unexpected_keys, f"our modules lack {result.unexpected_keys}"
-    if model.config.tie_word_embeddings and "lm_head" not in quantised:
+    if is_tied:
         model.lm_head.weight = model.backbone.embeddings.weight
+
+
+def _dtype_of(key: str, *, dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if key.split(".")[-1] in FP32_PARAMETERS else dtype
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -6,11 +6,11 @@ one matrix beside those that are already quantised.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from falcon_mamba_app.checkpoint.host_memory import returning_freed
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
@@ -19,22 +19,20 @@ from falcon_mamba_app.model.in_8bit import put_in_8bit
 
 def take_over_8bit(
     model: FalconMamba,
-    source: nn.Module,
+    tensors: Mapping[str, Tensor],
     *,
     device: torch.device,
     dtype: torch.dtype,
     on_progress: Callable[[float, str], None],
 ) -> frozenset[str]:
-    """Replace the modules of `model` that hold a matrix by those of `source`'s matrices in 8 bits,
-    on `device`; returns their names.
+    """Replace the modules of `model` that hold a matrix by those of `tensors` in 8 bits, on
+    `device`; returns their names.
     """
     on_progress, numbers = returning_freed(on_progress), count()
     num_matrices = 4 * model.config.num_layers + (1 if model.config.tie_word_embeddings else 2)
 
     def matrix_of(name: str) -> Tensor:
         on_progress(next(numbers) / num_matrices, "quantising weights")
-        matrix = source.get_submodule(name).weight
-        assert isinstance(matrix, Tensor), name
-        return matrix.detach().to(device)
+        return tensors[f"{name}.weight"].to(device)
 
     return put_in_8bit(model, dtype=dtype, matrix_of=matrix_of)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import textwrap
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from tests.support.engine_fixtures import logits_from_nothing
 from tests.support.fake_hub import HUB_ID, FakeHub
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 VARIANTS = {
     "falcon_mamba": {},
     "falcon_mamba untied": {"tie_word_embeddings": False},
@@ -124,18 +128,32 @@ def test_keys_that_older_configs_lack_take_the_published_values(folder):
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_our_modules_hold_the_very_tensors_that_were_read(tmp_path, monkeypatch, is_tied):
     make_tiny_checkpoint(tmp_path, tie_word_embeddings=is_tied)
-    read: list[torch.nn.Module] = []
-    original = weights._read_weights
+    read: list[dict[str, torch.Tensor]] = []
+    original = weights.read_plain
 
     def remember(*args, **kwargs):
         read.append(original(*args, **kwargs))
         return read[-1]
 
-    monkeypatch.setattr(weights, "_read_weights", remember)
+    monkeypatch.setattr(weights, "read_plain", remember)
     ours = load(located(tmp_path)).state_dict()
-    theirs = read[0].state_dict()
-    for key, tensor in theirs.items():
+    assert read[0].keys() | {"lm_head.weight"} == ours.keys()
+    for key, tensor in read[0].items():
         assert ours[key].data_ptr() == tensor.data_ptr(), key
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_files_are_read_as_transformers_reads_them(tmp_path, monkeypatch, is_tied, dtype):
+    make_tiny_checkpoint(
+        tmp_path, tie_word_embeddings=is_tied, dtype=torch.bfloat16, max_shard_size="40KB"
+    )
+    ours = load(located(tmp_path), dtype).state_dict()
+    monkeypatch.setattr(weights, "read_plain", lambda *args, **kwargs: None)
+    theirs = load(located(tmp_path), dtype).state_dict()
+    assert ours.keys() == theirs.keys()
+    for key, tensor in theirs.items():
+        assert ours[key].dtype == tensor.dtype and torch.equal(ours[key], tensor), key
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
@@ -184,6 +202,27 @@ def test_a_tensor_that_the_config_does_not_imply_is_refused(folder):
     extra = {"backbone.layers.9.mixer.D": torch.ones(64)}
     rewrite_shard_of(folder, key, lambda tensors: tensors.update(extra))
     assert "holds 1 weights that its config.json does not imply" in refusal(folder)
+
+
+def test_plain_files_come_into_a_cpu_without_transformers_and_without_torchs_compiler():
+    """Whose imports take 5 s of a start. In a fresh interpreter: this one has both."""
+    code = """
+        import sys, torch
+        from functools import partial
+        from falcon_mamba_app.checkpoint.locate import locate
+        from falcon_mamba_app.checkpoint.weights import load_model
+        from falcon_mamba_app.model.falcon_mamba import FalconMamba
+        from falcon_mamba_app.ops import REFERENCE
+        from falcon_mamba_app.settings import ModelSettings
+
+        nano = locate(ModelSettings(model="nano"), has_cuda=False)
+        model = partial(FalconMamba, ops=REFERENCE)
+        load_model(nano, device=torch.device("cpu"), dtype=torch.float32, make_model=model)
+        print({"transformers", "torch._dynamo"} & sys.modules.keys() or "neither")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    result = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    assert result.stdout == "neither\n"
 
 
 def test_progress_is_told_up_to_the_end_and_nothing_is_printed(source, capfd):
