@@ -37,6 +37,7 @@ logger = logging.getLogger("falcon_mamba_app")
 
 # An open page holds a connection for as long as it is open; without a limit it would block exit.
 MAX_SHUTDOWN_S = 3
+MAX_WAITING_CONNECTIONS = 2_048
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
 # to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
@@ -226,7 +227,7 @@ async def _run(
     """Run server and model side by side; either one's failure is the end of both."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     starting = asyncio.create_task(_start(server, opening, settings))
-    announcing = asyncio.create_task(_announce(server, listener.getsockname()[1], settings))
+    announcing = asyncio.create_task(_announce(server, listener, settings))
     try:
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
@@ -254,10 +255,12 @@ async def _start(server: _Server, opening: Opening, settings: Settings) -> None:
     await served.service.start()
 
 
-async def _announce(server: uvicorn.Server, port: int, settings: Settings) -> None:
+async def _announce(server: uvicorn.Server, listener: socket.socket, settings: Settings) -> None:
     """Say where the server is, once it answers, and who can reach it."""
     while not server.started:
         await asyncio.sleep(0.01)
+    listener.listen(MAX_WAITING_CONNECTIONS)  # asyncio lets no more wait than it takes at once
+    port = listener.getsockname()[1]
     host = settings.server.host
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     print("Starting. The page can be opened now, and shows how far it is:")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import httptools
@@ -18,6 +19,7 @@ from falcon_mamba_app.http.errors import HttpError
 from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.middleware.connections import Connections
 from falcon_mamba_app.middleware.proxy_user import PEER
+from falcon_mamba_app.middleware.turns import MAX_ENDED, FewATurn
 
 # Bytes read at once if each byte may be a chunk: 0.2 ms of chunks of one byte. Two hundred
 # connections that send these at the same time block the loop for 40 ms.
@@ -74,6 +76,8 @@ def limited_protocol(
     and bytes outside bodies. The deadlines: for each request's head, including the rest of an
     answered body before it; and for a reader to take more of its answer when the buffers are full.
     """
+
+    ends = FewATurn(MAX_ENDED)
 
     class LimitedProtocol(HttpToolsProtocol):
         _deadline: asyncio.TimerHandle | None = None
@@ -208,7 +212,7 @@ def limited_protocol(
             self._expect_nothing()
             connections.close(self._address)
             self._is_read_again()
-            super().connection_lost(exc)
+            ends.run(self._address, partial(super().connection_lost, exc))
 
         def pause_writing(self) -> None:
             super().pause_writing()

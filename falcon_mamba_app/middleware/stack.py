@@ -23,6 +23,7 @@ from falcon_mamba_app.middleware.limited_protocol import limited_protocol
 from falcon_mamba_app.middleware.login import Login
 from falcon_mamba_app.middleware.memory_return import MemoryReturn
 from falcon_mamba_app.middleware.page_bodies import PageBodies
+from falcon_mamba_app.middleware.page_line import PageLine
 from falcon_mamba_app.middleware.proxy_user import ProxyUser
 from falcon_mamba_app.middleware.refused_requests import RefusedRequests
 from falcon_mamba_app.middleware.root_path import RootPath
@@ -31,6 +32,7 @@ from falcon_mamba_app.middleware.security_headers import (
     SPACE_SOURCES,
     SecurityHeaders,
 )
+from falcon_mamba_app.middleware.turns import MAX_ACCEPTED, Turns
 from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
 from falcon_mamba_app.people.keys import Keys
 from falcon_mamba_app.people.users import Users
@@ -61,6 +63,7 @@ def protect(
         credentials = Credentials(server.auth, server.api_key, secret, users, keys)
         app.add_middleware(Login, credentials=credentials, root_path=server.base_path)
     app.add_middleware(PageBodies)
+    app.add_middleware(PageLine)
     app.add_middleware(Surface)
     app.add_middleware(SameSiteOnly, origins=server.cors_origins)
     app.add_middleware(MemoryReturn)
@@ -97,6 +100,7 @@ def protect(
         app.add_middleware(RootPath, root_path=server.base_path)
     app.add_middleware(RefusedRequests, counts=Counter() if refused is None else refused)
     app.add_middleware(RequestIds)
+    app.add_middleware(Turns)
 
 
 def listening(settings: Settings) -> dict[str, Any]:
@@ -120,6 +124,7 @@ def listening(settings: Settings) -> dict[str, Any]:
             reader_timeout_s=limits.reader_timeout_s,
         ),
         "ws": "none",
+        "backlog": MAX_ACCEPTED,
         "proxy_headers": bool(trusted),
         "forwarded_allow_ips": trusted,
         "access_log": False,

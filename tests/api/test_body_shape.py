@@ -8,11 +8,12 @@ import random
 import pytest
 
 from falcon_mamba_app.api import body_shape
-from falcon_mamba_app.api.body_shape import MAX_CONTAINERS, MAX_VALUES, refuse_too_many_values
+from falcon_mamba_app.api.body_shape import MAX_VALUES, refuse_too_many_values
 from falcon_mamba_app.api.planning import MAX_LOGPROBS_IN_ALL, plan_chat
 from falcon_mamba_app.api.schemas import ChatBody, parse_body
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.http import json_bodies
+from falcon_mamba_app.http.json_bodies import structure_so_far
 from falcon_mamba_app.protocol import ModelInfo
 from tests.support.api_fixtures import USER
 
@@ -44,31 +45,33 @@ def test_structure_is_counted_exactly_wherever_a_part_ends(monkeypatch):
     for _ in range(200):
         value = [random_value(rng) for _ in range(5)]
         data = json.dumps(value).encode()
-        containers, values = of_structure(value)
         monkeypatch.setattr(json_bodies, "PART_BYTES", rng.choice([2, 3, 7, 64]))
-        monkeypatch.setattr(body_shape, "MAX_CONTAINERS", containers)
-        monkeypatch.setattr(body_shape, "MAX_VALUES", values)
+        *_, whole = structure_so_far(data)
+        assert (whole.containers, whole.commas + whole.colons) == of_structure(value)
+
+
+def test_a_body_is_refused_from_the_first_value_too_many(monkeypatch):
+    data = json.dumps({"a": [1, 2, 3], "b": {"c": {}}}).encode()
+    monkeypatch.setattr(body_shape, "MAX_VALUES", 3 + 4 * 3 + 4 * 4)
+    refuse_too_many_values(data)
+    monkeypatch.setattr(body_shape, "MAX_VALUES", body_shape.MAX_VALUES - 1)
+    with pytest.raises(InvalidRequest, match="this server reads no more"):
         refuse_too_many_values(data)
-        for limit, count in (("MAX_CONTAINERS", containers), ("MAX_VALUES", values)):
-            if count:
-                monkeypatch.setattr(body_shape, limit, count - 1)
-                with pytest.raises(InvalidRequest, match="this server reads no more"):
-                    refuse_too_many_values(data)
-                monkeypatch.setattr(body_shape, limit, count)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"messages":[' + b"{}," * MAX_CONTAINERS + b"{}]}",
-        b"[" * (MAX_CONTAINERS + 1),
+        b'{"messages":[' + b"{}," * (MAX_VALUES // 5) + b"{}]}",
+        b"[" * (MAX_VALUES // 4 + 1),
+        b"{" + b'"a":0,' * (MAX_VALUES // 5) + b'"b":0}',
         b'{"prompt":[' + b"1," * (MAX_VALUES + 1) + b"1]}",
         b'{"stop":[' + b'"",' * (MAX_VALUES + 1) + b'""]}',
     ],
-    ids=["objects", "lists", "ids", "strings"],
+    ids=["objects", "lists", "fields", "ids", "strings"],
 )
 def test_too_many_values_are_refused(data):
-    with pytest.raises(InvalidRequest, match="over 1,000,000 values, or over 100,000 lists"):
+    with pytest.raises(InvalidRequest, match="over 500,000 values, of which a field, a list"):
         refuse_too_many_values(data)
 
 
