@@ -251,9 +251,7 @@ class GenerationService(Protocol):
         ...
 
     async def start(self) -> None:
-        """Load the model. Returns when ready to serve; raises a FalconMambaError if it never will
-        be.
-        """
+        """Load the model. Returns when ready to serve; a FalconMambaError says it never will be."""
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
@@ -276,6 +274,10 @@ class GenerationService(Protocol):
 
         Raises InvalidRequest for a file that is not ours, is damaged, or is of another model.
         """
+        ...
+
+    async def publish_state(self, session_id: str) -> int:
+        """Write the session's newest state for other processes, now; its tokens, 0 without one."""
         ...
 
     async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:

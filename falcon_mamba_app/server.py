@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import uvicorn
 
 from falcon_mamba_app.bundled import ASSETS
+from falcon_mamba_app.cluster.door import Door, Inherited
+from falcon_mamba_app.cluster.routing import COOKIE
 from falcon_mamba_app.commands import COMMANDS, run
 from falcon_mamba_app.data_folder import data_folder, kept_secret
-from falcon_mamba_app.errors import FalconMambaError, SettingsError, is_lack_of_memory
+from falcon_mamba_app.errors import FalconMambaError, is_lack_of_memory
 from falcon_mamba_app.figures import FiguredService, Figures
 from falcon_mamba_app.logs import LoopErrors, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.settings import Platform, ServerSettings, Settings, load_settings
+from falcon_mamba_app.settings import Platform, Settings, load_settings
 from falcon_mamba_app.temporary import keep_temporary_files
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 
     from falcon_mamba_app.keeping import Keeping
     from falcon_mamba_app.middleware.opening import Opening
+    from falcon_mamba_app.web_server import WebServer
 
 logger = logging.getLogger("falcon_mamba_app")
 
 # An open page holds a connection for as long as it is open; without a limit it would block exit.
 MAX_SHUTDOWN_S = 3
 MAX_WAITING_CONNECTIONS = 2_048
+COPY = "copy"  # how a parent starts a copy; for people there is --replicas
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
 # to three times slower; `benchmarks/cpu_choices.py` measures it. Read once, when torch is imported.
@@ -60,10 +64,14 @@ def main() -> int:
         name, *arguments = sys.argv[1:] or [""]
         if name in COMMANDS:
             return run(name, arguments, os.environ)
-        settings = load_settings(sys.argv[1:], os.environ)
+        inherited = Inherited.parse(arguments.pop(0)) if name == COPY else None
+        given = arguments if name in (COPY, "serve") else sys.argv[1:]
+        settings = load_settings(given, os.environ)
         set_up_logging(settings.server.log_level, settings.server.log_format)
+        if settings.cluster.replicas != 1:
+            return asyncio.run(serve_copies(settings, given))
         keep_temporary_files()
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, inherited))
     except FalconMambaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -83,25 +91,50 @@ def main() -> int:
     return 0
 
 
-async def serve(settings: Settings) -> None:
-    """Serve the page and the API; the model loads meanwhile. Raises what prevents a start."""
+async def serve_copies(settings: Settings, arguments: list[str]) -> int:
+    """Serve with several copies of this program; the exit status. Raises SettingsError."""
+    from falcon_mamba_app.cluster.supervisor import supervise
+    from falcon_mamba_app.web_server import listen
+
+    settings, listener = with_secret(settings), listen(settings.server)
+    listener.listen(MAX_WAITING_CONNECTIONS)
+    _tell_address(listener.getsockname()[1], settings)
+    return await supervise(settings, listener, arguments, os.environ)
+
+
+async def serve(settings: Settings, inherited: Inherited | None = None) -> None:
+    """Serve the page and the API; the model loads meanwhile. Raises what prevents a start.
+
+    With what is `inherited` this is a copy of a parent, which hands its connections over.
+    """
     asyncio.get_running_loop().set_exception_handler(LoopErrors())
     settings = with_secret(settings)
     # Imported here, so that --help and a bad setting do not wait for it.
+    from falcon_mamba_app.middleware.departure import Departure
     from falcon_mamba_app.middleware.opening import Opening
     from falcon_mamba_app.middleware.stack import listening
+    from falcon_mamba_app.web_server import WebServer, listen
 
+    door = Door(inherited) if inherited is not None else None
     reading = listening(settings)
-    listener = _listen(settings.server)
+    listener = listen(settings.server) if door is None else door.listener
     page = (ASSETS / "opening.html").read_text("utf-8")
     opening = Opening(page, root_path=settings.server.base_path)
-    config = uvicorn.Config(
+    departure = Departure(
         opening,
+        copy=settings.cluster.replica,
+        cookie=COOKIE,
+        is_handed=door is not None,
+        root_path=settings.server.base_path,
+    )
+    config = uvicorn.Config(
+        departure,
         timeout_graceful_shutdown=MAX_SHUTDOWN_S,
         lifespan="on",
         **reading,
     )
-    await _run(_Server(config), listener, opening, settings)
+    server = WebServer(config, departure, settings.cluster.drain_s, door)
+    await _run(server, listener, opening, settings)
 
 
 async def _build(settings: Settings) -> _Served:
@@ -156,6 +189,7 @@ def build_app(
         keeping=keeping,
         keys=Keys(Path(settings.people.keys)) if settings.people.keys else None,
         is_locked=settings.people.is_lock,
+        copy=settings.cluster.replica,
     )
     mount_page(
         app,
@@ -187,42 +221,8 @@ class _Served(NamedTuple):
         await self.keeping.close()
 
 
-class _Server(uvicorn.Server):
-    """Ends the replies first, so that their readers get a sentence instead of a broken line."""
-
-    served: _Served | None = None  # once it is built
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.served is not None:
-            from falcon_mamba_app.ui.page import let_pages_go
-
-            await self.served.service.close()
-            let_pages_go(self.served.app)
-        # Readers that do not read never end by themselves; to cut them off is no error to report.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        await super().shutdown(sockets)
-
-
-def _listen(settings: ServerSettings) -> socket.socket:
-    """The open port. Raises SettingsError where it cannot be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # With the protocol named, asyncio sends small packets at once: without, each answer and each
-    # token of a stream waited 40 ms for the last one to be acknowledged.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise SettingsError(
-            f"port {settings.port} on {settings.host} cannot be used ({error.strerror});"
-            " choose another with --port"
-        ) from None
-    return listener
-
-
 async def _run(
-    server: _Server, listener: socket.socket, opening: Opening, settings: Settings
+    server: WebServer, listener: socket.socket, opening: Opening, settings: Settings
 ) -> None:
     """Run server and model side by side; either one's failure is the end of both."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -248,29 +248,35 @@ async def _run(
         await asyncio.gather(serving, starting, announcing, return_exceptions=True)
 
 
-async def _start(server: _Server, opening: Opening, settings: Settings) -> None:
+async def _start(server: WebServer, opening: Opening, settings: Settings) -> None:
     """Build, open the page, and load the model. Raises what prevents it."""
     served = server.served = await _build(settings)
     opening.open(served.app)
     await served.service.start()
 
 
-async def _announce(server: uvicorn.Server, listener: socket.socket, settings: Settings) -> None:
+async def _announce(server: WebServer, listener: socket.socket, settings: Settings) -> None:
     """Say where the server is, once it answers, and who can reach it."""
     while not server.started:
         await asyncio.sleep(0.01)
     listener.listen(MAX_WAITING_CONNECTIONS)  # asyncio lets no more wait than it takes at once
+    if server.is_handed:
+        return  # the parent says it
     port = listener.getsockname()[1]
-    host = settings.server.host
-    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    print("Starting. The page can be opened now, and shows how far it is:")
-    print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
-    _warn_if_open(settings)
+    _tell_address(port, settings)
     if settings.server.share:
         # A daemon: a relay that does not answer must not keep the app from ending.
         threading.Thread(
             target=_share, args=(port, settings.platform), name="link", daemon=True
         ).start()
+
+
+def _tell_address(port: int, settings: Settings) -> None:
+    host = settings.server.host
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    print("Starting. The page can be opened now, and shows how far it is:")
+    print(f"Falcon Mamba is at http://{host}:{port}", flush=True)
+    _warn_if_open(settings)
 
 
 def _share(port: int, platform: Platform) -> None:

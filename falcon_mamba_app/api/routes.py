@@ -65,6 +65,7 @@ def create_api(
     keeping: Keeping | None = None,
     keys: Keys | None = None,
     is_locked: bool = False,
+    copy: str | None = None,
 ) -> FastAPI:
     """The application that serves the API.
 
@@ -73,7 +74,7 @@ def create_api(
     `session_secret`, a session's id is the same after a restart. With `reuse_prompts`, requests
     begin from what earlier ones of the same caller have read. `figures` are told by /metrics.
     `keeping` has the library, and says who has a place in it; other callers' responses stay in
-    memory.
+    memory. `copy` is this server's name among several.
     """
     access = Access(
         api_keys, session_secret, reuse_prompts=reuse_prompts, keys=keys, is_locked=is_locked
@@ -95,15 +96,16 @@ def create_api(
     add("POST", "/v1/chat/completions", generation.chat)
     add("POST", "/v1/completions", generation.completions)
     add("POST", "/v1/messages", generation.messages)
-    app.state.responses = Responses(service, access, names, figures, shelves, reader)
+    app.state.responses = Responses(service, access, names, figures, shelves, reader, copy)
     _add_responses(add, app.state.responses)
-    _add_conversations(add, Conversations(service, shelves, reader))
+    _add_conversations(add, Conversations(service, shelves, reader, copy))
     _add_session_files(add, SessionFiles(shelves))
     _add_kept_sessions(add, kept)
     add("GET", "/v1/models", info.models)
     add("GET", "/v1/models/{model_id:path}", info.model)
     add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
     add("PUT", "/v1/sessions/{prompt_cache_key:path}/state", sessions.import_state)
+    add("POST", "/v1/sessions/{prompt_cache_key:path}/state", sessions.publish_state)
     add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
     tokens = Tokenization(service, names)
     for prefix in ("", "/v1"):  # vLLM has them beside /v1, where clients look for them

@@ -51,6 +51,16 @@ class Sessions:
             num_tokens = await self._service.import_state(session_id, data)
         return json_response({"object": "session.state", "num_tokens": num_tokens})
 
+    async def publish_state(self, request: Request) -> Response:
+        """POST /v1/sessions/{prompt_cache_key}/state: write it where other copies of this server
+        find it, without waiting until the session is idle; answers how many tokens it has read.
+        """
+        ready_model(self._service)
+        request.state.visitor.count_transfer()
+        session_id = await self._session_id(request)
+        num_tokens = await self._service.publish_state(session_id)
+        return json_response({"object": "session.state", "num_tokens": num_tokens})
+
     async def forget(self, request: Request) -> Response:
         """DELETE /v1/sessions/{prompt_cache_key}."""
         ready_model(self._service)

@@ -23,9 +23,12 @@ Role = Literal["system", "user", "assistant"]
 Status = Literal["complete", "writing", "stopped", "failed", "interrupted"]
 
 
-def new_id(kind: str) -> str:
-    """An id such as conv_0199…: later ones sort later, and nobody guesses one."""
-    return f"{kind}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+def new_id(kind: str, copy: str | None = None) -> str:
+    """An id such as conv_0199…: later ones sort later, and nobody guesses one. Where several copies
+    of the server share a library, a router reads at its end which `copy` made it.
+    """
+    tag = f"-{copy}" if copy else ""
+    return f"{kind}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}{tag}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,4 +32,9 @@ def build_service(settings: Settings) -> GenerationService:
         return build_on_zero_gpu(settings)
     from falcon_mamba_app.service.local.build import build_local, state_files
 
-    return build_local(settings.model, settings.engine, state_files(settings))
+    return build_local(
+        settings.model,
+        settings.engine,
+        state_files(settings),
+        idle_s=settings.storage.state_idle_s,
+    )

@@ -1,11 +1,12 @@
 """What can be set, from the command line or the environment. The only reader of both.
 
 It knows no model, no engine and no web server; standard library only. `sections`, `keeping`,
-`storage` and `people` declare every option as `options` says, `parsing` makes values from text,
-`platform` detects the host, `reading` collects all values, `contradictions` refuses impossible
-combinations, and `flags` spells options in errors.
+`storage`, `cluster` and `people` declare every option as `options` says, `parsing` makes values
+from text, `platform` detects the host, `reading` collects all values, `contradictions` refuses
+impossible combinations, and `flags` spells options in errors.
 """
 
+from falcon_mamba_app.settings.cluster import ClusterSettings
 from falcon_mamba_app.settings.flags import flags_spelled
 from falcon_mamba_app.settings.keeping import LibrarySettings
 from falcon_mamba_app.settings.options import AUTO
@@ -29,6 +30,7 @@ __all__ = [
     "AUTO",
     "DEFAULT_LIMITS",
     "SECTIONS",
+    "ClusterSettings",
     "EngineLimits",
     "EngineSettings",
     "LibrarySettings",

@@ -42,6 +42,7 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
             raise SettingsError("--state-store belongs to a model that runs here, not behind a URL")
         if settings.platform.lends_gpus:
             raise SettingsError("--state-store: on ZeroGPU no state outlives its process")
+    _refuse_lonely_copies(settings)
     unknown = [key for key, _ in server.key_weights if key not in server.api_key]
     if unknown:
         raise SettingsError(f"--key-weights names {len(unknown)} keys that --api-key does not have")
@@ -68,3 +69,18 @@ def refuse_contradictions(settings: Settings, given: Mapping[str, Any]) -> None:
         raise SettingsError(
             "--kernels numba runs on the CPU; on a GPU use auto, triton, library or reference"
         )
+
+
+def _refuse_lonely_copies(settings: Settings) -> None:
+    cluster, server = settings.cluster, settings.server
+    if cluster.replica is not None and server.session_secret is None:
+        raise SettingsError(
+            "--replica needs a --session-secret, the same for all copies: with one of its own, a"
+            " copy would not know the conversations of the others"
+        )
+    if cluster.replicas == 1:
+        return
+    if cluster.replica is not None:
+        raise SettingsError("--replica names one copy; --replicas starts several, and names them")
+    if server.share or settings.platform.lends_gpus:
+        raise SettingsError("--replicas starts servers of its own; --share and ZeroGPU have one")

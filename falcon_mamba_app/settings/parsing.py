@@ -146,6 +146,13 @@ def parse_state_store(text: str) -> str:
     return text.strip()
 
 
+def parse_copy_name(text: str) -> str:
+    """The name of a copy: it stands in a cookie and at the end of ids."""
+    if re.fullmatch(r"[a-z0-9]{1,16}", text.strip()) is None:
+        raise ValueError(f"{text!r} is no name; 1 to 16 small letters and digits are")
+    return text.strip()
+
+
 def parse_login(text: str) -> str:
     user, _, password = text.partition(":")
     if not user.strip() or not password.strip():

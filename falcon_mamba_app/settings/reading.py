@@ -74,7 +74,7 @@ def _convert(option: Field[Any], text: str) -> Any:
     low, high = option.metadata.get("at_least"), option.metadata.get("at_most")
     if low is not None and value != AUTO and value < low:
         raise SettingsError(f"{name} is {value}; it must be at least {low}")
-    if high is not None and value > high:
+    if high is not None and value != AUTO and value > high:
         raise SettingsError(f"{name} is {value}; it must be at most {high}")
     return value
 

@@ -10,6 +10,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from falcon_mamba_app.settings.cluster import ClusterSettings
 from falcon_mamba_app.settings.keeping import LibrarySettings
 from falcon_mamba_app.settings.options import AUTO as AUTO
 from falcon_mamba_app.settings.options import number_for_me, option
@@ -285,6 +286,7 @@ class Settings:
     people: PeopleSettings = field(default_factory=PeopleSettings)
     library: LibrarySettings = field(default_factory=LibrarySettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     platform: Platform = field(default_factory=Platform)
 
@@ -306,5 +308,6 @@ SECTIONS: dict[str, type] = {
     "people": PeopleSettings,
     "library": LibrarySettings,
     "storage": StorageSettings,
+    "cluster": ClusterSettings,
     "limits": LimitSettings,
 }

@@ -27,6 +27,13 @@ class StorageSettings:
         at_least=0,
         parse=parse_bytes,
     )
+    state_idle_s: int = option(
+        15,
+        "seconds after its last turn until a conversation's state is written there; when it must go"
+        " from memory, and when the server stops, it is written in any case",
+        is_local=True,
+        at_least=1,
+    )
     encrypt_states: bool = option(
         False, "encrypt them, with keys made from --session-secret", is_local=True
     )

@@ -54,6 +54,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*VOCABULARY, "api", "keeping", "middleware", "service", "settings", "visitors"},
         {"uvicorn"},
     ),
+    # It starts and feeds servers, and is none: no HTTP library, no torch.
+    "cluster": ({"cluster", "errors", "settings"}, set()),
+    "web_server": (
+        {"cluster", "errors", "middleware", "protocol", "settings", "ui"},
+        {"fastapi", "uvicorn"},
+    ),
     "rates": ({"errors"}, set()),
     "visitors": ({"errors", "rates", "settings"}, set()),
     "owners": ({"settings"}, set()),

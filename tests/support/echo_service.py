@@ -178,6 +178,9 @@ class EchoService:
         cells = bytes((seen * 37 + place * 11) % 256 for place in range(32))
         return f"4x8:{b64encode(cells).decode()}"
 
+    async def publish_state(self, session_id: str) -> int:
+        return 0
+
     async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
         self.pinned[session_id] = tuple(token_ids)
         return len(token_ids)

@@ -27,8 +27,16 @@ from falcon_mamba_app.protocol import GenerationService
 class Conversations:
     """Conversations over the visitors' shelves; the service forgets the states of deleted ones."""
 
-    def __init__(self, service: GenerationService, shelves: Shelves, reader: BodyReader) -> None:
+    def __init__(
+        self,
+        service: GenerationService,
+        shelves: Shelves,
+        reader: BodyReader,
+        copy: str | None = None,
+    ) -> None:
+        """`copy` is this server's name, if it is one of several."""
         self._service, self._shelves, self._reader = service, shelves, reader
+        self._copy = copy
 
     async def create(self, request: Request) -> Response:
         """POST /v1/conversations."""
@@ -40,6 +48,7 @@ class Conversations:
             title=title_of(items) if items else "",
             folder="API",
             extra={"is_responses": True, "metadata": body.metadata or {}},
+            id=new_id("conv", self._copy),
         )
         await _add(owner, conversation, items)
         return json_response(_json(conversation))

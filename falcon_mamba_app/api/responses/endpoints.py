@@ -57,8 +57,10 @@ class Responses:
         figures: Figures,
         shelves: Shelves,
         reader: BodyReader,
+        copy: str | None = None,
     ) -> None:
-        self._service, self._access = service, access
+        """`copy` is this server's name, if it is one of several."""
+        self._service, self._access, self._copy = service, access, copy
         self._names, self._figures = names, figures
         self._shelves, self._reader = shelves, reader
         self._writings: dict[tuple[str, str], Writing] = {}  # by owner and response
@@ -88,7 +90,11 @@ class Responses:
         sampling = _sampling(body, model)
         previous_id = body.previous_response_id
         record = new_record(
-            _asked(body, sampling), model=name, place=place, previous_id=previous_id
+            _asked(body, sampling),
+            model=name,
+            place=place,
+            previous_id=previous_id,
+            copy=self._copy,
         )
         prompt = await prompt_after(owner, earlier, body.input, body.instructions, model=model)
         generation = GenerationRequest(

@@ -228,9 +228,19 @@ class Writing:
             logger.warning("the end of a response is not kept: %s", error)
 
 
-def new_record(asked: Json, *, model: str, place: Place | None, previous_id: str | None) -> Record:
-    """A response that nobody writes yet, with all of its ids."""
-    response_id = new_id("resp")
+def new_record(
+    asked: Json,
+    *,
+    model: str,
+    place: Place | None,
+    previous_id: str | None,
+    copy: str | None = None,
+) -> Record:
+    """A response that nobody writes yet, with all of its ids; `copy` is the server's name."""
+    response_id = new_id("resp", copy)
+    conversation_id = None
+    if place is not None:
+        conversation_id = place.conversation_id or new_id("conv", copy)
     items = place.items if place is not None else []
     return Record(
         id=response_id,
@@ -238,7 +248,7 @@ def new_record(asked: Json, *, model: str, place: Place | None, previous_id: str
         model=model,
         asked=asked,
         created_s=time.time(),
-        conversation_id=(place.conversation_id or new_id("conv")) if place is not None else None,
+        conversation_id=conversation_id,
         previous_id=previous_id,
         input_ids=[new_id("msg") for _ in items],
     )

@@ -10,7 +10,7 @@ from falcon_mamba_app.data_folder import AUTO, data_folder
 from falcon_mamba_app.engine.states.pool import num_kept_on_device
 from falcon_mamba_app.engine.worker import EngineWorker
 from falcon_mamba_app.errors import SettingsError, StoreUnavailable
-from falcon_mamba_app.service.local.kept_states import KeptStates
+from falcon_mamba_app.service.local.kept_states import IDLE_S, KeptStates
 from falcon_mamba_app.service.local.service import LocalService
 from falcon_mamba_app.service.local.startup import (
     Startup,
@@ -39,9 +39,12 @@ def build_local(
     model: ModelSettings,
     engine: EngineSettings,
     open_files: Callable[[str], StateFiles] | None = None,
+    *,
+    idle_s: float = IDLE_S,
 ) -> LocalService:
-    """The model in this process; with `open_files`, from `state_files`, states outlive it. Raises
-    CheckpointError and SettingsError in one line that says what to do.
+    """The model in this process; with `open_files`, from `state_files`, states outlive it, and are
+    written when their session is idle for so long. Raises CheckpointError and SettingsError in one
+    line that says what to do.
     """
     machine = Machine.look(model.device)
     limits = engine.on(has_gpu=machine.has_gpu)
@@ -58,7 +61,10 @@ def build_local(
         cannot_chat=encoder.cannot_chat,
         can_continue=encoder.can_continue,
     )
-    worker, kept = EngineWorker(startup.make_engine), KeptStates(open_files, reply_log)
+    worker, kept = (
+        EngineWorker(startup.make_engine),
+        KeptStates(open_files, reply_log, idle_s=idle_s),
+    )
     return LocalService(
         startup, encoder, reply_log, worker, limits, grammars_of(startup, encoder), kept
     )

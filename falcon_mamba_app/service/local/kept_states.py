@@ -122,11 +122,18 @@ class KeptStates:
         read = partial(self._read, self._files, session_id, packed_ids, beyond=beyond)
         return await self._ask(read, self._files)
 
+    async def publish(self, session_id: str, snapshot: Snapshot) -> int:
+        """Write the state now; its tokens, 0 if it is not written."""
+        return await self._write_now(session_id, snapshot, is_pinned=False)
+
     async def pin(self, session_id: str, snapshot: Snapshot) -> int:
         """Write the state now, and keep it whatever else goes; its tokens, 0 if it is not kept."""
-        if self._files is None:
+        return await self._write_now(session_id, snapshot, is_pinned=True)
+
+    async def _write_now(self, session_id: str, snapshot: Snapshot, *, is_pinned: bool) -> int:
+        if self._files is None or session_id in self._forgetting:
             return 0
-        work = partial(self._write, self._files, session_id, snapshot, is_pinned=True)
+        work = partial(self._write, self._files, session_id, snapshot, is_pinned=is_pinned)
         is_kept = await asyncio.get_running_loop().run_in_executor(self._writer, work)
         return snapshot.num_tokens if is_kept else 0
 

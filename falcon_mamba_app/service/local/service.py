@@ -238,6 +238,11 @@ class LocalService:
             raise NotFound("this session has no state here: it has read nothing, or was evicted")
         return await asyncio.to_thread(self._codec.to_bytes, snapshot, replies)
 
+    async def publish_state(self, session_id: str) -> int:
+        self._refuse_while_loading()
+        snapshot = await nearest_state(self._worker, self._kept, session_id, None)
+        return 0 if snapshot is None else await self._kept.publish(session_id, snapshot)
+
     async def pin_state(self, session_id: str, token_ids: SequenceABC[int]) -> int:
         self._refuse_while_loading()
         snapshot = await nearest_state(self._worker, self._kept, session_id, token_ids)

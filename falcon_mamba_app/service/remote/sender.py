@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # The first token of a long prompt may take minutes, and other servers send nothing meanwhile.
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+SESSION_HEADER = "x-session-id"
 MAX_ATTEMPTS = 4  # per request; each has fewer fields than the one before
 REFUSALS = (400, 422)  # the statuses for unknown fields
 # Newer servers of OpenAI accept only the newer name of the length limit, and say so.
@@ -54,7 +55,8 @@ class Sender:
         spare = not_asked_for(request)
         changes = {n: new for n, new in self._changes.items() if new is not None or n in spare}
         for _ in range(MAX_ATTEMPTS):
-            async with self._sent(path, _changed(body, changes)) as response:
+            headers = _routed(request.session_id)
+            async with self._sent(path, _changed(body, changes), headers) as response:
                 if response.is_success:
                     self._remember(changes)
                     yield response
@@ -69,18 +71,22 @@ class Sender:
         raise error_from(response.status_code, refusal)
 
     @asynccontextmanager
-    async def _sent(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def _sent(
+        self, path: str, body: dict[str, Any], headers: dict[str, str]
+    ) -> AsyncIterator[httpx.Response]:
         try:
-            response = await self._send(path, body)
+            response = await self._send(path, body, headers)
         except JUST_CLOSED:
-            response = await self._send(path, body)
+            response = await self._send(path, body, headers)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def _send(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        request = self._client.build_request("POST", path, json=body)
+    async def _send(
+        self, path: str, body: dict[str, Any], headers: dict[str, str]
+    ) -> httpx.Response:
+        request = self._client.build_request("POST", path, json=body, headers=headers)
         return await self._client.send(request, stream=True)
 
     def _remember(self, changes: Changes) -> None:
@@ -89,6 +95,14 @@ class Sender:
             names = ", ".join(sorted(new))
             logger.warning("the server behind --backend-url takes no %s; going on without", names)
             self._changes.update(changes)
+
+
+def _routed(session_id: str | None) -> dict[str, str]:
+    """The header by which routers before several servers send a session to one of them, also where
+    those servers take no `prompt_cache_key`. An id is as secret as in the body.
+    """
+    is_sendable = session_id is not None and session_id.isascii() and session_id.isprintable()
+    return {SESSION_HEADER: session_id} if session_id and is_sendable else {}
 
 
 def _changed(body: dict[str, Any], changes: Changes) -> dict[str, Any]:

@@ -186,9 +186,7 @@ class RemoteService:
         servers, and for the state of an earlier moment.
         """
         if token_ids is not None:
-            raise NotSupported(
-                "the state of an earlier moment lies with the server behind this one"
-            )
+            raise NotSupported("the server behind this one has the state of an earlier moment")
         async with self._foreign_errors():
             response = await self._client.get(self._session_path(session_id) + "/state")
             self._raise_for(response.status_code, response.content)
@@ -205,8 +203,10 @@ class RemoteService:
     async def sketch(self, session_id: str) -> str | None:
         return None  # the state is elsewhere
 
+    async def publish_state(self, session_id: str) -> int:
+        return 0  # no state lies here
+
     async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
-        """0: no state lies here."""
         return 0
 
     async def unpin_state(self, session_id: str, token_ids: Sequence[int]) -> None:

@@ -53,6 +53,9 @@ class PageOnly:
     async def sketch(self, session_id: str) -> str | None:
         return await self._service.sketch(session_id)
 
+    async def publish_state(self, session_id: str) -> int:
+        return await self._service.publish_state(session_id)
+
     async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
         return await self._service.pin_state(session_id, token_ids)
 

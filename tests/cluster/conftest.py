@@ -1,0 +1,23 @@
+"""One pair of copies for all tests that only ask; who kills or replaces a copy waits until both are
+back.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.cluster import copies_of
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
+    with copies_of(folder / "log", folder / "data", "--drain-s=30") as copies:
+        yield copies
+
+
+@pytest.fixture
+def copies(pair):
+    """The pair, both of them ready; before and after."""
+    yield pair
+    assert pair.process.poll() is None, pair.output
