@@ -160,6 +160,9 @@ class GenerationRequest:
 
     With `keeps_state` the session's state may outlive the process, where there is a store for that.
 
+    A request that `is_aside` begins with the session's states and leaves it as it was: it saves
+    none, and its ids are not those of the conversation.
+
     Owners share the service evenly; a request of weight 4 takes a quarter of a share.
     """
 
@@ -167,6 +170,7 @@ class GenerationRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     session_id: str | None = None
     keeps_state: bool = False
+    is_aside: bool = False
     reuse_id: str | None = None
     score_prompt: int | None = None
     tells_ids: bool = False

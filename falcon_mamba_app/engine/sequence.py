@@ -32,6 +32,7 @@ class Sequence:
     sampling: SamplingParams
     seed: int  # the request's own, or a drawn one
     session_id: str | None = None
+    is_aside: bool = False  # it saves no state for its session
     reuse_id: str | None = None  # states under this name are shared between requests
     save_points: tuple[int, ...] = ()  # rising places in the prompt where others may begin
     owner: str = ""  # the slot counts as part of this owner's share

@@ -64,6 +64,8 @@ class StateKeeper:
 
     def save(self, seq: Sequence) -> None:
         """Save the state as it is now, for the next turn of the session or of the owner."""
+        if seq.is_aside:
+            return
         if seq.session_id is not None:
             self._put(seq, seq.session_id)
         elif seq.reuse_id is not None:

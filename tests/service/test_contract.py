@@ -189,6 +189,19 @@ async def test_a_session_that_comes_back_is_not_read_again(service):
     assert again.prompt_tokens >= other.prompt_tokens > again.reused_tokens
 
 
+async def test_an_aside_reads_from_the_session_and_leaves_it_as_it_was(service):
+    reply = text_of(await events_of(service, chat("hello", session_id="s")))
+    before = await service.import_state("before", await service.export_state("s"))
+    aside = replace(chat("hello", reply, "a title?", session_id="s"), is_aside=True)
+    await events_of(service, aside)
+    assert await service.import_state("after", await service.export_state("s")) == before
+    again = (await events_of(service, chat("hello", reply, "go on", session_id="s")))[-1]
+    assert again.reused_tokens > 0
+    await events_of(service, replace(chat("hello", session_id="t"), is_aside=True))
+    with pytest.raises(NotFound):
+        await service.export_state("t")
+
+
 async def test_a_state_travels_and_is_forgotten(service):
     await events_of(service, chat("hello", session_id="s"))
     data = await service.export_state("s")

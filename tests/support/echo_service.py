@@ -124,7 +124,7 @@ class EchoService:
                 )
                 num_characters += len(text)
                 yield TextDelta(text, written, logprobs, (_id_of(text),) * request.tells_ids)
-            if request.session_id is not None:
+            if request.session_id is not None and not request.is_aside:
                 self.sessions[request.session_id] = len(words) + written
             yield Finished(
                 reason=reason,  # type: ignore[arg-type]

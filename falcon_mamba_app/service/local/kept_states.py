@@ -77,12 +77,12 @@ class KeptStates:
 
     def begin(self, request: GenerationRequest) -> None:
         """A turn of the session begins; its state will be another one."""
-        if (session_id := self._kept_session(request)) is not None:
+        if not request.is_aside and (session_id := self._kept_session(request)) is not None:
             self._unwritten[session_id] = math.inf
 
     def end(self, request: GenerationRequest) -> None:
         """A turn of the session has ended."""
-        if (session_id := self._kept_session(request)) is not None:
+        if not request.is_aside and (session_id := self._kept_session(request)) is not None:
             self._unwritten[session_id] = self._clock()
 
     async def recall_replies(self, request: GenerationRequest) -> None:

@@ -159,6 +159,7 @@ class LocalService:
             sampling=request.sampling,
             seed=secrets.randbits(63) if seed is None else seed,
             session_id=request.session_id,
+            is_aside=request.is_aside,
             reuse_id=request.reuse_id,
             save_points=save_points,
             owner=request.owner,
@@ -187,7 +188,7 @@ class LocalService:
         self._streams.pop(stream.seq_id, None)
         if not stream.has_ended:
             self._worker.abort(stream.seq_id)
-        session_id = stream.request.session_id
+        session_id = None if stream.request.is_aside else stream.request.session_id
         # Whoever continues ids has them, and hashing 100,000 takes 4 ms.
         continues_ids = isinstance(stream.request.prompt, Continuation)
         if session_id is not None and not stream.is_forgotten and not continues_ids:

@@ -134,7 +134,7 @@ def request_body(request: GenerationRequest, backend: Backend) -> tuple[str, dic
         body["return_token_ids"] = True
     if request.form is not None:
         body |= form_fields(request.form, backend)
-    if backend.has_sessions and request.session_id is not None:
+    if backend.has_sessions and request.session_id is not None and not request.is_aside:
         body["prompt_cache_key"] = request.session_id
     if backend.has_sessions:  # for that server all our visitors are one
         body |= {"cache_salt": request.reuse_id} if request.reuse_id else {"cache_prompt": False}

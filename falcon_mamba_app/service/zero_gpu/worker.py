@@ -247,7 +247,9 @@ class BorrowingWorker:
         state = None if report.snapshot is None else report.snapshot.unpacked()
         with self._changed:
             self._memory = report.gpu_memory_bytes, report.peak_gpu_memory_bytes
-            if state is not None and report.snapshot is not None and seq.session_id is not None:
+            is_kept = seq.session_id is not None and not seq.is_aside
+            if state is not None and report.snapshot is not None and is_kept:
+                assert seq.session_id is not None
                 token_ids = report.snapshot.packed_token_ids
                 self._states.snapshots.put(seq.session_id, token_ids, state)
             if seq.session_id is not None and any(map(_is_failure, report.events)):
