@@ -110,10 +110,13 @@
     text.dataset.seen = text.value.length;
   }, 150);
 
-  // Settings count when they are pasted or chosen, not only when they are typed.
-  document.addEventListener("paste", (event) => {
-    const setting = event.target.closest?.("#behaviour") && event.target;
-    if (setting) setTimeout(() => setting.dispatchEvent(new Event("input", { bubbles: true })), 0);
+  // Settings count when they are pasted, dictated or dropped: Gradio's text fields tell of keys alone.
+  let telling = null;
+  document.addEventListener("input", (event) => {
+    const field = event.target.closest?.("#behaviour") && event.target;
+    if (!field?.matches("textarea, input[type=text]")) return;
+    clearTimeout(telling);
+    telling = setTimeout(() => field.dispatchEvent(new KeyboardEvent("keypress", { bubbles: true })), 100);
   });
 
   // ---- keys ---------------------------------------------------------------------------------------

@@ -155,6 +155,14 @@
           title: "Go on where the reply was cut",
         }));
       }
+      if (!isUser) {
+        const tokens = message.tokens ? ` (${message.tokens.toLocaleString("en")} tokens)` : "";
+        made.push(button("tool changes", "How sure?", () => {
+          const problem = refusal();
+          if (problem) window.page.note(problem);
+          else window.probabilities.ask(message.id);
+        }, { title: `The probability of each word; the conversation is read once more for it${tokens}` }));
+      }
       made.push(button("tool changes", "Delete", () => remove(message), {
         title: "With everything that follows; it can be undone",
       }));
@@ -259,8 +267,8 @@
         busy ?? (isLast ? "The conversation is here" : null)),
       item("Branch from here", "what followed is kept", () => act("branch", message.id), busy),
       item(message.name ? "Rename this moment…" : "Name this moment…", "", () => {
-        const name = prompt("A name for this moment", message.name ?? "");
-        if (name !== null) act("name", message.id, name);
+        window.dialogs.ask("A name for this moment", message.name ?? "")
+          .then((name) => name !== null && act("name", message.id, name));
       }, busy),
       item("Save this memory", window.memory?.sizeText() ?? "", () => window.memory?.save(),
         isLast ? null : "Only the newest can be saved: go back here and say something"),
@@ -475,6 +483,9 @@
       .map(({ role, text }) => `${role}: ${text}`).join("\n\n"),
     messages: () => shown,
     sayInstead: (at, text) => act("edit", shown[at]?.id, text),
+    act,
+    refusal,
+    row: (id) => rows.get(id),
     goBack: (id) => act("back", id),
   };
 })();

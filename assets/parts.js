@@ -35,6 +35,11 @@ window.page = (() => {
     isMarked: (name) => Boolean(document.querySelector(`#main[data-${name}]`)),
     visible: (selector) =>
       [...document.querySelectorAll(selector)].find((element) => element.offsetParent !== null),
+    /** When the page has its conversation and settings; at once if it has them already. */
+    whenReady(run) {
+      if (document.querySelector(".status-line:not([data-phase=starting])")) run();
+      else setTimeout(() => window.page.whenReady(run), 100);
+    },
     isBusy: () => Boolean(window.page.visible("button#stop, button#document-stop")),
     /** Type a text into a field of Gradio's. */
     type(selector, text) {
@@ -55,6 +60,8 @@ window.page = (() => {
       const place = document.querySelector("#toast");
       if (!place) return;
       clearTimeout(place.dataset.timer);
+      place.hidden = !text;
+      if (!text) return;
       const words = document.createElement("span");
       words.textContent = text;
       place.replaceChildren(words);

@@ -89,13 +89,13 @@
     };
     const menu = make("div", { class: "menu", role: "menu", "data-of": item.id }, [
       choice("Rename…", () => {
-        const title = prompt("A title for this conversation", item.title);
-        if (title?.trim()) change("rename", item.id, title);
+        window.dialogs.ask("A title for this conversation", item.title)
+          .then((title) => title?.trim() && change("rename", item.id, title));
       }),
       choice(item.pinned ? "Unpin" : "Pin", () => change(item.pinned ? "unpin" : "pin", item.id)),
       choice("Move to a folder…", () => {
-        const folder = prompt("The folder's name; empty for none", item.folder ?? "");
-        if (folder !== null) change("move", item.id, folder);
+        window.dialogs.ask("The folder's name; empty for none", item.folder ?? "")
+          .then((folder) => folder !== null && change("move", item.id, folder));
       }),
       choice(item.archived ? "Put back" : "Archive",
         () => change(item.archived ? "unarchive" : "archive", item.id)),

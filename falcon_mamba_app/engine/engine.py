@@ -107,11 +107,8 @@ class Engine:
 
     def running_state(self, session_id: str) -> torch.Tensor | None:
         """The ssm state (l, n, d) of the session's running sequence; read it at once."""
-        slots = [
-            seq.slot
-            for seq in self._scheduler.running
-            if seq.session_id == session_id and not seq.is_aside
-        ]
+        running = [seq for seq in self._scheduler.running if not seq.is_aside]
+        slots = [seq.slot for seq in running if seq.session_id == session_id]
         return self.pool.ssm_states[:, slots[0]] if slots and slots[0] is not None else None
 
     def forget(self, session_id: str) -> bool:

@@ -43,14 +43,14 @@ def begin_turn(
 ) -> Turn:
     """Start the session's next reply; `recording` writes it into the library. Raises Busy."""
     session.refuse_if_busy()
-    events = _admitted(service, session, request)
+    events = admitted(service, session, request)
     if recording is not None:
         events = recording.follow(events)
     session.turn = Turn(events, target, alone_s=alone_s)
     return session.turn
 
 
-async def _admitted(
+async def admitted(
     service: GenerationService, session: Session, request: GenerationRequest
 ) -> AsyncGenerator[GenerationEvent, None]:
     """The service's events, within the limits of the session's visitor."""

@@ -24,7 +24,7 @@ from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
 from falcon_mamba_app.ui.view.controls import (
     CONTROL_NAMES,
     restored_values,
-    updates_for,
+    shown_controls,
 )
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
@@ -62,7 +62,7 @@ class Arrival:
             kept.restore(session)
         stats = self._service.stats()
         shown = readiness(stats)._replace(panel=SKIP, status=SKIP)  # `attach` knows them better
-        controls = updates_for(restored_values(settings, stats.model), stats.model)
+        controls = shown_controls(restored_values(settings, stats.model), stats.model)
         return (saved_conversation(session), gr.update(open=not is_narrow), *shown, *controls)
 
     @streams
@@ -124,9 +124,9 @@ class Arrival:
         stats = self._service.stats()
         model = stats.model
         controls = (
-            [SKIP] * len(CONTROL_NAMES)
+            [SKIP] * (1 + len(CONTROL_NAMES))
             if stats.status == "loading"
-            else updates_for(restored_values(settings, model), model)
+            else shown_controls(restored_values(settings, model), model)
         )
         return (*readiness(stats), *controls)
 

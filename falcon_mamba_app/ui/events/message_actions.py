@@ -13,7 +13,7 @@ import gradio as gr
 
 from falcon_mamba_app.protocol import GenerationService, Message
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
-from falcon_mamba_app.ui.conversation.tree import Node
+from falcon_mamba_app.ui.conversation.tree import Node, new_node_id
 from falcon_mamba_app.ui.events.answering import Answerer, only
 from falcon_mamba_app.ui.events.chat_and_document import (
     Updates,
@@ -40,6 +40,7 @@ class MessageActions:
             "edit": self._edit,
             "retry": self._retry,
             "continue": self._continue,
+            "instead": self._instead,
             "show": self._show,
             "back": self._back,
             "branch": self._branch,
@@ -91,6 +92,17 @@ class MessageActions:
         if node.message.role != "assistant" or node.parent is None:
             return only(Update(status=status_html("Only a reply can be continued")))
         return self._answerer.go_on(page, session, node, values)
+
+    def _instead(
+        self, page: str, session: Session, node: Node, text: str, values: ControlValues
+    ) -> Updates:
+        """A branch beside this reply that begins with the text: with other words from some place
+        on.
+        """
+        if node.message.role != "assistant" or node.parent is None or not text.strip():
+            return only(Update(status=status_html("Only a reply can be continued")))
+        begun = Node(new_node_id(), Message("assistant", text), node.parent)
+        return self._answerer.go_on(page, session, begun, values)
 
     def _show(
         self, page: str, session: Session, node: Node, text: str, values: ControlValues

@@ -7,7 +7,7 @@ the API endpoints follow its order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import gradio as gr
@@ -15,6 +15,7 @@ import gradio as gr
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import ModelInfo, SamplingParams
 from falcon_mamba_app.ui.view import answer_form
+from falcon_mamba_app.ui.view.parts import part
 
 MAX_NEW_TOKENS_SHOWN = 4_096  # where the server's own limit is not known
 
@@ -151,8 +152,13 @@ class Controls:
     """The components, one for each field of ControlValues."""
 
     components: dict[str, gr.components.Component]
-    presets: dict[str, gr.Button]
+    presets: gr.HTML
     reset: gr.Button
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What `shown_controls` updates."""
+        return [self.presets, *self.listed()]
 
     def listed(self) -> list[gr.components.Component]:
         """In the order of ControlValues."""
@@ -181,6 +187,17 @@ def updates_for(values: ControlValues, model: ModelInfo | None) -> list[Any]:
     ]
 
 
+def shown_controls(values: ControlValues, model: ModelInfo | None) -> list[Any]:
+    """As `updates_for`, behind the presets, which show which of them the values are."""
+    return [shown_presets(values), *updates_for(values, model)]
+
+
+def shown_presets(values: ControlValues) -> dict[str, Any]:
+    """The page's presets, each with all that it sets, and what is set now."""
+    fixed = {name: {**_NEUTRAL_STYLE, **style} for name, style in PRESETS.items()}
+    return {"fixed": fixed, "now": asdict(values)}
+
+
 def build_system_prompt() -> gr.Textbox:
     """Drawn above the conversation's settings, apart from the sliders."""
     return gr.Textbox(
@@ -192,10 +209,9 @@ def build_system_prompt() -> gr.Textbox:
     )
 
 
-def build_controls(system_prompt: gr.Textbox) -> Controls:
+def build_controls(system_prompt: gr.Textbox, presets: gr.HTML) -> Controls:
     """Draw the sampling controls where the caller's layout context is."""
-    with gr.Row(elem_classes="presets"):
-        presets = {name: gr.Button(name, size="sm", min_width=72) for name in PRESETS}
+    part("preset-row", template='<div class="presets"></div>')
     components: dict[str, gr.components.Component] = {
         "system_prompt": system_prompt,
         "temperature": _slider(

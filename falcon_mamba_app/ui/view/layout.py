@@ -10,7 +10,13 @@ from typing import Any
 import gradio as gr
 
 from falcon_mamba_app.protocol import ServiceStats
-from falcon_mamba_app.ui.view.controls import Controls, build_controls, build_system_prompt
+from falcon_mamba_app.ui.view.controls import (
+    Controls,
+    ControlValues,
+    build_controls,
+    build_system_prompt,
+    shown_presets,
+)
 from falcon_mamba_app.ui.view.parts import part
 from falcon_mamba_app.ui.view.readiness import Readiness, readiness
 from falcon_mamba_app.ui.view.updates import Update, status_html
@@ -42,6 +48,7 @@ class Components:
     transcript: gr.HTML
     growing: gr.HTML
     counter: gr.HTML
+    probabilities: gr.HTML
     files: gr.HTML
     composer: gr.Textbox
     returned: gr.Textbox
@@ -126,8 +133,10 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
         with gr.Column(elem_id="side", scale=3, min_width=300):
             with gr.Accordion("Memory and figures", open=True, elem_id="figures") as side:
                 panel = part("panel", template=PANEL, value=first.panel)
+            # What is inside a closed accordion is not there until it is opened.
+            presets = part("presets", value=shown_presets(ControlValues()))
             with gr.Accordion("Model behaviour", open=False, elem_id="behaviour"):
-                controls = build_controls(build_system_prompt())
+                controls = build_controls(build_system_prompt(), presets)
     return Components(
         **chat_parts,
         document_view=document_view,
@@ -211,7 +220,7 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         )
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
         stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
-    counter, files = part("counter"), part("files")
+    counter, files, probabilities = part("counter"), part("files"), part("probabilities")
     returned = gr.Textbox(label="Returned message", elem_id="returned")
     with gr.Row(elem_id="tools"):
         retry = _tool("Retry", "retry")
@@ -222,6 +231,7 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "transcript": transcript,
         "growing": growing,
         "counter": counter,
+        "probabilities": probabilities,
         "files": files,
         "composer": composer,
         "returned": returned,

@@ -1,0 +1,103 @@
+"""How sure the model was of each word of a reply: its probability, and what else was likely.
+
+For it the conversation is read once more, up to the reply's end. Its states stay as they are.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
+from falcon_mamba_app.protocol import (
+    GenerationService,
+    PromptScored,
+    SamplingParams,
+    TokenLogprob,
+)
+from falcon_mamba_app.ui.conversation.begin_turn import admitted, sentence_for
+from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
+from falcon_mamba_app.ui.conversation.tree import Node
+from falcon_mamba_app.ui.events.answering import chat_request
+from falcon_mamba_app.ui.events.chat_and_document import claim, page_of
+from falcon_mamba_app.ui.view.controls import ControlValues, values_of
+
+ALTERNATIVES = 5
+MAX_TOKENS = 20_000  # read again, each with its alternatives, for one look
+
+
+class Probabilities:
+    """Answers the page's question about one reply."""
+
+    def __init__(
+        self, service: GenerationService, sessions: Sessions, *, max_message_chars: int
+    ) -> None:
+        self._service, self._sessions = service, sessions
+        self._max_chars = max_message_chars
+
+    async def look(self, data: gr.EventData, request: gr.Request, *controls: Any) -> dict[str, Any]:
+        """The reply's tokens, or why there are none."""
+        asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
+        shown: dict[str, Any] = {"id": asked.get("id")}
+        try:
+            session = self._sessions.known(page_of(request))
+            claim(self._sessions, session, request)
+            session.refuse_if_busy()
+            reply = session.tree.node(asked.get("id"))
+            if reply is None or reply.message.role != "assistant":
+                raise InvalidRequest("this reply is no longer in the conversation")
+            tokens = await self._scored(session, reply, values_of(controls))
+        except FalconMambaError as error:
+            return {**shown, "problem": sentence_for(error)}
+        return {**shown, "tokens": shown_tokens(tokens, reply.message.content)}
+
+    async def _scored(
+        self, session: Session, reply: Node, values: ControlValues
+    ) -> Sequence[TokenLogprob]:
+        """All tokens up to the reply's end. Raises InvalidRequest, and what a service raises."""
+        num_tokens = 0 if reply.facts is None else reply.facts.context_tokens or 0
+        if num_tokens > MAX_TOKENS:
+            raise InvalidRequest(
+                f"the conversation has {num_tokens:,} tokens up to here; they are read again for "
+                f"this, at most {MAX_TOKENS:,}"
+            )
+        messages = [node.message for node in reply.path()]
+        request = replace(
+            chat_request(session, messages, values, max_chars=self._max_chars),
+            sampling=SamplingParams(max_new_tokens=0),
+            score_prompt=ALTERNATIVES,
+            form=None,
+            is_aside=True,
+        )
+        async with aclosing(admitted(self._service, session, request)) as events:
+            async for event in events:
+                if isinstance(event, PromptScored):
+                    return event.tokens
+        return ()
+
+
+def shown_tokens(tokens: Sequence[TokenLogprob], text: str) -> list[list[Any]]:
+    """Those of the reply `text`, which is the end of all: text, probability, alternatives."""
+    size = len(text.encode("utf-8", "replace"))
+    first = len(tokens)
+    while first > 0 and size > 0:
+        first -= 1
+        size -= len(tokens[first].token_bytes)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = [decoder.decode(token.token_bytes) for token in tokens[first:]]
+    if pieces and size < 0:  # a space that the template has put before the reply
+        pieces[0] = pieces[0].encode("utf-8")[-size:].decode("utf-8", "replace")
+    return [
+        [piece, _probability(token), [[other.token, _probability(other)] for other in token.top]]
+        for piece, token in zip(pieces, tokens[first:], strict=True)
+    ]
+
+
+def _probability(token: TokenLogprob) -> float | None:
+    return None if token.logprob is None else round(math.exp(token.logprob), 4)

@@ -1,0 +1,94 @@
+"""What one can see of the sampling, and the settings that one keeps: probabilities and presets."""
+
+import json
+
+from tests.browser.conftest import (
+    LAPTOP,
+    fill_for_good,
+    open_page,
+    send,
+    transcript,
+    wait_for_status,
+)
+
+
+async def test_a_reply_tells_how_sure_the_model_was_and_goes_on_from_another_word(page, service):
+    await send(page, "one two")
+    await wait_for_status(page, "Done")
+    await page.get_by_role("button", name="How sure?").click()
+    await page.locator(".word").nth(2).click()
+    assert await page.locator(".word").all_inner_texts() == ["You", " said:", " one", " two"]
+    assert "one was chosen; its probability is 61 %" in await page.inner_text(".alternatives")
+    asked = service.requests[-1]
+    assert (asked.is_aside, asked.sampling.max_new_tokens) == (True, 0)
+
+    await page.keyboard.press("ArrowRight")
+    await page.keyboard.press("Enter")  # to the alternatives of the word that has the focus
+    await page.get_by_role("button", name="…alt1 · 22 %").click()
+    await page.wait_for_selector(".forks >> text=2/2")
+    assert (await transcript(page))[1].startswith("You said: onealt1")
+
+    await page.get_by_role("button", name="How sure?").click()
+    await page.locator(".word").first.wait_for()
+    await page.keyboard.press("Escape")
+    await page.wait_for_selector(".sureness", state="detached")
+    assert await page.evaluate("document.activeElement.matches('article.assistant')")
+
+
+async def test_a_preset_of_ones_own_is_kept_and_leaves_by_link_and_by_file(browser, url):
+    context = await browser.new_context(viewport=LAPTOP)
+    await context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = await context.new_page()
+    await open_page(page, url)
+    await page.get_by_role("button", name="Model behaviour").click()
+    prompt = page.locator("#system-prompt textarea")
+    await fill_for_good(prompt, "Answer like a pirate, Señor.")
+    await page.get_by_role("button", name="Creative").click()
+    await page.wait_for_selector(".preset[aria-pressed=true] >> text=Creative")
+    await page.get_by_role("button", name="Save as…").click()
+    await page.keyboard.type("Pirate")
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector(".preset[aria-pressed=true] >> text=Pirate")
+
+    # Any change leaves it, one click comes back to it, and a reload forgets nothing.
+    await prompt.fill("Answer briefly.")
+    await page.wait_for_selector(".preset[aria-pressed=true] >> text=Creative")
+    await open_page(page, url)
+    await page.get_by_role("button", name="Model behaviour").click()
+    await page.get_by_role("button", name="Pirate").click()
+    await page.wait_for_selector(".preset[aria-pressed=true] >> text=Pirate")
+    assert await prompt.input_value() == "Answer like a pirate, Señor."
+
+    async with page.expect_download() as downloading:
+        await page.get_by_role("button", name="Export all").click()
+    path = await (await downloading.value).path()
+    (kept,) = json.loads(path.read_text("utf-8"))["presets"]
+    assert (kept["name"], kept["values"]["temperature"]) == ("Pirate", 1)
+    await page.get_by_role("button", name="Copy link").click()
+    link = await page.evaluate("navigator.clipboard.readText()")
+    await page.get_by_role("button", name="Delete", exact=True).last.click()
+    await page.wait_for_selector(".preset >> text=Pirate", state="detached")
+    await page.locator("#toast").get_by_role("button", name="Undo").click()
+    await page.wait_for_selector(".preset >> text=Pirate")
+    await context.close()
+
+    # Elsewhere the link shows what it would set before it does; the file needs no question.
+    other = await (await browser.new_context(viewport=LAPTOP)).new_page()
+    await open_page(other, link)
+    assert "Answer like a pirate" in await other.inner_text("dialog.ours .quoted")
+    await other.get_by_role("button", name="Use it once").click()
+    assert "#" not in other.url
+    await other.wait_for_function("window.presets.now().system_prompt.includes('pirate')")
+    await other.get_by_role("button", name="Model behaviour").click()
+    prompt = other.locator("#system-prompt textarea")
+    assert await prompt.input_value() == "Answer like a pirate, Señor."
+    assert await other.locator(".preset >> text=Pirate").count() == 0
+    await other.locator(".presets input[type=file]").set_input_files(
+        {"name": "p.json", "mimeType": "application/json", "buffer": json.dumps(kept).encode()}
+    )
+    await other.wait_for_selector(".preset >> text=Pirate", state="attached")
+    await other.locator(".presets input[type=file]").set_input_files(
+        {"name": "no.json", "mimeType": "application/json", "buffer": b"[1, {}"}
+    )
+    await other.locator("#toast", has_text="no.json holds no presets").wait_for()
+    await other.context.close()
