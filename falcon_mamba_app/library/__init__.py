@@ -4,10 +4,11 @@ It knows no page, no HTTP and no tensors; a state is a name here, and bytes else
 the facade that everybody calls, `tree` holds its values. Below it, `conversations`, `messages`,
 `replies`, `changes`, `removal` and `search` are the statements on the tables of `schema`,
 `database` runs them on its threads, `writers` tells whether another process still writes its reply,
-`sqlite` and `postgres` set the two engines up, and `migrations/` are the versions of the schema.
-`exchange/` brings conversations into files and back.
+`claims` who may write the next turn, `sqlite` and `postgres` set the two engines up, and
+`migrations/` are the versions of the schema. `exchange/` brings conversations into files and back.
 """
 
+from falcon_mamba_app.library.claims import Claim
 from falcon_mamba_app.library.database import Place
 from falcon_mamba_app.library.library import Library
 from falcon_mamba_app.library.tree import (
@@ -26,6 +27,7 @@ from falcon_mamba_app.library.tree import (
 __all__ = [
     "BranchRecord",
     "Changes",
+    "Claim",
     "ConversationRecord",
     "Deleted",
     "Hit",

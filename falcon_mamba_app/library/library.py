@@ -22,6 +22,7 @@ import falcon_mamba_app.library.removal as removal
 import falcon_mamba_app.library.replies as replies
 import falcon_mamba_app.library.search as search
 from falcon_mamba_app.errors import LibraryUnavailable
+from falcon_mamba_app.library.claims import Claims
 from falcon_mamba_app.library.database import Database, Place
 from falcon_mamba_app.library.rows import own_conversation
 from falcon_mamba_app.library.tree import (
@@ -48,8 +49,8 @@ DAY_S = 86_400.0
 
 class Library:
     def __init__(self, database: Database, place: Place) -> None:
-        self._database = database
-        self.place = place
+        self._database, self.place = database, place
+        self.claims = Claims(database)
 
     @classmethod
     async def open(cls, place: Place | None = None) -> Self:
@@ -315,6 +316,5 @@ class Library:
         return await self._database.read(work, *args, **kwargs)
 
     def _is_of_another(self, record: MessageRecord) -> bool:
-        return record.generation is not None and (
-            writer_of(record.generation) != self._database.this.name
-        )
+        name = self._database.this.name
+        return record.generation is not None and writer_of(record.generation) != name

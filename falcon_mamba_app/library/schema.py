@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0001"  # the schema's version that this code reads and writes
+HEAD = "0002"  # the schema's version that this code reads and writes
 # SQLite counts by itself only in a column of exactly this type.
 Number = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -126,4 +126,16 @@ event = Table(
     Column("seq", Integer, primary_key=True),
     Column("text", Text, nullable=False),
     Column("created_s", Float(53), nullable=False),
+)
+
+# Who is writing the next turn of a conversation.
+claim = Table(
+    "claim",
+    metadata,
+    Column(
+        "conversation_id", Text, ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("token", Text, nullable=False, unique=True),
+    Column("writer", Text, nullable=False),
+    Column("taken_s", Float(53), nullable=False),
 )

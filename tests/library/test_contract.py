@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,9 +12,11 @@ from falcon_mamba_app.errors import Conflict, InvalidRequest, NotFound
 from falcon_mamba_app.library import (
     BranchRecord,
     Changes,
+    Claim,
     ConversationRecord,
     Library,
     MessageRecord,
+    Place,
     ReplyEnd,
     Tree,
 )
@@ -408,3 +412,51 @@ async def test_a_tree_of_thousands_of_messages_is_adopted_read_and_deleted(libra
     (branch,) = (await library.tree(ADA, adopted.id)).branches
     assert branch == BranchRecord("here", path[700].id)
     assert (await library.delete(ADA, adopted.id)).num_messages == 1_500
+
+
+async def test_one_turn_at_a_time_is_claimed_and_the_next_waits_for_its_end(library):
+    conversation, _ = await asked(library)
+    claim = await library.claims.take(ADA, conversation.id)
+    with pytest.raises(Conflict):
+        await library.claims.take(ADA, conversation.id)
+    with pytest.raises(NotFound):
+        await library.claims.take(BOB, conversation.id)
+    await library.claims.let_go(claim)
+    again = await library.claims.take(ADA, conversation.id)
+    await library.claims.let_go(claim)  # a second time, and it is another's by now
+    with pytest.raises(Conflict):
+        await library.claims.take(ADA, conversation.id)
+    await library.delete(ADA, conversation.id)
+    await library.claims.let_go(again)
+
+
+async def test_of_many_who_claim_at_once_one_has_the_turn_in_two_processes_too(place):
+    libraries = [await Library.open(place) for _ in range(1 if place == Place() else 2)]
+    conversation, _ = await asked(libraries[0])
+    tries = [libraries[n % len(libraries)].claims.take(ADA, conversation.id) for n in range(20)]
+    taken = await asyncio.gather(*tries, return_exceptions=True)
+    assert sum(isinstance(one, Claim) for one in taken) == 1
+    assert sum(isinstance(one, Conflict) for one in taken) == 19
+    for library in libraries:
+        await library.close()
+
+
+async def test_the_claim_of_a_process_that_has_gone_is_free(place):
+    if place == Place():
+        return  # nobody else sees a database in memory
+    gone, library = await Library.open(place), await Library.open(place)
+    conversation, _ = await asked(library)
+    await gone.claims.take(ADA, conversation.id)
+    with pytest.raises(Conflict):
+        await library.claims.take(ADA, conversation.id)
+    await gone.close()
+    assert await library.claims.take(ADA, conversation.id)
+    await library.close()
+
+
+async def test_a_claim_that_nobody_lets_go_ends_after_an_hour(library, monkeypatch):
+    conversation, _ = await asked(library)
+    await library.claims.take(ADA, conversation.id)
+    now_s = time.time()
+    monkeypatch.setattr("falcon_mamba_app.library.claims.time.time", lambda: now_s + 3_601)
+    assert await library.claims.take(ADA, conversation.id)

@@ -9,8 +9,8 @@ from falcon_mamba_app.api.responses.bodies import CountBody, ResponseBody
 from falcon_mamba_app.api.responses.items import Item
 from falcon_mamba_app.api.responses.record import CAN_GO_ON, Record
 from falcon_mamba_app.api.responses.shelf import Owner, messages_of
-from falcon_mamba_app.errors import InvalidRequest, NotFound, PromptTooLong
-from falcon_mamba_app.library import ConversationRecord
+from falcon_mamba_app.errors import Conflict, InvalidRequest, NotFound, PromptTooLong
+from falcon_mamba_app.library import Claim, ConversationRecord
 from falcon_mamba_app.protocol import (
     Continuation,
     Conversation,
@@ -25,6 +25,12 @@ class UnknownPrevious(InvalidRequest):
     """The response to go on from is not there, or is another owner's."""
 
     code = "previous_response_not_found"
+
+
+class ConversationLocked(Conflict):
+    """Another response of the conversation is being written."""
+
+    code = "conversation_locked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,25 @@ async def find_conversation(owner: Owner, conversation_id: str) -> ConversationR
         return await owner.shelf.library.get(owner.name, conversation_id)
     except NotFound:
         raise NotFound(f"Conversation with id '{conversation_id[:80]}' not found.") from None
+
+
+async def claimed(owner: Owner, conversation_id: str | None) -> Claim | None:
+    """The right to write the next response of a conversation. Raises ConversationLocked."""
+    if conversation_id is None:
+        return None
+    found = await find_conversation(owner, conversation_id)
+    try:
+        return await owner.shelf.library.claims.take(owner.name, found.id)
+    except Conflict:
+        raise ConversationLocked(
+            "another response of this conversation is being written; wait for its end"
+        ) from None
+
+
+async def let_go(owner: Owner, claim: Claim | None) -> None:
+    """The response is over."""
+    if claim is not None:
+        await owner.shelf.library.claims.let_go(claim)
 
 
 async def _after_response(owner: Owner, response_id: str) -> Before:

@@ -16,17 +16,25 @@ from falcon_mamba_app.api.forms import form_of
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import refuse_too_many_tokens, sampling_of
 from falcon_mamba_app.api.reading import BodyReader
-from falcon_mamba_app.api.responses.beginning import before, fitting, prompt_after, whole
+from falcon_mamba_app.api.responses.beginning import (
+    before,
+    claimed,
+    fitting,
+    let_go,
+    prompt_after,
+    whole,
+)
 from falcon_mamba_app.api.responses.bodies import CountBody, PageQuery, ResponseBody, starting_after
-from falcon_mamba_app.api.responses.events import event
+from falcon_mamba_app.api.responses.events import told_again
 from falcon_mamba_app.api.responses.items import input_item
 from falcon_mamba_app.api.responses.record import Json, Record
 from falcon_mamba_app.api.responses.shelf import Owner, Shelves, item_of
 from falcon_mamba_app.api.responses.writing import Place, Writing, new_record
 from falcon_mamba_app.api.running import counted_for, run_reply
-from falcon_mamba_app.errors import Conflict, InvalidRequest, NotFound, NotSupported, PromptTooLong
+from falcon_mamba_app.errors import InvalidRequest, NotFound, NotSupported, PromptTooLong
 from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.transport import EventStream, json_response, named_sse_event, while_read
+from falcon_mamba_app.library import Claim
 from falcon_mamba_app.protocol import (
     Conversation,
     GenerationEvent,
@@ -38,12 +46,6 @@ from falcon_mamba_app.protocol import (
 )
 
 STILL_WORKING = b": working\n\n"
-
-
-class ConversationLocked(Conflict):
-    """Another response of the conversation is being written."""
-
-    code = "conversation_locked"
 
 
 class Responses:
@@ -64,7 +66,6 @@ class Responses:
         self._names, self._figures = names, figures
         self._shelves, self._reader = shelves, reader
         self._writings: dict[tuple[str, str], Writing] = {}  # by owner and response
-        self._locked: set[tuple[str, str | None] | None] = set()  # conversations being written
 
     async def create(self, request: Request) -> Response:
         """POST /v1/responses."""
@@ -72,10 +73,25 @@ class Responses:
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
         owner = await self._shelves.of(request)
-        if body.conversation is not None and (owner.name, body.conversation) in self._locked:
-            raise ConversationLocked(
-                "another response of this conversation is being written; wait for its end"
-            )
+        claim = await claimed(owner, body.conversation)
+        try:
+            writing = await self._begin(request, body, owner, claim, model=model, name=name)
+        except BaseException:
+            await let_go(owner, claim)
+            raise
+        return await self._answer(request, body, writing)
+
+    async def _begin(
+        self,
+        request: Request,
+        body: ResponseBody,
+        owner: Owner,
+        claim: Claim | None,
+        *,
+        model: ModelInfo,
+        name: str,
+    ) -> Writing:
+        """The response, which is being written; the claim is let go at its end."""
         await self._writing_of(owner, body.previous_response_id)
         earlier = await before(owner, body)
         place = None
@@ -109,7 +125,7 @@ class Responses:
             reuse_id = self._access.reuse_id(request, body.cache_salt)
             generation = replace(generation, reuse_id=reuse_id)
         events = self._events(request, body, generation, partial(whole, owner, earlier))
-        return await self._answer(request, body, self._write(owner, record, events, place))
+        return self._write(owner, record, events, place, claim)
 
     async def _events(
         self,
@@ -144,17 +160,15 @@ class Responses:
         record: Record,
         events: AsyncGenerator[GenerationEvent, None],
         place: Place | None,
+        claim: Claim | None,
     ) -> Writing:
-        lock = (owner.name, record.conversation_id) if place and place.moves_head else None
-
-        def let_go(writing: Writing) -> None:
+        async def over(writing: Writing) -> None:
             self._writings.pop((owner.name, record.id), None)
-            self._locked.discard(lock)
+            await let_go(owner, claim)
 
-        writing = Writing(record, events, place, let_go)
+        writing = Writing(record, events, place, over)
         if place is not None:
             self._writings[owner.name, record.id] = writing
-            self._locked.update({lock} - {None})
         return writing
 
     async def _answer(self, request: Request, body: ResponseBody, writing: Writing) -> Response:
@@ -185,7 +199,7 @@ class Responses:
         if request.query_params.get("stream") not in ("true", "1"):
             return json_response(record.to_json())
         after = starting_after(request.query_params)
-        events = writing.follow(after) if writing else _told_again(record, after)
+        events = writing.follow(after) if writing else told_again(record, after)
         return EventStream(_lines(events), closes=events)
 
     async def cancel(self, request: Request) -> Response:
@@ -294,14 +308,6 @@ async def _until_left(writing: Writing) -> AsyncGenerator[Json | None, None]:
                 yield one
     finally:
         await writing.cancel()
-
-
-async def _told_again(record: Record, after: int) -> AsyncGenerator[Json | None, None]:
-    """The events of a response that nobody writes any more."""
-    number = after + 1
-    while (one := event(record, number)) is not None:
-        yield one
-        number += 1
 
 
 async def _lines(events: AsyncGenerator[Json | None, None]) -> AsyncGenerator[bytes, None]:

@@ -5,7 +5,7 @@ So a reader may come at any time, begin after any number, and sees what the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 from falcon_mamba_app.api.responses.record import Json, Record, Status
 
@@ -98,3 +98,11 @@ def _of_part(record: Record, name: str, number: int) -> Json:
 
 def _of_item(name: str, item: Json, number: int) -> Json:
     return {"type": name, "sequence_number": number, "output_index": 0, "item": item}
+
+
+async def told_again(record: Record, after: int) -> AsyncGenerator[Json | None, None]:
+    """The events of a response that nobody writes any more."""
+    number = after + 1
+    while (one := event(record, number)) is not None:
+        yield one
+        number += 1

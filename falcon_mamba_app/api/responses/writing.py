@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -54,9 +54,9 @@ class Writing:
         record: Record,
         events: AsyncGenerator[GenerationEvent, None],
         place: Place | None,
-        on_over: Callable[[Writing], None],
+        on_over: Callable[[Writing], Awaitable[None]],
     ) -> None:
-        """Without a place the response is not kept. `on_over` is called when all is done."""
+        """Without a place the response is not kept. `on_over` comes when all is done."""
         self.record, self._events, self._place, self._on_over = record, events, place, on_over
         self.failure: FalconMambaError | None = None
         self._has_begun = False
@@ -121,7 +121,7 @@ class Writing:
             self.record.completed_s = time.time() if self.record.status == "completed" else None
             await self._keep()
         finally:
-            self._on_over(self)
+            await self._on_over(self)
             asyncio.get_running_loop().call_soon(self._tell)
 
     async def _take(self, one: GenerationEvent) -> None:

@@ -103,6 +103,16 @@ class Kept:
         shelf.hold(kept)
         return opened(kept), shelf
 
+    async def has_gone_on(self, shelf: Shelf, conversation_id: str) -> bool:
+        """Whether the library has what the shelf's session does not know, and misses nothing."""
+        if shelf.has_failed or shelf.writing is not None:
+            return False
+        try:
+            kept = await self._library.get(shelf.owner, conversation_id)
+        except (NotFound, LibraryUnavailable):
+            return False
+        return kept.head_id != shelf.head_id
+
     async def has(self, conversation_id: str) -> bool:
         """Whether the library has it, for whomever."""
         if self._keeping.library is None:

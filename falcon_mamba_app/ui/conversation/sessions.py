@@ -76,10 +76,14 @@ class Sessions:
         return self.of_page(page)
 
     async def fetch(self, session_id: str | None, owner: str | None) -> str | None:
-        """Bring the owner's kept conversation of that id in, if it is not here. None instead of the
-        id of a conversation that is kept for another owner.
+        """Bring the owner's kept conversation of that id in, if it is not here, or has gone on at
+        another copy of the server. None instead of the id of a conversation that is kept for
+        another owner.
         """
-        if not session_id or session_id in self._sessions:
+        if not session_id:
+            return session_id
+        if session_id in self._sessions:
+            await self._refresh(self._sessions[session_id], owner)
             return session_id
         opened = None if owner is None else await self.kept.open(owner, session_id)
         if opened is None:
@@ -90,6 +94,15 @@ class Sessions:
             session.left_s = self._clock()
             self._sessions[session_id] = session
         return session_id
+
+    async def _refresh(self, session: Session, owner: str | None) -> None:
+        shelf = session.shelf
+        if shelf is None or shelf.owner != owner or session.turn is not None:
+            return
+        if await self.kept.has_gone_on(shelf, session.id):
+            opened = await self.kept.open(shelf.owner, session.id)
+            if opened is not None and session.turn is None:
+                session.tree, session.shelf = opened
 
     def resume(
         self, page: str, session_id: str | None, owner: str | None = None

@@ -35,7 +35,7 @@ class Shelf:
         self.writing: str | None = None  # the message that is being recorded, and not for `save`
         self._texts: dict[str, str] = {}  # of each message that is written
         self._known: dict[str, MessageRecord] = {}  # replies, beyond their text
-        self._head_id: str | None = None
+        self.head_id: str | None = None  # that is written
         self._names: dict[str, str] = {}
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
@@ -44,13 +44,13 @@ class Shelf:
         """The library has this, which the session has now too."""
         self._texts = {one.id: one.text for one in kept.messages}
         self._known = {one.id: one for one in kept.messages if one.role == "assistant"}
-        self._head_id = kept.conversation.head_id
+        self.head_id = kept.conversation.head_id
         self._names = {branch.name: branch.message_id for branch in kept.branches}
 
     def hold_reply(self, reply: MessageRecord, text: str) -> None:
         """The library has this reply, as its newest message."""
         self._texts[reply.id], self._known[reply.id] = text, reply
-        self._head_id = reply.id
+        self.head_id = reply.id
 
     def known(self, node: Node) -> MessageRecord | None:
         """What the library knows of a reply."""
@@ -92,7 +92,7 @@ class Shelf:
             head = head.parent
         head_id = None if head is None else head.id
         names = {node.name: node.id for node in nodes if node.name}
-        if not added and not removed and (head_id, names) == (self._head_id, self._names):
+        if not added and not removed and (head_id, names) == (self.head_id, self._names):
             return None
         return Changes(
             conversation_id=session_id,
@@ -109,7 +109,7 @@ class Shelf:
             self._texts.pop(gone, None)
             self._known.pop(gone, None)
         self._texts |= {one.id: one.text for one in changes.added}
-        self._head_id, self._names = changes.head_id, dict(changes.branches)
+        self.head_id, self._names = changes.head_id, dict(changes.branches)
 
     def _record(self, session_id: str, node: Node) -> MessageRecord:
         """The node as the library keeps it, with what was known of it before."""
