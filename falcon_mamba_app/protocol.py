@@ -245,9 +245,7 @@ class ServiceStats:
 
 
 class GenerationService(Protocol):
-    """Everything the page and the API know about generation. One contract test runs over every
-    implementation.
-    """
+    """All that page and API know of generation. One contract test runs over each implementation."""
 
     @property
     def tokenizer(self) -> Tokenizer | None:
