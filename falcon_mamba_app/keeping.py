@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from falcon_mamba_app.data_folder import data_folder
 from falcon_mamba_app.errors import LibraryUnavailable, SettingsError
@@ -30,9 +31,11 @@ class Keeping:
         owners: Owners,
         library: Library | None = None,
         *,
+        folder: Path | None = None,
         notice: str = "Conversations are kept in memory only",
     ) -> None:
-        self.library, self.notice = library, notice
+        """`folder` is for files of those who are kept."""
+        self.library, self.folder, self.notice = library, folder, notice
         self._owners = owners
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -54,7 +57,7 @@ class Keeping:
             logger.warning("conversations are in memory only: %s", error)
             return cls(owners, notice=f"Conversations are in memory only: {error}")
         where = "in a database" if asked.database_url else f"in {folder}"
-        return cls(owners, library, notice=f"Conversations are kept {where}")
+        return cls(owners, library, folder=folder, notice=f"Conversations are kept {where}")
 
     @classmethod
     def nowhere(cls) -> Keeping:

@@ -48,6 +48,8 @@ ServiceStatus = Literal["loading", "ready", "failed"]
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1_000
 MAX_LOGPROBS = 20
+# Of work that waits for everybody else's; requests of people have 0.01 and more.
+BACKGROUND_WEIGHT = 1e-6
 MAX_TOKENS_NAMED = 1_024  # in logit_bias and in stop_token_ids
 
 

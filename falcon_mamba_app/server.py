@@ -253,6 +253,9 @@ async def _start(server: WebServer, opening: Opening, settings: Settings) -> Non
     served = server.served = await _build(settings)
     opening.open(served.app)
     await served.service.start()
+    from falcon_mamba_app.api.routes import go_on_with_batches
+
+    go_on_with_batches(served.app)
 
 
 async def _announce(server: WebServer, listener: socket.socket, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from falcon_mamba_app import __version__
+from falcon_mamba_app.api.batches.endpoints import BatchBody
 from falcon_mamba_app.api.responses.bodies import (
     ConversationBody,
     CountBody,
@@ -34,10 +35,19 @@ BODIES: Mapping[str, type[Strict]] = {
     "/v1/conversations": ConversationBody,
     "/v1/conversations/{conversation_id}": ConversationBody,
     "/v1/conversations/{conversation_id}/items": ItemsBody,
+    "/v1/batches": BatchBody,
     "/tokenize": TokenizeBody,
     "/v1/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
     "/v1/detokenize": DetokenizeBody,
+}
+FORM: Json = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "purpose": {"enum": ["batch"]},
+    },
 }
 FILES = {"PUT": "application/octet-stream"}  # states of sessions
 STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
@@ -104,6 +114,11 @@ def _operation(path: str, method: str, schemas: Json) -> Json:
     elif method == "POST" and path in STREAMED:
         content = {"application/json": {"schema": {"type": "object"}}}
         operation["requestBody"] = {"required": True, "content": content}
+    elif method == "POST" and path == "/v1/files":
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": FORM}},
+        }
     elif method in FILES:
         operation["requestBody"] = {"required": True, "content": {FILES[method]: {}}}
     return operation

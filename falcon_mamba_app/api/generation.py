@@ -5,10 +5,12 @@ Until the first event a failure is an HTTP status; after it, an event of the str
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -21,7 +23,7 @@ from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion, tool_use
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.running import ReplyEvent, run_plan
-from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions
+from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions, parse_body
 from falcon_mamba_app.api.telling import Asked
 from falcon_mamba_app.api.usage import UsageMeter
 from falcon_mamba_app.figures import Figures
@@ -39,7 +41,12 @@ from falcon_mamba_app.protocol import (
     PrefillProgress,
     Waiting,
 )
+from falcon_mamba_app.visitors import Visitor
 
+BODIES: dict[str, type[ChatBody | CompletionBody]] = {
+    "/v1/chat/completions": ChatBody,
+    "/v1/completions": CompletionBody,
+}
 SSE_DONE = b"data: [DONE]\n\n"
 
 # Some clients read every line of a stream as JSON, so comments are sent only in a long silence.
@@ -53,6 +60,15 @@ class Answer(Protocol):
     def streamed(
         self, first: ReplyEvent, events: AsyncGenerator[ReplyEvent, None], options: StreamOptions
     ) -> AsyncGenerator[bytes, None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the limits, the name under which states are shared, and the key's name."""
+
+    visitor: Visitor
+    reuse_id: str | None
+    key: str | None
 
 
 class Generation:
@@ -74,45 +90,64 @@ class Generation:
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         body = await self._reader.read(request, ChatBody)
-        model = ready_model(self._service)
-        name = self._names.answered(model, body.model)
-        plan = plan_chat(body, model, self._session_id(request, body))
-        shape = ChatFormat(
-            reads_calls=tool_use(body) is not None, asked=_asked_of(body), begun=_begun_in(body)
-        )
-        return await self._answer(request, body, plan, _Answer(shape, name))
+        plan, answer = self._planned(body, request.state.visitor.owner)
+        return await self._answer(request, body, plan, answer)
 
     async def messages(self, request: Request) -> Response:
         """POST /v1/messages, Anthropic's."""
         body = await self._reader.read(request, MessagesBody)
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
-        plan = plan_chat(body, model, self._session_id(request, body))
+        plan = plan_chat(body, model, self._session_id(request.state.visitor.owner, body))
         answer = MessagesAnswer(name, reads_calls=tool_use(body) is not None)
         return await self._answer(request, body, plan, answer)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await self._reader.read(request, CompletionBody)
+        plan, answer = self._planned(body, request.state.visitor.owner)
+        return await self._answer(request, body, plan, answer)
+
+    def caller(self, request: Request) -> Caller:
+        """Who has sent the request, for work that outlasts it."""
+        reuse_id = self._access.reuse_id(request, None)
+        return Caller(request.state.visitor, reuse_id, self._access.name_of_key(request))
+
+    async def in_background(self, caller: Caller, path: str, data: bytes) -> Json:
+        """The whole answer to a body of an endpoint, written behind everybody's replies. Raises
+        what the endpoint would refuse it with.
+        """
+        body = await asyncio.to_thread(parse_body, BODIES[path], data)
+        plan, answer = self._planned(body, caller.visitor.owner)
+        plan = plan.reusing(caller.reuse_id if may_reuse(body) else None).in_background()
+        events = run_plan(self._service, plan, caller.visitor)
+        return await answer.whole(self._counted(caller.key, events))
+
+    def _planned(self, body: ChatBody | CompletionBody, owner: str) -> tuple[Plan, Answer]:
+        """The replies to the body, and the shape of their answer."""
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
-        plan = plan_completion(body, model, self._session_id(request, body))
-        shape = CompletionFormat(
-            echo=bool(body.echo), logprobs=body.logprobs, asked=_asked_of(body)
-        )
-        return await self._answer(request, body, plan, _Answer(shape, name))
+        session_id = self._session_id(owner, body)
+        asked = Asked(bool(body.return_token_ids), body.prompt_logprobs)
+        if isinstance(body, CompletionBody):
+            texts = CompletionFormat(echo=bool(body.echo), logprobs=body.logprobs, asked=asked)
+            return plan_completion(body, model, session_id), _Answer(texts, name)
+        reads_calls = tool_use(body) is not None
+        chat = ChatFormat(reads_calls=reads_calls, asked=asked, begun=_begun_in(body))
+        return plan_chat(body, model, session_id), _Answer(chat, name)
 
-    def _session_id(self, request: Request, body: ChatBody | CompletionBody) -> str | None:
+    def _session_id(self, owner: str, body: ChatBody | CompletionBody) -> str | None:
         if body.prompt_cache_key is None:
             return None
-        return self._access.session_id(request.state.visitor.owner, body.prompt_cache_key)
+        return self._access.session_id(owner, body.prompt_cache_key)
 
     async def _answer(
         self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: Answer
     ) -> Response:
-        if body.store is not False and body.cache_prompt is not False:
+        if may_reuse(body):
             plan = plan.reusing(self._access.reuse_id(request, body.cache_salt))
-        events = self._counted(request, run_plan(self._service, plan, request.state.visitor))
+        key = self._access.name_of_key(request)
+        events = self._counted(key, run_plan(self._service, plan, request.state.visitor))
         if not body.stream:
             return json_response(await while_read(request, answer.whole(events)))
         try:
@@ -124,10 +159,9 @@ class Generation:
         return EventStream(answer.streamed(first, events, options), closes=events)
 
     async def _counted(
-        self, request: Request, events: AsyncGenerator[ReplyEvent, None]
+        self, key: str | None, events: AsyncGenerator[ReplyEvent, None]
     ) -> AsyncGenerator[ReplyEvent, None]:
         """The same events; their tokens are added to the usage of the caller's key."""
-        key = self._access.name_of_key(request)
         async with aclosing(events):
             async for reply, event in events:
                 if key is not None and isinstance(event, Finished):
@@ -137,8 +171,9 @@ class Generation:
                 yield reply, event
 
 
-def _asked_of(body: ChatBody | CompletionBody) -> Asked:
-    return Asked(bool(body.return_token_ids), body.prompt_logprobs)
+def may_reuse(body: ChatBody | CompletionBody) -> bool:
+    """Whether the reply may begin from states of other requests, and leave some."""
+    return body.store is not False and body.cache_prompt is not False
 
 
 def _begun_in(body: ChatBody) -> str:

@@ -8,6 +8,7 @@ has read the prompt instead of reading it again. There is no HTTP here, and no s
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from falcon_mamba_app.api.schemas import (
 from falcon_mamba_app.api.tools import ToolUse, tool_use_of
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import (
+    BACKGROUND_WEIGHT,
     Conversation,
     Form,
     GenerationRequest,
@@ -64,22 +66,25 @@ class Plan:
 
     def reusing(self, reuse_id: str | None) -> Plan:
         """The same replies, which may begin from states of the owner's earlier requests."""
-        replies = tuple(
-            replace(reply, request=replace(reply.request, reuse_id=reuse_id))
-            for reply in self.replies
-        )
-        return replace(self, replies=replies)
+        return self._with(lambda request: replace(request, reuse_id=reuse_id))
 
     def of_owner(self, owner: str, weight: float) -> Plan:
         """The same replies, counted in the owner's share of the service."""
-        replies = tuple(
-            replace(
-                reply,
-                request=replace(reply.request, owner=owner, weight=weight * reply.request.weight),
+        return self._with(
+            lambda request: replace(
+                request, owner=owner + request.owner, weight=weight * request.weight
             )
-            for reply in self.replies
         )
-        return replace(self, replies=replies)
+
+    def in_background(self) -> Plan:
+        """The same replies, in a line of their own behind everybody's."""
+        return self._with(
+            lambda request: replace(request, owner=" batch", weight=BACKGROUND_WEIGHT)
+        )
+
+    def _with(self, change: Callable[[GenerationRequest], GenerationRequest]) -> Plan:
+        changed = (replace(reply, request=change(reply.request)) for reply in self.replies)
+        return replace(self, replies=tuple(changed))
 
 
 def plan_chat(body: ChatBody, model: ModelInfo, session_id: str | None) -> Plan:

@@ -6,29 +6,26 @@ of `create_api` starts and closes the service; this module only uses it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from falcon_mamba_app import __version__
 from falcon_mamba_app.api import description
 from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.batches.endpoints import BatchEndpoints, FileEndpoints
+from falcon_mamba_app.api.batches.places import Desks
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.generation import Generation
+from falcon_mamba_app.api.information import Information
 from falcon_mamba_app.api.kept_sessions import KeptSessions
-from falcon_mamba_app.api.names import ServedNames, ready_model
-from falcon_mamba_app.api.prometheus import CONTENT_TYPE, MetricsPage
+from falcon_mamba_app.api.names import ServedNames
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.responses.conversations import Conversations
 from falcon_mamba_app.api.responses.endpoints import Responses
 from falcon_mamba_app.api.responses.shelf import Shelves
-from falcon_mamba_app.api.schemas import Strict
 from falcon_mamba_app.api.session_files import SessionFiles
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.api.tokenization import Tokenization
@@ -40,13 +37,11 @@ from falcon_mamba_app.http.errors import (
     error_headers,
     presentable,
 )
-from falcon_mamba_app.http.transport import ReaderGone, json_response, sse_event
+from falcon_mamba_app.http.transport import ReaderGone, json_response
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.people.keys import Keys
-from falcon_mamba_app.protocol import GenerationService, ModelInfo
+from falcon_mamba_app.protocol import GenerationService
 
-OWNER = "falcon-mamba-app"  # tells a copy of this app, which has sessions, from other servers
-ABOUT_TOOLS = "by a prompt and a grammar; the model was not trained to call tools"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -86,7 +81,7 @@ def create_api(
     shelves = Shelves(keeping)
     kept = KeptSessions(service, shelves, reader)
     sessions = Sessions(service, access, kept)
-    info = _Information(service, names, figures)
+    info = Information(service, names, figures)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
     def add(method: str, path: str, endpoint: Endpoint) -> None:
@@ -99,6 +94,9 @@ def create_api(
     app.state.responses = Responses(service, access, names, figures, shelves, reader, copy)
     _add_responses(add, app.state.responses)
     _add_conversations(add, Conversations(service, shelves, reader, copy))
+    desks = Desks(keeping)
+    app.state.batches = BatchEndpoints(service, desks, generation, reader)
+    _add_batches(add, FileEndpoints(desks), app.state.batches)
     _add_session_files(add, SessionFiles(shelves))
     _add_kept_sessions(add, kept)
     add("GET", "/v1/models", info.models)
@@ -142,8 +140,14 @@ class _Description:
         return json_response(description.describe(self._app))
 
 
+def go_on_with_batches(app: FastAPI) -> None:
+    """Go on with what an earlier process left unfinished; call it when the service is ready."""
+    app.state.batches.go_on()
+
+
 async def let_responses_end(app: FastAPI) -> None:
     """Return once every response is kept; call it when the service is closed."""
+    await app.state.batches.close()
     await app.state.responses.settle()
 
 
@@ -167,6 +171,18 @@ def _add_conversations(add: Add, conversations: Conversations) -> None:
     add("POST", f"{one}/items", conversations.add_items)
     add("GET", f"{one}/items/{{item_id}}", conversations.item)
     add("DELETE", f"{one}/items/{{item_id}}", conversations.delete_item)
+
+
+def _add_batches(add: Add, files: FileEndpoints, batches: BatchEndpoints) -> None:
+    add("POST", "/v1/files", files.create)
+    add("GET", "/v1/files", files.listed)
+    add("GET", "/v1/files/{file_id}", files.retrieve)
+    add("DELETE", "/v1/files/{file_id}", files.delete)
+    add("GET", "/v1/files/{file_id}/content", files.content)
+    add("POST", "/v1/batches", batches.create)
+    add("GET", "/v1/batches", batches.listed)
+    add("GET", "/v1/batches/{batch_id}", batches.retrieve)
+    add("POST", "/v1/batches/{batch_id}/cancel", batches.cancel)
 
 
 def _add_session_files(add: Add, files: SessionFiles) -> None:
@@ -236,76 +252,3 @@ async def _no_such_endpoint(request: Request) -> Response:
     raise NotFound(
         f"there is no endpoint {shown(request.url.path)}; this server has {', '.join(offered)}"
     )
-
-
-class LoadBody(Strict):
-    """The body of POST /load_model."""
-
-    model: str | None = None
-
-
-class _Information:
-    """The models, the health and the metrics of the service."""
-
-    def __init__(self, service: GenerationService, names: ServedNames, figures: Figures) -> None:
-        self._service = service
-        self._names = names
-        self._created = int(time.time())
-        self._metrics = MetricsPage(service, figures)
-
-    async def models(self, request: Request) -> Response:
-        """GET /v1/models."""
-        model = ready_model(self._service)
-        entries = [self._entry(model, name) for name in self._names.listed(model)]
-        return json_response({"object": "list", "data": entries})
-
-    async def model(self, request: Request) -> Response:
-        """GET /v1/models/{id}."""
-        model = ready_model(self._service)
-        name = self._names.answered(model, request.path_params["model_id"])
-        return json_response(self._entry(model, name))
-
-    async def load_model(self, request: Request) -> Response:
-        """POST /load_model, for `transformers chat`: the one model is loaded already."""
-        body = await BodyReader().read(request, LoadBody)
-        model = ready_model(self._service)
-        name = self._names.answered(model, body.model)
-        told = {"status": "ready", "model": name, "cached": True}
-        return Response(sse_event(told), media_type="text/event-stream")
-
-    async def health(self, request: Request) -> Response:
-        """GET /health: 200 if requests are served, otherwise 503 with the reason."""
-        stats = self._service.stats()
-        is_ready = stats.status == "ready"
-        return json_response(
-            {
-                "status": stats.status,
-                "detail": stats.detail,
-                "progress": 1.0 if is_ready else stats.load_progress,
-                "model": stats.model.id if stats.model else None,
-                "version": __version__,
-            },
-            status=200 if is_ready else 503,
-        )
-
-    async def live(self, request: Request) -> Response:
-        """GET /health/live: 503 if only a restart helps, otherwise 200, also while loading."""
-        stats = self._service.stats()
-        is_live = stats.status != "failed"
-        answer = {"status": "live" if is_live else "failed", "detail": stats.detail}
-        return json_response(answer, status=200 if is_live else 503)
-
-    async def metrics(self, request: Request) -> Response:
-        """GET /metrics, for Prometheus."""
-        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
-
-    def _entry(self, model: ModelInfo, name: str) -> dict[str, Any]:
-        """OpenAI's model object; all other facts are under "falcon_mamba"."""
-        return {
-            "id": name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": OWNER,
-            "max_model_len": model.max_prompt_tokens,  # vLLM's name, which clients read
-            "falcon_mamba": {**asdict(model), "version": __version__, "tools": ABOUT_TOOLS},
-        }

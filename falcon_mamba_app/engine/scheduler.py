@@ -95,13 +95,15 @@ class Scheduler:
 
         It stops decoding and reading; once none of its steps is in flight, `park` takes it out. One
         sequence yields at a time. The owner that gives a place keeps a share at least as large as
-        the owner that gets it, so two owners never displace each other in turn.
+        the owner that gets it, so two owners never displace each other in turn. Background work
+        gives up its last place too.
         """
         if self._yielding is None and self.waiting and len(self.running) >= self._max_running:
             shares, newcomer = _shares(self.running), self.waiting[0]
             largest = max(self.running, key=lambda seq: (shares[seq.owner], seq.arrival))
             left = shares[largest.owner] - 1 / largest.weight
-            if left >= shares[newcomer.owner] + 1 / newcomer.weight:
+            is_behind = largest.is_background and not newcomer.is_background
+            if is_behind or left >= shares[newcomer.owner] + 1 / newcomer.weight:
                 self._yielding = largest
         return self._yielding
 

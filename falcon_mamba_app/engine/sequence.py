@@ -15,6 +15,8 @@ from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.states.pool import State
 from falcon_mamba_app.protocol import FinishReason, SamplingParams
 
+LEAST_WEIGHT_OF_PEOPLE = 0.001
+
 
 class Status(enum.Enum):
     WAITING = "waiting"  # no slot yet, or none at the moment
@@ -56,6 +58,11 @@ class Sequence:
         # Here and not in a step: packing a list of 100,000 ids takes 2 ms.
         if self.session_id is not None or self.reuse_id is not None:
             self.packed_prompt = pack_token_ids(self.prompt_token_ids)
+
+    @property
+    def is_background(self) -> bool:
+        """Whether everybody else's work comes first, whatever the shares."""
+        return self.weight < LEAST_WEIGHT_OF_PEOPLE
 
     @property
     def num_prefill_tokens(self) -> int:

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from falcon_mamba_app import __version__
-from falcon_mamba_app.api.routes import ABOUT_TOOLS, create_api
+from falcon_mamba_app.api.information import ABOUT_TOOLS
+from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.http.transport import EventStream
 from falcon_mamba_app.protocol import ServiceStats
 from tests.support.api_fixtures import USER, in_process, on_loopback, until

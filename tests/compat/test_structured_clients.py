@@ -121,3 +121,131 @@ async def test_anthropics_client_chats_streams_and_calls(url):
         answer = await client.messages.create(**options)
         assert answer.stop_reason == "tool_use"
         assert all(Person.model_validate(block.input) for block in answer.content)
+
+
+async def test_openais_helpers_parse_into_the_callers_model(url):
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0)
+    options = {"model": "nano", "messages": [{"role": "user", "content": QUESTION}], "seed": 1}
+
+    def chat() -> Any:
+        return client.chat.completions.parse(**options, response_format=Person, max_tokens=300)
+
+    def response() -> Any:
+        return client.responses.parse(
+            model="nano", input=QUESTION, text_format=Person, max_output_tokens=300
+        )
+
+    assert isinstance((await elsewhere(chat)).choices[0].message.parsed, Person)
+    assert isinstance((await elsewhere(response)).output_parsed, Person)
+
+
+async def test_llama_index_predicts_the_callers_model(url):
+    llms = pytest.importorskip("llama_index.llms.openai_like")
+    from llama_index.core.prompts import PromptTemplate
+
+    llm = llms.OpenAILike(
+        model="nano",
+        api_base=f"{url}/v1",
+        api_key="k",
+        is_chat_model=True,
+        is_function_calling_model=True,
+        should_use_structured_outputs=True,
+        max_tokens=300,
+        max_retries=0,
+    )
+    asked = PromptTemplate("{question}")
+    answer = await elsewhere(lambda: llm.structured_predict(Person, asked, question=QUESTION))
+    assert isinstance(answer, Person)
+    assert (await elsewhere(lambda: llm.complete(QUESTION, max_tokens=8))).text
+
+
+async def test_llm_answers_by_a_schema(url, tmp_path, monkeypatch):
+    """As `llm prompt --schema` does."""
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    pytest.importorskip("llm")
+    from llm.default_plugins.openai_models import Chat
+
+    model = Chat("nano", model_name="nano", api_base=f"{url}/v1", supports_schema=True)
+    model.key = "k"
+    answer = await elsewhere(
+        lambda: model.prompt(QUESTION, schema=Person, stream=False, max_tokens=300).text()
+    )
+    assert isinstance(Person.model_validate_json(answer), Person)
+
+
+async def test_pydantic_ai_returns_the_callers_model_and_runs_a_tool(url):
+    pydantic_ai = pytest.importorskip("pydantic_ai")
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    model = OpenAIChatModel("nano", provider=OpenAIProvider(base_url=f"{url}/v1", api_key="k"))
+    limits = {"max_tokens": 300, "seed": 1}
+    agent = pydantic_ai.Agent(model, output_type=Person, model_settings=limits)
+    assert isinstance((await agent.run(QUESTION)).output, Person)
+    called = []
+    agent = pydantic_ai.Agent(model, model_settings=limits)
+
+    @agent.tool_plain
+    def who_lives_here() -> str:
+        """Who lives here."""
+        called.append(True)
+        return "Ada lives here."
+
+    first = {"tool_choice": "required"} if not called else {}
+    result = await agent.run(
+        QUESTION,
+        model_settings={**limits, "max_tokens": 60},
+        usage_limits=pydantic_ai.UsageLimits(request_limit=4),
+    )
+    assert first and isinstance(result.output, str)
+
+
+async def test_openai_agents_run_a_loop_of_two_steps(url):
+    agents = pytest.importorskip("agents")
+    agents.set_tracing_disabled(True)
+    called = []
+
+    @agents.function_tool
+    def who_lives_here() -> str:
+        """Who lives here."""
+        called.append(True)
+        return "Ada lives here."
+
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0)
+    for kind in (agents.OpenAIChatCompletionsModel, agents.OpenAIResponsesModel):
+        called.clear()
+        is_chat = kind is agents.OpenAIChatCompletionsModel
+        settings = agents.ModelSettings(max_tokens=60, tool_choice="required" if is_chat else None)
+        agent = agents.Agent(
+            name="porter",
+            instructions="You know the house.",
+            tools=[who_lives_here] if is_chat else [],
+            model=kind(model="nano", openai_client=client),
+            model_settings=settings,
+        )
+        result = await agents.Runner.run(agent, QUESTION, max_turns=3)
+        assert result.final_output is not None
+        assert bool(called) is is_chat
+    await client.close()
+
+
+async def test_smolagents_run_a_loop_of_two_steps(url):
+    smolagents = pytest.importorskip("smolagents")
+    called = []
+
+    @smolagents.tool
+    def who_lives_here() -> str:
+        """Who lives here."""
+        called.append(True)
+        return "Ada lives here."
+
+    model = smolagents.OpenAIModel(
+        model_id="nano", api_base=f"{url}/v1", api_key="k", max_tokens=120, seed=1
+    )
+    agent = smolagents.ToolCallingAgent(
+        tools=[who_lives_here], model=model, max_steps=2, verbosity_level=0
+    )
+    result = await elsewhere(lambda: agent.run(QUESTION))
+    steps = [s for s in agent.memory.steps if isinstance(s, smolagents.ActionStep)]
+    assert result is not None and len(steps) >= 1
+    assert all(step.tool_calls for step in steps if step.error is None)

@@ -6,6 +6,7 @@ import pytest
 
 from falcon_mamba_app.engine.scheduler import Scheduler
 from falcon_mamba_app.engine.sequence import Status
+from falcon_mamba_app.protocol import BACKGROUND_WEIGHT
 from tests.support.engine_fixtures import make_sequence
 
 
@@ -29,6 +30,24 @@ def test_slots_are_given_in_the_order_of_arrival():
     assert scheduler.running == sequences[:2]
     scheduler.remove(sequences[0])
     assert scheduler.admit() == [sequences[2]]
+
+
+def test_background_work_gives_up_its_last_place_and_takes_none_from_anybody():
+    scheduler = Scheduler(max_running=1, max_prefill_tokens=10)
+    behind, person, later = (make_sequence([1] * 5) for _ in range(3))
+    behind.owner, behind.weight = "x batch", BACKGROUND_WEIGHT
+    person.owner, later.owner = "ada", "bob"
+    for seq in (behind, person, later):
+        scheduler.add(seq)
+        for admitted in scheduler.admit():
+            admitted.status = Status.PREFILLING
+    assert scheduler.running == [behind] and scheduler.choose_to_yield() is behind
+    behind.status = Status.WAITING
+    scheduler.park(behind)
+    assert scheduler.waiting == [person, later, behind]
+    scheduler.admit()[0].status = Status.PREFILLING
+    scheduler.remove(later)
+    assert scheduler.running == [person] and scheduler.choose_to_yield() is None
 
 
 def test_one_prompt_gets_the_whole_budget():

@@ -1,0 +1,1 @@
+"""Files and batches: many requests in one file, answered when nobody else waits."""
