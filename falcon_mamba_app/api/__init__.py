@@ -5,6 +5,7 @@ endpoints; `access` identifies the caller and the session, `names` holds the mod
 `fields`, `contents`, `forms` and `schemas` check a body; `planning` makes replies of it, `running`
 runs them, `generation` joins both; `answers` and `usage` are OpenAI's shapes. `tools` describes
 functions, `tool_messages` and `tool_calls` are their calls as text; `anthropic` is its Messages API
-as a chat. Beside these: `sessions` exports and imports states, `prometheus` reports the figures,
-`description` is the API in OpenAPI. `responses/` are the answers that are kept.
+as a chat; `telling` is what vLLM tells beside a reply. Beside these: `sessions` exports and imports
+states, `information` and `prometheus` are models, health and figures, `description` is the API in
+OpenAPI. `responses/` are the answers that are kept, `batches/` those to whole files of requests.
 """

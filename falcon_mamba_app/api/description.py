@@ -7,11 +7,11 @@ server takes more than a body's description says: nulls, hints, and other server
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from falcon_mamba_app import __version__
 from falcon_mamba_app.api.batches.endpoints import BatchBody
@@ -50,6 +50,16 @@ FORM: Json = {
     },
 }
 FILES = {"PUT": "application/octet-stream"}  # states of sessions
+# What answers are, where they are no JSON.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "/metrics": ("text/plain",),
+    "/load_model": ("text/event-stream",),
+    "/v1/files/{file_id}/content": ("application/octet-stream",),
+    "/v1/sessions/{session_id}/state": ("application/octet-stream", "application/json"),
+    "/v1/sessions/{session_id}/export": (
+        *("application/json", "application/jsonl", "text/markdown", "application/zip"),
+    ),
+}
 STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 ERROR: Json = {
     "type": "object",
@@ -69,13 +79,13 @@ ERROR: Json = {
 }
 
 
-def describe(app: FastAPI) -> Json:
-    """The whole description of an application's routes."""
+def describe(routes: Iterable[BaseRoute]) -> Json:
+    """The whole description of the API's routes."""
     schemas: Json = {"Error": ERROR}
     paths: dict[str, Json] = {}
-    for route in app.routes:
+    for route in routes:
         if isinstance(route, APIRoute) and "{rest" not in route.path:
-            path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
+            path = _named_once(re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path), paths)
             methods = (route.methods or set()) - {"HEAD", "OPTIONS"}
             if methods <= {"GET", "POST", "PUT", "DELETE"} and len(methods) == 1:
                 method = methods.pop()
@@ -92,9 +102,16 @@ def describe(app: FastAPI) -> Json:
     }
 
 
+def _named_once(path: str, paths: Iterable[str]) -> str:
+    """The path, with the names of an earlier one that differs from it in names only."""
+    shape = re.sub(r"\{\w+\}", "{}", path)
+    return next((known for known in paths if re.sub(r"\{\w+\}", "{}", known) == shape), path)
+
+
 def _operation(path: str, method: str, schemas: Json) -> Json:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    kinds = ["application/json", *(["text/event-stream"] if path in STREAMED else [])]
+    kinds = KINDS.get(path, ("application/json",))
+    kinds = (*kinds, "text/event-stream") if path in STREAMED else kinds
     operation: Json = {
         "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").rstrip("_"),
         "responses": {

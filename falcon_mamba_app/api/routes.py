@@ -43,7 +43,7 @@ from falcon_mamba_app.people.keys import Keys
 from falcon_mamba_app.protocol import GenerationService
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
-ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Add = Callable[[str, str, Endpoint], None]
@@ -111,7 +111,6 @@ def create_api(
         add("POST", f"{prefix}/detokenize", tokens.detokenize)
         add("GET", f"{prefix}/tokenizer_info", tokens.info)
     add("POST", "/load_model", info.load_model)
-    add("GET", description.PATH, _Description(app).openapi)
     add("GET", "/metrics", info.metrics)
     for path, endpoint in (
         ("/health", info.health),
@@ -119,6 +118,7 @@ def create_api(
         ("/health/ready", info.health),
     ):
         app.add_api_route(path, endpoint, methods=_with_head("GET"))
+    add("GET", description.PATH, _description_of(app))
     # Last: without it a page mounted at "/" would answer unknown paths of the API.
     guarded = _answered(_admitted(_no_such_endpoint, access), figures)
     beside = ("/metrics", "/tokenize", "/detokenize", "/tokenizer_info", "/load_model")
@@ -129,15 +129,14 @@ def create_api(
     return app
 
 
-class _Description:
-    """The routes of an application, in OpenAPI."""
+def _description_of(app: FastAPI) -> Endpoint:
+    """GET /v1/openapi.json: the routes of the API as they are now, without a page's."""
+    routes = list(app.routes)
 
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
+    async def openapi(request: Request) -> Response:
+        return json_response(description.describe(routes))
 
-    async def openapi(self, request: Request) -> Response:
-        """GET /v1/openapi.json."""
-        return json_response(description.describe(self._app))
+    return openapi
 
 
 def go_on_with_batches(app: FastAPI) -> None:

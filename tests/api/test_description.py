@@ -52,6 +52,16 @@ async def test_every_described_operation_is_there(http, described):
                 assert "no endpoint" not in answer.text, (method, path)
 
 
+async def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(http, described):
+    for path, methods in described["paths"].items():
+        url = re.sub(r"{\w+}", "x", path)
+        for method in ("TRACE", "PATCH"):
+            answer = await http.request(method, url)
+            assert answer.status_code == 405, (method, path)
+            assert {name.upper() for name in methods} <= {*answer.headers["allow"].split(", ")}
+            assert "not allowed here" in answer.json()["error"]["message"]
+
+
 async def test_what_answers_and_what_is_refused_have_the_described_shape(http, described):
     from jsonschema import Draft202012Validator
 

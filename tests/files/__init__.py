@@ -1,0 +1,1 @@
+"""Files that callers send and fetch again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
@@ -84,13 +85,14 @@ def _conversation_id(value: Any) -> str:
 
 
 Metadata = Annotated[dict[str, str], PlainValidator(_metadata)]
-Items = Annotated[list[Item], PlainValidator(items_of)]
+Items = Annotated[list[Item], PlainValidator(partial(items_of, path="items"))]
+Input = Annotated[list[Item], PlainValidator(items_of)]
 
 
 class ResponseBody(GenerationBody):
     """The body of POST /v1/responses."""
 
-    input: Items
+    input: Input
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: Annotated[str, PlainValidator(_conversation_id)] | None = None
@@ -157,7 +159,7 @@ class CountBody(Strict):
     """The body of POST /v1/responses/input_tokens."""
 
     model: str | None = None
-    input: Items | None = None
+    input: Input | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: Annotated[str, PlainValidator(_conversation_id)] | None = None
