@@ -48,8 +48,7 @@ ServiceStatus = Literal["loading", "ready", "failed"]
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1_000
 MAX_LOGPROBS = 20
-# Of work that waits for everybody else's; requests of people have 0.01 and more.
-BACKGROUND_WEIGHT = 1e-6
+BACKGROUND_WEIGHT = 1e-6  # of work behind everybody's; requests of people have 0.01 and more
 MAX_TOKENS_NAMED = 1_024  # in logit_bias and in stop_token_ids
 
 
@@ -150,21 +149,18 @@ class GenerationRequest:
 
     `session_id` names the conversation whose state is carried; None carries nothing. It is a
     secret: whoever knows it can continue the conversation. `score_prompt` asks for the
-    log-probabilities of the prompt's tokens, with that many alternatives each.
+    log-probabilities of the prompt's tokens, with that many alternatives each; `tells_ids` for the
+    token ids of prompt and reply.
 
     `reuse_id` names a group of requests that share states, which are found by tokens alone; it is
     a secret too. None neither uses such states nor saves any.
-
-    `tells_ids` asks for the token ids of prompt and reply in the events.
 
     `form` holds the reply to a form: then nothing else can be written, and the reply ends where the
     form does, also before `min_tokens`.
 
     With `keeps_state` the session's state may outlive the process, where there is a store for that.
-
     A request that `is_aside` begins with the session's states and leaves it as it was: it saves
     none, and its ids are not those of the conversation.
-
     Owners share the service evenly; a request of weight 4 takes a quarter of a share.
     """
 

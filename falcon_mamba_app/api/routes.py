@@ -94,7 +94,7 @@ def create_api(
     app.state.responses = Responses(service, access, names, figures, shelves, reader, copy)
     _add_responses(add, app.state.responses)
     _add_conversations(add, Conversations(service, shelves, reader, copy))
-    desks = Desks(keeping)
+    desks = Desks(keeping, copy)
     app.state.batches = BatchEndpoints(service, desks, generation, reader)
     _add_batches(add, FileEndpoints(desks), app.state.batches)
     _add_session_files(add, SessionFiles(shelves))

@@ -23,13 +23,13 @@ MAX_KNOWN = 200_000  # sessions and visitors whose copy is remembered, 100 bytes
 # Requests that a visitor's own copy may have more than the idlest before another takes one.
 MAX_MORE = 4
 API = re.compile(rb"/(v1|tokenize|detokenize|tokenizer_info|load_model|metrics|health)(/|\?|$)")
-GENERATES = re.compile(rb"/v1/(chat/completions|completions|messages|responses)(\?|$)")
-# A session's or an answer's id in the path.
-IN_PATH = re.compile(rb"/v1/(?:sessions|responses|conversations)/([^/?]{1,400})")
-FIELDS = (b'"prompt_cache_key"', b'"previous_response_id"', b'"conversation"')
+GENERATES = re.compile(rb"/v1/(chat/completions|completions|messages|responses|batches)(\?|$)")
+# The id of a session, an answer, a file or a batch in the path.
+IN_PATH = re.compile(rb"/v1/(?:sessions|responses|conversations|files|batches)/([^/?]{1,400})")
+FIELDS = (b'"prompt_cache_key"', b'"previous_response_id"', b'"conversation"', b'"input_file_id"')
 VALUE = re.compile(rb'\s*:\s*(?:\{\s*"id"\s*:\s*)?"([^"\\]{1,400})"')
 # An id that a copy made ends with the copy's name.
-TAGGED = re.compile(rb"(?:resp|conv)_[0-9a-f]+-([a-z0-9]{1,16})")
+TAGGED = re.compile(rb"(?:resp|conv|file|batch)_[0-9a-f]+-([a-z0-9]{1,16})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,17 @@ class StoredFile:
 class FileStore:
     """One place for files. Its methods block as long as the disk does."""
 
-    def __init__(self, folder: Path | None, clock: Callable[[], float] = time.time) -> None:
-        """Without a folder everything is in memory. A folder is made with the first file."""
-        self._folder, self._clock = folder, clock
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        copy: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Without a folder everything is in memory. A folder is made with the first file, and
+        belongs to one process; `copy` is that server's name among several, told by its ids.
+        """
+        self._folder, self._clock, self._tag = folder, clock, f"-{copy}" if copy else ""
         self._max_bytes = MAX_BYTES_IN_MEMORY if folder is None else None
         self._files: dict[str, StoredFile] = {}
         self._contents: dict[str, bytearray] = {}
@@ -130,7 +138,7 @@ class FileStore:
         self._refuse_without_room(owner, num_bytes)
         created_s = int(self._clock())
         return StoredFile(
-            id=f"file-{secrets.token_hex(12)}",
+            id=f"file_{secrets.token_hex(12)}{self._tag}",
             owner=owner,
             name=name,
             purpose=purpose,

@@ -54,9 +54,15 @@ def test_a_session_of_a_dead_copy_goes_to_another_and_stays_there(routing, loads
 
 
 def test_an_answer_goes_on_where_its_id_was_made(routing, loads):
-    for body in ({"previous_response_id": "resp_0a1b-2"}, {"conversation": "conv_0a1b-2"}):
+    for body in (
+        {"previous_response_id": "resp_0a1b-2"},
+        {"conversation": "conv_0a1b-2"},
+        {"input_file_id": "file_0a1b-2"},
+    ):
         assert routing.choose(asked("/v1/responses", body), loads) == "2"
     assert routing.choose(asked("/v1/responses/resp_0a1b-3/cancel"), loads) == "3"
+    assert routing.choose(asked("/v1/files/file_0a1b-3/content"), loads) == "3"
+    assert routing.choose(asked("/v1/batches/batch_0a1b-3/cancel"), loads) == "3"
 
 
 def test_a_page_goes_where_its_cookie_says_and_without_one_where_its_visitor_is(routing, loads):

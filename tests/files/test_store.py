@@ -46,14 +46,19 @@ def test_files_in_a_folder_outlive_the_process_damaged_ones_are_left(tmp_path, c
     whole = first.add("ada", b"data", name="x", purpose="batch")
     growing = first.begin("ada", name="y", purpose="results")
     first.append(growing.id, b"half")
-    (tmp_path / "file-bad.json").write_text("{")
+    (tmp_path / "file_bad.json").write_text("{")
     second = FileStore(tmp_path)
     assert second.of("ada") == [whole]
     assert second.read("ada", growing.id) == b"half"
     second.append(growing.id, b" more")
     assert second.complete(growing.id).num_bytes == 9
-    assert "file-bad" in caplog.text
-    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.glob("file-*.data"))
+    assert "file_bad" in caplog.text
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.glob("file_*.data"))
+
+
+def test_an_id_tells_the_copy_that_made_it(folder):
+    file = FileStore(folder, copy="2").add("ada", b"x", name="x", purpose="batch")
+    assert file.id.startswith("file_") and file.id.endswith("-2")
 
 
 def test_a_file_goes_when_its_time_is_over(folder):

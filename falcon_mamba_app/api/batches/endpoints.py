@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from starlette.responses import Response
 
 from falcon_mamba_app.api.batches.lines import ENDPOINTS
 from falcon_mamba_app.api.batches.places import Desk, Desks, Place
-from falcon_mamba_app.api.batches.record import Batch, new_batch
+from falcon_mamba_app.api.batches.record import Batch
 from falcon_mamba_app.api.batches.running import Places, Runs
 from falcon_mamba_app.api.fields import Cleaner, shown
 from falcon_mamba_app.api.generation import Caller, Generation
@@ -29,6 +30,7 @@ from falcon_mamba_app.errors import Conflict, InvalidRequest, TooManyRequests
 from falcon_mamba_app.files.store import StoredFile
 from falcon_mamba_app.http.errors import WrongContentType
 from falcon_mamba_app.http.transport import ReaderGone, json_response
+from falcon_mamba_app.library import new_id
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.visitors import anybody
 
@@ -169,7 +171,14 @@ class BatchEndpoints:
                 " wait for one, or cancel one",
                 retry_after_s=60,
             )
-        batch = new_batch(place.owner, body.endpoint, body.input_file_id, body.metadata)
+        batch = Batch(
+            id=new_id("batch", self._desks.copy),
+            owner=place.owner,
+            endpoint=body.endpoint,
+            input_file_id=body.input_file_id,
+            metadata=body.metadata,
+            created_s=int(time.time()),
+        )
         batches.drop_oldest(place.owner, max_number=MAX_OVER)
         batches.keep(batch)
         self._start(batch, place.desk, self._generation.caller(request))

@@ -21,10 +21,12 @@ class Desk:
     batches: Batches
 
     @classmethod
-    def at(cls, folder: Path | None) -> Desk:
+    def at(cls, folder: Path | None, copy: str | None) -> Desk:
+        """In a folder, or in memory; several copies of the server have a folder each."""
         if folder is None:
-            return cls(FileStore(None), Batches(None))
-        return cls(FileStore(folder / "files"), Batches(folder / "batches"))
+            return cls(FileStore(None, copy=copy), Batches(None))
+        files, batches = folder / "files" / (copy or ""), folder / "batches" / (copy or "")
+        return cls(FileStore(files, copy=copy), Batches(batches))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,11 @@ class Place:
 class Desks:
     """The desk of each caller."""
 
-    def __init__(self, keeping: Keeping | None) -> None:
-        self._keeping = keeping
+    def __init__(self, keeping: Keeping | None, copy: str | None = None) -> None:
+        self._keeping, self.copy = keeping, copy
         folder = keeping.folder if keeping is not None else None
-        self.kept = Desk.at(folder) if folder is not None else None
-        self._in_memory = Desk.at(None)
+        self.kept = Desk.at(folder, copy) if folder is not None else None
+        self._in_memory = Desk.at(None, copy)
 
     def of(self, request: Request) -> Place:
         owner = self._keeping.owner_of(request) if self._keeping is not None else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,17 +79,6 @@ class Batch:
             },
             "metadata": self.metadata,
         }
-
-
-def new_batch(owner: str, endpoint: str, file_id: str, metadata: dict[str, str] | None) -> Batch:
-    return Batch(
-        id=f"batch_{secrets.token_hex(12)}",
-        owner=owner,
-        endpoint=endpoint,
-        input_file_id=file_id,
-        metadata=metadata,
-        created_s=int(time.time()),
-    )
 
 
 class Batches:
