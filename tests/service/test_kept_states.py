@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -169,6 +170,40 @@ async def test_a_store_that_does_not_answer_holds_a_reply_for_a_moment_and_nobod
         assert len([text for text in caplog.messages if "did not answer" in text]) == 1
     finally:
         released.set()
+
+
+async def test_a_store_that_hangs_holds_the_end_for_a_moment_and_no_thread_holds_the_process(
+    monkeypatch, caplog
+):
+    class Hanging(StateStore):
+        def put(self, path, data):
+            released.wait(30)
+
+    released = threading.Event()
+    monkeypatch.setattr(kept_states, "MAX_DRAIN_S", 0.05)
+    try:
+        with caplog.at_level(logging.WARNING):
+            async with serving(Hanging(open_store(MEMORY)._objects, "s3://far")) as service:
+                await say(service, [], QUESTIONS[0])
+        assert [text for text in caplog.messages if "1 of 1 states were not written to s3" in text]
+        hanging = [one for one in threading.enumerate() if one.name == "state-writer"]
+        assert hanging and all(one.daemon for one in hanging)
+    finally:
+        released.set()
+
+
+async def test_where_nobody_else_is_answered_a_state_is_written_soon_after_its_turn(tmp_path):
+    now_s = 0.0
+    async with serving(open_store(str(tmp_path))) as service:
+        service._kept._clock = lambda: now_s
+        await say(service, [], QUESTIONS[0])
+        service._kept._unwritten["busy"] = math.inf  # a turn of somebody else
+        now_s = 2 * kept_states.QUIET_S
+        service._kept._write_idle()
+        assert not len(service._kept._files)
+        del service._kept._unwritten["busy"]
+        service._kept._write_idle()
+        await settled(lambda: len(service._kept._files) == 1)
 
 
 async def test_the_state_of_an_earlier_moment_can_be_had_from_either_tier(tmp_path):

@@ -2,9 +2,9 @@
 
 Before a request goes to the engine, a state in the store that has read more of its prompt than any
 in host memory is fetched into host memory. So the engine never waits for a disk. A session's newest
-state is written when nobody has used the session for a while, when its states must go from host
-memory, and when the server stops; not at each turn. What is lost with a killed process is read
-again. Answers are the same with any tier emptied.
+state is written when nobody has used the session for a while, soon after its turn where nobody else
+is answered, when its states must go from host memory, and when the server stops. What is lost with
+a killed process is read again. Answers are the same with any tier emptied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from falcon_mamba_app.engine.packing import pack_token_ids
 from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Conversation, GenerationRequest
+from falcon_mamba_app.service.local.background import Background
 from falcon_mamba_app.service.local.codec import StateCodec
 from falcon_mamba_app.state_store.files import StateFiles
 from falcon_mamba_app.state_store.names import StateName
@@ -37,6 +38,7 @@ Result = TypeVar("Result")
 # Fetching takes as long as reading some tokens: 12 ms from a disk, 430 tokens of the 7B on an H100.
 MIN_GAIN_TOKENS = 32
 IDLE_S, LOOK_S = 15.0, 1.0
+QUIET_S = 1.0  # the same, while no such session is being answered
 MAX_WAIT_S = 10.0  # for the store, before a prompt is read instead
 MAX_DRAIN_S = 8.0
 MAX_EVICTED = 8  # states that wait to be written while their memory is needed already
@@ -56,11 +58,12 @@ class KeptStates:
         """`open_files` takes the name of the model that the states belong to; None keeps none."""
         self._open_files, self._reply_log = open_files, reply_log
         self._idle_s, self._clock = idle_s, clock
-        self._readers = ThreadPoolExecutor(2, "state-reader")
-        self._writer = ThreadPoolExecutor(1, "state-writer")
+        self._readers = Background(2, "state-reader")
+        self._writer = Background(1, "state-writer")
         # Sessions with turns that are in no file yet, and since when they are idle.
         self._unwritten: dict[str, float] = {}
         self._num_evicted = 0
+        self._is_saving = False
         self._forgetting: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
         self._files: StateFiles | None = None
@@ -177,21 +180,24 @@ class KeptStates:
             return
         watching.cancel()
         self._host.on_evict = None
-        left = list(self._unwritten)
-        works = [self._writer.submit(self._save, session_id) for session_id in left]
+        assert self._files is not None, "somebody watches over no files"
+        # One that is being written hangs perhaps: nothing comes after it.
+        works = [self._writer.submit(lambda: None)] if self._is_saving else []
+        works += [self._writer.submit(self._save, one) for one in list(self._unwritten)]
         waits = [asyncio.wrap_future(work) for work in works]
         if waits:
             _, late = await asyncio.wait(waits, timeout=MAX_DRAIN_S)
             if late:
                 logger.warning(
-                    "%d of %d states were not written within %.0f s; their conversations are read"
-                    " again",
+                    "%d of %d states were not written to %s within %.0f s; their conversations are"
+                    " read again",
                     len(late),
                     len(waits),
+                    self._files.place,
                     MAX_DRAIN_S,
                 )
         for threads in (self._readers, self._writer):
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown()
 
     def _kept_session(self, request: GenerationRequest) -> str | None:
         """The session whose state outlives the process, if it may and is not being deleted."""
@@ -202,13 +208,17 @@ class KeptStates:
 
     async def _watch(self) -> None:
         """Write the states of sessions that have become idle, one after the other."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(LOOK_S, self._idle_s))
-            now_s = self._clock()
-            for session_id, since_s in list(self._unwritten.items()):
-                if now_s - since_s >= self._idle_s:
-                    await loop.run_in_executor(self._writer, self._save, session_id)
+            await asyncio.gather(*self._write_idle())
+
+    def _write_idle(self) -> list[asyncio.Future[None]]:
+        """Begin to write the states of idle sessions, each after the one before."""
+        now_s, loop = self._clock(), asyncio.get_running_loop()
+        is_quiet = math.inf not in self._unwritten.values()
+        idle_s = min(QUIET_S, self._idle_s) if is_quiet else self._idle_s
+        idle = [one for one, since_s in list(self._unwritten.items()) if now_s - since_s >= idle_s]
+        return [loop.run_in_executor(self._writer, self._save, one) for one in idle]
 
     def _on_evict(self, session_id: str, snapshot: Snapshot) -> None:
         """Write a state that goes from host memory, unless too many wait. From any thread."""
@@ -232,11 +242,14 @@ class KeptStates:
             return
         if snapshot.num_tokens < MIN_GAIN_TOKENS:
             return
+        self._is_saving = True
         try:
             is_written = self._write(files, session_id, snapshot)
         except Exception:
             logger.exception("a state could not be written")
             return
+        finally:
+            self._is_saving = False
         if not is_written and files.is_paused:
             self._unwritten.setdefault(session_id, self._clock())  # another time
 
