@@ -190,6 +190,7 @@ def build_app(
         keys=Keys(Path(settings.people.keys)) if settings.people.keys else None,
         is_locked=settings.people.is_lock,
         copy=settings.cluster.replica,
+        max_state_bytes=limits.max_state_bytes,
     )
     mount_page(
         app,

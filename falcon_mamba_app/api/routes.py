@@ -41,6 +41,7 @@ from falcon_mamba_app.http.transport import ReaderGone, json_response
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.people.keys import Keys
 from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.settings import LimitSettings
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -61,6 +62,7 @@ def create_api(
     keys: Keys | None = None,
     is_locked: bool = False,
     copy: str | None = None,
+    max_state_bytes: int = LimitSettings().max_state_bytes,
 ) -> FastAPI:
     """The application that serves the API.
 
@@ -69,7 +71,8 @@ def create_api(
     `session_secret`, a session's id is the same after a restart. With `reuse_prompts`, requests
     begin from what earlier ones of the same caller have read. `figures` are told by /metrics.
     `keeping` has the library, and says who has a place in it; other callers' responses stay in
-    memory. `copy` is this server's name among several.
+    memory. `copy` is this server's name among several. `max_state_bytes` is the most that a
+    session's states take in a file.
     """
     access = Access(
         api_keys, session_secret, reuse_prompts=reuse_prompts, keys=keys, is_locked=is_locked
@@ -97,7 +100,8 @@ def create_api(
     desks = Desks(keeping, copy)
     app.state.batches = BatchEndpoints(service, desks, generation, reader)
     _add_batches(add, FileEndpoints(desks), app.state.batches)
-    _add_session_files(add, SessionFiles(shelves))
+    files = SessionFiles(service, shelves, kept, max_state_bytes=max_state_bytes)
+    _add_session_files(add, files)
     _add_kept_sessions(add, kept)
     add("GET", "/v1/models", info.models)
     add("GET", "/v1/models/{model_id:path}", info.model)

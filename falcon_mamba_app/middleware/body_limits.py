@@ -87,6 +87,8 @@ class BodyLimits:
         path: str = scope["path"]
         if path.startswith(("/v1/sessions/", "/memory/")) and scope["method"] == "PUT":
             return self._max_state_bytes
+        if path == "/v1/sessions/import":  # states may come along
+            return max(self._max_bytes, self._max_state_bytes)
         if path == "/login":
             return min(self._max_bytes, MAX_LOGIN_BYTES)
         return self._max_page_bytes if path.startswith("/gradio_api/") else self._max_bytes

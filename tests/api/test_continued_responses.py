@@ -112,3 +112,33 @@ async def test_truncation_drops_the_oldest_items_where_that_is_allowed(service):
             input=items, truncation="auto", instructions="Be brief.", **ASKED
         )
         assert made.truncation == "auto" and 300 < made.usage.input_tokens <= 400
+
+
+async def test_a_session_moves_as_a_zip_and_goes_on_without_being_read_again(service, tmp_path):
+    """To another server with the same model; an own file of another model costs a sentence."""
+    elsewhere = make_local_service(max_prompt_tokens=400)
+    await elsewhere.start()
+    libraries = [await Library.open(Place(folder=tmp_path / name)) for name in ("here", "there")]
+    here, there = (
+        create_api(one, keeping=Keeping(Owners(Settings()), library))
+        for one, library in zip((service, elsewhere), libraries, strict=True)
+    )
+    async with on_loopback(here) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+        body = {"input": "Tell me a story of a dog.", **ASKED}
+        first = (await client.post("/v1/responses", json=body)).json()
+        session_id = await conversation_of(url, first["id"])
+        body = {"input": "And then?", "conversation": session_id, **ASKED}
+        second = (await client.post("/v1/responses", json=body)).json()
+        path = f"/v1/sessions/{session_id}/export?format=zip"
+        file = (await client.get(path)).content
+        assert (await client.post("/v1/sessions/import", content=file)).json()["num_states"] == 1
+    async with on_loopback(there) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+        answer = (await client.post("/v1/sessions/import", content=file)).json()
+        assert (answer["num_states"], answer["states_problem"]) == (1, None)
+        body = {"input": "Why?", "conversation": answer["data"][0]["id"], **ASKED}
+        third = (await client.post("/v1/responses", json=body)).json()
+    read_before = second["usage"]["total_tokens"] - 1
+    assert third["usage"]["input_tokens_details"]["cached_tokens"] == read_before
+    for library in libraries:
+        await library.close()
+    await elsewhere.close()

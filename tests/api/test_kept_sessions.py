@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.library.exchange import bundle, read
 from tests.support.api_fixtures import USER, in_process
 from tests.support.echo_service import EchoService
 
@@ -171,6 +174,29 @@ async def test_a_session_goes_out_as_a_file_and_comes_in_again(client, kind):
     assert new["id"] != session["id"]
     again = (await client.get(f"/v1/sessions/{new['id']}")).json()
     assert [message["content"] for message in again["messages"]] == ["one", "two", "three"]
+
+
+async def test_a_state_of_another_model_in_a_zip_costs_a_sentence(client):
+    session = await made(client)
+    tree = read((await client.get(f"/v1/sessions/{session['id']}/export")).content)[0][0]
+    file = bundle(tree, {"a": b"echo:7", "b": b"of another model"})
+    answer = (await client.post("/v1/sessions/import", content=file)).json()
+    assert (len(answer["data"]), answer["num_states"]) == (1, 1)
+    assert answer["states_problem"] == "this file is no state of this model"
+
+
+async def test_thousands_come_in_with_progress_and_a_file_that_is_none_is_refused_as_ever(client):
+    talk = json.dumps({"messages": TALK})
+    path = "/v1/sessions/import?stream=true"
+    answer = await client.post(path, content="\n".join([talk] * 250))
+    events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    *progress, whole = map(json.loads, events[:-1])
+    assert events[-1] == "[DONE]" and len(whole["data"]) == 250
+    assert [(one["num_done"], one["num_all"]) for one in progress] == [
+        *((100, 250), (200, 250), (250, 250)),
+    ]
+    refused = await client.post(path, content=b"[" * 50_000)
+    assert refused.status_code == 400 and "nested too deep" in refused.text
 
 
 async def test_files_of_others_and_hostile_ones_are_refused(client):

@@ -1,8 +1,9 @@
 """Conversations as files: written, and read from our own and from other programs' exports.
 
 `writing` has the formats that leave, `reading` knows those that come, `drafts` makes trees of what
-was read, and `archive` is the zip of a tree with its states. Files come from anywhere: what is
-damaged, endless or hostile costs a sentence.
+was read, `archive` is the zip of a tree with its states, and `moving` the way between a file, the
+library and the states. Files come from anywhere: what is damaged, endless or hostile costs a
+sentence.
 """
 
 from falcon_mamba_app.library.exchange.archive import bundle, unbundle
