@@ -46,9 +46,11 @@ class Place:
 class Database:
     """Raises LibraryUnavailable wherever the database fails, and goes on once it works again."""
 
-    def __init__(self, writer: Engine, reader: Engine, this: Writer) -> None:
+    def __init__(
+        self, writer: Engine, reader: Engine, this: Writer, file: sqlite.WatchedFile | None
+    ) -> None:
         """`this` is how other processes know that this one lives."""
-        self.this = this
+        self.this, self._file = this, file
         self.is_postgres = writer.dialect.name == "postgresql"
         self._writer, self._reader = writer, reader
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="library-writer")
@@ -74,7 +76,8 @@ class Database:
                 opened.callback(this.leave)
                 bring_up_to_date(writer, place.file)
                 opened.pop_all()
-        return cls(writer, reader, this)
+        file = None if place.file is None else sqlite.WatchedFile(place.file)
+        return cls(writer, reader, this, file)
 
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -125,15 +128,23 @@ class Database:
     def _write(
         self, work: Callable[..., T], args: Any, kwargs: dict[str, Any], is_durable: bool
     ) -> T:
-        with told_in_a_sentence(), self._writer.connect() as connection:
+        with told_in_a_sentence(), self._connected(self._writer) as connection:
             if not self.is_postgres:
                 sqlite.be_durable(connection, is_durable)
             with connection.begin():
                 return work(connection, *args, **kwargs)
 
     def _read(self, work: Callable[..., T], args: Any, kwargs: dict[str, Any]) -> T:
-        with told_in_a_sentence(), self._reader.connect() as connection, connection.begin():
+        reader = self._reader
+        with told_in_a_sentence(), self._connected(reader) as connection, connection.begin():
             return work(connection, *args, **kwargs)
+
+    def _connected(self, engine: Engine) -> Connection:
+        """A connection to the file that is in its place now. Raises OSError where there is none."""
+        if self._file is not None and self._file.is_another():
+            self._writer.dispose()
+            self._reader.dispose()
+        return engine.connect()
 
 
 def _writer_of(file: Path | None) -> Writer:

@@ -23,6 +23,7 @@ SENTENCES = (
     ("malformed", "the file of the conversations is damaged"),
     ("not a database", "the file of the conversations is damaged"),
     ("unable to open", "the file of the conversations cannot be opened"),
+    ("no such file", "the file of the conversations has gone; put its folder back"),
     ("disk i/o error", "the disk that holds the conversations failed"),
     ("no such table", "the file of the conversations has lost its tables"),
     ("connection", "the database of the conversations cannot be reached"),

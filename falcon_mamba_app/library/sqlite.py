@@ -45,6 +45,27 @@ def engines(path: Path | None) -> tuple[Engine, Engine]:
     return writer, reader
 
 
+class WatchedFile:
+    """The database's file, which may go away, or be put back, under a server that runs. SQLite
+    would go on writing into the file that it has open, and nobody would see those words again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._found()
+
+    def is_another(self) -> bool:
+        """Whether another file stands in its place since the last call. Raises OSError where there
+        is none.
+        """
+        before, self._identity = self._identity, self._found()
+        return self._identity != before
+
+    def _found(self) -> tuple[int, int]:
+        status = self._path.stat()
+        return status.st_dev, status.st_ino
+
+
 def be_durable(connection: Connection, is_durable: bool) -> None:
     """Before a transaction: whether its commit waits for the disk, or only for the system.
 

@@ -28,7 +28,9 @@ class Writer(Protocol):
         """Whether the other writer's process has ended. Within a transaction."""
 
     def leave(self) -> None:
-        """Let go of the lock: what is not finished by now is broken off."""
+        """Let go of the lock: what is not finished by now is broken off. A second call does
+        nothing.
+        """
 
 
 def new_generation(writer: Writer) -> str:
@@ -62,7 +64,7 @@ class FileWriter:
         """Deletes what killed processes have left. Raises OSError."""
         self._database = database
         self.name = secrets.token_hex(8)
-        self._descriptor = _locked_file(self._path_of(self.name))
+        self._descriptor: int | None = _locked_file(self._path_of(self.name))
         for path in database.parent.glob(self._path_of("*").name):
             if path != self._path_of(self.name):
                 _unlink_unless_locked(path)
@@ -73,8 +75,10 @@ class FileWriter:
         return _unlink_unless_locked(self._path_of(other))
 
     def leave(self) -> None:
-        self._path_of(self.name).unlink(missing_ok=True)
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._path_of(self.name).unlink(missing_ok=True)
+            os.close(descriptor)
 
     def _path_of(self, name: str) -> Path:
         return self._database.with_name(f"{self._database.name}.writer-{name}")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import httpx
 import openai
 import pytest
 
 from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.library import Library, Place
-from falcon_mamba_app.owners import Owners
+from falcon_mamba_app.owners import THIS_MACHINE, Owners
 from falcon_mamba_app.settings import Settings
 from falcon_mamba_app.state_store.objects import MEMORY, open_store
 from tests.support.api_fixtures import on_loopback
+from tests.support.echo_service import EchoService
 from tests.support.services import files_in, make_local_service
 
 ASKED = {"model": "nano", "temperature": 0.0, "max_output_tokens": 12}
@@ -112,6 +117,47 @@ async def test_truncation_drops_the_oldest_items_where_that_is_allowed(service):
             input=items, truncation="auto", instructions="Be brief.", **ASKED
         )
         assert made.truncation == "auto" and 300 < made.usage.input_tokens <= 400
+
+
+async def until_kept(library: Library, response_id: str) -> None:
+    """Return once the library has words of the response."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(NotFound):
+                if (await library.message(THIS_MACHINE, response_id)).text:
+                    return
+            await asyncio.sleep(0.01)
+
+
+async def test_a_response_in_the_background_that_a_crash_broke_is_failed_at_once_with_its_words(
+    tmp_path,
+):
+    service = EchoService()
+    await service.start()
+    place = Place(folder=tmp_path)
+
+    def app_over(library):
+        return create_api(service, keeping=Keeping(Owners(Settings()), library))
+
+    library = await Library.open(place)
+    async with on_loopback(app_over(library)) as url, httpx.AsyncClient(base_url=url) as client:
+        body = {"input": "LONG SLOW", "background": True}
+        response_id = (await client.post("/v1/responses", json=body)).json()["id"]
+        path = f"/v1/responses/{response_id}"
+        await until_kept(library, response_id)
+        await library.close()  # as the end of the process does
+        again = await Library.open(place)
+        async with on_loopback(app_over(again)) as other:
+            for answer in (
+                await client.get(f"{other}{path}"),
+                await client.post(f"{other}{path}/cancel"),
+            ):
+                found = answer.json()
+                assert (answer.status_code, found["status"]) == (200, "failed"), answer.text
+                assert found["error"]["message"] == "the server stopped in mid-reply"
+            assert found["output"][0]["content"][0]["text"]
+            assert (await client.delete(f"{other}{path}")).json()["deleted"]
+        await again.close()
 
 
 async def test_a_session_moves_as_a_zip_and_goes_on_without_being_read_again(service, tmp_path):

@@ -15,7 +15,7 @@ import falcon_mamba_app.library.schema as schema
 from falcon_mamba_app.errors import LibraryUnavailable
 from falcon_mamba_app.library import Library, Place, ReplyEnd
 from falcon_mamba_app.library.migrate import MIGRATIONS
-from falcon_mamba_app.library.sqlite import NETWORK_FILE_SYSTEMS, file_system_of
+from falcon_mamba_app.library.sqlite import NETWORK_FILE_SYSTEMS, copy_file, file_system_of
 
 ADA = "ada"
 
@@ -102,6 +102,35 @@ async def test_a_file_that_may_not_be_written_costs_a_sentence(folder):
     event.listen(library._database._writer, "checkout", protect)
     with pytest.raises(LibraryUnavailable, match="cannot be written to"):
         await library.create(ADA)
+    await library.close()
+
+
+async def test_a_folder_that_goes_away_costs_a_sentence_and_works_again_when_it_is_back(folder):
+    library = await Library.open(Place(folder=folder))
+    before, _ = await one_turn(library, "one")
+    folder.rename(folder.with_name("elsewhere"))
+    for asked in (library.create(ADA), library.get(ADA, before.id)):
+        with pytest.raises(LibraryUnavailable, match="has gone; put its folder back"):
+            await asked
+    folder.with_name("elsewhere").rename(folder)
+    await one_turn(library, "two")
+    await library.close()
+    again = await Library.open(Place(folder=folder))
+    assert len((await again.list(ADA)).conversations) == 2
+    await again.close()
+
+
+async def test_a_copy_that_is_put_in_the_files_place_is_the_one_that_is_used(folder):
+    library = await Library.open(Place(folder=folder))
+    before, _ = await one_turn(library, "one")
+    copy_file(folder / "conversations.db", folder / "copy")
+    await one_turn(library, "two")
+    for name in ("conversations.db", "conversations.db-wal", "conversations.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "copy").rename(folder / "conversations.db")
+    listed = (await library.list(ADA)).conversations
+    assert [one.id for one in listed] == [before.id]
+    await one_turn(library, "three")
     await library.close()
 
 

@@ -20,6 +20,7 @@ from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, claim
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
 from falcon_mamba_app.visitors import anybody
+from tests.faults.test_full_disks import no_room
 from tests.support.echo_service import EchoService
 
 CONTROLS = tuple(getattr(ControlValues(), name) for name in CONTROL_NAMES)
@@ -70,7 +71,7 @@ class Server:
 
 @pytest.fixture
 async def server(tmp_path):
-    server = Server(tmp_path)
+    server = Server(tmp_path / "data")
     await server.start()
     yield server
     await server.keeping.close()
@@ -191,7 +192,7 @@ async def test_of_a_stranger_nothing_is_kept(server, tmp_path):
     assert not server.service.requests[-1].keeps_state
     assert texts(remembered(saved_conversation(session)).messages)[0] == "xyzzy"
     await server.keeping.close()
-    assert not any(b"xyzzy" in file.read_bytes() for file in tmp_path.iterdir())
+    assert not any(b"xyzzy" in file.read_bytes() for file in (tmp_path / "data").iterdir())
     await server.start()
     assert (await server.load(stranger, session.id)).messages == []
 
@@ -237,3 +238,26 @@ async def test_where_the_library_fails_the_chat_goes_on_and_the_rest_is_written_
     assert server.kept.notice.startswith("Conversations are kept in")
     await restarted(server)
     assert len((await server.load(remembered_id=session.id)).messages) == 6
+
+
+@pytest.mark.parametrize("trouble", ["full", "gone"])
+async def test_a_folder_that_fails_while_the_server_runs_costs_no_word_and_heals(
+    server, tmp_path, trouble
+):
+    session = await server.load()
+    await server.say("one")
+    folder = server.keeping.library.place.file.parent
+    if trouble == "full":
+        with no_room():
+            await server.say("two")
+    else:
+        folder.rename(tmp_path / "elsewhere")
+        await server.say("two")
+        (tmp_path / "elsewhere").rename(folder)
+    assert texts(session.messages)[-1] == "You said: two"
+    assert "kept in memory only" in server.kept.notice
+    await server.say("three")
+    assert server.kept.notice.startswith("Conversations are kept in")
+    await restarted(server)
+    again = await server.load(remembered_id=session.id)
+    assert texts(again.messages) == texts(session.messages) and len(again.messages) == 6
