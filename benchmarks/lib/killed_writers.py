@@ -31,6 +31,7 @@ from falcon_mamba_app.protocol import (
     Message,
     TextDelta,
 )
+from falcon_mamba_app.ui.conversation.document import Document
 from falcon_mamba_app.ui.conversation.shelf import Shelf
 from falcon_mamba_app.ui.conversation.tree import Tree, new_node_id
 
@@ -59,7 +60,7 @@ async def write(folder: Path, conversation_id: str, tell: Callable[..., None]) -
     shelf, tree = Shelf(library, OWNER, raise_trouble), Tree()
     for turn in range(sys.maxsize):
         tree.head = asked = tree.add(tree.head, Message("user", f"question {turn}"))
-        saved = shelf.save(conversation_id, tree)
+        saved = shelf.save(conversation_id, tree, Document())
         about = recording.Asked(
             conversation_id=conversation_id,
             reply_id=new_node_id(),
@@ -73,7 +74,7 @@ async def write(folder: Path, conversation_id: str, tell: Callable[..., None]) -
         tell("turn", about.reply_id, words_of(turn))
         answer = Message("assistant", words_of(turn))
         tree.head = tree.add(asked, answer, node_id=about.reply_id)
-        await shelf.save(conversation_id, tree)
+        await shelf.save(conversation_id, tree, Document())
 
 
 def raise_trouble(error: FalconMambaError | None) -> None:

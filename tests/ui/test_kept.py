@@ -10,13 +10,15 @@ import pytest
 
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.keeping import Keeping
+from falcon_mamba_app.library import ConversationRecord, MessageRecord, Tree
 from falcon_mamba_app.owners import THIS_MACHINE
 from falcon_mamba_app.settings import load_settings
 from falcon_mamba_app.ui.conversation.browser_copy import remembered, saved_conversation
 from falcon_mamba_app.ui.conversation.kept import Kept
 from falcon_mamba_app.ui.conversation.sessions import Lost, Sessions
+from falcon_mamba_app.ui.conversation.shelf import CONTINUATIONS
 from falcon_mamba_app.ui.events.answering import Answerer
-from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, claim
+from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers, claim
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
 from falcon_mamba_app.visitors import anybody
@@ -51,6 +53,7 @@ class Server:
         answerer = Answerer(self.service, max_chars=1_000)
         self.chat = ChatHandlers(self.service, self.sessions, answerer)
         self.actions = MessageActions(self.service, self.sessions, answerer)
+        self.document = DocumentHandlers(self.service, self.sessions, answerer)
 
     async def load(self, request=None, remembered_id=None):
         """The session that a browser gets which opens the page."""
@@ -67,6 +70,10 @@ class Server:
     async def act(self, op, node, text="", request=None):
         data = SimpleNamespace(_data={"op": op, "id": node.id, "text": text})
         return [u async for u in self.actions.act(data, request or asking(), *CONTROLS)]
+
+    async def extend(self, text, request=None):
+        """Let the model continue the completion page's text."""
+        return [u async for u in self.document.extend(text, request or asking(), *CONTROLS)]
 
 
 @pytest.fixture
@@ -261,3 +268,56 @@ async def test_a_folder_that_fails_while_the_server_runs_costs_no_word_and_heals
     await restarted(server)
     again = await server.load(remembered_id=session.id)
     assert texts(again.messages) == texts(session.messages) and len(again.messages) == 6
+
+
+async def test_the_completion_pages_text_is_kept_as_chats_are(server):
+    session = await server.load()
+    await server.extend("Once upon a quokka")
+    await server.extend(session.document.text + " And then")
+    text, written = session.document.text, list(session.document.continuations)
+    assert server.service.requests[-1].keeps_state
+    assert "quokka" not in saved_conversation(session)
+    await restarted(server)
+    (hit,) = await server.kept.search(THIS_MACHINE, "quokka")
+    assert hit.conversation.id == session.id and hit.conversation.title.startswith("Once upon a")
+    again = await server.load(remembered_id=session.id)
+    assert (again.document.text, again.document.continuations) == (text, written)
+    assert not len(again.tree)
+    undone, *_ = [u async for u in server.document.undo(text, asking())]
+    assert undone.document.endswith(" And then")
+    await restarted(server)
+    assert (await server.load(remembered_id=session.id)).document.text == undone.document
+    async for _ in server.document.clear(asking()):
+        pass
+    await server.extend("Another")
+    assert len((await server.kept.list(THIS_MACHINE)).conversations) == 2
+
+
+async def test_a_text_from_a_file_may_claim_anything(server):
+    said = {"role": "user", "created_s": 1.0, "conversation_id": ""}
+    claims = ([[0, 5]], 5, [["a", "b"], [3, " upon"], [0]], None)
+    for number, claim_ in enumerate(claims):
+        first = MessageRecord(
+            id="a", parent_id=None, text="Once", extra={CONTINUATIONS: claim_}, **said
+        )
+        below = MessageRecord(id="b", parent_id="a", text="below", **said)
+        record = ConversationRecord(id="", owner="", head_id="b")
+        (kept,) = await server.keeping.library.adopt(THIS_MACHINE, Tree(record, (first, below)))
+        opened = await server.load(asking(f"page {number}"), kept.id)
+        assert opened.document.text == "Once" and texts(opened.messages) == ["below"]
+        assert len(opened.document.continuations) == (number == 2)
+
+
+async def test_a_text_is_in_the_library_before_the_model_has_continued_it(server):
+    session = await server.load()
+    updates = server.document.extend("A numbat LONG SLOW", asking(), *CONTROLS)
+    await anext(updates)
+    while not await server.kept.search(THIS_MACHINE, "numbat"):
+        await asyncio.sleep(0.01)
+    await server.document.stop(asking())
+    await updates.aclose()
+    while session.shelf._running:
+        await asyncio.sleep(0.01)
+    await restarted(server)
+    again = await server.load(remembered_id=session.id)
+    assert again.document.text == session.document.text

@@ -22,7 +22,7 @@ MAX_SAVED_MESSAGES = 10_000
 
 
 def saved_conversation(session: Session) -> str:
-    """The session's id, and the texts if they fit and the library does not have them. A user's
+    """The session's id, and its texts if they fit and the library does not have them. A user's
     message at the end has no reply yet.
 
     As text: of two objects that one event sends, Gradio's page notices only the first.
@@ -30,7 +30,7 @@ def saved_conversation(session: Session) -> str:
     is_kept = session.shelf is not None and not session.shelf.has_failed
     shown = [] if is_kept else session.messages
     texts = [[message.role, message.content] for message in shown]
-    text = session.document.text
+    text = "" if is_kept else session.document.text
     document = text if len(text) <= MAX_SAVED_CHARS else ""
     copy = {
         "id": session.id,

@@ -13,9 +13,9 @@ MAX_CONTINUATIONS = 100
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What the model wrote after `before`."""
+    """What the model wrote, at which character of the text."""
 
-    before: str
+    at: int
     written: str
 
 
@@ -30,7 +30,7 @@ class Document:
         """The model has continued `before`."""
         self.text = before + written
         if written:
-            self.continuations.append(Continuation(before, written))
+            self.continuations.append(Continuation(len(before), written))
             del self.continuations[:-MAX_CONTINUATIONS]
 
     def taken_back(self, shown: str) -> str | None:
@@ -48,8 +48,7 @@ class Document:
 
 def _place_of(continuation: Continuation, shown: str) -> int | None:
     """Where the continuation stands in the text: where it was written, or else where it is last."""
-    at = len(continuation.before)
-    if shown.startswith(continuation.written, at):
-        return at
+    if shown.startswith(continuation.written, continuation.at):
+        return continuation.at
     found = shown.rfind(continuation.written)
     return None if found < 0 else found

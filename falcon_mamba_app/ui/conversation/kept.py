@@ -13,7 +13,8 @@ from falcon_mamba_app.errors import FalconMambaError, LibraryUnavailable, NotFou
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.library import ConversationRecord, Deleted, Hit, Library, Page
 from falcon_mamba_app.owners import Asking
-from falcon_mamba_app.ui.conversation.shelf import Shelf, opened
+from falcon_mamba_app.ui.conversation.document import Document
+from falcon_mamba_app.ui.conversation.shelf import Shelf, opened, opened_text
 from falcon_mamba_app.ui.conversation.tree import Tree
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Kept:
         """For a new conversation of the owner."""
         return Shelf(self._library, owner, self._tell)
 
-    async def open(self, owner: str, conversation_id: str) -> tuple[Tree, Shelf] | None:
+    async def open(self, owner: str, conversation_id: str) -> tuple[Tree, Document, Shelf] | None:
         """The conversation as a session holds it; None if the owner has none of this id, or the
         library fails.
         """
@@ -101,7 +102,7 @@ class Kept:
             return None
         shelf = self.shelf(owner)
         shelf.hold(kept)
-        return opened(kept), shelf
+        return opened(kept), opened_text(kept), shelf
 
     async def has_gone_on(self, shelf: Shelf, conversation_id: str) -> bool:
         """Whether the library has what the shelf's session does not know, and misses nothing."""

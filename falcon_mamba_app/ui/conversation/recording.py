@@ -19,10 +19,12 @@ from falcon_mamba_app.library import MessageRecord, ReplyEnd
 from falcon_mamba_app.library.tree import Status
 from falcon_mamba_app.protocol import Finished, GenerationEvent, Prompt, TextDelta
 from falcon_mamba_app.ui.conversation.exact_ids import stored_ids
+from falcon_mamba_app.ui.conversation.session import Session
 from falcon_mamba_app.ui.conversation.shelf import Shelf
 
 # The most of a reply that a killed process loses; each piece costs a commit of under a millisecond.
 PIECE_S = 0.25
+TEXT_S = 2.0  # the same of the completion page, whose whole text is written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,19 @@ class Recording:
             tokens_per_s=_tokens_per_s(finished),
             extra=extra | about_ids,
         )
+
+
+async def save_while_written(session: Session) -> None:
+    """Keep the completion page's text: at the beginning of a continuation, now and then while the
+    model writes it, and at its end.
+    """
+    turn = session.turn
+    while turn is not None and session.turn is turn:
+        session.catch_up()
+        await session.save()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(turn.ended.wait(), TEXT_S)
+    await session.save()
 
 
 def _tokens_per_s(finished: Finished) -> float | None:

@@ -84,6 +84,13 @@ class Session:
         if self.turn is not None:
             self.turn.target.take(self.turn.reply)
 
+    async def save(self) -> bool:
+        """Write what the conversation has become, if it is kept; False where that was not
+        possible.
+        """
+        shelf = self.shelf
+        return shelf is None or await shelf.save(self.id, self.tree, self.document)
+
     def stamp(self, strip: str | None) -> None:
         """Keep the picture of the state after the reply that is shown last."""
         head = self.tree.head

@@ -89,8 +89,8 @@ class Sessions:
         if opened is None:
             return None if await self.kept.has(session_id) else session_id
         if session_id not in self._sessions:
-            tree, shelf = opened
-            session = Session(session_id, self._clock(), tree=tree, shelf=shelf)
+            session = Session(session_id, self._clock())
+            session.tree, session.document, session.shelf = opened
             session.left_s = self._clock()
             self._sessions[session_id] = session
         return session_id
@@ -102,7 +102,7 @@ class Sessions:
         if await self.kept.has_gone_on(shelf, session.id):
             opened = await self.kept.open(shelf.owner, session.id)
             if opened is not None and session.turn is None:
-                session.tree, session.shelf = opened
+                session.tree, session.document, session.shelf = opened
 
     def resume(
         self, page: str, session_id: str | None, owner: str | None = None
@@ -163,7 +163,7 @@ class Sessions:
         kept one stays as it is; the page then begins another.
         """
         session = self.of_page(page)
-        if session.shelf is not None and len(session.tree):
+        if session.shelf is not None and (len(session.tree) or session.document.text):
             anew = self._show(page, self._new())
             anew.shelf = self.kept.shelf(session.shelf.owner)
             anew.claimed_by = session.claimed_by
@@ -177,8 +177,8 @@ class Sessions:
     async def save(self, page: str) -> None:
         """Write what the page's conversation has become, if it is kept."""
         session = self._sessions.get(self._pages.get(page, ""))
-        if session is not None and session.shelf is not None:
-            await session.shelf.save(session.id, session.tree)
+        if session is not None:
+            await session.save()
 
     def leave(self, page: str) -> None:
         """The page was closed, or its connection broke. `sweep` may free its session after

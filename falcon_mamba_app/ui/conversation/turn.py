@@ -80,6 +80,7 @@ class Turn:
         self.is_stopped = False
         self.is_cut = False  # ended because no page watched
         self.is_over = False
+        self.ended = asyncio.Event()
         self._is_dropped = False
         self._alone_s = alone_s
         self._watchers: dict[str, _Watcher] = {}
@@ -151,6 +152,7 @@ class Turn:
             if not self._is_dropped:
                 self.target.end(self.reply, error if self.reply.phase == "failed" else None)
         finally:
+            self.ended.set()
             self._ring(is_urgent=True)
 
     def _cut_if_still_alone(self) -> asyncio.TimerHandle:

@@ -29,7 +29,7 @@ from falcon_mamba_app.ui.conversation.begin_turn import (
 )
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
 from falcon_mamba_app.ui.conversation.exact_ids import continued
-from falcon_mamba_app.ui.conversation.recording import Asked, Recording
+from falcon_mamba_app.ui.conversation.recording import Asked, Recording, save_while_written
 from falcon_mamba_app.ui.conversation.reply import Reply
 from falcon_mamba_app.ui.conversation.sessions import Remark, Session
 from falcon_mamba_app.ui.conversation.tree import Node
@@ -152,11 +152,14 @@ class Answerer:
                 prompt=Text(text),
                 sampling=sampling_params(values),
                 session_id=session.id,
+                keeps_state=session.shelf is not None,
                 form=form_of(values.answer_as, values.form_details),
             )
         except FalconMambaError as error:
             return only(Update(status=status_html(sentence_for(error), phase="failed")))
         self._begin(session, request, DocumentTarget(session, text))
+        if session.shelf is not None:
+            session.shelf.keep_running(save_while_written(session))
         return self.follow(page, session)
 
     async def follow(
@@ -272,7 +275,7 @@ class Answerer:
             prompt=request.prompt,
             settings=in_words(values),
         )
-        return Recording(shelf, known, before=shelf.save(session.id, session.tree))
+        return Recording(shelf, known, before=session.save())
 
     def _begin(
         self,
