@@ -2,8 +2,8 @@
 
 `server` puts everything together and runs it; `protocol` is the vocabulary that all parts share.
 The packages, in the order of a request: `commands`, `settings`, `middleware`, `people`, `http`,
-`api`, `ui`, `library`, `files`, `service`, `state_store`, `text`, `engine`, `checkpoint`, `model`,
-`ops`; and `cluster`, several copies of all this behind one address.
+`api`, `ui`, `documents`, `books`, `library`, `files`, `service`, `state_store`, `text`, `engine`,
+`checkpoint`, `model`, `ops`; and `cluster`, several copies of all this behind one address.
 Nothing is imported here.
 """
 

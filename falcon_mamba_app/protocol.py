@@ -152,8 +152,8 @@ class GenerationRequest:
     log-probabilities of the prompt's tokens, with that many alternatives each; `tells_ids` for the
     token ids of prompt and reply.
 
-    `reuse_id` names a group of requests that share states, which are found by tokens alone; it is
-    a secret too. None neither uses such states nor saves any.
+    `reuse_id`, a secret too, names a group of requests that share states, found by tokens alone.
+    `begins_from` names a book, which is only begun from. One that `only_reads` gets no reply.
 
     `form` holds the reply to a form: then nothing else can be written, and the reply ends where the
     form does, also before `min_tokens`.
@@ -170,6 +170,8 @@ class GenerationRequest:
     keeps_state: bool = False
     is_aside: bool = False
     reuse_id: str | None = None
+    begins_from: str | None = None
+    only_reads: bool = False
     score_prompt: int | None = None
     tells_ids: bool = False
     form: Form | None = None

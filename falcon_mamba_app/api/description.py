@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from falcon_mamba_app import __version__
 from falcon_mamba_app.api.batches.endpoints import BatchBody
+from falcon_mamba_app.api.books import BookChanges, NewBook
 from falcon_mamba_app.api.responses.bodies import (
     ConversationBody,
     CountBody,
@@ -36,6 +37,8 @@ BODIES: Mapping[str, type[Strict]] = {
     "/v1/conversations/{conversation_id}": ConversationBody,
     "/v1/conversations/{conversation_id}/items": ItemsBody,
     "/v1/batches": BatchBody,
+    "/v1/books": NewBook,
+    "/v1/books/{book_id}": BookChanges,
     "/tokenize": TokenizeBody,
     "/v1/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
@@ -53,6 +56,7 @@ FILES = {"PUT": "application/octet-stream"}  # states of sessions
 # What answers are, where they are no JSON.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "/metrics": ("text/plain",),
+    "/v1/books/{book_id}/text": ("text/plain",),
     "/load_model": ("text/event-stream",),
     "/v1/files/{file_id}/content": ("application/octet-stream",),
     "/v1/sessions/{session_id}/state": ("application/octet-stream", "application/json"),

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
 from falcon_mamba_app.api.anthropic import MessagesAnswer, MessagesBody
+from falcon_mamba_app.api.books import BookShelf
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import Plan, plan_chat, plan_completion, tool_use
 from falcon_mamba_app.api.reading import BodyReader
@@ -26,6 +27,7 @@ from falcon_mamba_app.api.running import ReplyEvent, run_plan
 from falcon_mamba_app.api.schemas import ChatBody, CompletionBody, StreamOptions, parse_body
 from falcon_mamba_app.api.telling import Asked
 from falcon_mamba_app.api.usage import UsageMeter
+from falcon_mamba_app.errors import NotSupported
 from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.errors import error_body, presentable
 from falcon_mamba_app.http.transport import (
@@ -81,8 +83,9 @@ class Generation:
         names: ServedNames,
         figures: Figures,
         reader: BodyReader,
+        books: BookShelf,
     ) -> None:
-        self._service = service
+        self._service, self._books = service, books
         self._access = access
         self._names, self._figures = names, figures
         self._reader = reader
@@ -118,6 +121,8 @@ class Generation:
         what the endpoint would refuse it with.
         """
         body = await asyncio.to_thread(parse_body, BODIES[path], data)
+        if body.book is not None:
+            raise NotSupported("requests of a batch cannot stand on a book", param="book")
         plan, answer = self._planned(body, caller.visitor.owner)
         plan = plan.reusing(caller.reuse_id if may_reuse(body) else None).in_background()
         events = run_plan(self._service, plan, caller.visitor)
@@ -144,6 +149,7 @@ class Generation:
     async def _answer(
         self, request: Request, body: ChatBody | CompletionBody, plan: Plan, answer: Answer
     ) -> Response:
+        plan = await self._books.plan_on(request, plan, body.book)
         if may_reuse(body):
             plan = plan.reusing(self._access.reuse_id(request, body.cache_salt))
         key = self._access.name_of_key(request)

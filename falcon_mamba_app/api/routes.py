@@ -17,6 +17,7 @@ from falcon_mamba_app.api import description
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.batches.endpoints import BatchEndpoints, FileEndpoints
 from falcon_mamba_app.api.batches.places import Desks
+from falcon_mamba_app.api.books import BookShelf
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.generation import Generation
 from falcon_mamba_app.api.information import Information
@@ -29,6 +30,7 @@ from falcon_mamba_app.api.responses.shelf import Shelves
 from falcon_mamba_app.api.session_files import SessionFiles
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.api.tokenization import Tokenization
+from falcon_mamba_app.books.books import Books
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.figures import Figures
 from falcon_mamba_app.http.errors import (
@@ -63,6 +65,7 @@ def create_api(
     is_locked: bool = False,
     copy: str | None = None,
     max_state_bytes: int = LimitSettings().max_state_bytes,
+    books: Books | None = None,
 ) -> FastAPI:
     """The application that serves the API.
 
@@ -80,7 +83,9 @@ def create_api(
     names = ServedNames(served_names)
     figures = figures or Figures()
     reader = BodyReader()
-    generation = Generation(service, access, names, figures, reader)
+    app_books = books or Books(service, keeping)
+    shelf = BookShelf(service, app_books, reader)
+    generation = Generation(service, access, names, figures, reader, shelf)
     shelves = Shelves(keeping)
     kept = KeptSessions(service, shelves, reader)
     sessions = Sessions(service, access, kept)
@@ -94,7 +99,8 @@ def create_api(
     add("POST", "/v1/chat/completions", generation.chat)
     add("POST", "/v1/completions", generation.completions)
     add("POST", "/v1/messages", generation.messages)
-    app.state.responses = Responses(service, access, names, figures, shelves, reader, copy)
+    responses = Responses(service, access, names, figures, shelves, reader, shelf, copy)
+    app.state.responses, app.state.books = responses, app_books
     _add_responses(add, app.state.responses)
     _add_conversations(add, Conversations(service, shelves, reader, copy))
     desks = Desks(keeping, copy)
@@ -103,6 +109,7 @@ def create_api(
     files = SessionFiles(service, shelves, kept, max_state_bytes=max_state_bytes)
     _add_session_files(add, files)
     _add_kept_sessions(add, kept)
+    shelf.add_to(add)
     add("GET", "/v1/models", info.models)
     add("GET", "/v1/models/{model_id:path}", info.model)
     add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
@@ -149,9 +156,10 @@ def go_on_with_batches(app: FastAPI) -> None:
 
 
 async def let_responses_end(app: FastAPI) -> None:
-    """Return once every response is kept; call it when the service is closed."""
+    """Return once every response and book is kept; call it when the service is closed."""
     await app.state.batches.close()
     await app.state.responses.settle()
+    await app.state.books.close()
 
 
 def _add_responses(add: Add, responses: Responses) -> None:

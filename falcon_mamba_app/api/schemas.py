@@ -123,6 +123,7 @@ class GenerationBody(Strict):
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
+    book: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:

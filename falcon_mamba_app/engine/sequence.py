@@ -36,6 +36,7 @@ class Sequence:
     session_id: str | None = None
     is_aside: bool = False  # it saves no state for its session
     reuse_id: str | None = None  # states under this name are shared between requests
+    begins_from: str | None = None  # a book, whose states are read and never written here
     save_points: tuple[int, ...] = ()  # rising places in the prompt where others may begin
     owner: str = ""  # the slot counts as part of this owner's share
     weight: float = 1.0  # a sequence of weight 4 counts as a quarter of a slot
@@ -56,13 +57,19 @@ class Sequence:
 
     def __post_init__(self) -> None:
         # Here and not in a step: packing a list of 100,000 ids takes 2 ms.
-        if self.session_id is not None or self.reuse_id is not None:
+        if self.origins:
             self.packed_prompt = pack_token_ids(self.prompt_token_ids)
 
     @property
     def is_background(self) -> bool:
         """Whether everybody else's work comes first, whatever the shares."""
         return self.weight < LEAST_WEIGHT_OF_PEOPLE
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The names of the states that this sequence may begin from."""
+        names = (self.session_id, self.reuse_id, self.begins_from)
+        return tuple(name for name in names if name is not None)
 
     @property
     def num_prefill_tokens(self) -> int:

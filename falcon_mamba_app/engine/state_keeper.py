@@ -33,9 +33,7 @@ class StateKeeper:
         # A prompt that is scored is read in full: its scores are not in the snapshot.
         if seq.score_prompt is None:
             found = [
-                self.snapshots.longest_prefix(origin, seq.packed_prompt)
-                for origin in (seq.session_id, seq.reuse_id)
-                if origin is not None
+                self.snapshots.longest_prefix(origin, seq.packed_prompt) for origin in seq.origins
             ]
             known = [snapshot for snapshot in found if snapshot is not None]
             if known:
@@ -78,7 +76,7 @@ class StateKeeper:
 
     def forget_origins(self, seq: Sequence) -> None:
         """Drop all states that this one may have begun from."""
-        for origin in filter(None, (seq.session_id, seq.reuse_id)):
+        for origin in seq.origins:
             self.snapshots.forget(origin)
 
     def _choose_save_points(self, seq: Sequence) -> None:

@@ -69,6 +69,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "http": ({"errors", "http"}, {"fastapi", "starlette"}),
     # A state is a name here, and bytes elsewhere: no torch, no page, no HTTP.
     "library": ({"errors", "library", "protocol"}, {"sqlalchemy", "alembic"}),
+    # Files as text, in a process of their own: no model, no page, no HTTP.
+    "documents": ({"errors", "documents"}, {"charset_normalizer", "pypdf"}),
+    "books": (
+        {*VOCABULARY, "books", "documents.limits", "keeping", "library", "owners"},
+        set(),
+    ),
     "middleware": (
         {*VOCABULARY, "http", "logs", "people", "rates", "settings", "visitors", "middleware"},
         {"fastapi", "starlette", "uvicorn", "httptools"},
@@ -76,15 +82,16 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "ui": (
         {
             *VOCABULARY,
-            *("http", "keeping", "library", "metrics", "owners", "settings", "ui", "visitors"),
+            *("books", "documents", "http", "keeping", "library", "metrics", "owners"),
+            *("settings", "ui", "visitors"),
         },
         {"gradio", "fastapi", "starlette"},
     ),
     "api": (
         {
             *VOCABULARY,
-            *("api", "figures", "files", "http", "keeping", "library", "metrics", "people"),
-            *("rates", "settings", "visitors"),
+            *("api", "books", "documents", "figures", "files", "http", "keeping", "library"),
+            *("metrics", "people", "rates", "settings", "visitors"),
         },
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
@@ -155,7 +162,17 @@ def test_nobody_imports_the_composition_root():
 
 def test_the_page_and_the_api_come_without_torch():
     """In a fresh interpreter, and every module of theirs: a late import counts too."""
-    layers = ("api", "ui", "http", "library", "middleware", "settings", "service.remote")
+    layers = (
+        "api",
+        "books",
+        "documents",
+        "ui",
+        "http",
+        "library",
+        "middleware",
+        "settings",
+        "service.remote",
+    )
     names = [
         name for name in map(dotted, modules()) if name.startswith(tuple(f"{x}." for x in layers))
     ]

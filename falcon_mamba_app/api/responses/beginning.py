@@ -102,6 +102,18 @@ async def _after_response(owner: Owner, response_id: str) -> Before:
     return Before(record.conversation_id, response_id, record)
 
 
+def book_under(body: ResponseBody, earlier: Before) -> str | None:
+    """The book that the response stands on: the one before says which. Raises InvalidRequest."""
+    record = earlier.record
+    book = record.asked.get("book") if record is not None else None
+    if earlier.parent_id is not None and body.book not in (None, book):
+        raise InvalidRequest(
+            "what came before does not stand on this book; begin without it, or leave book out",
+            param="book",
+        )
+    return body.book or book
+
+
 async def prompt_after(
     owner: Owner,
     earlier: Before,

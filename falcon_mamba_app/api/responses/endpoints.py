@@ -12,12 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.books import BookShelf
 from falcon_mamba_app.api.forms import form_of
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import refuse_too_many_tokens, sampling_of
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.responses.beginning import (
     before,
+    book_under,
     claimed,
     fitting,
     let_go,
@@ -59,10 +61,11 @@ class Responses:
         figures: Figures,
         shelves: Shelves,
         reader: BodyReader,
+        books: BookShelf,
         copy: str | None = None,
     ) -> None:
         """`copy` is this server's name, if it is one of several."""
-        self._service, self._access, self._copy = service, access, copy
+        self._service, self._access, self._copy, self._books = service, access, copy, books
         self._names, self._figures = names, figures
         self._shelves, self._reader = shelves, reader
         self._writings: dict[tuple[str, str], Writing] = {}  # by owner and response
@@ -104,12 +107,12 @@ class Responses:
                 moves_head=body.conversation is not None,
             )
         sampling = _sampling(body, model)
-        previous_id = body.previous_response_id
+        book = book_under(body, earlier)
         record = new_record(
-            _asked(body, sampling),
+            {**_asked(body, sampling), "book": book},
             model=name,
             place=place,
-            previous_id=previous_id,
+            previous_id=body.previous_response_id,
             copy=self._copy,
         )
         prompt = await prompt_after(owner, earlier, body.input, body.instructions, model=model)
@@ -120,7 +123,8 @@ class Responses:
             keeps_state=place is not None and owner.shelf.outlives_the_process,
             form=form_of(body.response_format, body.structured_outputs),
         )
-        may_reuse = place is not None and body.cache_prompt is not False
+        generation = await self._books.request_on(request, generation, book)
+        may_reuse = place is not None and body.cache_prompt is not False and book is None
         if may_reuse and isinstance(prompt, Conversation):
             reuse_id = self._access.reuse_id(request, body.cache_salt)
             generation = replace(generation, reuse_id=reuse_id)
@@ -146,7 +150,7 @@ class Responses:
                     yield one
             return
         except PromptTooLong:
-            if body.truncation != "auto":
+            if body.truncation != "auto" or generation.begins_from is not None:
                 raise
         messages = await whole(body.input, body.instructions)
         shorter = await fitting(messages, self._service.tokenizer)

@@ -102,17 +102,19 @@ class KeptStates:
 
     async def fetch(self, request: GenerationRequest, prompt_ids: Sequence[int]) -> None:
         """Bring the stored state that has read most of the prompt into host memory, if it spares
-        enough reading.
+        enough reading: of the session, or else of the book that it begins from.
         """
-        session_id, files = self._kept_session(request), self._files
-        if session_id is None or files is None or request.score_prompt is not None:
+        files, names = self._files, [self._kept_session(request), request.begins_from]
+        if files is None or names == [None, None] or request.score_prompt is not None:
             return
         packed = pack_token_ids(prompt_ids)
-        known = self._host.num_known(session_id, packed) + MIN_GAIN_TOKENS
-        if known < len(prompt_ids) and files.may_have(session_id, beyond=known):
-            snapshot = await self.stored(session_id, packed, beyond=known)
-            if snapshot is not None:
-                self._host.put(session_id, snapshot.packed_token_ids, snapshot.state)
+        for name in filter(None, names):
+            known = max(self._host.num_known(one, packed) for one in filter(None, names))
+            known += MIN_GAIN_TOKENS
+            if known < len(prompt_ids) and files.may_have(name, beyond=known):
+                snapshot = await self.stored(name, packed, beyond=known)
+                if snapshot is not None:
+                    self._host.put(name, snapshot.packed_token_ids, snapshot.state)
 
     async def stored(
         self, session_id: str, packed_ids: bytes | None, *, beyond: int = 0

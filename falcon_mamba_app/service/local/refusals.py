@@ -28,7 +28,7 @@ def refuse_beyond_limits(
             " (--max-new-tokens)",
             param="max_tokens",
         )
-    if asked == 0 and request.score_prompt is None:
+    if asked == 0 and request.score_prompt is None and not request.only_reads:
         raise InvalidRequest(
             "0 new tokens make no reply; ask for at least 1, or for the prompt to be scored",
             param="max_tokens",

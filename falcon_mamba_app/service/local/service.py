@@ -161,6 +161,7 @@ class LocalService:
             session_id=request.session_id,
             is_aside=request.is_aside,
             reuse_id=request.reuse_id,
+            begins_from=request.begins_from,
             save_points=save_points,
             owner=request.owner,
             weight=request.weight,

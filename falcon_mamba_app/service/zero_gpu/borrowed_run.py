@@ -146,24 +146,24 @@ class Borrower:
     def run(self, run: BorrowedRun) -> Generator[Report, None, None]:
         """The reports of the run's steps. Closing it ends the run without its state."""
         # Read once: without forks, the sequence may lose its session meanwhile.
-        session_id = run.seq.session_id
+        session_id, origins = run.seq.session_id, run.seq.origins
         with self._is_free:
             self._engine = engine = self._engine or self._build_engine(self._model)
             try:
+                if run.snapshot is not None and origins:
+                    packed = run.snapshot
+                    engine.snapshots.put(origins[0], packed.packed_token_ids, packed.unpacked())
                 yield from self._steps(engine, run, session_id)
             finally:
                 engine.abort(run.seq.seq_id)
-                if session_id is not None:
-                    engine.snapshots.forget(session_id)
+                for origin in origins:
+                    engine.snapshots.forget(origin)
 
     def _steps(
         self, engine: Engine, run: BorrowedRun, session_id: str | None
     ) -> Generator[Report, None, None]:
         seq, is_stopped = run.seq, False
         deadline_s = self._clock() + run.max_seconds
-        if run.snapshot is not None and session_id is not None:
-            packed = run.snapshot
-            engine.snapshots.put(session_id, packed.packed_token_ids, packed.unpacked())
         if run.form is not None:
             seq.matcher = self._make_matcher(run.form)
         engine.add(seq)

@@ -235,10 +235,12 @@ class BorrowingWorker:
 
     def _planned(self, seq: Sequence, number: int) -> BorrowedRun:
         with self._changed:
-            snapshot = None
+            snapshots = self._states.snapshots
             # A prompt that is scored is read in full: its scores are not in the snapshot.
-            if seq.session_id is not None and seq.score_prompt is None:
-                snapshot = self._states.snapshots.longest_prefix(seq.session_id, seq.packed_prompt)
+            origins = () if seq.score_prompt is not None else seq.origins
+            found = (snapshots.longest_prefix(origin, seq.packed_prompt) for origin in origins)
+            known = [snapshot for snapshot in found if snapshot is not None]
+            snapshot = max(known, key=lambda one: one.num_tokens, default=None)
         preparation_s = PREPARATION_S if self._has_compiled else FIRST_PREPARATION_S
         return plan_run(seq, snapshot, preparation_s=preparation_s, number=number)
 
