@@ -1,6 +1,8 @@
 /* One truth about the connection. While somebody uses the page the server is asked every two seconds
    whether it is there, else every fifteen; when it is not, the page says so, asks on until it answers,
-   and then opens anew: the text fields survive, and so does a reply that went on meanwhile. */
+   and then opens anew: the text fields survive, and so does a reply that went on meanwhile. It opens
+   anew too when another process answers, which does not know this page: after a restart, or at
+   another copy of the server. */
 (() => {
   const ASK_EVERY_MS = 1_200;
   const CHECK_MS = 2_000;
@@ -9,9 +11,26 @@
   let isLost = false;
   let isLeaving = false;
 
+  // Where a router brings each question to another process, the page would open anew for ever.
+  const ANEW_EVERY_MS = 30_000;
+  let life = null;
+
+  function notice(name) {
+    if (isLeaving || !name || name === life) return;
+    const isFirst = life === null;
+    life = name;
+    const last = Number(sessionStorage.getItem("opened-anew") ?? 0);
+    if (isFirst || Date.now() - last < ANEW_EVERY_MS) return;
+    sessionStorage.setItem("opened-anew", String(Date.now()));
+    location.reload();
+  }
+
   const ask = (timeoutMs) => fetch("health", {
     cache: "no-store", signal: AbortSignal.timeout(timeoutMs),
-  }).then((answer) => answer.status < 502);
+  }).then((answer) => {
+    notice(answer.headers.get("x-server-life"));
+    return answer.status < 502;
+  });
 
   /** A refused connection is known at once; a server that is only slow gets a second question. */
   const isThere = () => ask(1_500).catch((error) =>

@@ -115,7 +115,10 @@ async def serve(settings: Settings, inherited: Inherited | None = None) -> None:
     from falcon_mamba_app.middleware.stack import listening
     from falcon_mamba_app.web_server import WebServer, listen
 
-    door = Door(inherited) if inherited is not None else None
+    door = None
+    if inherited is not None:
+        door = Door(inherited)
+        door.end_with_parent()
     reading = listening(settings)
     listener = listen(settings.server) if door is None else door.listener
     page = (ASSETS / "opening.html").read_text("utf-8")

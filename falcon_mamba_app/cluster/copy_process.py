@@ -15,10 +15,11 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from falcon_mamba_app.cluster.door import API, Inherited, send
+from falcon_mamba_app.cluster.door import API, TAKEN, Inherited, send
 from falcon_mamba_app.cluster.plans import Plan
 from falcon_mamba_app.cluster.routing import Load
 
@@ -61,6 +62,7 @@ class CopyProcess:
         self.address = ("127.0.0.1", 0)  # where the copy itself answers
         self._channel: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._handed: deque[asyncio.Future[bool]] = deque()  # and not taken yet
         self._has_been_ready = False
         self._is_wanted = True
         self._replaced = asyncio.Event()
@@ -69,8 +71,8 @@ class CopyProcess:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def hand(self, kind: bytes, data: bytes, connection: socket.socket) -> bool:
-        """Give the copy a connection; False if it takes none."""
+    async def hand(self, kind: bytes, data: bytes, connection: socket.socket) -> bool:
+        """Give the copy a connection; False if it does not take it, so that another may."""
         if self._channel is None:
             return False
         try:
@@ -78,7 +80,9 @@ class CopyProcess:
         except OSError:  # it has ended, or does not read
             return False
         self._count(kind, 1)
-        return True
+        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._handed.append(taken)
+        return await taken
 
     async def run(self) -> None:
         """Start the copy, and again whenever it ends, until `end`. Raises CannotStart."""
@@ -166,11 +170,12 @@ class CopyProcess:
             loop.remove_reader(ours)
             self._channel = None
             ours.close()
+            self._take_back()
             os.close(kept_open)
             self._process = None
 
     def _hear(self) -> None:
-        """A letter for each connection that has ended."""
+        """A letter for each connection that was taken, and for each that has ended."""
         assert self._channel is not None
         try:
             letter = self._channel.recv(16)
@@ -178,10 +183,24 @@ class CopyProcess:
             return
         except OSError:
             letter = b""
-        if letter:
+        if letter == TAKEN:
+            taken = self._handed.popleft()
+            if not taken.done():
+                taken.set_result(True)
+        elif letter:
             self._count(letter, -1)
         else:
             asyncio.get_running_loop().remove_reader(self._channel)
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """The copy has ended, or is about to: nothing more goes to it, and others get the rest."""
+        if self.state in ("ready", "starting", "silent"):
+            self.state = "down"
+        while self._handed:
+            taken = self._handed.popleft()
+            if not taken.done():
+                taken.set_result(False)
 
     def _count(self, kind: bytes, number: int) -> None:
         if kind == API:

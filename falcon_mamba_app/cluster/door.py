@@ -1,7 +1,8 @@
 """A copy's side: it takes over connections that the parent has accepted, and tells when each ends.
 
 The parent sends a message for each connection: a letter for its kind, what it has read of it, and
-the connection itself. What it has read comes in a file of its own if it is long.
+the connection itself. What it has read comes in a file of its own if it is long. A letter goes back
+at once when a connection is taken: one that a dying copy did not take goes to another.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 API, PAGE = b"a", b"p"
+TAKEN = b"t"
 MAX_INLINE_BYTES = 32 * 2**10
 MAX_LEFT_S = 30.0  # without a parent
 
@@ -46,8 +48,12 @@ class Door:
         self._channel = socket.socket(fileno=inherited.channel)
         self._channel.setblocking(False)
         self._admitting: set[asyncio.Task[None]] = set()
+        self._lifeline = inherited.lifeline
+
+    def end_with_parent(self) -> None:
+        """From now on this process ends when its parent has ended in any way."""
         watching = threading.Thread(
-            target=_end_with_parent, args=(inherited.lifeline,), name="lifeline", daemon=True
+            target=_end_with_parent, args=(self._lifeline,), name="lifeline", daemon=True
         )
         watching.start()
 
@@ -55,6 +61,10 @@ class Door:
         """From now on serve what comes with such a protocol. On the event loop."""
         self._make_protocol = make_protocol
         asyncio.get_running_loop().add_reader(self._channel, self._receive)
+
+    def close(self) -> None:
+        self._channel.close()
+        self.listener.close()
 
     def _receive(self) -> None:
         try:
@@ -66,6 +76,7 @@ class Door:
         if not descriptors:  # the parent has gone; the lifeline's thread sees to the rest
             asyncio.get_running_loop().remove_reader(self._channel)
             return
+        self._tell(TAKEN)
         data = message[1:]
         if len(descriptors) > 1:
             data = _contents(descriptors[1])

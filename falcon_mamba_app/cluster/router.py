@@ -62,18 +62,18 @@ class Router:
                         data = await _beginning(connection)
             if head := Head.of(data):
                 asked = Asked.by(head, data[head.num_bytes :], address)
-            if not self._hand(asked, data, connection):
+            if not await self._hand(asked, data, connection):
                 with contextlib.suppress(OSError):
                     connection.send(NOBODY)
 
-    def _hand(self, asked: Asked, data: bytes, connection: socket.socket) -> bool:
+    async def _hand(self, asked: Asked, data: bytes, connection: socket.socket) -> bool:
         """To the best copy that takes it: one that is ready, else one that starts and says so."""
         kind = API if asked.is_api else PAGE
         for states in (("ready",), ("starting",), ("silent", "draining")):
             left = [copy for copy in self._copies.values() if copy.state in states]
             while left:
                 name = self._routing.choose(asked, [copy.load for copy in left])
-                if self._copies[name or ""].hand(kind, data, connection):
+                if await self._copies[name or ""].hand(kind, data, connection):
                     return True
                 left = [copy for copy in left if copy.name != name]
         return False

@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 2**20
 MAX_KNOWN = 200_000  # sessions and visitors whose copy is remembered, 100 bytes each
 # Requests that a visitor's own copy may have more than the idlest before another takes one.
 MAX_MORE = 4
-API = re.compile(rb"/(v1|tokenize|detokenize|tokenizer_info|load_model|metrics|health)(/|\?|$)")
+API = re.compile(rb"/(v1|tokenize|detokenize|tokenizer_info|load_model|metrics)(/|\?|$)")
 GENERATES = re.compile(rb"/v1/(chat/completions|completions|messages|responses|batches)(\?|$)")
 # The id of a session, an answer, a file or a batch in the path.
 IN_PATH = re.compile(rb"/v1/(?:sessions|responses|conversations|files|batches)/([^/?]{1,400})")

@@ -2,12 +2,14 @@
 
 The page's cookie names the copy, so that a router can bring the page back to where its events are.
 A copy that gets its connections from a parent closes them after each answer of the API, because the
-next request may belong to another copy. A server that drains says so at /health, and closes its
-connections too: their next requests go elsewhere.
+next request may belong to another copy. A server that drains says so at /health/ready, and closes
+its connections too: their next requests go elsewhere. An open page learns from the name of the
+server's life, at /health, that another process answers it now.
 """
 
 from __future__ import annotations
 
+import secrets
 from http.cookies import SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from falcon_mamba_app.http.transport import json_response
 
 API = ("/v1", "/tokenize", "/detokenize", "/tokenizer_info", "/load_model", "/metrics", "/health")
-READY = ("/health", "/health/ready")
+READY = "/health/ready"
+LIFE = "x-server-life"
 DRAINING = {"status": "draining", "detail": "the server is stopping", "progress": None}
 
 
@@ -35,6 +38,7 @@ class Departure:
         """`copy` is this one's name, `is_handed` whether a parent hands connections over."""
         self._app, self._copy, self._cookie = app, copy, cookie
         self._is_handed, self._root_path = is_handed, root_path
+        self._life = secrets.token_hex(8)
         self.is_draining = False
         self.num_open = 0  # requests of the API that are being answered
 
@@ -44,7 +48,7 @@ class Departure:
             return
         path: str = scope["path"].removeprefix(self._root_path)
         is_api = any(path == name or path.startswith(f"{name}/") for name in API)
-        if self.is_draining and path in READY:
+        if self.is_draining and path == READY:
             answer = json_response(DRAINING, status=503, headers={"Connection": "close"})
             await answer(scope, receive, send)
             return
@@ -52,6 +56,8 @@ class Departure:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if path == "/health":
+                    headers[LIFE] = self._life
                 if self.is_draining or (is_api and self._is_handed):
                     headers["connection"] = "close"
                 if self._copy is not None and not is_api and not self._knows(scope):

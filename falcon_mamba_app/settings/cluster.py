@@ -29,8 +29,8 @@ class ClusterSettings:
     )
     drain_s: int = option(
         0,
-        "seconds that replies may go on once the server is told to stop, while /health says 503; 0:"
-        " they end at once, with a sentence",
+        "seconds that replies may go on once the server is told to stop, while /health/ready says"
+        " 503; 0: they end at once, with a sentence",
         at_least=0,
         at_most=3_600,
     )

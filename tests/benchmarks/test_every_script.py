@@ -33,6 +33,7 @@ RUN_IN = {
     "benchmarks.accuracy": BENCHMARKS,
     "benchmarks.all": HERE,
     "benchmarks.browser": BENCHMARKS,
+    "benchmarks.cluster": "tests/cluster/test_copies.py",
     "benchmarks.context": BENCHMARKS,
     "benchmarks.cpu": HERE,
     "benchmarks.cpu_choices": HERE,

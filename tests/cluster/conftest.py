@@ -4,6 +4,7 @@ back.
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from tests.support.cluster import copies_of
@@ -21,3 +22,10 @@ def copies(pair):
     """The pair, both of them ready; before and after."""
     yield pair
     assert pair.process.poll() is None, pair.output
+
+
+@pytest.fixture
+def http(copies):
+    """A client of the one address."""
+    with httpx.Client(base_url=copies.url, timeout=60) as client:
+        yield client

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-import httpx
-import pytest
+import asyncio
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.cluster import Copies
+import httpx
+import psutil
+import pytest
+from playwright.async_api import async_playwright
+
+from benchmarks import cluster
+from benchmarks.lib.copies import Copies
+from falcon_mamba_app.cluster.routing import COOKIE
+from tests.browser.conftest import (
+    CHROMIUM,
+    LAPTOP,
+    open_page,
+    send,
+    transcript,
+    wait_for_status,
+)
+from tests.support.haproxy import haproxy
 
 STORY = "Tell me a long story about a fox who wants to read a book, and the river behind the house."
 CHAT = "/v1/chat/completions"
+IS_ANOTHER = "() => window.isTheFirst !== true"
+SHORT = {"max_output_tokens": 2, "temperature": 0}
 
 pytestmark = pytest.mark.slow
 
@@ -46,32 +67,162 @@ def told(copies: Copies, name: str) -> dict[str, float]:
     return figures
 
 
-def test_sixty_sessions_stick_and_both_copies_serve_them(copies):
+def test_sixty_sessions_stick_and_both_copies_serve_them(copies, http):
     before = told(copies, "requests_total")
     for _ in range(2):
-        turns = [chat(copies.http, f"stick {n}", [asks(STORY)], max_tokens=1) for n in range(60)]
+        turns = [chat(http, f"stick {n}", [asks(STORY)], max_tokens=1) for n in range(60)]
     # A second turn that found its state in memory was where the first one was.
     assert all(cached(answer) > 0 for answer in turns)
     after = told(copies, "requests_total")
     assert [after[name] - before[name] for name in before] == [60, 60]
 
 
-def test_after_a_kill_in_mid_reply_the_next_turn_answers_the_same_elsewhere(copies):
+def test_after_a_kill_in_mid_reply_the_next_turn_answers_the_same_elsewhere(copies, http):
     turns = [asks(STORY)]
-    first = chat(copies.http, "killed", turns)
+    first = chat(http, "killed", turns)
     turns += [answers(said(first)), asks("And then?")]
-    undisturbed = chat(copies.http, "undisturbed", turns)
-    published = copies.http.post("/v1/sessions/killed/state").json()
+    undisturbed = chat(http, "undisturbed", turns)
+    published = http.post("/v1/sessions/killed/state").json()
     lives = copies.lives
     begun = {"messages": turns, "prompt_cache_key": "killed", "stream": True, "ignore_eos": True}
-    with copies.http.stream("POST", CHAT, json={**begun, "max_tokens": 2000}) as stream:
+    with http.stream("POST", CHAT, json={**begun, "max_tokens": 2000}) as stream:
         parts = stream.iter_text()
         next(parts)
         running = told(copies, "sequences_running")
         copies.kill(max(running, key=lambda name: running[name]))
         with pytest.raises(httpx.TransportError):
             list(parts)
-    moved = chat(copies.http, "killed", turns)
+    moved = chat(http, "killed", turns)
     assert said(moved) == said(undisturbed)
     assert cached(moved) == published["num_tokens"] > 0
     copies.wait_until_ready(lives + 1)
+
+
+async def test_a_conversation_moves_with_its_published_state_as_the_benchmark_measures_it(copies):
+    """Home and the other copy are asked at their own addresses, whatever a router would do."""
+    moved = await cluster.move(copies, 300)
+    assert moved["answers_are_equal"], moved
+    assert moved["moved_cached"] == moved["published_tokens"] > 200
+    assert moved["read_again_cached"] == 0
+    assert await cluster.throughput(copies.url, 2, 40) > 0
+
+
+async def test_turns_at_once_on_few_conversations_leave_whole_transcripts(copies):
+    """Two hundred turns on twenty conversations; whoever finds one claimed asks again."""
+    async with httpx.AsyncClient(base_url=copies.url, timeout=120) as http:
+
+        async def begin() -> str:
+            return (await http.post("/v1/conversations", json={})).json()["id"]
+
+        async def turn(conversation: str, number: int) -> int:
+            asked = {"conversation": conversation, "input": f"Number {number}", **SHORT}
+            refused = 0
+            while True:
+                # Half of them by hand at a copy, so that both copies write the same conversations.
+                url = list(copies.own_urls.values())[number // 20 % 2]
+                answer = await http.post(f"{url}/v1/responses", json=asked)
+                if answer.status_code == 200:
+                    assert answer.json()["status"] in ("completed", "incomplete"), answer.text
+                    return refused
+                assert answer.json()["error"]["code"] == "conversation_locked", answer.text
+                refused += 1
+                await asyncio.sleep(0.05)
+
+        conversations = await asyncio.gather(*(begin() for _ in range(20)))
+        refused = await asyncio.gather(
+            *(turn(conversations[number % 20], number) for number in range(200))
+        )
+        assert sum(refused) > 0
+        for place, conversation in enumerate(conversations):
+            path = f"/v1/conversations/{conversation}/items"
+            items = (await http.get(path, params={"limit": 100, "order": "asc"})).json()["data"]
+            assert [item["role"] for item in items] == ["user", "assistant"] * 10
+            numbers = {item["content"][0]["text"] for item in items if item["role"] == "user"}
+            assert numbers == {f"Number {n}" for n in range(place, 200, 20)}
+
+
+def test_haproxy_with_the_committed_configuration_keeps_sessions_and_pages(copies):
+    with haproxy(copies.own_urls) as url, httpx.Client(base_url=url, timeout=60) as http:
+        before = told(copies, "requests_total")
+        for _ in range(2):
+            turns = [chat(http, f"proxied {n}", [asks(STORY)], max_tokens=1) for n in range(20)]
+        assert all(cached(answer) > 0 for answer in turns)
+        after = told(copies, "requests_total")
+        assert min(after[name] - before[name] for name in before) > 0
+        for number in range(4):
+            asked = {"input": STORY, **SHORT}
+            headers = {"x-session-id": f"one of {number}"}
+            first = http.post("/v1/responses", json=asked, headers=headers).json()
+            # Only its end leads the next one to the copy that has it in memory.
+            again = {**asked, "previous_response_id": first["id"]}
+            second = http.post("/v1/responses", json=again).json()
+            assert second["id"].rpartition("-")[2] == first["id"].rpartition("-")[2]
+        for name in copies.own_urls:
+            page = http.get("/", headers={"cookie": f"{COOKIE}={name}"})
+            assert page.status_code == 200 and "set-cookie" not in page.headers
+
+
+def test_replacing_both_copies_under_load_loses_nothing(copies):
+    """Four clients talk without a pause. Each reply comes whole, and at most the two moves of a
+    conversation read anything again.
+    """
+    lives, is_over = copies.lives, threading.Event()
+
+    def talk(number: int) -> list[int]:
+        turns, found = [asks(STORY)], []
+        with httpx.Client(base_url=copies.url, timeout=120) as http:
+            while not is_over.is_set():
+                answer = chat(http, f"talk {number}", turns, max_tokens=4)
+                assert answer["choices"][0]["finish_reason"] in ("length", "stop")
+                found.append(cached(answer))
+                turns += [answers(said(answer)), asks("And then?")]
+        return found
+
+    with ThreadPoolExecutor(4) as threads:
+        talks = [threads.submit(talk, number) for number in range(4)]
+        copies.process.send_signal(signal.SIGHUP)
+        copies.wait_until_ready(lives + 2)
+        is_over.set()
+        for one in talks:
+            _, *later = one.result()
+            assert later and sum(map(bool, later)) >= len(later) - 2, later
+
+
+async def test_a_page_whose_copy_dies_goes_on_at_another_with_its_conversation(copies):
+    if not os.path.exists(CHROMIUM):
+        pytest.skip(f"no browser at {CHROMIUM}; set CHROMIUM to its path")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        context = await browser.new_context(viewport=LAPTOP)
+        page = await context.new_page()
+        await open_page(page, copies.url)
+        await send(page, "My name is Pia.")
+        await wait_for_status(page, "Done")
+        before = await transcript(page)
+        (home,) = [one["value"] for one in await context.cookies() if one["name"] == COOKIE]
+        await page.evaluate("window.isTheFirst = true")
+        # The page asks every two seconds; it must have heard its own server first.
+        await page.wait_for_event("response", lambda answer: answer.url.endswith("/health"))
+        lives = copies.lives
+        copies.kill(home)
+        await page.wait_for_function(IS_ANOTHER, timeout=60_000)
+        await page.wait_for_selector(".status-line:not([data-phase=starting])")
+        assert await transcript(page) == before
+        await send(page, "What is my name?")
+        await wait_for_status(page, "Done")
+        assert (await transcript(page))[:2] == before and len(await transcript(page)) == 4
+        (new,) = [one["value"] for one in await context.cookies() if one["name"] == COOKIE]
+        assert new != home
+        await browser.close()
+    copies.wait_until_ready(lives + 1)
+
+
+def test_copies_do_not_outlive_a_parent_that_is_killed(pair):
+    """The last one: it ends the pair."""
+    left = [psutil.Process(pair.pid_of(name)) for name in pair.own_urls]
+    pair.process.kill()
+    pair.process.wait()
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert not alive

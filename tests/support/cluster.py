@@ -2,79 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
-import psutil
+from benchmarks.lib.copies import Copies
 
-ROOT = Path(__file__).parents[2]
 SECRET = "the secret of all copies in a test"
-MAX_START_S = 180.0
-
-
-class Copies:
-    """The parent's process and what it says. `url` is the one address."""
-
-    def __init__(self, log: Path, *options: str) -> None:
-        self._log = log
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "falcon_mamba_app", "serve", *options],
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        self.url = wait_until(lambda: re.search(r"is at (http://\S+)", self.output))[1]
-        self.http = httpx.Client(base_url=self.url, timeout=60)
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text("utf-8")
-
-    @property
-    def own_urls(self) -> dict[str, str]:
-        """Where each copy itself answers."""
-        return dict(re.findall(r"copy (\w+) is ready, at (http://\S+) too", self.output))
-
-    def wait_until_ready(self, lives: int) -> None:
-        """Return once copies have become ready so many times in all."""
-
-        def are_ready() -> bool:
-            assert self.process.poll() is None, self.output
-            return self.output.count("is ready, at http") >= lives
-
-        wait_until(are_ready)
-
-    @property
-    def lives(self) -> int:
-        """How many times a copy has become ready."""
-        return self.output.count("is ready, at http")
-
-    def pid_of(self, name: str) -> int:
-        """The process of the copy with this name."""
-        for child in psutil.Process(self.process.pid).children():
-            if f"--replica={name}" in child.cmdline():
-                return child.pid
-        raise AssertionError(f"copy {name} does not run")
-
-    def kill(self, name: str) -> None:
-        os.kill(self.pid_of(name), signal.SIGKILL)
-
-    def end(self) -> int:
-        """The exit status."""
-        self.http.close()
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
 
 
 @contextmanager
@@ -93,12 +27,3 @@ def copies_of(log: Path, data: Path, *options: str) -> Iterator[Copies]:
     finally:
         if copies.process.poll() is None:
             copies.end()
-
-
-def wait_until(found: Callable[[], Any], timeout_s: float = MAX_START_S) -> Any:
-    """What is found, once it is something. Looks twenty times a second."""
-    end_s = time.monotonic() + timeout_s
-    while not (result := found()):
-        assert time.monotonic() < end_s, f"not within {timeout_s} s"
-        time.sleep(0.05)
-    return result

@@ -26,6 +26,7 @@ from falcon_mamba_app.engine.states.store import Snapshot, SnapshotStore
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Conversation, GenerationRequest
 from falcon_mamba_app.service.local.background import Background
+from falcon_mamba_app.service.local.break_even import MIN_TOKENS, BreakEven
 from falcon_mamba_app.service.local.codec import StateCodec
 from falcon_mamba_app.state_store.files import StateFiles
 from falcon_mamba_app.state_store.names import StateName
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Fetching takes as long as reading some tokens: 12 ms from a disk, 430 tokens of the 7B on an H100.
-MIN_GAIN_TOKENS = 32
 IDLE_S, LOOK_S = 15.0, 1.0
 QUIET_S = 1.0  # the same, while no such session is being answered
 MAX_WAIT_S = 10.0  # for the store, before a prompt is read instead
@@ -57,7 +56,7 @@ class KeptStates:
     ) -> None:
         """`open_files` takes the name of the model that the states belong to; None keeps none."""
         self._open_files, self._reply_log = open_files, reply_log
-        self._idle_s, self._clock = idle_s, clock
+        self._idle_s, self._clock, self.break_even = idle_s, clock, BreakEven()
         self._readers = Background(2, "state-reader")
         self._writer = Background(1, "state-writer")
         # Sessions with turns that are in no file yet, and since when they are idle.
@@ -109,8 +108,8 @@ class KeptStates:
             return
         packed = pack_token_ids(prompt_ids)
         for name in filter(None, names):
-            known = max(self._host.num_known(one, packed) for one in filter(None, names))
-            known += MIN_GAIN_TOKENS
+            known = self.break_even.min_tokens
+            known += max(self._host.num_known(one, packed) for one in filter(None, names))
             if known < len(prompt_ids) and files.may_have(name, beyond=known):
                 snapshot = await self.stored(name, packed, beyond=known)
                 if snapshot is not None:
@@ -198,8 +197,8 @@ class KeptStates:
                     self._files.place,
                     MAX_DRAIN_S,
                 )
-        for threads in (self._readers, self._writer):
-            threads.shutdown()
+        self._readers.shutdown()
+        self._writer.shutdown()
 
     def _kept_session(self, request: GenerationRequest) -> str | None:
         """The session whose state outlives the process, if it may and is not being deleted."""
@@ -240,9 +239,8 @@ class KeptStates:
         """Write the session's newest state and its replies, on the writer's thread."""
         since_s, files = self._unwritten.pop(session_id, None), self._files
         snapshot = self._host.newest(session_id) or evicted
-        if files is None or since_s is None or snapshot is None:
-            return
-        if snapshot.num_tokens < MIN_GAIN_TOKENS:
+        is_worth_it = snapshot is not None and snapshot.num_tokens >= MIN_TOKENS
+        if files is None or since_s is None or snapshot is None or not is_worth_it:
             return
         self._is_saving = True
         try:
@@ -283,6 +281,7 @@ class KeptStates:
             state = files.longest_prefix(session_id, packed_ids)
         if state is None or state.num_tokens <= beyond:
             return None
+        started_s = time.monotonic()
         data = files.read(state)
         if data is None:
             return None
@@ -294,7 +293,9 @@ class KeptStates:
         if packed_ids is not None and not packed_ids.startswith(snapshot.packed_token_ids):
             files.set_aside(state)
             return None
-        return self._codec.staged(snapshot)
+        staged = self._codec.staged(snapshot)
+        self.break_even.note_fetch(time.monotonic() - started_s)
+        return staged
 
     def _read_replies(self, session_id: str) -> list[tuple[bytes, array[int]]] | None:
         data = None if self._files is None else self._files.read_replies(session_id)

@@ -212,8 +212,8 @@ class LocalService:
         now_s = time.monotonic()
         for event in events:
             self._counters.count_event(event, now_s=now_s)
-            stream = self._streams.get(event.seq_id)
-            if stream is not None:
+            self._kept.break_even.note_event(event, now_s=now_s)
+            if (stream := self._streams.get(event.seq_id)) is not None:
                 stream.put(event, now_s)
 
     def _fail(self, failure: FalconMambaError) -> None:
