@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import cpu
 from benchmarks.lib.report import Table, finish_several
-from falcon_mamba_app.ops.cpu import ops as cpu_ops
+from falcon_mamba_app.ops.cpu import products
 
 SPIN_COUNTS = ("default", "10000", "1000", "100", "0")
 NUM_LAYERS, HEAD = 12, (8192, 512)
@@ -36,8 +36,8 @@ Product = Callable[[Tensor, Tensor, None], Tensor]
 
 PRODUCTS: dict[str, Product] = {
     "torch": F.linear,
-    "oneDNN": cpu_ops.onednn_linear,
-    "ours": cpu_ops.few_rows_linear,  # at every size, to find the break-even
+    "oneDNN": products.onednn_linear,
+    "ours": products.few_rows_linear,  # at every size, to find the break-even
 }
 
 

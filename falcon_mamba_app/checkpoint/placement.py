@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from falcon_mamba_app.checkpoint.asked import Asked
+from falcon_mamba_app.checkpoint.gguf.header import read_header
+from falcon_mamba_app.checkpoint.gguf.tensors import kinds_of_blocks
 from falcon_mamba_app.checkpoint.locate import AUTO, BUNDLED, Checkpoint, locate
 from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, agree, what_fits
 from falcon_mamba_app.errors import CheckpointError, SettingsError
@@ -126,14 +129,11 @@ def _choose_form(
     quantised only on request.
     """
     checkpoint = locate(asked, has_cuda=machine.has_gpu)
-    if checkpoint.gguf is not None and asked.quantization not in (AUTO, "none"):
-        raise SettingsError(
-            f"`quantization` {asked.quantization}: {checkpoint.gguf.name} is packed in its own way,"
-            " and is unpacked to `dtype`; leave the setting out"
-        )
+    if checkpoint.gguf is not None:
+        return checkpoint, _form_of_file(checkpoint.gguf, asked, machine)
     agreed = agree(asked, checkpoint.quantization, checkpoint.id)
     is_free = asked.quantization == AUTO and checkpoint.quantization is None
-    if machine.free_gpu_bytes is None or not is_free or checkpoint.is_bundled or checkpoint.gguf:
+    if machine.free_gpu_bytes is None or not is_free or checkpoint.is_bundled:
         return checkpoint, agreed
     try:
         quantization = _by_memory(checkpoint, room, machine.free_gpu_bytes, dtype)
@@ -145,6 +145,20 @@ def _choose_form(
     if quantization is None or quantization.is_8bit or asked.double_quantization != "on":
         return checkpoint, quantization
     return checkpoint, replace(quantization, is_double=True)
+
+
+def _form_of_file(path: Path, asked: Asked, machine: Machine) -> Quantization | None:
+    """The blocks of a GGUF file on a CPU; None where they are unpacked to `dtype`."""
+    kinds = kinds_of_blocks(read_header(path))
+    if asked.quantization not in (AUTO, "none"):
+        raise SettingsError(
+            f"`quantization` {asked.quantization}: {path.name} is packed in its own way"
+            f" ({', '.join(kinds) or 'not at all'}); leave the setting out, or use"
+            " none to unpack it to `dtype`"
+        )
+    if machine.has_gpu or asked.quantization == "none" or not kinds:
+        return None
+    return Quantization(", ".join(kinds), is_stored=True)
 
 
 @dataclass(frozen=True, slots=True)

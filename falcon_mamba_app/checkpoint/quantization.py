@@ -38,6 +38,11 @@ class Quantization:
     is_stored: bool = False
 
     @property
+    def is_4bit(self) -> bool:
+        """By bitsandbytes."""
+        return self.kind in KINDS_4BIT
+
+    @property
     def is_8bit(self) -> bool:
         return self.kind == IN_8BIT
 

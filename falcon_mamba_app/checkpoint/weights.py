@@ -22,8 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.checkpoint import hub
-from falcon_mamba_app.checkpoint.gguf.header import read_header
-from falcon_mamba_app.checkpoint.gguf.tensors import read_tensors
 from falcon_mamba_app.checkpoint.host_memory import returning_freed
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.plain_files import read_plain
@@ -37,6 +35,7 @@ from falcon_mamba_app.checkpoint.weights_4bit import (
     take_over_4bit,
 )
 from falcon_mamba_app.checkpoint.weights_8bit import take_over_8bit
+from falcon_mamba_app.checkpoint.weights_gguf import read_gguf
 from falcon_mamba_app.errors import CheckpointError, is_lack_of_memory
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.linear import weights_bytes
@@ -64,13 +63,20 @@ def load_model(
     one. Raises CheckpointError.
     """
     started = time.perf_counter()
-    is_8bit = quantization is not None and quantization.is_8bit
-    if quantization is not None and not is_8bit:
+    if quantization is not None and quantization.is_4bit:
         refuse_without_library(checkpoint, device)
     with torch.device("meta"):
         model: Any = make_model(checkpoint.config)
     if checkpoint.gguf is not None:
-        _read_gguf(model, checkpoint, device=device, dtype=dtype, on_progress=on_progress)
+        read_gguf(
+            model,
+            checkpoint,
+            device=device,
+            dtype=dtype,
+            fp32=FP32_PARAMETERS,
+            keeps_blocks=quantization is not None,
+            on_progress=on_progress,
+        )
     else:
         _fetch_weights(checkpoint, on_progress)
         _read_folder(model, checkpoint, quantization, device, dtype, on_progress)
@@ -186,29 +192,6 @@ def _errors_of(
             f"the weights of {checkpoint.id} cannot be read ({one_line(error)});"
             f" download {checkpoint.folder} again"
         ) from error
-
-
-def _read_gguf(
-    model: Any,
-    checkpoint: Checkpoint,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    on_progress: OnProgress,
-) -> None:
-    """Give `model` the tensors of one GGUF file, unpacked one at a time. Raises CheckpointError."""
-    assert checkpoint.gguf is not None, f"{checkpoint.id} is no GGUF file"
-    header = read_header(checkpoint.gguf)
-    tensors = read_tensors(header, checkpoint.config, dtype, FP32_PARAMETERS)
-    weights = {}
-    for number, (name, tensor) in enumerate(tensors):
-        weights[name] = tensor.to(device)
-        on_progress(number / len(header.tensors), f"unpacking {header.path.name}")
-    result = model.load_state_dict(weights, assign=True, strict=False)
-    if checkpoint.config.tie_word_embeddings:
-        model.lm_head.weight = model.backbone.embeddings.weight
-    missing = set(result.missing_keys) - {"lm_head.weight"}
-    assert not missing and not result.unexpected_keys, f"{missing} {result.unexpected_keys}"
 
 
 def _class_that_keeps_fp32(checkpoint: Checkpoint) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.linear import Embedding8bit, Linear, Linear4bit, Linear8bit
+from falcon_mamba_app.model.linear import EmbeddingPacked, Linear, Linear4bit, LinearPacked
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights, total
 
 NUM_NAMED_ROWS = 16
@@ -85,10 +85,10 @@ class Mixer(nn.Module):
     """The selective state-space block: gate, short convolution, scan, projection."""
 
     # Replaced if they are quantised.
-    in_proj: Linear | Linear8bit | Linear4bit
-    x_proj: Linear | Linear8bit | Linear4bit
-    dt_proj: Linear | Linear8bit | Linear4bit
-    out_proj: Linear | Linear8bit | Linear4bit
+    in_proj: Linear | LinearPacked | Linear4bit
+    x_proj: Linear | LinearPacked | Linear4bit
+    dt_proj: Linear | LinearPacked | Linear4bit
+    out_proj: Linear | LinearPacked | Linear4bit
     # Derived by `prepare`.
     conv: ConvWeights
     scan: ScanWeights
@@ -244,7 +244,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    embeddings: nn.Embedding | Embedding8bit  # replaced if it is quantised
+    embeddings: nn.Embedding | EmbeddingPacked  # replaced if it is quantised
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ class Backbone(nn.Module):
 class FalconMamba(nn.Module):
     """The language model. `load_state_dict` takes a transformers checkpoint's keys as they are."""
 
-    lm_head: Linear | Linear8bit  # replaced if it is quantised
+    lm_head: Linear | LinearPacked  # replaced if it is quantised
     # The first rows of the table and the last of the head, as the checkpoint has them: they name
     # its weights, in whatever form.
     named_rows: tuple[Tensor, Tensor]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.model.falcon_mamba import NUM_NAMED_ROWS, FalconMamba
-from falcon_mamba_app.model.linear import Embedding8bit, Linear
+from falcon_mamba_app.model.linear import EmbeddingPacked, Linear
 from falcon_mamba_app.ops.reference.weight_8bit import quantize
 
 TABLE, HEAD = "backbone.embeddings", "lm_head"
@@ -36,15 +36,15 @@ def put_in_8bit(
     head = table if is_tied else matrix_of(HEAD)
     model.named_rows = table[:NUM_NAMED_ROWS].clone(), head[-NUM_NAMED_ROWS:].clone()
     weight = quantize(table)
-    model.backbone.embeddings = Embedding8bit(weight, dtype, model.ops)
+    model.backbone.embeddings = EmbeddingPacked(weight, dtype, model.ops)
     if not is_tied:
         del table
         weight = quantize(head)
     del head
-    model.lm_head = _linear(model, HEAD).in_8bit(weight)
+    model.lm_head = _linear(model, HEAD).packed(weight)
     names = _names_of_products(model)
     for name in names:
-        model.set_submodule(name, _linear(model, name).in_8bit(quantize(matrix_of(name))))
+        model.set_submodule(name, _linear(model, name).packed(quantize(matrix_of(name))))
     return frozenset([TABLE, HEAD, *names])
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from falcon_mamba_app.ops import Ops
+from falcon_mamba_app.ops.reference.matrix import Matrix, Packed
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
-from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
 
 
 class _Products(nn.Module):
@@ -49,10 +49,10 @@ class Linear(_Products, nn.Linear):
         nn.Linear.__init__(self, num_inputs, num_outputs, bias=bias)
         self._ops = ops
 
-    def in_8bit(self, weight: Weight8bit) -> Linear8bit:
+    def packed(self, weight: Packed) -> LinearPacked:
         """The module that replaces this one after its matrix is quantised."""
         assert weight.shape == (self.out_features, self.in_features), weight.shape
-        return Linear8bit(weight, self.bias, self._ops)
+        return LinearPacked(weight, self.bias, self._ops)
 
     def in_4bit(self, weight: Weight4bit, bias: Tensor | None) -> Linear4bit:
         """The module that replaces this one after its matrix is quantised."""
@@ -60,10 +60,10 @@ class Linear(_Products, nn.Linear):
         return Linear4bit(weight, bias, self._ops)
 
 
-class Linear8bit(_Products):
-    """`Linear` with a matrix in 8 bits."""
+class LinearPacked(_Products):
+    """`Linear` with a matrix in 8 bits, or in a GGUF file's blocks."""
 
-    def __init__(self, weight: Weight8bit, bias: nn.Parameter | None, ops: Ops) -> None:
+    def __init__(self, weight: Packed, bias: nn.Parameter | None, ops: Ops) -> None:
         super().__init__()
         self.weight, self.bias, self._ops = weight, bias, ops
 
@@ -95,10 +95,10 @@ class Linear4bit(nn.Module):
         return self._ops.matmul_4bit_prompt_addends(x, self.weight, self.bias)
 
 
-class Embedding8bit(nn.Module):
-    """`nn.Embedding` with a table in 8 bits; its rows come in `dtype`."""
+class EmbeddingPacked(nn.Module):
+    """`nn.Embedding` with a packed table; its rows come in `dtype`."""
 
-    def __init__(self, weight: Weight8bit, dtype: torch.dtype, ops: Ops) -> None:
+    def __init__(self, weight: Packed, dtype: torch.dtype, ops: Ops) -> None:
         super().__init__()
         self.weight, self._dtype, self._ops = weight, dtype, ops
 
@@ -112,6 +112,6 @@ def weights_bytes(model: nn.Module) -> int:
     matrices = {
         id(m.weight): m.weight.nbytes
         for m in model.modules()
-        if isinstance(m, Linear4bit | Linear8bit | Embedding8bit)
+        if isinstance(m, Linear4bit | LinearPacked | EmbeddingPacked)
     }
     return full + sum(matrices.values())

@@ -19,15 +19,15 @@ from torch import Tensor
 
 from falcon_mamba_app.ops.reference import (
     allowed_tokens,
+    matrix,
     next_token,
     recurrence,
     sampling,
     weight_4bit,
-    weight_8bit,
 )
+from falcon_mamba_app.ops.reference.matrix import Matrix, Packed
 from falcon_mamba_app.ops.reference.recurrence import ConvWeights, ScanWeights
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
-from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
 
 
 class Ops:
@@ -43,7 +43,7 @@ class Ops:
 
     def matmul_prompt(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """x (t, i) · weight (o, i)ᵀ + bias (o,), for the tokens of prompts; (t, o), x's dtype."""
-        dense = self.dequantize(weight, x.dtype) if isinstance(weight, Weight8bit) else weight
+        dense = weight if isinstance(weight, Tensor) else self.dequantize(weight, x.dtype)
         return F.linear(x, dense, bias)
 
     def matmul_step(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
@@ -62,15 +62,15 @@ class Ops:
         """`matmul_prompt_addends` for the rows of a decode step."""
         return self.matmul_step(x, weight, bias).unsqueeze(0)
 
-    def dequantize(self, weight: Weight4bit | Weight8bit, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, weight: Weight4bit | Packed, dtype: torch.dtype) -> Tensor:
         """The matrix (o, i) in `dtype`, rounded once from fp32."""
-        if isinstance(weight, Weight8bit):
-            return weight_8bit.dequantize(weight, dtype)
-        return weight_4bit.dequantize(weight, dtype)
+        if isinstance(weight, Weight4bit):
+            return weight_4bit.dequantize(weight, dtype)
+        return matrix.dequantize(weight, dtype)
 
-    def rows_of(self, weight: Weight8bit, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    def rows_of(self, weight: Packed, rows: Tensor, dtype: torch.dtype) -> Tensor:
         """Rows (t,) of the matrix, (t, i) in `dtype`: the embeddings of tokens."""
-        return weight_8bit.rows_of(weight, rows, dtype)
+        return matrix.rows_of(weight, rows, dtype)
 
     def matmul_4bit_prompt(self, x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
         """`matmul_prompt` of a quantised matrix in its compute dtype; the result has x's dtype."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import all as all_of_them
-from benchmarks import cpu, cpu_choices, kernels, library, page, responses
+from benchmarks import cpu, cpu_choices, cpu_quantized, kernels, library, page, responses
 from benchmarks.lib import checkpoint, report, roofline
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.ops import REFERENCE
@@ -37,6 +38,7 @@ RUN_IN = {
     "benchmarks.context": BENCHMARKS,
     "benchmarks.cpu": HERE,
     "benchmarks.cpu_choices": HERE,
+    "benchmarks.cpu_quantized": HERE,
     "benchmarks.decode": BENCHMARKS,
     "benchmarks.fairness": HERE,
     "benchmarks.forms": "tests/benchmarks/test_forms.py",
@@ -138,7 +140,7 @@ def test_each_product_is_timed_by_the_function_that_its_column_names(monkeypatch
     """Once the column "ours" timed somebody else's."""
     called = []
     for name in ("onednn_linear", "few_rows_linear"):
-        whole = getattr(cpu_choices.cpu_ops, name)
+        whole = getattr(cpu_choices.products, name)
         column = next(key for key, value in cpu_choices.PRODUCTS.items() if value is whole)
         spy = lambda *args, name=name, whole=whole: called.append(name) or whole(*args)  # noqa: E731
         monkeypatch.setitem(cpu_choices.PRODUCTS, column, spy)
@@ -146,12 +148,12 @@ def test_each_product_is_timed_by_the_function_that_its_column_names(monkeypatch
     table = cpu_choices.products_table([2], num_layers=1)
     assert len(table.lines) == 4
     assert set(called) == {"onednn_linear", "few_rows_linear"}
-    kernel = cpu_choices.cpu_ops.kernels.linear
+    kernel = cpu_choices.products.kernels.linear
     calls = []
     monkeypatch.setattr(
-        cpu_choices.cpu_ops.kernels, "linear", lambda *args: calls.append(1) or kernel(*args)
+        cpu_choices.products.kernels, "linear", lambda *args: calls.append(1) or kernel(*args)
     )
-    cpu_choices.cpu_ops.few_rows_linear(torch.ones(1, 8), torch.ones(4, 8), None)
+    cpu_choices.products.few_rows_linear(torch.ones(1, 8), torch.ones(4, 8), None)
     assert calls == [1]
 
 
@@ -163,6 +165,16 @@ def test_our_own_speeds_are_cells_of_the_table_of_spin_counts(small, monkeypatch
     table = cpu_choices.spin_table(["100"])
     assert len(table.lines) == 4
     assert len({line.count("|") for line in table.lines}) == 1
+
+
+def test_packed_matrices_are_measured_in_every_form():
+    """Small ones, whose speeds mean nothing; a floor that is missed is named."""
+    figures = [cpu_quantized.measure(kind, cpu_quantized.QUICK) for kind in cpu_quantized.KINDS]
+    assert [row.kind for row in figures] == ["Q8_0", "Q4_K", "int8"]
+    for row in figures:
+        assert min(row.tokens_per_s, row.share, row.rows_ratio, row.prompt_ratio) > 0
+    slow = dataclasses.replace(figures[0], share=0.1, rows_ratio=3, prompt_ratio=1)
+    assert cpu_quantized.shortfalls([slow]) == ["Q8_0: share of the bandwidth is 0.10, not 0.65"]
 
 
 def test_every_operation_is_measured():

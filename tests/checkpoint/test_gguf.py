@@ -24,10 +24,11 @@ from falcon_mamba_app.checkpoint.placement import Machine, Room, decide
 from falcon_mamba_app.checkpoint.weights import load_model, load_tokenizer
 from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
+from falcon_mamba_app.ops.reference.weight_ggml import WeightGgml
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 from tests.support.checkpoints import CORPUS, make_tiny_checkpoint
-from tests.support.engine_fixtures import logits_from_nothing
+from tests.support.engine_fixtures import States, decode, logits_from_nothing
 from tests.support.fake_hub import HUB_ID, FakeHub
 
 CPU = torch.device("cpu")
@@ -222,6 +223,92 @@ def test_a_cache_that_cannot_be_written_is_replaced_by_temporary_files(tmp_path,
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert located(path).folder.is_relative_to(tmp_path / "temporary")
+
+
+def as_stored(path: Path, kernels: str = "numba", dtype: str = "float32") -> FalconMamba:
+    """The file as a start without a GPU loads it."""
+    asked = ModelSettings(model=str(path), dtype=dtype, kernels=kernels)
+    placement = decide(asked, Room(max_running=1, max_prefill_tokens=8), Machine())
+    model = load_model(
+        placement.checkpoint,
+        device=placement.device,
+        dtype=placement.dtype,
+        make_model=partial(FalconMamba, ops=placement.ops),
+        quantization=placement.quantization,
+    )
+    assert isinstance(model, FalconMamba)
+    return model
+
+
+def held(model: FalconMamba) -> set[str]:
+    """The kinds of the matrices that are in blocks."""
+    weights = (getattr(module, "weight", None) for module in model.modules())
+    return {weight.kind for weight in weights if isinstance(weight, WeightGgml)}
+
+
+# The steps round each row to 16 bits, and a small random model has large logits.
+NEAR = {"atol": 2e-3, "rtol": 2e-3}
+
+
+@pytest.mark.parametrize("kernels", ["numba", "reference"])
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("Q8_0", {}), ("Q8_0", {"tie_word_embeddings": False}), ("Q4_0", {"use_bias": True})],
+)
+def test_without_a_gpu_matrices_stay_in_their_blocks_and_give_the_same_logits(
+    tmp_path, kind, config, kernels
+):
+    path = written(tmp_path, kind, **config)
+    unpacked_model, kept = load(located(path)), as_stored(path, kernels)
+    assert held(kept) == {kind}
+    for ours, theirs in zip(kept.named_rows, unpacked_model.named_rows, strict=True):
+        assert torch.equal(ours, theirs)  # a state of the one belongs to the other
+    expected = logits_from_nothing(unpacked_model, IDS)
+    torch.testing.assert_close(logits_from_nothing(kept, IDS), expected, **NEAR)
+    torch.testing.assert_close(logits_of_steps(kept), expected, **NEAR)
+
+
+def logits_of_steps(model: FalconMamba) -> torch.Tensor:
+    """The logits after each token, fed one by one."""
+    states = States(model.config)
+    return torch.cat([decode(model, states, [1], [token]) for token in IDS])
+
+
+def test_rows_in_blocks_are_the_same_bits_alone_and_in_a_batch(tmp_path):
+    model = as_stored(written(tmp_path, "Q8_0"))
+    together, alone = States(model.config), States(model.config)
+    for a, b in zip(IDS, reversed(IDS), strict=True):
+        both = decode(model, together, [1, 2], [a, b])
+        assert torch.equal(both[:1], decode(model, alone, [1], [a]))
+    assert torch.equal(together.ssm[:, 1], alone.ssm[:, 1])
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("F32", "float32"), ("BF16", "bfloat16")])
+def test_what_is_in_the_dtype_already_stays_in_the_file(tmp_path, kind, dtype):
+    path = written(tmp_path, kind)
+    asked = ModelSettings(model=str(path), dtype=dtype)
+    assert decide(asked, Room(max_running=1, max_prefill_tokens=8), Machine()).quantization is None
+    header, config = read_header(path), located(path).config
+    fp32 = frozenset({"A_log", "D"})
+    read = dict(tensors.read_as_stored(header, config, getattr(torch, dtype), fp32))
+    assert all(
+        torch.equal(read[name], tensor)
+        for name, tensor in tensors.read_tensors(header, config, getattr(torch, dtype), fp32)
+    )
+
+
+def test_blocks_can_be_unpacked_by_asking_for_none(tmp_path):
+    path = written(tmp_path, "Q8_0")
+    room = Room(max_running=1, max_prefill_tokens=8)
+    kept = decide(ModelSettings(model=str(path)), room, Machine()).quantization
+    assert kept is not None and kept.describe() == "Q8_0"
+    asked = ModelSettings(model=str(path), quantization="none")
+    assert decide(asked, room, Machine()).quantization is None
+    on_gpu = Machine(gpu_capability=(9, 0), free_gpu_bytes=2**36)
+    assert (
+        decide(ModelSettings(model=str(path), kernels="reference"), room, on_gpu).quantization
+        is None
+    )
 
 
 def test_it_is_not_quantised_again(tmp_path):

@@ -16,7 +16,7 @@ from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.engine.states.file import fingerprint
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.model.linear import Embedding8bit, Linear, Linear8bit, weights_bytes
+from falcon_mamba_app.model.linear import EmbeddingPacked, Linear, LinearPacked, weights_bytes
 from falcon_mamba_app.ops.reference.weight_8bit import dequantize, quantize
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
@@ -44,6 +44,10 @@ def load(
     )
 
 
+# On the CPU our kernels round a step's rows to 16 bits.
+TOLERANCE = {"reference": 2e-4, "numba": 2e-3}
+
+
 @pytest.mark.parametrize("is_tied", [True, False])
 @pytest.mark.parametrize("family", ["falcon_mamba", "mamba"])
 @pytest.mark.parametrize("kernels", ["reference", "numba"])
@@ -63,12 +67,12 @@ def test_the_logits_are_those_of_the_matrices_that_8_bits_hold(tmp_path, family,
     theirs = logits_in_chunks(rounded, [40])
     for sizes in ([40], [17, 3, *[1] * 20]):
         ours = logits_in_chunks(model, sizes)
-        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE[kernels], rtol=0)
 
 
 def test_every_matrix_is_in_8_bits_and_a_tied_one_once(tmp_path):
     model = load(make_tiny_checkpoint(tmp_path))
-    held = [m for m in model.modules() if isinstance(m, Linear8bit | Embedding8bit)]
+    held = [m for m in model.modules() if isinstance(m, LinearPacked | EmbeddingPacked)]
     assert len(held) == 3 * 4 + 2
     assert not any(isinstance(module, Linear) for module in model.modules())
     assert model.lm_head.weight is model.backbone.embeddings.weight

@@ -22,8 +22,7 @@ from torch.testing import assert_close
 
 from falcon_mamba_app.errors import SettingsError
 from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
-from falcon_mamba_app.ops.cpu import compiled, kernels, sampling
-from falcon_mamba_app.ops.cpu import ops as cpu_ops
+from falcon_mamba_app.ops.cpu import compiled, kernels, products, sampling
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.cpu.warm_up import warm_up
 from falcon_mamba_app.ops.select import select_ops
@@ -239,7 +238,7 @@ def test_a_row_of_a_prompt_is_the_same_bit_for_bit_whoever_shares_its_chunk(shap
 def test_a_large_matrix_on_three_threads_equals_it_on_one_bit_for_bit(monkeypatch):
     x, weight = torch.randn(2, 20), torch.randn(3 * kernels.BLOCK + 5, 20)
     expected = NUMBA.matmul_step(x, weight, None)
-    monkeypatch.setattr(cpu_ops, "MIN_WEIGHTS_PER_THREAD", 1000)
+    monkeypatch.setattr(products, "MIN_WEIGHTS_PER_THREAD", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(NUMBA.matmul_step(x, weight, None), expected)
 

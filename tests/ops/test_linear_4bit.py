@@ -14,7 +14,7 @@ from bitsandbytes import functional
 from torch import Tensor
 
 from falcon_mamba_app.ops import REFERENCE
-from falcon_mamba_app.ops.cpu import ops as cpu_ops
+from falcon_mamba_app.ops.cpu import products
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, dequantize
 from falcon_mamba_app.ops.triton import linear_4bit
@@ -77,7 +77,7 @@ def test_the_cpu_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_doubl
 
 def test_a_large_matrix_is_dequantised_by_several_threads_alike(monkeypatch):
     weight = make_weight(512, 512)
-    monkeypatch.setattr(cpu_ops, "MIN_WEIGHTS_PER_THREAD", 65_536)
+    monkeypatch.setattr(products, "MIN_WEIGHTS_PER_THREAD", 65_536)
     matrix = NUMBA.dequantize(weight, torch.bfloat16)
     assert torch.equal(matrix, dequantize(weight, torch.bfloat16))
 

@@ -70,6 +70,14 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
         yield data
 
 
+def mapped_for_good(path: Path) -> mmap.mmap:
+    """The file's bytes, mapped as long as anything made of them lives. They are private to this
+    process: torch wants memory that it could write to.
+    """
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
 def read_header(path: Path) -> Header:
     """Read and check it; the tensors' own numbers are not touched.
 

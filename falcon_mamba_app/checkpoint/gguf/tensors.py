@@ -1,12 +1,13 @@
 """The weights of a GGUF file under the names and in the form of our modules.
 
-Numbers are exactly those that the file's type stands for, unpacked by the package `gguf`, a few
-rows at a time. Types that cannot be unpacked are refused by name.
+Numbers are exactly those that the file's type stands for: unpacked by the package `gguf`, a few
+rows at a time, or left in the file's own blocks. Types that cannot be unpacked are refused by name.
 """
 
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from math import prod
 
@@ -16,9 +17,15 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
-from falcon_mamba_app.checkpoint.gguf.header import Header, TensorPlace, mapped
+from falcon_mamba_app.checkpoint.gguf.header import (
+    Header,
+    TensorPlace,
+    mapped,
+    mapped_for_good,
+)
 from falcon_mamba_app.errors import CheckpointError
 from falcon_mamba_app.model.config import ModelConfig
+from falcon_mamba_app.ops.reference.weight_ggml import BLOCKS, WeightGgml
 
 Kind = GGMLQuantizationType
 TYPES = (Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K)
@@ -36,6 +43,12 @@ IN_LAYER = {
     "ssm_a": "mixer.A_log", "ssm_d": "mixer.D",
     "ssm_out.weight": "mixer.out_proj.weight", "ssm_out.bias": "mixer.out_proj.bias",
 }  # fmt: skip
+# The modules of matrices, whose products read blocks.
+PRODUCTS = (
+    "embeddings.weight", "lm_head.weight", "in_proj.weight", "x_proj.weight", "dt_proj.weight",
+    "out_proj.weight",
+)  # fmt: skip
+DENSE = {Kind.F32: torch.float32, Kind.BF16: torch.bfloat16}
 SLICE_NUMBERS = 2**24  # unpacked at a time: 64 MiB in fp32
 
 
@@ -111,15 +124,66 @@ def read_tensors(
     header: Header, config: ModelConfig, dtype: torch.dtype, fp32: frozenset[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """Every weight with its name in our modules, in `dtype`; those in `fp32` stay in fp32."""
-    expected = shapes(config)
     with mapped(header.path) as data:
-        for name, place in header.tensors.items():
-            ours = our_name(name)
-            assert ours is not None, f"{name} was checked"
-            last = ours.rpartition(".")[2]
-            wanted = torch.float32 if last in fp32 else dtype
-            tensor = unpacked(data, place, wanted).reshape(expected[ours])
-            yield ours, logarithm(tensor) if last == "A_log" else tensor
+        for place in header.tensors.values():
+            yield _read(data, place, config, dtype, fp32)
+
+
+def read_as_stored(
+    header: Header, config: ModelConfig, dtype: torch.dtype, fp32: frozenset[str]
+) -> Iterator[tuple[str, Tensor | WeightGgml]]:
+    """`read_tensors`, but what needs no change stays in the file, which is mapped into memory as
+    long as they live: matrices in blocks, and whatever is in `dtype` already.
+    """
+    kept = mapped_for_good(header.path)
+    with mapped(header.path) as data:
+        for place in header.tensors.values():
+            ours = our_name(place.name)
+            assert ours is not None, f"{place.name} was checked"
+            if is_kept_in_blocks(place):
+                matrix = _touched(kept, place).view(place.shape[0], -1)
+                yield ours, WeightGgml(matrix, place.kind.name)
+            elif len(place.shape) == 2 and DENSE.get(place.kind) == dtype and "A_log" not in ours:
+                yield ours, _touched(kept, place).view(dtype).view(shapes(config)[ours])
+            else:
+                yield _read(data, place, config, dtype, fp32)
+
+
+def is_kept_in_blocks(place: TensorPlace) -> bool:
+    """Whether it is a matrix that products read in its blocks."""
+    name = our_name(place.name) or ""
+    return place.kind.name in BLOCKS and len(place.shape) == 2 and name.endswith(PRODUCTS)
+
+
+def kinds_of_blocks(header: Header) -> list[str]:
+    """The kinds of matrices that can be kept in their blocks, the most bytes first."""
+    num_bytes: Counter[str] = Counter()
+    for place in header.tensors.values():
+        if is_kept_in_blocks(place):
+            num_bytes[place.kind.name] += place.num_bytes
+    return [kind for kind, _ in num_bytes.most_common()]
+
+
+def _touched(kept: mmap.mmap, place: TensorPlace) -> Tensor:
+    """The tensor's bytes where they are mapped, each page read from the disk once."""
+    found = torch.frombuffer(kept, dtype=torch.uint8, count=place.num_bytes, offset=place.offset)
+    found[:: mmap.PAGESIZE].max()
+    return found
+
+
+def _read(
+    data: mmap.mmap,
+    place: TensorPlace,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    fp32: frozenset[str],
+) -> tuple[str, Tensor]:
+    ours = our_name(place.name)
+    assert ours is not None, f"{place.name} was checked"
+    last = ours.rpartition(".")[2]
+    tensor = unpacked(data, place, torch.float32 if last in fp32 else dtype)
+    tensor = tensor.reshape(shapes(config)[ours])
+    return ours, logarithm(tensor) if last == "A_log" else tensor
 
 
 def unpacked(data: mmap.mmap, place: TensorPlace, dtype: torch.dtype) -> Tensor:

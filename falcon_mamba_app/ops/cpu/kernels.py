@@ -91,6 +91,25 @@ def load(typingctx, value):
     return types.float32(value), codegen
 
 
+def round_to_bfloat16(builder, value):
+    """The 16 bits of the nearest bfloat16, ties to even, of a float or a vector of floats."""
+
+    def like(kind, number=None):
+        if isinstance(value.type, ir.VectorType):
+            vector = ir.VectorType(kind, value.type.count)
+            return vector if number is None else ir.Constant(vector, [number] * vector.count)
+        return kind if number is None else ir.Constant(kind, number)
+
+    word = ir.IntType(32)
+    bits = builder.bitcast(value, like(word))
+    is_odd = builder.and_(builder.lshr(bits, like(word, 16)), like(word, 1))
+    rounded = builder.add(builder.add(bits, like(word, 0x7FFF)), is_odd)
+    # The carry must not turn a NaN into infinity or zero.
+    is_nan = builder.fcmp_unordered("uno", value, value)
+    rounded = builder.select(is_nan, like(word, 0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(rounded, like(word, 16)), like(ir.IntType(16)))
+
+
 @intrinsic
 def store(typingctx, value, kind):
     """The stored form of a float32: rounded to the nearest bfloat16, ties to even."""
@@ -98,14 +117,7 @@ def store(typingctx, value, kind):
         return types.float32(value, kind), lambda context, builder, signature, args: args[0]
 
     def codegen(context, builder, signature, args):
-        word = ir.IntType(32)
-        bits = builder.bitcast(args[0], word)
-        is_odd = builder.and_(builder.lshr(bits, word(16)), word(1))
-        rounded = builder.add(builder.add(bits, word(0x7FFF)), is_odd)
-        # The carry must not turn a NaN into infinity or zero.
-        is_nan = builder.fcmp_unordered("uno", args[0], args[0])
-        rounded = builder.select(is_nan, word(0x7FC00000), rounded)
-        return builder.trunc(builder.lshr(rounded, word(16)), ir.IntType(16))
+        return round_to_bfloat16(builder, args[0])
 
     return types.uint16(value, kind), codegen
 

@@ -8,7 +8,8 @@ import time
 import torch
 
 from falcon_mamba_app.ops import ConvWeights, ScanWeights
-from falcon_mamba_app.ops.cpu.ops import KINDS, NUMBA
+from falcon_mamba_app.ops.cpu.ops import NUMBA
+from falcon_mamba_app.ops.cpu.tensors import KINDS
 from falcon_mamba_app.ops.reference.sampling import Column
 from falcon_mamba_app.ops.reference.weight_8bit import quantize
 

@@ -50,16 +50,16 @@ class Weight8bit:
     def has_row_scales(self) -> bool:
         return self.scale.shape[1] == 1
 
+    def part(self, rows: Tensor | slice) -> Weight8bit:
+        """The matrix of these rows."""
+        return Weight8bit(self.values[rows], self.scale[rows])
+
     def tensors(self) -> Iterator[Tensor]:
         yield from (self.values, self.scale)
 
     def to(self, device: torch.device | str) -> Weight8bit:
         """The same matrix on another device."""
         return Weight8bit(self.values.to(device), self.scale.to(device))
-
-
-# A matrix as a product reads it.
-Matrix = Tensor | Weight8bit
 
 
 def quantize(matrix: Tensor) -> Weight8bit:
@@ -89,4 +89,4 @@ def dequantize(weight: Weight8bit, dtype: torch.dtype) -> Tensor:
 
 def rows_of(weight: Weight8bit, rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows (t,) of the matrix as (t, inputs) in `dtype`, as an embedding table gives them."""
-    return dequantize(Weight8bit(weight.values[rows], weight.scale[rows]), dtype)
+    return dequantize(weight.part(rows), dtype)

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.reference.matrix import Matrix
 from falcon_mamba_app.ops.reference.recurrence import ConvWeights
-from falcon_mamba_app.ops.reference.weight_8bit import Matrix
 from falcon_mamba_app.ops.triton.linear import group, is_ours, stored
 from falcon_mamba_app.ops.triton.linear_kernels import (
     first_of_row,

@@ -14,7 +14,10 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
+from falcon_mamba_app.ops.reference import weight_ggml
+from falcon_mamba_app.ops.reference.matrix import Matrix
+from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit
+from falcon_mamba_app.ops.reference.weight_ggml import WeightGgml
 from falcon_mamba_app.ops.triton import few_rows_8bit, linear_8bit
 from falcon_mamba_app.ops.triton.device import current_gpu
 from falcon_mamba_app.ops.triton.linear_kernels import (
@@ -35,7 +38,8 @@ def matmul(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         return _product(x, weight, num_addends=1, out_dtype=x.dtype)[0]
     if isinstance(weight, Weight8bit):
         return linear_8bit.dense_product(x, weight, bias)
-    return F.linear(x, weight, bias)
+    dense = weight if isinstance(weight, Tensor) else weight_ggml.dequantize(weight, x.dtype)
+    return F.linear(x, dense, bias)
 
 
 def matmul_addends(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
@@ -57,8 +61,9 @@ def is_ours(x: Tensor, weight: Matrix, bias: Tensor | None) -> bool:
     fits = bias is None and num_rows <= MAX_ROWS and num_inputs % 256 == 0 and num_outputs % 8 == 0
     # fp32 goes through the matrix units as tf32, which keeps 10 bits.
     has_units = current_gpu().can_multiply_tiles and x.dtype != torch.float32
-    has_group = isinstance(weight, Tensor) or weight.has_row_scales or group(weight) in GROUPS
-    return fits and has_group and (num_rows == 1 or has_units)
+    if isinstance(weight, Weight8bit):
+        fits = fits and (weight.has_row_scales or group(weight) in GROUPS)
+    return fits and not isinstance(weight, WeightGgml) and (num_rows == 1 or has_units)
 
 
 # Inputs that share a scale, where a row has several: powers of two that divide every tile.
@@ -67,13 +72,14 @@ GROUPS = (16, 32, 64)
 
 def stored(weight: Matrix) -> tuple[Tensor, Tensor | None]:
     """The tensors that a kernel reads: the weights, and their scales if they have some."""
+    assert not isinstance(weight, WeightGgml), f"no kernel here reads {weight.kind}"
     return (weight, None) if isinstance(weight, Tensor) else (weight.values, weight.scale)
 
 
 def group(weight: Matrix) -> int:
     """The inputs that share a scale."""
     num_inputs = weight.shape[1]
-    return num_inputs if isinstance(weight, Tensor) else num_inputs // weight.scale.shape[1]
+    return num_inputs // weight.scale.shape[1] if isinstance(weight, Weight8bit) else num_inputs
 
 
 def _product(x: Tensor, weight: Matrix, *, num_addends: int, out_dtype: torch.dtype) -> Tensor:

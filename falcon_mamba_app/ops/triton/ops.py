@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
+from falcon_mamba_app.ops.reference.matrix import Matrix, Packed
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
-from falcon_mamba_app.ops.reference.weight_8bit import Matrix, Weight8bit
+from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit
 from falcon_mamba_app.ops.triton import (
     allowed_tokens,
     conv,
@@ -40,7 +41,6 @@ class TritonOps(Ops):
     matmul_step = staticmethod(linear.matmul)
     matmul_prompt_addends = staticmethod(linear.matmul_addends)
     matmul_step_addends = staticmethod(linear.matmul_addends)
-    rows_of = staticmethod(linear_8bit.rows_of)
     matmul_4bit_prompt = staticmethod(linear_4bit.matmul)
     matmul_4bit_step = staticmethod(linear_4bit.matmul)
     matmul_4bit_prompt_addends = staticmethod(linear_4bit.matmul_addends)
@@ -57,10 +57,17 @@ class TritonOps(Ops):
     sample = staticmethod(sampling.sample)
     remember_tokens = staticmethod(next_token.remember_tokens)
 
-    def dequantize(self, weight: Weight4bit | Weight8bit, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, weight: Weight4bit | Packed, dtype: torch.dtype) -> Tensor:
         if isinstance(weight, Weight8bit):
             return linear_8bit.dequantize(weight, dtype)
-        return linear_4bit.dequantize(weight, dtype)
+        if isinstance(weight, Weight4bit):
+            return linear_4bit.dequantize(weight, dtype)
+        return super().dequantize(weight, dtype)
+
+    def rows_of(self, weight: Packed, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        if isinstance(weight, Weight8bit):
+            return linear_8bit.rows_of(weight, rows, dtype)
+        return super().rows_of(weight, rows, dtype)
 
     def projected_conv_step(
         self,

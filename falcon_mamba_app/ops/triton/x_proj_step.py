@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from falcon_mamba_app.ops.reference.matrix import Matrix
 from falcon_mamba_app.ops.reference.recurrence import ScanWeights
-from falcon_mamba_app.ops.reference.weight_8bit import Matrix
 from falcon_mamba_app.ops.triton.linear import group, stored
 from falcon_mamba_app.ops.triton.math import LOG2_E, silu, softplus
 from falcon_mamba_app.ops.triton.overlap import OVERLAPPED, start_next, wait_for_inputs

@@ -1,0 +1,104 @@
+"""Steps on LLVM's vectors, from which `vectors` makes what numba's kernels call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+
+BYTE, SHORT, INT, LONG, FLOAT = (
+    ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+)  # fmt: skip
+# A product and its sum round once. The order of sums is as written.
+CONTRACT = ("contract",)
+
+
+def pair_products(context: Any, builder: Any, a: Any, b: Any) -> Any:
+    """32 products of int16, added two by two: 16 int32."""
+    features = context.codegen().magic_tuple()[2]
+    for feature, name, width in (
+        ("+avx512bw", "llvm.x86.avx512.pmaddw.d.512", 32),
+        ("+avx2", "llvm.x86.avx2.pmadd.wd", 16),
+        ("+sse2", "llvm.x86.sse2.pmadd.wd", 8),
+    ):
+        if feature in features:
+            return _by_instruction(builder, name, width, a, b)
+    low, high = (
+        builder.mul(
+            *(builder.sext(part(builder, x, first, 16), ir.VectorType(INT, 16)) for x in (a, b))
+        )
+        for first in (0, 16)
+    )
+    return builder.add(low, high)
+
+
+def _by_instruction(builder: Any, name: str, width: int, a: Any, b: Any) -> Any:
+    """`_pair_products` by an instruction that multiplies `width` numbers."""
+    inputs, output = ir.VectorType(SHORT, width), ir.VectorType(INT, width // 2)
+    function = builder.module.declare_intrinsic(
+        name, fnty=ir.FunctionType(output, [inputs, inputs])
+    )
+    parts = [
+        builder.call(function, [part(builder, x, first, width) for x in (a, b)])
+        for first in range(0, 32, width)
+    ]
+    while len(parts) > 1:
+        joined = places(range(2 * parts[0].type.count))
+        parts = [
+            builder.shuffle_vector(x, y, joined)
+            for x, y in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
+def part(builder: Any, vector: Any, first: int, count: int) -> Any:
+    if count == vector.type.count:
+        return vector
+    return builder.shuffle_vector(vector, vector, places(range(first, first + count)))
+
+
+def sum_of(builder: Any, vector: Any) -> Any:
+    """Of all elements, by halves."""
+    while (count := vector.type.count) > 1:
+        halves = (part(builder, vector, first, count // 2) for first in (0, count // 2))
+        vector = builder.fadd(*halves)
+    return builder.extract_element(vector, INT(0))
+
+
+def fused(builder: Any, total: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(total, builder.fmul(a, b, flags=CONTRACT), flags=CONTRACT)
+
+
+def splat(builder: Any, number: Any, vector: Any) -> Any:
+    if isinstance(vector.element, ir.IntType) and number.type.width > vector.element.width:
+        number = builder.trunc(number, vector.element)
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, number, INT(0))
+    return builder.shuffle_vector(first, undefined, places([0] * vector.count))
+
+
+def halves(builder: Any, first: Any, second: Any, vector: Any) -> Any:
+    if first is second:
+        return splat(builder, first, vector)
+    half_of_it = ir.VectorType(vector.element, vector.count // 2)
+    parts = (splat(builder, number, half_of_it) for number in (first, second))
+    return builder.shuffle_vector(*parts, places(range(vector.count)))
+
+
+def places(numbers: Iterable[int]) -> Any:
+    """The places of a shuffle."""
+    numbers = list(numbers)
+    return ir.Constant(ir.VectorType(INT, len(numbers)), numbers)
+
+
+def row_address(builder: Any, address: Any, row: int, stride: Any) -> Any:
+    return builder.add(address, builder.mul(stride, LONG(row)))
+
+
+def load_at(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.load(pointer_to(builder, address, kind), align=1)
+
+
+def pointer_to(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
