@@ -23,6 +23,7 @@
     return made;
   };
   const act = (op, id, text = "") => window.page.tell("transcript", "act", { op, id, text });
+  const compare = (op, id) => window.page.tell("comparison", "act", { op, id });
   const refusal = () => (window.page.isBusy() ? "Not while a reply is being written" : null);
 
   // ---- rows -------------------------------------------------------------------------------------
@@ -42,7 +43,8 @@
       this.message = message;
       if (before && JSON.stringify(before) === JSON.stringify(message)) return;
       const isUser = message.role === "user";
-      this.element.className = `message-row ${isUser ? "user-row" : "bot-row"} ${message.role}`;
+      const pair = message.pair ? " pair" : "";
+      this.element.className = `message-row ${isUser ? "user-row" : "bot-row"} ${message.role}${pair}`;
       this.element.setAttribute("aria-label", isUser ? "You" : "The model");
       this.element.dataset.id = message.id ?? "";
       this.bubble.dataset.testid = isUser ? "user" : "bot";
@@ -94,11 +96,11 @@
     drawUnder(message) {
       if (message.role === "notice") return this.under.replaceChildren();
       const parts = [];
-      if (message.branches) parts.push(this.forks(message));
+      if (message.branches && !message.pair) parts.push(this.forks(message));
       if (message.strip) parts.push(this.stamp(message));
       if (message.name) parts.push(make("b", { class: "moment", dir: "auto" }, [message.name]));
       if (message.line) parts.push(this.line(message));
-      parts.push(this.tools(message));
+      parts.push(message.pair ? this.choice(message) : this.tools(message));
       if (message.later) {
         const words = `${message.later} way${message.later > 1 ? "s" : ""} on from here ›`;
         parts.push(button("later", words, () => act("show", message.next)));
@@ -125,6 +127,9 @@
         step("‹", place - 1, "Branch before"),
         make("span", {}, [`${place}/${count}`]),
         step("›", place + 1, "Next branch"),
+        button("step changes", "◫", () => compare("show", id), {
+          "aria-label": "Side by side", title: "Side by side with its neighbour",
+        }),
       ]);
     }
 
@@ -136,6 +141,19 @@
       });
       stamp.append(window.strip.make(message.strip, STAMP));
       return stamp;
+    }
+
+    /** Of one of two replies side by side: which of them goes on. */
+    choice(message) {
+      const goOn = () => {
+        compare("pick", message.id);
+        if (matchMedia("(pointer: fine)").matches) window.page.visible("#composer textarea")?.focus();
+      };
+      return make("span", { class: "tools" }, [
+        message.pair === "picked" ? make("span", { class: "tool picked" }, ["The next message follows this"])
+          : button("tool changes go-on", "Go on with this", goOn, { title: "The other one stays as a branch" }),
+        button("tool", "Copy", (event) => copy(event.target, message.text), { "aria-label": "Copy message" }),
+      ]);
     }
 
     tools(message) {
@@ -157,11 +175,7 @@
       }
       if (!isUser) {
         const tokens = message.tokens ? ` (${message.tokens.toLocaleString("en")} tokens)` : "";
-        made.push(button("tool changes", "How sure?", () => {
-          const problem = refusal();
-          if (problem) window.page.note(problem);
-          else window.probabilities.ask(message.id);
-        }, { title: `The probability of each word; the conversation is read once more for it${tokens}` }));
+        made.push(button("tool changes", "How sure?", () => window.probabilities.ask(message.id), { title: `The probability of each word; the conversation is read once more for it${tokens}` }));
       }
       made.push(button("tool changes", "Delete", () => remove(message), {
         title: "With everything that follows; it can be undone",
@@ -372,6 +386,7 @@
     setCurrent(ids[ids.length - 1]);
     follow();
     window.memory?.drawRail?.(shown);
+    window.systemCost?.check();
   }
 
   function drawGrowing(text) {
@@ -386,7 +401,7 @@
       row.message.text = text;
       row.grow(text);
     } else {
-      const made = new Row({ role: "assistant", text });
+      const made = new Row({ role: "assistant", text, pair: shown[shown.length - 1]?.pair });
       made.under.replaceChildren();
       rows.set(GROWING, made);
       list.append(made.element);
@@ -484,7 +499,6 @@
     messages: () => shown,
     sayInstead: (at, text) => act("edit", shown[at]?.id, text),
     act,
-    refusal,
     row: (id) => rows.get(id),
     goBack: (id) => act("back", id),
   };

@@ -251,5 +251,6 @@
     sizeText: () => (values?.stateBytes ? bytes(values.stateBytes) : ""),
     bytes,
     values: () => values,
+    modelName: () => values?.facts.find(([name]) => name === "Model")?.[1] ?? "falcon-mamba",
   };
 })();

@@ -11,6 +11,7 @@
   const MARK = "#preset=";
 
   let fixed = {}; // the page's own, by name
+  let neutral = {}; // what has no effect
   let now = {}; // what the controls show
   let own = read();
   let parts = null;
@@ -174,8 +175,9 @@
   }
 
   window.page.drawsWith("presets", (value) => {
-    if (value?.fixed) ({ fixed, now } = value);
+    if (value?.fixed) ({ fixed, now, neutral } = value);
     draw();
+    window.systemCost?.check();
   });
   window.page.drawsWith("preset-row", (value, { element }) => { // when the settings are opened
     const place = element.querySelector(".presets");
@@ -200,6 +202,7 @@
       return values;
     },
     now: () => now,
+    neutral: () => neutral,
     /** All presets, by name. */
     listed: () => [
       ...Object.entries(fixed).map(([name, values]) => ({ name, values: { ...now, ...values } })), ...own,

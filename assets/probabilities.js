@@ -49,11 +49,9 @@
     function option(other, share, at) {
       if (SPECIAL.test(other)) return make("span", { class: "preset" }, [`the end · ${percent(share)}`]);
       const made = button(`${visibly(other, at)} · ${percent(share)}`, () => {
-        const problem = window.conversation.refusal();
-        if (problem) return window.page.note(problem);
         close();
         const before = tokens.slice(0, at).map(([text]) => text).join("");
-        return window.conversation.act("instead", id, before + other);
+        window.conversation.act("instead", id, before + other);
       }, "preset");
       made.dir = "auto";
       return made;

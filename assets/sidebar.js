@@ -192,6 +192,7 @@
     parts.notice.textContent = value.problem ?? value.notice ?? "";
     drawList();
     keepAddress();
+    if (value.untitled && !window.page.isBusy()) change("title", value.current);
   });
 
   /** The address of the conversation that is shown, for reloads and for other tabs. */

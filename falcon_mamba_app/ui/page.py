@@ -26,6 +26,7 @@ from falcon_mamba_app.ui.conversation.turn import ALONE_S
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
+from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
@@ -33,6 +34,7 @@ from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.events.presets import Presets
 from falcon_mamba_app.ui.events.probabilities import Probabilities
 from falcon_mamba_app.ui.events.sidebar import Sidebar
+from falcon_mamba_app.ui.events.titles import Titles
 from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
 from falcon_mamba_app.ui.gradio_patches.hub_people import name_hub_people
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory, keep_readers
@@ -103,7 +105,7 @@ def mount_page(
         theme=build_theme(),
         css_paths=ASSETS / "style.css",
         head=head(),
-        footer_links=["api", "gradio"],
+        footer_links=["gradio"],
         run_history=False,
         enable_monitoring=False,
         show_error=False,
@@ -158,7 +160,8 @@ def build_page(
             service, max_chars=max_chars, alone_s=alone_s, is_behind=memory.is_behind
         )
         wire_chat(components, ChatHandlers(service, sessions, answerer))
-        wire_messages(components, MessageActions(service, sessions, answerer))
+        comparison = Comparison(service, sessions, answerer)
+        wire_messages(components, MessageActions(service, sessions, answerer), comparison)
         wire_document(components, DocumentHandlers(service, sessions, answerer))
         wire_controls(components, Presets(service))
         arrival = Arrival(service, sessions, answerer, memory)
@@ -167,7 +170,7 @@ def build_page(
             counting=Counting(service, sessions, max_message_chars=max_chars),
             probabilities=Probabilities(service, sessions, max_message_chars=max_chars),
             files=files or MemoryFiles(service, sessions, max_chars=max_chars),
-            sidebar=Sidebar(sessions, arrival),
+            sidebar=Sidebar(sessions, arrival, Titles(service)),
         )
         wire_arrival(page, components, arrival)
     return page, arrival.leave

@@ -10,6 +10,7 @@ import gradio as gr
 
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
+from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
@@ -65,7 +66,13 @@ def wire_chat(components: Components, chat: ChatHandlers) -> None:
     _on(components.returned.change, None, js=RETURN_JS, inputs=box, outputs=box)
 
 
-def wire_messages(components: Components, messages: MessageActions) -> None:
+def wire_messages(components: Components, messages: MessageActions, comparison: Comparison) -> None:
+    _on(
+        components.comparison.act,
+        comparison.act,
+        inputs=components.controls.listed(),
+        outputs=[*components.outputs],
+    )
     _on(
         components.transcript.act,
         messages.act,
@@ -114,6 +121,8 @@ def wire_looks(
     outputs, controls = [*components.outputs], components.controls.listed()
     counter, shown = components.counter, components.sidebar
     _on(counter.look, counting.count, outputs=[counter])
+    cost = components.controls.system_cost
+    _on(cost.look, counting.system, outputs=[cost])
     sure = components.probabilities
     _on(sure.look, probabilities.look, inputs=controls, outputs=[sure])
     _on(components.files.look, files.ticket, outputs=[components.files])

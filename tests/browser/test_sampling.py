@@ -12,6 +12,12 @@ from tests.browser.conftest import (
 )
 
 
+async def open_settings(page):
+    """Unfold them, and wait until they stand."""
+    await page.get_by_role("button", name="Model behaviour").click()
+    await page.locator(".presets .preset").first.wait_for()
+
+
 async def test_a_reply_tells_how_sure_the_model_was_and_goes_on_from_another_word(page, service):
     await send(page, "one two")
     await wait_for_status(page, "Done")
@@ -40,7 +46,7 @@ async def test_a_preset_of_ones_own_is_kept_and_leaves_by_link_and_by_file(brows
     await context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = await context.new_page()
     await open_page(page, url)
-    await page.get_by_role("button", name="Model behaviour").click()
+    await open_settings(page)
     prompt = page.locator("#system-prompt textarea")
     await fill_for_good(prompt, "Answer like a pirate, Señor.")
     await page.get_by_role("button", name="Creative").click()
@@ -54,7 +60,7 @@ async def test_a_preset_of_ones_own_is_kept_and_leaves_by_link_and_by_file(brows
     await prompt.fill("Answer briefly.")
     await page.wait_for_selector(".preset[aria-pressed=true] >> text=Creative")
     await open_page(page, url)
-    await page.get_by_role("button", name="Model behaviour").click()
+    await open_settings(page)
     await page.get_by_role("button", name="Pirate").click()
     await page.wait_for_selector(".preset[aria-pressed=true] >> text=Pirate")
     assert await prompt.input_value() == "Answer like a pirate, Señor."
@@ -79,7 +85,7 @@ async def test_a_preset_of_ones_own_is_kept_and_leaves_by_link_and_by_file(brows
     await other.get_by_role("button", name="Use it once").click()
     assert "#" not in other.url
     await other.wait_for_function("window.presets.now().system_prompt.includes('pirate')")
-    await other.get_by_role("button", name="Model behaviour").click()
+    await open_settings(other)
     prompt = other.locator("#system-prompt textarea")
     assert await prompt.input_value() == "Answer like a pirate, Señor."
     assert await other.locator(".preset >> text=Pirate").count() == 0
@@ -92,3 +98,38 @@ async def test_a_preset_of_ones_own_is_kept_and_leaves_by_link_and_by_file(brows
     )
     await other.locator("#toast", has_text="no.json holds no presets").wait_for()
     await other.context.close()
+
+
+async def test_the_conversation_is_there_as_code_in_three_languages(page):
+    await send(page, "It's me")
+    await wait_for_status(page, "Done")
+    await page.get_by_role("button", name="As code").click()
+    code = page.locator("#code-panel code")
+    shown = await code.inner_text()
+    body = json.loads(shown.split("-d '")[1].removesuffix("'").replace("'\\''", "'"))
+    assert body["messages"] == [{"role": "user", "content": "It's me"}]
+    assert (body["model"], body["temperature"], body["top_p"]) == ("echo", 0.4, 0.9)
+    await page.keyboard.press("ArrowRight")
+    compile(await code.inner_text(), "example", "exec")
+    await page.keyboard.press("ArrowRight")
+    assert "await fetch(" in await code.inner_text()
+    await page.keyboard.press("Escape")
+    assert await page.evaluate("document.activeElement.id") == "as-code"
+
+
+async def test_a_message_is_answered_side_by_side_and_one_reply_is_gone_on_with(page, service):
+    await page.get_by_role("button", name="Side by side").click()
+    await page.locator(".compared select").select_option(label="Precise")
+    await page.locator("#composer textarea").fill("which one")
+    await page.keyboard.press("Enter")
+    await page.get_by_role("button", name="Go on with this").wait_for()
+    left, right = [await pair.bounding_box() for pair in await page.locator(".pair").all()]
+    assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+    asked = [request.sampling.temperature for request in service.requests[-2:]]
+    assert asked == [0.4, 0.2]
+    await page.get_by_role("button", name="Go on with this").click()
+    await wait_for_status(page, "It goes on from here")
+    assert await page.locator(".pair").count() == 0
+    assert await page.evaluate("document.activeElement.closest('#composer') !== null")
+    await page.get_by_role("button", name="Side by side", exact=True).first.click()
+    await page.wait_for_function("document.querySelectorAll('.pair').length === 2")

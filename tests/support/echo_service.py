@@ -58,7 +58,7 @@ def _id_of(text: str) -> int:
 class EchoService:
     """Words are its tokens."""
 
-    def __init__(self, *, has_chat_template: bool = True) -> None:
+    def __init__(self, *, has_chat_template: bool = True, is_bundled: bool = True) -> None:
         self.tokenizer = None
         self.running = 0
         self.requests_total = 0
@@ -67,6 +67,7 @@ class EchoService:
         self.requests: list[GenerationRequest] = []
         self._status = "loading"
         self._has_chat_template = has_chat_template
+        self._is_bundled = is_bundled
 
     async def start(self) -> None:
         self._status = "ready"
@@ -199,7 +200,7 @@ class EchoService:
             model=ModelInfo(
                 id="echo",
                 has_chat_template=self._has_chat_template,
-                is_bundled=True,
+                is_bundled=self._is_bundled,
                 family="falcon_mamba",
                 num_parameters=24_500_000,
                 weights_bytes=49_000_000,

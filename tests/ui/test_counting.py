@@ -1,9 +1,14 @@
 """The count of a text before it is sent."""
 
+from dataclasses import replace
+
 import gradio as gr
 import pytest
 
+from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.ui.conversation.exact_ids import digest
 from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.conversation.tree import Facts
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.view.updates import SKIP
 from tests.support.echo_service import EchoService
@@ -55,3 +60,27 @@ async def test_counting_begins_no_conversation(counting):
     """A page that the server has forgotten is told so when it sends, and opens again."""
     await count(counting, "a b c")
     assert len(counting._sessions) == 0
+
+
+async def test_another_system_prompt_costs_a_reading_of_all_and_the_old_one_nothing(counting):
+    session = counting._sessions.of_page("page")
+    facts = Facts(
+        context_tokens=6_000,
+        prompt_tokens=600,
+        reused_tokens=100,
+        prefill_s=0.5,
+        system=digest("Be kind."),
+    )
+    session.tree.head = session.tree.add(None, Message("assistant", "Yes"))
+
+    async def said(text) -> str:
+        return (await counting.system(gr.EventData(None, {"text": text}), PAGE))["text"]
+
+    assert await said("Be brief.") == ""  # nothing is known of this reply
+    session.tree.head.facts = facts
+    assert "6,000 tokens, in about 6 s" in await said("Be brief.")
+    assert await said(" Be kind.\n") == ""
+    session.tree.head.facts = replace(facts, prefill_s=None)  # the speed is not known
+    assert "6,000 tokens." in await said("Be brief.")
+    session.tree.head = None
+    assert await said("Be brief.") == ""

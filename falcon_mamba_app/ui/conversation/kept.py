@@ -52,6 +52,9 @@ class Kept:
             owner, limit=limit, cursor=cursor, is_archived=is_archived, folder=folder
         )
 
+    async def record(self, owner: str, conversation_id: str) -> ConversationRecord:
+        return await self._library.get(owner, conversation_id)
+
     async def search(self, owner: str, words: str, *, limit: int = 20) -> tuple[Hit, ...]:
         return await self._library.search(owner, words, limit=limit)
 

@@ -55,6 +55,9 @@ class Session:
     removed: tuple[Node, int] | None = None  # the message taken out last, and which branch it was
     unanswered: str | None = None  # a message that got no reply, for the next page to return
     remark: Remark | None = None  # about the last turn
+    system_prompt: str = ""  # under which its last reply was asked for
+    was_titled: bool = False  # the model was asked for a title
+    pair: tuple[str, str] | None = None  # two replies to one message, shown side by side
     is_cut: bool = False  # its last reply ended because no page watched it any more
     turn: Turn | None = None
     claimed_by: Visitor | None = None  # who used it last
@@ -123,7 +126,7 @@ class Session:
 
     def begin(self) -> None:
         """Begin a new turn: clear the remark and the unanswered message of the previous one."""
-        self.unanswered, self.remark, self.is_cut = None, None, False
+        self.unanswered, self.remark, self.is_cut, self.pair = None, None, False, None
 
     def refuse_if_busy(self) -> None:
         """Raises Busy while a reply is being written."""

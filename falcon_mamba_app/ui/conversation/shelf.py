@@ -21,7 +21,7 @@ from falcon_mamba_app.ui.conversation.tree import Facts, Node, Tree
 
 MAX_TITLE_CHARS = 60
 CONTINUATIONS = "continuations"  # only the completion page's text has them
-SHOWN = ("prompt_tokens", "reused_tokens", "prefill_s", "settings", "strip")
+SHOWN = ("prompt_tokens", "reused_tokens", "prefill_s", "settings", "strip", "system")
 
 
 class Shelf:

@@ -27,6 +27,7 @@ class Facts:
     is_cut_short: bool = False  # stopped, or at the limit: it can be continued
     settings: str = ""  # "temperature 0.7, seed 4"
     model: str = ""
+    system: str = ""  # tells system prompts apart: the one under which all was read
     ended_s: float | None = None  # seconds since 1970
     strip: str | None = None  # the picture of the state after it
 

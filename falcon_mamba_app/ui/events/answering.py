@@ -28,7 +28,7 @@ from falcon_mamba_app.ui.conversation.begin_turn import (
     update_interval_s,
 )
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
-from falcon_mamba_app.ui.conversation.exact_ids import continued
+from falcon_mamba_app.ui.conversation.exact_ids import continued, digest
 from falcon_mamba_app.ui.conversation.recording import Asked, Recording, save_while_written
 from falcon_mamba_app.ui.conversation.reply import Reply
 from falcon_mamba_app.ui.conversation.sessions import Remark, Session
@@ -117,16 +117,24 @@ class Answerer:
         return self._reply(page, session, request, asked, values, composer=composer)
 
     def again(
-        self, page: str, session: Session, asked: Node, values: ControlValues
+        self,
+        page: str,
+        session: Session,
+        asked: Node,
+        values: ControlValues,
+        *,
+        beside: Node | None = None,
     ) -> AsyncGenerator[Update, None]:
-        """Answer a message of the conversation once more, beside the replies that it has."""
+        """Answer a message of the conversation once more. The replies that it has stay; the one
+        `beside` which this is written stays in sight.
+        """
         session.refuse_if_busy()
         messages = [node.message for node in asked.path()]
         try:
             request = self._request(session, messages, values)
         except FalconMambaError as error:
             return only(_refused(session, None, sentence_for(error)))
-        return self._reply(page, session, request, asked, values)
+        return self._reply(page, session, request, asked, values, beside=beside)
 
     def go_on(
         self, page: str, session: Session, reply: Node, values: ControlValues
@@ -216,6 +224,7 @@ class Answerer:
         values: ControlValues,
         *,
         continues: Node | None = None,
+        beside: Node | None = None,
         **opening: Any,
     ) -> AsyncGenerator[Update, None]:
         model = self._service.stats().model
@@ -225,7 +234,10 @@ class Answerer:
             continues=continues,
             settings=in_words(values),
             model="" if model is None else model.id,
+            system=digest(values.system_prompt.strip()),
+            beside=beside,
         )
+        session.system_prompt = values.system_prompt.strip()
         request = self._by_ids(session, request, asked, values)
         recording = self._recording(session, request, asked, values, continues, target.reply_id)
         self._begin(session, request, target, recording)

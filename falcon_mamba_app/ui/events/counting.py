@@ -9,10 +9,13 @@ import gradio as gr
 
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationService, Text
+from falcon_mamba_app.ui.conversation.exact_ids import digest
 from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.conversation.tree import Facts
 from falcon_mamba_app.ui.events.chat_and_document import page_of
 from falcon_mamba_app.ui.view.updates import SKIP
 
+MEASURED_TOKENS = 64  # fewer say more of the first step than of the speed
 SHORT_CHARS = 20_000  # longer texts are read on a thread
 
 
@@ -45,6 +48,29 @@ class Counting:
         said = (session.context_tokens or 0) if session else 0
         return {"chars": len(text), **self._in_words(said, len(ids))}
 
+    async def system(self, data: gr.EventData, request: gr.Request) -> dict[str, str]:
+        """What the system prompt `of` the field costs the conversation that is shown, if it is not
+        the one under which that was read.
+        """
+        asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
+        text, session = asked.get("text"), self._sessions.shown_by(page_of(request))
+        if not isinstance(text, str) or session is None:
+            return {"of": "", "text": ""}
+        facts = [node.facts for node in session.tree.path if node.facts is not None]
+        if not facts or not facts[-1].system or facts[-1].system == digest(text.strip()):
+            return {"of": text, "text": ""}
+        return {"of": text, "text": self._price_of_reading(facts)}
+
+    def _price_of_reading(self, replies: list[Facts]) -> str:
+        """Of all up to the last reply."""
+        tokens = replies[-1].context_tokens
+        again = "all of it" if tokens is None else f"its {tokens:,} tokens"
+        words = f"The next message has this conversation read again from its first word, {again}"
+        seconds = seconds_to_read(tokens, replies, self._service.stats().prefill_tokens_per_s)
+        if seconds is not None:
+            words += ", in about a second" if seconds < 1.5 else f", in about {seconds:.0f} s"
+        return f"{words}. With the prompt as it was, nothing is."
+
     def _in_words(self, said_tokens: int, num_tokens: int) -> dict[str, Any]:
         model = self._service.stats().model
         trained = model.trained_context_tokens if model else None
@@ -59,3 +85,17 @@ class Counting:
             f"({trained:,}). It is read in full; recall fades",
             "warns": True,
         }
+
+
+def seconds_to_read(
+    num_tokens: int | None, replies: list[Facts], tokens_per_s: float | None
+) -> float | None:
+    """At the speed of the newest reply that has read enough to tell, else at the server's."""
+    for facts in reversed(replies):
+        if facts.prompt_tokens is None or facts.reused_tokens is None or not facts.prefill_s:
+            continue
+        num_read = facts.prompt_tokens - facts.reused_tokens
+        if num_read >= MEASURED_TOKENS:
+            tokens_per_s = num_read / facts.prefill_s
+            break
+    return num_tokens / tokens_per_s if num_tokens and tokens_per_s else None

@@ -1,4 +1,4 @@
-"""The list of kept conversations: shown, searched, opened, renamed, pinned, archived, deleted.
+"""The list of kept conversations: shown, searched, opened, named, pinned, archived, deleted.
 
 Every question names its owner, and the library answers with theirs alone. Where nothing is kept the
 list says so, and the page goes on with one conversation.
@@ -14,8 +14,10 @@ from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.library import ConversationRecord
 from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
 from falcon_mamba_app.ui.conversation.sessions import Sessions
+from falcon_mamba_app.ui.conversation.shelf import title_of
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, page_of, streams
+from falcon_mamba_app.ui.events.titles import Titles
 from falcon_mamba_app.ui.view.updates import Update, status_html
 
 SHOWN = 200  # conversations in the list; a search finds the others
@@ -27,8 +29,8 @@ MAX_TITLE_CHARS = 120
 class Sidebar:
     """`look` asks for the list, `change` changes an entry of it, `open` shows a conversation."""
 
-    def __init__(self, sessions: Sessions, arrival: Arrival) -> None:
-        self.sessions, self._arrival = sessions, arrival
+    def __init__(self, sessions: Sessions, arrival: Arrival, titles: Titles) -> None:
+        self.sessions, self._arrival, self._titles = sessions, arrival, titles
 
     async def look(self, data: gr.EventData, request: gr.Request) -> dict[str, Any]:
         """The list, or what a search finds."""
@@ -53,11 +55,26 @@ class Sidebar:
                     await kept.archive(owner, entry, op == "archive")
                 case "move" if isinstance(text, str):
                     await kept.move(owner, entry, " ".join(text.split())[:MAX_TITLE_CHARS])
+                case "title":
+                    await self._give_title(owner, request)
                 case "delete":
                     await kept.delete(owner, entry)
         except FalconMambaError as error:
             return {**await self._shown(request, ""), "problem": sentence_for(error)}
         return await self._shown(request, "")
+
+    async def _give_title(self, owner: str, request: gr.Request) -> None:
+        """Ask the model, unless somebody has named the conversation."""
+        session = self.sessions.shown_by(page_of(request))
+        if session is None or not self.sessions.has_kept(session.id, owner):
+            return
+        if not self._titles.is_wanted(session):
+            return
+        first_words = title_of(session.tree.roots[0].message.content)
+        title = await self._titles.title_for(session)
+        record = await self.sessions.kept.record(owner, session.id)
+        if title is not None and record.title == first_words:
+            await self.sessions.kept.rename(owner, session.id, title)
 
     @streams
     def open(self, data: gr.EventData, request: gr.Request) -> Updates:
@@ -98,6 +115,7 @@ class Sidebar:
                 items = shown["items"]
         except FalconMambaError as error:
             return {**shown, "problem": sentence_for(error)}
+        shown["untitled"] = session is not None and self._titles.is_wanted(session)
         writing = self.sessions.writing()
         return {**shown, "items": [{**item, "busy": item["id"] in writing} for item in items]}
 

@@ -23,7 +23,7 @@ class ChatTarget:
     """A reply after the message `asked`, beside the replies that it has already.
 
     `asked` may be new: then it is taken out again if nothing is answered. A reply that `continues`
-    another one begins with its words.
+    another one begins with its words; one `beside` another is shown next to it.
     """
 
     def __init__(
@@ -34,15 +34,18 @@ class ChatTarget:
         continues: Node | None = None,
         settings: str = "",
         model: str = "",
+        system: str = "",
+        beside: Node | None = None,
     ) -> None:
         self.reply_id = new_node_id()
         self._session, self._asked = session, asked
         self._before = session.tree.head
         self._begun = "" if continues is None else continues.message.content
-        self._settings, self._model = settings, model
+        self._settings, self._model, self._system = settings, model, system
         self._reply: Node | None = None
         session.begin()
         session.tree.head = asked
+        session.pair = None if beside is None else (beside.id, self.reply_id)
 
     def take(self, reply: Reply) -> None:
         tree = self._session.tree
@@ -97,6 +100,8 @@ class ChatTarget:
             is_cut_short=reply.phase != "finished" or reply.finish_reason == "length",
             settings=self._settings,
             model=self._model,
+            system=self._system,
+            prefill_s=reply.read_s,
             ended_s=time.time(),
             strip=reply.strip,
         )

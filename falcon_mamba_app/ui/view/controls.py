@@ -153,6 +153,7 @@ class Controls:
 
     components: dict[str, gr.components.Component]
     presets: gr.HTML
+    system_cost: gr.HTML
     reset: gr.Button
 
     @property
@@ -195,7 +196,7 @@ def shown_controls(values: ControlValues, model: ModelInfo | None) -> list[Any]:
 def shown_presets(values: ControlValues) -> dict[str, Any]:
     """The page's presets, each with all that it sets, and what is set now."""
     fixed = {name: {**_NEUTRAL_STYLE, **style} for name, style in PRESETS.items()}
-    return {"fixed": fixed, "now": asdict(values)}
+    return {"fixed": fixed, "neutral": _NEUTRAL_STYLE, "now": asdict(values)}
 
 
 def build_system_prompt() -> gr.Textbox:
@@ -211,6 +212,7 @@ def build_system_prompt() -> gr.Textbox:
 
 def build_controls(system_prompt: gr.Textbox, presets: gr.HTML) -> Controls:
     """Draw the sampling controls where the caller's layout context is."""
+    cost = part("system-cost", template='<p class="system-cost" role="status"></p>')
     part("preset-row", template='<div class="presets"></div>')
     components: dict[str, gr.components.Component] = {
         "system_prompt": system_prompt,
@@ -268,7 +270,7 @@ def build_controls(system_prompt: gr.Textbox, presets: gr.HTML) -> Controls:
         }
     components |= answer_form.build_answer_form()
     reset = gr.Button("Reset to the model's defaults", size="sm", elem_id="reset-controls")
-    return Controls(components, presets, reset)
+    return Controls(components, presets, cost, reset)
 
 
 def slider_defaults(model: ModelInfo | None) -> dict[str, float]:

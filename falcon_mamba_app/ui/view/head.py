@@ -24,7 +24,10 @@ SCRIPTS = (
     "demos.js",
     "probabilities.js",
     "presets.js",
+    "system_cost.js",
+    "as_code.js",
     "composer.js",
+    "comparison.js",
     "page.js",
 )
 

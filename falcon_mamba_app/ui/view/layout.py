@@ -49,6 +49,7 @@ class Components:
     growing: gr.HTML
     counter: gr.HTML
     probabilities: gr.HTML
+    comparison: gr.HTML
     files: gr.HTML
     composer: gr.Textbox
     returned: gr.Textbox
@@ -221,17 +222,21 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
         stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
     counter, files, probabilities = part("counter"), part("files"), part("probabilities")
+    comparison = part("comparison")
     returned = gr.Textbox(label="Returned message", elem_id="returned")
     with gr.Row(elem_id="tools"):
         retry = _tool("Retry", "retry")
         undo = _tool("Undo", "undo")
         clear = _tool("New conversation", "clear")
+        _tool("Side by side", "side-by-side")  # in assets/comparison.js
         _tool("Copy all", "copy-all")  # wired in assets/page.js
+        _tool("As code", "as-code")  # in assets/as_code.js
     return {
         "transcript": transcript,
         "growing": growing,
         "counter": counter,
         "probabilities": probabilities,
+        "comparison": comparison,
         "files": files,
         "composer": composer,
         "returned": returned,

@@ -18,6 +18,8 @@ def shown_conversation(session: Session, *, until: Node | None = None) -> Shown:
     tree = session.tree
     path = tree.path if until is None else until.path()
     shown = [_shown(session, node) for node in path]
+    if session.pair is not None and path:
+        _pair(session, shown, path[-1])
     later = 0 if tree.head is None or until is not None else len(tree.head.children)
     if shown and later:
         shown[-1]["later"] = later
@@ -26,6 +28,22 @@ def shown_conversation(session: Session, *, until: Node | None = None) -> Shown:
         remark = session.remark
         shown.append({"role": "notice", "title": remark.title, "text": remark.sentence})
     return shown
+
+
+def _pair(session: Session, shown: Shown, last: Node) -> None:
+    """Put two replies side by side at the end, or the first one while the second is written."""
+    assert session.pair is not None
+    first, second = map(session.tree.node, session.pair)
+    if first is None or first.parent not in (last, last.parent):
+        return
+    if last in (first, second):
+        shown.pop()
+    elif first.parent is not last:
+        return
+    is_written = second is not None and last in (first, second)
+    pair = [first, second] if is_written and second is not None else [first]
+    for node in pair:
+        shown.append({**_shown(session, node), "pair": "picked" if node is last else "other"})
 
 
 def _shown(session: Session, node: Node) -> dict[str, Any]:
