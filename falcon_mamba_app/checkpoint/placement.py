@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from falcon_mamba_app.checkpoint.asked import Asked
+from falcon_mamba_app.checkpoint.asked import Asked, AskedModel
 from falcon_mamba_app.checkpoint.gguf.header import read_header
 from falcon_mamba_app.checkpoint.gguf.tensors import kinds_of_blocks
 from falcon_mamba_app.checkpoint.locate import AUTO, BUNDLED, Checkpoint, locate
 from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, agree, what_fits
+from falcon_mamba_app.checkpoint.without_gpu import free_host_bytes, published_file
 from falcon_mamba_app.errors import CheckpointError, SettingsError
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.bitsandbytes import why_unusable
@@ -37,11 +38,12 @@ class Machine:
     """The hardware that this process can use.
 
     gpu_capability: None without a GPU.  free_gpu_bytes: None if the GPU is lent for single replies
-    only, and is absent now.
+    only, and is absent now.  free_host_bytes: None where the system does not say.
     """
 
     gpu_capability: tuple[int, int] | None = None
     free_gpu_bytes: int | None = None
+    free_host_bytes: int | None = None
     cpu_multiplies_bf16: bool = False
 
     @property
@@ -57,7 +59,7 @@ class Machine:
         """The machine as it is now; its GPU is ignored if "cpu" was asked for."""
         multiplies_bf16 = _cpu_multiplies_bf16()
         if device == "cpu" or not torch.cuda.is_available():
-            return cls(cpu_multiplies_bf16=multiplies_bf16)
+            return cls(free_host_bytes=free_host_bytes(), cpu_multiplies_bf16=multiplies_bf16)
         return cls(
             gpu_capability=torch.cuda.get_device_capability(),
             free_gpu_bytes=_free_gpu_bytes(),
@@ -128,7 +130,7 @@ def _choose_form(
     """The quantisation. An open choice depends on a GPU's memory. On a CPU the matrices are
     quantised only on request.
     """
-    checkpoint = locate(asked, has_cuda=machine.has_gpu)
+    checkpoint = locate(_asked_of_machine(asked, machine), has_cuda=machine.has_gpu)
     if checkpoint.gguf is not None:
         return checkpoint, _form_of_file(checkpoint.gguf, asked, machine)
     agreed = agree(asked, checkpoint.quantization, checkpoint.id)
@@ -145,6 +147,13 @@ def _choose_form(
     if quantization is None or quantization.is_8bit or asked.double_quantization != "on":
         return checkpoint, quantization
     return checkpoint, replace(quantization, is_double=True)
+
+
+def _asked_of_machine(asked: Asked, machine: Machine) -> AskedModel:
+    """The requested model, or on a CPU its file in 4 bits where no other form is asked for."""
+    if machine.has_gpu or asked.quantization != AUTO:
+        return asked
+    return published_file(asked, machine.free_host_bytes)
 
 
 def _form_of_file(path: Path, asked: Asked, machine: Machine) -> Quantization | None:
