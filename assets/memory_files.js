@@ -2,7 +2,7 @@
    transfer (ui/events/memory_files.py). A file may also be dropped anywhere on the page. */
 (() => {
   const TEXT = /\.(txt|md|markdown|csv|tsv|json|log|py|js|ts|html|css|c|h|cpp|rs|go|java|sh|toml|ya?ml|xml|tex)$/i;
-  const MAX_TEXT_BYTES = 2_000_000;
+  const MAX_TEXT_BYTES = 8_000;
   let opening = null; // the file that waits for its ticket
 
   const problemOf = async (answer) =>
@@ -57,13 +57,8 @@
 
   async function take(file) {
     if (/\.safetensors$/i.test(file.name)) return open(file);
-    if (!TEXT.test(file.name) && !file.type.startsWith("text/")) {
-      return window.page.note(`${file.name} is neither a text nor a saved conversation (.safetensors).`);
-    }
-    if (file.size > MAX_TEXT_BYTES) {
-      return window.page.note(`${file.name} has ${window.memory.bytes(file.size)}; a text of at most `
-        + `${window.memory.bytes(MAX_TEXT_BYTES)} can be dropped here.`);
-    }
+    const isText = TEXT.test(file.name) || file.type.startsWith("text/");
+    if (!isText || file.size > MAX_TEXT_BYTES) return window.books.open(file); // a short text is a message
     const before = document.querySelector("#composer textarea")?.value ?? "";
     return window.page.type("#composer", `${before ? `${before}\n\n` : ""}${await file.text()}`)?.focus();
   }

@@ -15,6 +15,7 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.routes import App
 
+from falcon_mamba_app.books.books import Books
 from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.protocol import GenerationService
@@ -25,6 +26,7 @@ from falcon_mamba_app.ui.conversation.sessions import GRACE_S, Sessions
 from falcon_mamba_app.ui.conversation.turn import ALONE_S
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.arrival import Arrival
+from falcon_mamba_app.ui.events.books import BookEvents
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
@@ -91,8 +93,16 @@ def mount_page(
     alone_s = min(alone_s, keep_session_s)
     files = MemoryFiles(service, sessions, max_chars=limits.max_message_chars)
     files.add_to(app)
+    books = BookEvents(service, sessions, getattr(app.state, "books", None) or Books(service))
+    books.add_to(app)
     page, leave = build_page(
-        service, sessions, limits=limits, alone_s=alone_s, files=files, signs_in=signs_in
+        service,
+        sessions,
+        limits=limits,
+        alone_s=alone_s,
+        files=files,
+        books=books,
+        signs_in=signs_in,
     )
     # `max_size` is of events that wait for their turn to begin.
     page.queue(default_concurrency_limit=None, max_size=limits.max_page_events, api_open=False)
@@ -141,6 +151,7 @@ def build_page(
     limits: LimitSettings = DEFAULT_LIMITS,
     alone_s: float = ALONE_S,
     files: MemoryFiles | None = None,
+    books: BookEvents | None = None,
     signs_in: bool = False,
 ) -> tuple[gr.Blocks, Callable[[str], None]]:
     """The page's Blocks, with every event wired, and what is to hear of each page that has gone."""
@@ -170,6 +181,7 @@ def build_page(
             counting=Counting(service, sessions, max_message_chars=max_chars),
             probabilities=Probabilities(service, sessions, max_message_chars=max_chars),
             files=files or MemoryFiles(service, sessions, max_chars=max_chars),
+            books=books or BookEvents(service, sessions, Books(service)),
             sidebar=Sidebar(sessions, arrival, Titles(service)),
         )
         wire_arrival(page, components, arrival)

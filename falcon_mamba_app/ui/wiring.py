@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from falcon_mamba_app.ui.events.arrival import Arrival
+from falcon_mamba_app.ui.events.books import BookEvents
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
@@ -115,6 +116,7 @@ def wire_looks(
     counting: Counting,
     probabilities: Probabilities,
     files: MemoryFiles,
+    books: BookEvents,
     sidebar: Sidebar,
 ) -> None:
     """The parts that ask, and show the answer themselves."""
@@ -127,6 +129,8 @@ def wire_looks(
     _on(sure.look, probabilities.look, inputs=controls, outputs=[sure])
     _on(components.files.look, files.ticket, outputs=[components.files])
     _on(components.files.act, files.opened, outputs=outputs)
+    _on(components.book.look, books.look, outputs=[components.book])
+    _on(components.book.act, books.act, outputs=outputs)
     _on(shown.look, sidebar.look, outputs=[shown])
     _on(shown.change, sidebar.change, outputs=[shown])
     _on(shown.act, sidebar.open, outputs=outputs)

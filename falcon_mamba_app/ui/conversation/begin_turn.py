@@ -56,6 +56,8 @@ async def admitted(
     """The service's events, within the limits of the session's visitor."""
     visitor = session.visitor
     with visitor.replies(session.id):
+        if session.book is not None:
+            request = await session.book.request_on(request)
         request = replace(request, owner=visitor.line(session.id), weight=PERSON_WEIGHT)
         async with aclosing(service.generate(request)) as events:
             async for event in events:

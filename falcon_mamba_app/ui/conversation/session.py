@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from falcon_mamba_app.books.bookcase import Bookcase
+from falcon_mamba_app.books.books import Books
 from falcon_mamba_app.errors import FalconMambaError
-from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.protocol import GenerationRequest, Message
 from falcon_mamba_app.ui.conversation.document import Document
 from falcon_mamba_app.ui.conversation.shelf import Shelf
 from falcon_mamba_app.ui.conversation.tree import Node, Tree
@@ -41,6 +43,21 @@ class Lost(FalconMambaError):
         super().__init__("This page was away for long. It is being opened again")
 
 
+@dataclass(frozen=True, slots=True)
+class StandsOn:
+    """The book that a conversation began from, and whose books that is one of."""
+
+    book_id: str
+    name: str
+    num_tokens: int
+    books: Books
+    case: Bookcase
+
+    async def request_on(self, request: GenerationRequest) -> GenerationRequest:
+        """Raises NotFound where the book has been deleted, InvalidRequest."""
+        return (await self.books.on(self.case, self.book_id, request))[0]
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One conversation. `turn` is the reply being written; one at a time, whatever the page.
@@ -52,6 +69,7 @@ class Session:
     last_used_s: float
     tree: Tree = field(default_factory=Tree)
     document: Document = field(default_factory=Document)
+    book: StandsOn | None = None  # what it began from
     removed: tuple[Node, int] | None = None  # the message taken out last, and which branch it was
     unanswered: str | None = None  # a message that got no reply, for the next page to return
     remark: Remark | None = None  # about the last turn

@@ -19,6 +19,7 @@ SCRIPTS = (
     "connection.js",
     "conversation.js",
     "memory.js",
+    "books.js",
     "memory_files.js",
     "sidebar.js",
     "demos.js",

@@ -48,6 +48,7 @@ class Components:
     transcript: gr.HTML
     growing: gr.HTML
     counter: gr.HTML
+    book: gr.HTML
     probabilities: gr.HTML
     comparison: gr.HTML
     files: gr.HTML
@@ -203,6 +204,7 @@ def tour_html(steps: list[dict[str, str]]) -> str:
 
 
 def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    book = part("book", template='<div class="book" aria-live="polite" hidden></div>')
     transcript = part(
         "transcript", template=transcript_html(examples["chat"], examples["demos"]), value=[]
     )
@@ -231,7 +233,9 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         _tool("Side by side", "side-by-side")  # in assets/comparison.js
         _tool("Copy all", "copy-all")  # wired in assets/page.js
         _tool("As code", "as-code")  # in assets/as_code.js
+        _tool("Read a document", "read-document")  # wired in assets/books.js
     return {
+        "book": book,
         "transcript": transcript,
         "growing": growing,
         "counter": counter,
