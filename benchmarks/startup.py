@@ -51,14 +51,21 @@ def starting(**environment: str) -> Iterator[str]:
 
 def wait_for_page(address: str) -> None:
     """Until the page itself is there, in place of the one that waits for it."""
-    while "gradio_config" not in httpx.get(address, timeout=60).text:
-        time.sleep(0.02)
+    with _client(address) as http:
+        while "gradio_config" not in http.get("/").text:
+            time.sleep(0.02)
 
 
 def wait_until_ready(address: str) -> None:
     """Until requests are served."""
-    while httpx.get(f"{address}/health").status_code != 200:
-        time.sleep(0.02)
+    with _client(address) as http:
+        while http.get("/health").status_code != 200:
+            time.sleep(0.02)
+
+
+def _client(address: str) -> httpx.Client:
+    """One for all questions: to make it takes 0.05 s of the core that the app starts on."""
+    return httpx.Client(base_url=address, timeout=60)
 
 
 def measure() -> dict[str, float]:

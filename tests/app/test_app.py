@@ -46,9 +46,10 @@ def start(*options: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
 
 def wait_until_ready(address: str) -> None:
     deadline_s = time.monotonic() + MAX_START_S
-    while httpx.get(f"{address}/health").status_code != 200:
-        assert time.monotonic() < deadline_s, "the app never became ready"
-        time.sleep(0.05)
+    with httpx.Client(base_url=address, timeout=60) as http:
+        while http.get("/health").status_code != 200:
+            assert time.monotonic() < deadline_s, "the app never became ready"
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

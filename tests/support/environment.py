@@ -25,3 +25,8 @@ if not torch.cuda.is_available():
 DATA = tempfile.TemporaryDirectory(prefix="falcon-mamba-tests-", ignore_cleanup_errors=True)
 atexit.register(DATA.cleanup)  # otherwise Python warns of it, and warnings are errors
 os.environ["XDG_DATA_HOME"] = DATA.name
+
+# No test speaks TLS, and httpx reads the world's 140 certificates anew for each client, 48 ms of a
+# core: also for each httpx.get, and in each server that a test starts. Of a folder it reads none.
+os.environ["SSL_CERT_DIR"] = DATA.name
+os.environ.pop("SSL_CERT_FILE", None)
