@@ -53,7 +53,7 @@
     window.page.mark("busy", busy);
     for (const id of ["retry", "undo", "document-retry", "document-undo"]) {
       const tool = document.querySelector(`button#${id}`);
-      if (tool) tool.title = busy ? "Not while a reply is being written" : "";
+      if (tool) Object.assign(tool, { disabled: busy, title: busy ? "Not while a reply is being written" : "" });
     }
   }, 120);
 

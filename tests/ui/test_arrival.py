@@ -13,7 +13,7 @@ from falcon_mamba_app.ui.events.chat_and_document import visitor_of
 from falcon_mamba_app.ui.gradio_patches.memory import PageMemory
 from falcon_mamba_app.ui.view.controls import ControlValues
 from falcon_mamba_app.ui.view.readiness import readiness, render_banner, render_header
-from falcon_mamba_app.ui.view.updates import SKIP, Update
+from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_html
 from tests.support.echo_service import EchoService
 from tests.support.page_requests import page_request
 from tests.support.services import settled
@@ -147,7 +147,7 @@ async def test_a_returning_page_shows_its_conversation_and_its_context(sessions,
     assert shown(update) == ["hi", "You said: hi"]
     assert update.panel["tokens"] == 1_234
     assert "Ready" in update.status
-    assert update.send["visible"] and not update.stop["visible"]
+    assert update.busy == busy_html(False)
 
 
 async def test_a_page_that_comes_back_in_mid_reply_watches_it_to_its_end(
@@ -162,8 +162,8 @@ async def test_a_page_that_comes_back_in_mid_reply_watches_it_to_its_end(
     await before.aclose()
     first, *others = await come(arrival, session.id)
     assert shown(first)[1].startswith("You said:")
-    assert first.stop["visible"] and not first.send["visible"]
-    assert others[-1].send["visible"]
+    assert first.busy == busy_html(True)
+    assert others[-1].busy == busy_html(False)
     assert shown(others[-1]) == ["SLOW one two three", "You said: SLOW one two three"]
     assert service.requests_total == 1
 

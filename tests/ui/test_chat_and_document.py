@@ -9,7 +9,7 @@ from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
 from falcon_mamba_app.ui.view.panel import UNKNOWN
-from falcon_mamba_app.ui.view.updates import SKIP, Update
+from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_html
 from tests.support.echo_service import EchoService
 from tests.support.page_requests import page_request
 from tests.support.services import settled
@@ -79,7 +79,7 @@ async def test_a_reply_is_shown_saved_and_part_of_the_next_request(chat, service
 async def test_with_the_last_words_the_page_is_ready_for_the_next_message(chat):
     updates = [update async for update in chat.send("one", PAGE, *CONTROLS)]
     [last_words] = [update for update in updates if "Done" in str(update.status)]
-    assert last_words.send["visible"] and not last_words.stop["visible"]
+    assert last_words.busy == busy_html(False)
 
 
 async def test_what_gradio_sends_again_at_an_event_s_end_changes_nothing(chat, sessions):
@@ -186,7 +186,7 @@ async def test_stop_keeps_what_was_written_and_frees_the_service(chat, service, 
     page = await page_after(outputs)
     assert service.running == 0
     assert "Stopped" in page["status"]
-    assert page["send"]["visible"]
+    assert page["busy"] == busy_html(False)
     assert texts(page["transcript"])[-1][1] == sessions.of_page("page").messages[-1].content
     assert sessions.of_page("page").messages[-1].content.startswith("word")
 
@@ -206,7 +206,7 @@ async def test_a_page_that_is_behind_in_reading_is_told_of_the_end_alone(service
     chat = ChatHandlers(service, sessions, answerer)
     last, _ = [update async for update in chat.send("SLOW one two", PAGE, *CONTROLS)]
     assert texts(last.transcript)[-1][1] == "You said: SLOW one two"
-    assert last.send["visible"]
+    assert last.busy == busy_html(False)
 
 
 async def test_a_page_the_server_does_not_know_is_told_to_open_again(chat, service):

@@ -39,7 +39,7 @@ from falcon_mamba_app.ui.view.answer_form import form_of
 from falcon_mamba_app.ui.view.controls import ControlValues, in_words, sampling_params
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
-from falcon_mamba_app.ui.view.updates import SKIP, PanelPace, Update, busy_buttons, status_html
+from falcon_mamba_app.ui.view.updates import SKIP, PanelPace, Update, busy_html, status_html
 
 # A stopped reply leaves the engine with its next step; the figures are shown again after that.
 SETTLE_S = 0.5
@@ -182,7 +182,7 @@ class Answerer:
             return
         pace, beats = PanelPace(), itertools.count()
         interval_s = update_interval_s(self._service.stats(), num_messages=len(session.messages))
-        opening |= busy_buttons(True)
+        opening["busy"] = busy_html(True)
         conversation_is_shown = is_ended = False
         async with aclosing(turn.watch(page, interval_s)) as replies:
             async for reply in replies:
@@ -199,7 +199,7 @@ class Answerer:
                     update = update._replace(transcript=SKIP)  # as it was sent before
                 conversation_is_shown = True
                 if is_ended := turn.is_over:  # who reads the last words can send at once
-                    opening |= busy_buttons(session.turn is not None)
+                    opening["busy"] = busy_html(session.turn is not None)
                 yield update._replace(beat=str(next(beats)), **opening)
                 opening = {}
         if is_ended and turn.is_stopped:

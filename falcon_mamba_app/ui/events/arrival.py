@@ -29,7 +29,7 @@ from falcon_mamba_app.ui.view.controls import (
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
 from falcon_mamba_app.ui.view.readiness import idle_status, readiness
-from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_buttons, reply_status, status_html
+from falcon_mamba_app.ui.view.updates import SKIP, Update, busy_html, reply_status, status_html
 
 MIN_SWEEP_INTERVAL_S = 1.0
 CUT = "Cut off while you were away: use Retry"
@@ -116,7 +116,7 @@ class Arrival:
             growing="",
             document=session.document.text,
             panel=shown_panel(figures),
-            **busy_buttons(session.turn is not None),
+            busy=busy_html(session.turn is not None),
         )
 
     async def tick(self, settings: Any) -> Any:

@@ -21,7 +21,7 @@ from falcon_mamba_app.ui.events.answering import Answerer, only
 from falcon_mamba_app.ui.view.controls import values_of
 from falcon_mamba_app.ui.view.messages import shown_conversation
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
-from falcon_mamba_app.ui.view.updates import Update, busy_buttons, status_html
+from falcon_mamba_app.ui.view.updates import Update, busy_html, status_html
 from falcon_mamba_app.visitors import Visitor, visitor_in
 
 Updates = AsyncGenerator[Update, None]
@@ -145,7 +145,7 @@ class ChatHandlers(_Handlers):
     def clear(self, request: gr.Request) -> Updates:
         """Begin a new conversation; the old one's state is dropped."""
         session = self._cleared(request)
-        return only(moved(self._service, session, "New conversation", **busy_buttons(False)))
+        return only(moved(self._service, session, "New conversation", busy=busy_html(False)))
 
 
 def last_asked(session: Session) -> Node | None:
@@ -220,6 +220,6 @@ class DocumentHandlers(_Handlers):
                 status=status_html("Cleared"),
                 panel=self._idle_panel(session),
                 saved=saved_conversation(session),
-                **busy_buttons(False),
+                busy=busy_html(False),
             )
         )

@@ -19,7 +19,7 @@ from falcon_mamba_app.ui.view.controls import (
 )
 from falcon_mamba_app.ui.view.parts import part
 from falcon_mamba_app.ui.view.readiness import Readiness, readiness
-from falcon_mamba_app.ui.view.updates import Update, status_html
+from falcon_mamba_app.ui.view.updates import Update, busy_html, status_html
 
 # Fixed, so that a restart of the server finds what a browser kept. Not a secret: it only keeps
 # the texts unreadable to a glance at the browser's storage.
@@ -61,6 +61,7 @@ class Components:
     clear: gr.Button
     document_view: DocumentView
     status: gr.HTML
+    busy: gr.HTML
     panel: gr.HTML
     side: gr.Accordion
     controls: Controls
@@ -88,14 +89,7 @@ class Components:
             returned=self.returned,
             status=self.status,
             panel=self.panel,
-            send=self.send,
-            stop=self.stop,
-            extend=self.document_view.extend,
-            document_stop=self.document_view.stop,
-            retry=self.retry,
-            undo=self.undo,
-            document_retry=self.document_view.retry,
-            document_undo=self.document_view.undo,
+            busy=self.busy,
             saved=self.saved,
             beat=self.beat,
         )
@@ -132,6 +126,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
             with gr.Column(elem_id="document-page", visible=False) as document_page:
                 document_view = _draw_document(examples["document"])
             status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
+            busy = gr.HTML(busy_html(False), elem_id="busy", padding=False)
         with gr.Column(elem_id="side", scale=3, min_width=300):
             with gr.Accordion("Memory and figures", open=True, elem_id="figures") as side:
                 panel = part("panel", template=PANEL, value=first.panel)
@@ -143,6 +138,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
         **chat_parts,
         document_view=document_view,
         status=status,
+        busy=busy,
         panel=panel,
         side=side,
         controls=controls,
@@ -222,7 +218,7 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             scale=10,
         )
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
-        stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0, visible=False)
+        stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0)
     counter, files, probabilities = part("counter"), part("files"), part("probabilities")
     comparison = part("comparison")
     returned = gr.Textbox(label="Returned message", elem_id="returned")
@@ -270,7 +266,7 @@ def _draw_document(examples: list[dict[str, str]]) -> DocumentView:
     )
     with gr.Row(elem_id="document-tools"):
         extend = gr.Button("Continue", variant="primary", elem_id="extend", min_width=110, scale=0)
-        stop = gr.Button("Stop", elem_id="document-stop", min_width=110, scale=0, visible=False)
+        stop = gr.Button("Stop", elem_id="document-stop", min_width=110, scale=0)
         retry = _tool("Retry", "document-retry")
         undo = _tool("Undo", "document-undo")
         clear = _tool("Clear", "document-clear")

@@ -33,14 +33,7 @@ class Update(NamedTuple):
     returned: Any = SKIP
     status: Any = SKIP
     panel: Any = SKIP
-    send: Any = SKIP
-    stop: Any = SKIP
-    extend: Any = SKIP
-    document_stop: Any = SKIP
-    retry: Any = SKIP
-    undo: Any = SKIP
-    document_retry: Any = SKIP
-    document_undo: Any = SKIP
+    busy: Any = SKIP
     saved: Any = SKIP
     beat: Any = SKIP
 
@@ -55,22 +48,14 @@ def reply_status(reply: Reply) -> str:
     return status_html(describe(reply), phase=reply.phase)
 
 
-def busy_buttons(is_busy: bool) -> dict[str, Any]:
-    """Stop takes the place of Send, or of Continue, while a reply is written; what would change
-    the past waits for its end.
+def busy_html(is_busy: bool) -> str:
+    """The mark of a reply being written, which assets/style.css and composer.js follow: Stop takes
+    the place of Send, or of Continue, and what would change the past waits for its end.
+
+    It is a value, since Gradio loses changes of `visible` and `interactive` where two come within a
+    moment: a page that had a quick reply kept Stop, and took itself for busy.
     """
-    shown_idle, shown_busy = gr.update(visible=not is_busy), gr.update(visible=is_busy)
-    usable = gr.update(interactive=not is_busy)
-    return {
-        "send": shown_idle,
-        "stop": shown_busy,
-        "extend": shown_idle,
-        "document_stop": shown_busy,
-        "retry": usable,
-        "undo": usable,
-        "document_retry": usable,
-        "document_undo": usable,
-    }
+    return "<i></i>" if is_busy else ""
 
 
 class PanelPace:
