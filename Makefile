@@ -9,13 +9,19 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Kept beside other caches, so that each checkout does not install it anew.
 LOWEST ?= $(HOME)/.cache/falcon-mamba-app/lowest-$(shell cat requirements.txt constraints-lowest.txt | sha256sum | cut -c1-12)
 
-.PHONY: run test check format clean constraints lowest sbom
+.PHONY: run test check kernels format clean constraints lowest sbom
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
 
-test: $(VENV)/.installed-dev check
+# mypy has one core for itself, and the kernels are compiled on the other: once, and not by each of
+# the processes that test them.
+test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory -j 2 --output-sync check kernels
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+kernels: $(VENV)/.installed-dev
+	@$(BIN)/python -c "from falcon_mamba_app.ops.cpu.warm_up import warm_up; warm_up()"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -35,9 +41,10 @@ constraints: $(TOOLS)/.installed
 		| grep -vE '^(torch|triton|nvidia-|cuda-)' > constraints-lowest.txt
 
 # Starts the app once with the lowest versions that the requirements allow. torch is left out of that:
-# its oldest build for CUDA alone is several gigabytes.
+# its oldest build for CUDA alone is several gigabytes. Its numba must not write over what the tests'
+# has compiled.
 lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m benchmarks.startup --repeats 1 --unbounded
+	NUMBA_CACHE_DIR=$(LOWEST)/numba $(LOWEST)/bin/python -m benchmarks.startup --repeats 1 --unbounded
 
 $(LOWEST)/.installed:
 	$(PYTHON) -m venv $(LOWEST)
