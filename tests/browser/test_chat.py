@@ -293,4 +293,4 @@ async def test_waiting_in_line_and_the_figures_are_shown(page):
         "document.querySelector('.tile.accent dd').innerText.includes('tok/s')"
     )
     await wait_for_status(page, "Done")
-    assert "66 tokens are in it" in await page.locator(".card.memory").inner_text()
+    await page.locator(".card.memory", has_text="66 tokens are in it").wait_for()
