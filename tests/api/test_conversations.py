@@ -6,8 +6,8 @@ import openai
 import pytest
 
 from falcon_mamba_app.api.routes import create_api
-from tests.support.api_fixtures import on_loopback, until
-from tests.support.echo_service import EchoService
+from tests.support.api_fixtures import on_loopback, openai_client, until
+from tests.support.echo_service import ready_echo
 
 ANNA, TOM = "key-of-anna", "key-of-tom"
 USER = {"type": "message", "role": "user", "content": "one"}
@@ -15,9 +15,7 @@ USER = {"type": "message", "role": "user", "content": "one"}
 
 @pytest.fixture
 async def service():
-    service = EchoService()
-    await service.start()
-    return service
+    return await ready_echo()
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ async def url(service):
 
 @pytest.fixture
 async def client(url):
-    async with openai.AsyncOpenAI(base_url=url, api_key=ANNA, max_retries=0) as client:
+    async with openai_client(url, ANNA) as client:
         yield client
 
 
@@ -111,7 +109,7 @@ async def test_a_response_that_fails_adds_nothing_to_its_conversation(client):
 async def test_another_owners_conversation_is_as_if_it_had_never_been(client, url):
     made = await client.conversations.create(items=[USER])
     item = (await client.conversations.items.list(made.id)).data[0]
-    async with openai.AsyncOpenAI(base_url=url, api_key=TOM, max_retries=0) as toms:
+    async with openai_client(url, TOM) as toms:
         for call in (
             toms.conversations.retrieve(made.id),
             toms.conversations.update(made.id, metadata={}),

@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field
 
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.protocol import ChoiceForm, GrammarForm, JsonForm, RegexForm
-from tests.support.api_fixtures import USER, bounded, in_process, on_loopback, sse_values
-from tests.support.echo_service import EchoService
-from tests.support.services import make_local_service
+from tests.support.api_fixtures import USER, in_process, openai_client, sse_values
+from tests.support.echo_service import ready_echo
+from tests.support.local_api import local_url
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -65,9 +65,7 @@ ASKED = {
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def echo():
-    service = EchoService()
-    await service.start()
-    return service
+    return await ready_echo()
 
 
 @pytest.mark.parametrize("fields,form", ASKED.values(), ids=ASKED)
@@ -119,16 +117,13 @@ async def test_what_is_no_form_is_refused_by_its_name(echo, fields, param):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url():
-    service = make_local_service(max_running=4)
-    await service.start()
-    async with on_loopback(bounded(create_api(service))) as url:
-        yield f"{url}/v1"
-    await service.close()
+    async with local_url(max_running=4) as url:
+        yield url
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(url):
-    async with openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as client:
+    async with openai_client(url) as client:
         yield client
 
 
@@ -239,7 +234,7 @@ async def test_a_hostile_form_is_answered_while_others_are_served(url, outputs):
             longest = max(longest, time.perf_counter() - began)
 
     watching = asyncio.create_task(watch())
-    async with openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as client:
+    async with openai_client(url) as client:
         answer = await client._client.post(f"{url}/chat/completions", json=body)
     is_done = True
     await watching

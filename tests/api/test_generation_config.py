@@ -9,16 +9,14 @@ from transformers import GenerationConfig
 
 from falcon_mamba_app.api.routes import create_api
 from tests.support.api_fixtures import USER, in_process, sse_values
-from tests.support.echo_service import EchoService
+from tests.support.echo_service import ready_echo
 
 CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture
 async def service():
-    service = EchoService()
-    await service.start()
-    return service
+    return await ready_echo()
 
 
 @pytest.fixture

@@ -10,17 +10,15 @@ import pytest
 from pydantic import BaseModel
 
 from falcon_mamba_app.api.routes import create_api
-from tests.support.api_fixtures import on_loopback, until
-from tests.support.echo_service import EchoService
+from tests.support.api_fixtures import on_loopback, openai_client, until
+from tests.support.echo_service import ready_echo
 
 ANNA, TOM = "key-of-anna", "key-of-tom"
 
 
 @pytest.fixture
 async def service():
-    service = EchoService()
-    await service.start()
-    return service
+    return await ready_echo()
 
 
 @pytest.fixture
@@ -31,13 +29,13 @@ async def url(service):
 
 @pytest.fixture
 async def client(url):
-    async with openai.AsyncOpenAI(base_url=url, api_key=ANNA, max_retries=0) as client:
+    async with openai_client(url, ANNA) as client:
         yield client
 
 
 @pytest.fixture
 async def toms(url):
-    async with openai.AsyncOpenAI(base_url=url, api_key=TOM, max_retries=0) as client:
+    async with openai_client(url, TOM) as client:
         yield client
 
 

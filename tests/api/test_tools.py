@@ -11,9 +11,9 @@ import pytest_asyncio
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.api.tool_calls import CallReader, joined_calls
 from falcon_mamba_app.protocol import Message
-from tests.support.api_fixtures import USER, bounded, in_process, on_loopback, sse_values
-from tests.support.echo_service import EchoService
-from tests.support.services import make_local_service
+from tests.support.api_fixtures import USER, in_process, openai_client, sse_values
+from tests.support.echo_service import ready_echo
+from tests.support.local_api import local_url
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHAT = "/v1/chat/completions"
@@ -49,9 +49,7 @@ def text_of_call(name="clock", arguments="{}"):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def echo():
-    service = EchoService()
-    await service.start()
-    return service
+    return await ready_echo()
 
 
 async def asked(echo, **fields):
@@ -203,16 +201,13 @@ async def test_a_stream_tells_the_calls_name_first_then_its_arguments(echo):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url():
-    service = make_local_service(max_running=4)
-    await service.start()
-    async with on_loopback(bounded(create_api(service))) as url:
-        yield f"{url}/v1"
-    await service.close()
+    async with local_url(max_running=4) as url:
+        yield url
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(url):
-    async with openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as client:
+    async with openai_client(url) as client:
         yield client
 
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import openai
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -76,6 +77,11 @@ async def on_loopback(app: ASGIApp) -> AsyncGenerator[str, None]:
         finally:
             server.should_exit = True
             await task
+
+
+def openai_client(url: str, key: str = "key") -> openai.AsyncOpenAI:
+    """OpenAI's own client, which shows the first refusal."""
+    return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0)
 
 
 async def until(is_true: Callable[[], bool], *, deadline_s: float = 60.0) -> None:

@@ -232,3 +232,10 @@ class EchoService:
 
     async def close(self) -> None:
         self._status = "failed"
+
+
+async def ready_echo() -> EchoService:
+    """One that has been started."""
+    service = EchoService()
+    await service.start()
+    return service
