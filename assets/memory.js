@@ -134,7 +134,7 @@
       ]), made.picture, made.legend,
     ]);
     const file = make("input", { type: "file", id: "memory-file", class: "unseen", tabindex: "-1",
-      "aria-label": "A saved conversation", accept: ".safetensors" });
+      "aria-label": "A saved conversation, or an export", accept: ".safetensors,.zip,.json,.jsonl" });
     made.open.addEventListener("click", () => file.click());
     file.addEventListener("change", () => {
       if (file.files[0]) window.memory.open(file.files[0]);

@@ -31,11 +31,33 @@
   async function put(ticket, file) {
     const answer = await fetch(`memory/${ticket}`, { method: "PUT", body: file });
     if (!answer.ok) throw new Error(await problemOf(answer));
-    const { num_tokens: numTokens } = await answer.json();
+    const opened = await lastLine(answer);
+    if (opened.detail) throw new Error(opened.detail);
     window.page.tell("files", "act", {});
-    window.page.note(`Opened: ${numTokens.toLocaleString("en")} tokens are remembered, none was read `
-      + "again. The conversation before it is kept.");
+    window.page.note(`${whatOpened(opened)} The conversation before it is kept.`);
     window.page.visible("#composer textarea")?.focus();
+  }
+
+  const count = (number) => number.toLocaleString("en");
+
+  function whatOpened({ num_tokens: tokens, num_conversations: conversations, num_states: states, problem }) {
+    if (tokens !== undefined) return `Opened: ${count(tokens)} tokens are remembered, none was read again.`;
+    const what = conversations === 1 ? "Opened" : `${count(conversations)} conversations are here, the first is open`;
+    const memory = states ? "its memory came along" : "it is read with the next message";
+    return `${what}; ${memory}.${problem ? ` ${sentence(problem)}` : ""}`;
+  }
+
+  // The answer's lines tell how far an import of many is; the last one is the result.
+  async function lastLine(answer) {
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return JSON.parse(text.trim().split("\n").at(-1));
+      text += value;
+      const { num_done: here, num_all: all } = JSON.parse(text.match(/.*\n(?=[^\n]*$)/)?.[0] ?? "{}");
+      if (all > 1) window.page.note(`${count(here)} of ${count(all)} conversations are here …`);
+    }
   }
 
   window.page.drawsWith("files", async (value) => {
@@ -56,7 +78,7 @@
   }
 
   async function take(file) {
-    if (/\.safetensors$/i.test(file.name)) return open(file);
+    if (/\.(safetensors|zip|jsonl)$/i.test(file.name)) return open(file);
     const isText = TEXT.test(file.name) || file.type.startsWith("text/");
     if (!isText || file.size > MAX_TEXT_BYTES) return window.books.open(file); // a short text is a message
     const before = document.querySelector("#composer textarea")?.value ?? "";

@@ -146,13 +146,11 @@ def adopt_all(
 
 def adopt(connection: Connection, owner: str, tree: Tree) -> ConversationRecord:
     """Copy a tree as a new conversation of the owner, with ids of its own. Parents come first."""
-    names = {one.id: new_id("msg") for one in tree.messages}
-    given = tree.conversation
+    tree = tree.renamed()
     new = replace(
-        given,
+        tree.conversation,
         id=new_id("conv"),
         owner=owner,
-        head_id=None if given.head_id is None else names[given.head_id],
         version=0,
         num_messages=len(tree.messages),
         num_tokens=sum(one.num_tokens or 0 for one in tree.messages),
@@ -160,9 +158,7 @@ def adopt(connection: Connection, owner: str, tree: Tree) -> ConversationRecord:
     messages = [
         replace(
             one,
-            id=names[one.id],
             conversation_id=new.id,
-            parent_id=None if one.parent_id is None else names[one.parent_id],
             text=storable(one.text),
             status="stopped" if one.status == "writing" else one.status,
             generation=None,
@@ -172,6 +168,5 @@ def adopt(connection: Connection, owner: str, tree: Tree) -> ConversationRecord:
     new = conversations.create(connection, new)
     insert_all(connection, owner, messages)
     for branch in tree.branches:
-        name, at = branch.name, names[branch.message_id]
-        conversations.name_branch(connection, owner, new.id, name, at)
+        conversations.name_branch(connection, owner, new.id, branch.name, branch.message_id)
     return new

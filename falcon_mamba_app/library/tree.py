@@ -12,7 +12,7 @@ import sys
 import time
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -198,6 +198,20 @@ class Tree:
             newest = max(newest, one, key=lambda message: (message.created_s, message.id))
             below += self.children.get(one.id, [])
         return newest
+
+    def renamed(self) -> Tree:
+        """The same under new ids of its messages: those of a file may be anybody's."""
+        names: dict[str | None, str | None] = {None: None}
+        names |= {message.id: new_id("msg") for message in self.messages}
+        messages = tuple(
+            replace(one, id=str(names[one.id]), parent_id=names[one.parent_id])
+            for one in self.messages
+        )
+        branches = tuple(
+            replace(one, message_id=str(names[one.message_id])) for one in self.branches
+        )
+        head_id = names[self.conversation.head_id]
+        return Tree(replace(self.conversation, head_id=head_id), messages, branches)
 
     @property
     def forks(self) -> list[MessageRecord]:

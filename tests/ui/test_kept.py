@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from fastapi import FastAPI
 
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.keeping import Keeping
@@ -19,10 +21,12 @@ from falcon_mamba_app.ui.conversation.sessions import Lost, Sessions
 from falcon_mamba_app.ui.conversation.shelf import CONTINUATIONS
 from falcon_mamba_app.ui.events.answering import Answerer
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers, claim
+from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
 from falcon_mamba_app.visitors import anybody
 from tests.faults.test_full_disks import no_room
+from tests.support.api_fixtures import in_process
 from tests.support.echo_service import EchoService
 
 CONTROLS = tuple(getattr(ControlValues(), name) for name in CONTROL_NAMES)
@@ -321,3 +325,26 @@ async def test_a_text_is_in_the_library_before_the_model_has_continued_it(server
     await restarted(server)
     again = await server.load(remembered_id=session.id)
     assert again.document.text == session.document.text
+
+
+async def test_an_export_of_many_is_kept_with_progress_and_the_first_is_shown(server):
+    before = await server.load()
+    await server.say("here already")
+    files = MemoryFiles(server.service, server.sessions, max_chars=1_000)
+    app = FastAPI()
+    files.add_to(app)
+    ticket = await files.ticket(gr.EventData(None, {"op": "open"}), asking())
+    talks = [
+        json.dumps({"messages": [{"role": "user", "content": f"talk {n}"}]}) for n in range(150)
+    ]
+    async with in_process(app) as http:
+        path = f"http://127.0.0.1:7860/memory/{ticket['ticket']}"
+        answer = await http.put(path, content="\n".join(talks))
+    *progress, told = [json.loads(line) for line in answer.text.splitlines()]
+    assert [one["num_done"] for one in progress] == [100, 150]
+    assert (told["num_conversations"], told["num_states"], told["problem"]) == (150, 0, "")
+    shown = server.sessions.known("page")
+    assert texts(shown.messages) == ["talk 0"] and shown.id != before.id
+    assert len((await server.kept.list(THIS_MACHINE, limit=200)).conversations) == 151
+    await server.say("and then")
+    assert texts(shown.messages)[-1] == "You said: and then"

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from falcon_mamba_app.errors import InvalidRequest
+from falcon_mamba_app.library.exchange import bundle
+from falcon_mamba_app.library.exchange import read as read_export
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.conversation.memory_file import conversation_of, with_conversation
 from falcon_mamba_app.ui.conversation.sessions import Sessions
@@ -160,5 +162,25 @@ async def test_a_ticket_is_good_for_one_transfer_and_two_minutes(page):
 
 async def test_a_file_that_is_refused_changes_nothing(page):
     refused = page.http.put(await page.ticket(), content=b"nonsense")
-    assert refused.status_code == 400 and "no saved conversation" in refused.json()["detail"]
+    assert refused.status_code == 400 and "it may be this app's" in refused.json()["detail"]
     assert page.sessions.of_page("page") is page.session
+
+
+def talk(*contents: str) -> dict:
+    roles = ("user", "assistant") * len(contents)
+    said = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
+    return {"messages": said}
+
+
+async def test_an_export_of_one_conversation_opens_where_nothing_is_kept(page):
+    (tree,), _ = read_export(json.dumps(talk("one", "two")).encode())
+    file = bundle(tree, {"a": b"a state"})
+    opened = page.http.put(await page.ticket(), content=file).json()
+    assert opened == {"num_conversations": 1, "num_messages": 2, "num_states": 1, "problem": ""}
+    shown = page.sessions.of_page("page")
+    assert [m.content for m in shown.messages] == ["one", "two"] and shown.id != page.session.id
+    assert page.service.sessions[shown.id] == 12
+    many = json.dumps([talk("one"), talk("two")])
+    refused = page.http.put(await page.ticket(), content=many)
+    assert refused.status_code == 400 and "has 2 conversations" in refused.json()["detail"]
+    assert page.sessions.of_page("page") is shown

@@ -75,11 +75,11 @@ async def bring_in(
         made += await library.adopt(owner, *trees[at : at + BATCH])
         yield BroughtIn(tuple(made), len(trees))
     if states and len(made) == 1:
-        num_states, problem = await _take_states(service, made[0].id, [*states.values()])
+        num_states, problem = await take_states(service, made[0].id, [*states.values()])
         yield BroughtIn(tuple(made), len(trees), num_states, problem)
 
 
-async def _take_states(
+async def take_states(
     service: GenerationService, session_id: str, states: Sequence[bytes]
 ) -> tuple[int, str]:
     """How many the service has taken, the newest last, and why it has not taken the others."""

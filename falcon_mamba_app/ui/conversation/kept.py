@@ -7,12 +7,15 @@ writes what the session has become, and `recording` a reply while it is written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from falcon_mamba_app.errors import FalconMambaError, LibraryUnavailable, NotFound
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.library import ConversationRecord, Deleted, Hit, Library, Page
+from falcon_mamba_app.library.exchange.moving import BroughtIn, bring_in
 from falcon_mamba_app.owners import Asking
+from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.conversation.document import Document
 from falcon_mamba_app.ui.conversation.shelf import Shelf, opened, opened_text
 from falcon_mamba_app.ui.conversation.tree import Tree
@@ -106,6 +109,14 @@ class Kept:
         shelf = self.shelf(owner)
         shelf.hold(kept)
         return opened(kept), opened_text(kept), shelf
+
+    async def bring_in(
+        self, owner: str, service: GenerationService, data: bytes
+    ) -> AsyncGenerator[BroughtIn, None]:
+        """Keep all conversations of a file, with the states in it; tells how far it is."""
+        async with aclosing(bring_in(self._library, owner, service, data)) as steps:
+            async for step in steps:
+                yield step
 
     async def has_gone_on(self, shelf: Shelf, conversation_id: str) -> bool:
         """Whether the library has what the shelf's session does not know, and misses nothing."""

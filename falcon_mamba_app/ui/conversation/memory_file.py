@@ -49,6 +49,12 @@ def with_conversation(state: bytes, tree: Tree) -> bytes:
     return len(packed).to_bytes(LENGTH_BYTES, "little") + packed + tensors
 
 
+def is_saved_state(data: bytes) -> bool:
+    """Whether it looks like a file of `with_conversation`, and not like an export."""
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    return data[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and LENGTH_BYTES + length <= len(data)
+
+
 def conversation_of(data: bytes, *, max_chars: int) -> Tree:
     """The conversation in a file, with new ids. Raises InvalidRequest naming the first fault."""
     header, _ = _parts(data)

@@ -6,23 +6,33 @@ plain HTTP under that ticket, once. So no address or page ever holds a session's
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from falcon_mamba_app.errors import FalconMambaError, NotFound
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, NotFound
 from falcon_mamba_app.http.refusals import refusal
+from falcon_mamba_app.library.exchange import read
+from falcon_mamba_app.library.exchange.moving import BroughtIn, take_states
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.ui.conversation.memory_file import conversation_of, with_conversation
-from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Sessions
+from falcon_mamba_app.ui.conversation.memory_file import (
+    conversation_of,
+    is_saved_state,
+    with_conversation,
+)
+from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessions
+from falcon_mamba_app.ui.conversation.shelf import opened, opened_text
 from falcon_mamba_app.ui.events.answering import only
 from falcon_mamba_app.ui.events.chat_and_document import (
     Updates,
@@ -31,7 +41,7 @@ from falcon_mamba_app.ui.events.chat_and_document import (
     page_of,
     streams,
 )
-from falcon_mamba_app.visitors import visitor_in
+from falcon_mamba_app.visitors import Visitor, visitor_in
 
 logger = logging.getLogger(__name__)
 
@@ -95,24 +105,78 @@ class MemoryFiles:
         return Response(data, headers=headers, media_type="application/octet-stream")
 
     async def open(self, request: Request) -> Response:
-        """Show the conversation of a file on this page, as one of its own beside the old one."""
+        """Show the conversation of a file on this page, as one of its own beside the old one. Of an
+        export (ours, ChatGPT's and others') all are kept, and the first is shown; the answer's
+        lines tell how many are in, and the last one what was opened.
+        """
         try:
             page, visitor = self._page(request), visitor_in(request.state)
             self.sessions.known(page).refuse_if_busy()
             visitor.count_transfer()
             data = await request.body()
-            tree = conversation_of(data, max_chars=self._max_chars)
-            session = self.sessions.another()
-            with visitor.session(session.id):
-                num_tokens = await self._service.import_state(session.id, data)
-            session.tree = tree
-            self.sessions.show(page, session)
+            if is_saved_state(data):
+                return JSONResponse(await self._open_state(page, visitor, data, request))
             owner = self.sessions.kept.owner_of(request)
-            self.sessions.claim(session, visitor, owner)
-            await self.sessions.save(page)
+            if owner is None:
+                return JSONResponse(await self._open_export(page, visitor, data))
+            steps = self.sessions.kept.bring_in(owner, self._service, data)
+            first = await anext(steps)  # a file that is none is refused as any other
         except FalconMambaError as error:
             return refusal(error, request.url.path)
-        return JSONResponse({"num_tokens": num_tokens, "num_messages": len(tree.path)})
+        lines = self._brought_in(page, visitor, owner, first, steps)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def _open_state(
+        self, page: str, visitor: Visitor, data: bytes, request: Request
+    ) -> dict[str, Any]:
+        tree = conversation_of(data, max_chars=self._max_chars)
+        session = self.sessions.another()
+        with visitor.session(session.id):
+            num_tokens = await self._service.import_state(session.id, data)
+        session.tree = tree
+        self.sessions.show(page, session)
+        self.sessions.claim(session, visitor, self.sessions.kept.owner_of(request))
+        await self.sessions.save(page)
+        return {"num_tokens": num_tokens, "num_messages": len(tree.path)}
+
+    async def _open_export(self, page: str, visitor: Visitor, data: bytes) -> dict[str, Any]:
+        """For a visitor whose conversations are not kept: the one that the file holds."""
+        trees, states = await asyncio.to_thread(read, data)
+        if len(trees) > 1:
+            raise InvalidRequest(
+                f"this file has {len(trees):,} conversations. {self.sessions.kept.notice}, one a"
+                " page; open a file of one"
+            )
+        session = self.sessions.another()
+        tree = trees[0].renamed()
+        session.tree, session.document = opened(tree), opened_text(tree)
+        with visitor.session(session.id):
+            num_states, problem = await take_states(self._service, session.id, [*states.values()])
+        self.sessions.show(page, session)
+        self.sessions.claim(session, visitor)
+        return _opened(1, session, num_states, problem)
+
+    async def _brought_in(
+        self,
+        page: str,
+        visitor: Visitor,
+        owner: str,
+        step: BroughtIn,
+        steps: AsyncGenerator[BroughtIn, None],
+    ) -> AsyncGenerator[bytes, None]:
+        """The answer's lines, while the conversations come in; then the first is shown."""
+        try:
+            async with aclosing(steps):
+                yield _line({"num_done": len(step.conversations), "num_all": step.num_all})
+                async for step in steps:
+                    yield _line({"num_done": len(step.conversations), "num_all": step.num_all})
+            await self.sessions.fetch(step.conversations[0].id, owner)
+            session, _ = self.sessions.resume(page, step.conversations[0].id, owner)
+            self.sessions.claim(session, visitor, owner)
+            told = _opened(len(step.conversations), session, step.num_states, step.problem)
+        except FalconMambaError as error:
+            told = {"detail": str(error)}
+        yield _line(told)
 
     def _page(self, request: Request) -> str:
         """Whose ticket it is; it is void afterwards. Raises NotFound."""
@@ -120,3 +184,12 @@ class MemoryFiles:
         if self._clock() >= end_s:
             raise NotFound("this address is no longer valid; save or open once more")
         return page
+
+
+def _opened(num: int, session: Session, num_states: int, problem: str) -> dict[str, Any]:
+    told = {"num_conversations": num, "num_messages": len(session.tree.path)}
+    return {**told, "num_states": num_states, "problem": problem}
+
+
+def _line(told: dict[str, Any]) -> bytes:
+    return json.dumps(told).encode() + b"\n"
