@@ -145,12 +145,17 @@ def adopt_all(
 
 
 def adopt(connection: Connection, owner: str, tree: Tree) -> ConversationRecord:
-    """Copy a tree as a new conversation of the owner, with ids of its own. Parents come first."""
+    """Copy a tree as a new conversation of the owner, with ids of its own. Parents come first; a
+    time that is not known is now.
+    """
     tree = tree.renamed()
+    now_s = time.time()
     new = replace(
         tree.conversation,
         id=new_id("conv"),
         owner=owner,
+        created_s=tree.conversation.created_s or now_s,
+        updated_s=tree.conversation.updated_s or now_s,
         version=0,
         num_messages=len(tree.messages),
         num_tokens=sum(one.num_tokens or 0 for one in tree.messages),
@@ -159,6 +164,7 @@ def adopt(connection: Connection, owner: str, tree: Tree) -> ConversationRecord:
         replace(
             one,
             conversation_id=new.id,
+            created_s=one.created_s or now_s,
             text=storable(one.text),
             status="stopped" if one.status == "writing" else one.status,
             generation=None,

@@ -107,6 +107,20 @@ async def test_on_a_phone_the_list_is_a_drawer(browser, url):
     await context.close()
 
 
+async def test_an_export_of_two_comes_in_and_the_first_is_shown(page):
+    talks = (
+        b'{"messages": [{"role": "user", "content": "a numbat"}]}\n'
+        b'{"messages": [{"role": "user", "content": "a wombat"}]}'
+    )
+    file = {"name": "talks.jsonl", "mimeType": "application/jsonl", "buffer": talks}
+    await page.set_input_files("#memory-file", file)
+    await page.get_by_text("2 conversations are here, the first is open").wait_for()
+    await page.wait_for_function(
+        "document.querySelector('#transcript [data-testid=user]')?.innerText === 'a numbat'"
+    )
+    await page.wait_for_function(f"{TITLES}.includes('a wombat')")
+
+
 async def test_a_server_that_is_gone_is_told_within_seconds_and_nothing_is_lost(browser):
     context = await browser.new_context(viewport=LAPTOP)
     page = await context.new_page()

@@ -268,3 +268,12 @@ def test_a_conversation_deeper_than_python_is_read():
     deep = ours([node(str(n), str(n - 1) if n else None) for n in range(20_000)], head_id="19999")
     ((tree,), _) = read(json.dumps(deep).encode())
     assert len(tree.path()) == 20_000
+
+
+async def test_what_a_file_does_not_say_is_made_of_what_it_does(library):
+    talk = {"messages": [{"role": "user", "content": "  a numbat\n" + "and more " * 20}]}
+    (tree,), _ = read(json.dumps(talk).encode())
+    (made,) = await library.adopt("ada", tree)
+    assert made.title.startswith("a numbat and more") and len(made.title) <= 60
+    assert made.created_s == made.updated_s > 1e9
+    assert (await library.path("ada", made.id))[0].created_s == made.created_s

@@ -20,6 +20,7 @@ from falcon_mamba_app.library.tree import (
 
 MAX_MESSAGES = 100_000  # of one file
 MAX_MESSAGE_CHARS = 2_000_000
+MAX_TITLE_CHARS = 60
 ROLES: dict[object, Role] = {
     **dict.fromkeys(("user", "human", "User", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "bing"), "assistant"),
@@ -82,7 +83,7 @@ def tree_of(
     base = record or ConversationRecord(
         id="",
         owner="",
-        title=title,
+        title=title or _beginning(messages),
         system_prompt=system_prompt,
         created_s=created_s,
         updated_s=updated_s or created_s,
@@ -90,6 +91,12 @@ def tree_of(
     there = {message.id for message in messages}
     named = tuple(one for one in branches if one.message_id in there)
     return Tree(replace(base, head_id=head), tuple(messages), named)
+
+
+def _beginning(messages: list[MessageRecord]) -> str:
+    """A title for a file without one: the first words, on one line."""
+    words = " ".join(messages[0].text[:200].split()) if messages else ""
+    return words if len(words) <= MAX_TITLE_CHARS else words[: MAX_TITLE_CHARS - 1].rstrip() + "…"
 
 
 def row_of(pairs: Iterable[tuple[Role | None, str]]) -> list[Draft]:
