@@ -71,7 +71,7 @@ class Copies:
     def end(self) -> int:
         """The exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(MAX_START_S)
 
 
 def wait_until(found: Callable[[], Found | None], timeout_s: float = MAX_START_S) -> Found:

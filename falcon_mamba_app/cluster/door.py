@@ -108,7 +108,7 @@ class Door:
             return
         # This comes before anything that the transport reads: its first look at the socket is
         # after the callbacks that were waiting when it was made.
-        if not transport.is_closing():
+        if data and not transport.is_closing():
             protocol.data_received(data)
 
     def _tell(self, kind: bytes) -> None:
@@ -121,12 +121,10 @@ def send(channel: socket.socket, kind: bytes, data: bytes, connection: socket.so
     if len(data) <= MAX_INLINE_BYTES:
         socket.send_fds(channel, [kind + data], [connection.fileno()])
         return
-    file = os.memfd_create("request")
-    try:
-        os.write(file, data)
-        socket.send_fds(channel, [kind], [connection.fileno(), file])
-    finally:
-        os.close(file)
+    with os.fdopen(os.memfd_create("request"), "wb") as file:
+        file.write(data)
+        file.flush()
+        socket.send_fds(channel, [kind], [connection.fileno(), file.fileno()])
 
 
 def _contents(descriptor: int) -> bytes:

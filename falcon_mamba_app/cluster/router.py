@@ -18,7 +18,7 @@ from falcon_mamba_app.cluster.routing import MAX_HEAD_BYTES, Asked, Head, Routin
 
 logger = logging.getLogger(__name__)
 
-MAX_READ_S = 10.0  # then a copy waits for the rest, with its own limits
+MAX_READ_S = 15.0  # then a copy waits for the rest, with its own limits
 MAX_READING = 1_000  # connections that are being read; the others are handed over unread
 READ_BYTES = 64 * 2**10
 NOBODY = (
@@ -57,9 +57,9 @@ class Router:
         with contextlib.closing(connection):
             connection.setblocking(False)
             if len(self._leading) <= MAX_READING:
-                with contextlib.suppress(TimeoutError, OSError):
-                    async with asyncio.timeout(MAX_READ_S):
-                        data = await _beginning(connection)
+                data = await _beginning(connection)
+                if not data:  # opened ahead of a request, say: the next one knows its copy
+                    return
             if head := Head.of(data):
                 asked = Asked.by(head, data[head.num_bytes :], address)
             if not await self._hand(asked, data, connection):
@@ -80,14 +80,16 @@ class Router:
 
 
 async def _beginning(connection: socket.socket) -> bytes:
-    """The bytes that tell where a request belongs; fewer if it ends before, or is odd."""
-    loop, data, wanted = asyncio.get_running_loop(), b"", MAX_HEAD_BYTES
+    """The bytes that tell where a request belongs; fewer if it ends before, is odd, or is slow."""
+    loop, data, wanted = asyncio.get_running_loop(), bytearray(), MAX_HEAD_BYTES
     head: Head | None = None
-    while len(data) < wanted:
-        more = await loop.sock_recv(connection, READ_BYTES)
-        if not more:
-            break
-        data += more
-        if head is None and (head := Head.of(data)) is not None:
-            wanted = head.num_needed
-    return data
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(MAX_READ_S):
+            while len(data) < wanted:
+                more = await loop.sock_recv(connection, READ_BYTES)
+                if not more:
+                    break
+                data += more
+                if head is None and (head := Head.of(bytes(data))) is not None:
+                    wanted = head.num_needed
+    return bytes(data)
