@@ -33,6 +33,7 @@ MAX_SILENT_S = 60.0  # of one that was ready
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 GOOD_LIFE_S = 60.0  # after which a death counts as the first one
 END_S = 20.0  # beyond the drain
+LAST_WORDS_S = 1.0
 WRONG_SETTINGS = 2  # its exit status
 QUESTION = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
@@ -66,10 +67,6 @@ class CopyProcess:
         self._has_been_ready = False
         self._is_wanted = True
         self._replaced = asyncio.Event()
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
 
     async def hand(self, kind: bytes, data: bytes, connection: socket.socket) -> bool:
         """Give the copy a connection; False if it does not take it, so that another may."""
@@ -162,11 +159,15 @@ class CopyProcess:
         self.load.num_api = self.load.num_page = 0
         loop.add_reader(ours, self._hear)
         watching = asyncio.create_task(self._watch(self._process))
+        passing = asyncio.create_task(self._pass_output(self._process))
         try:
-            await self._pass_output(self._process)
-            return await self._process.wait()
+            status = await self._process.wait()
+            # What it has started may hold its output open.
+            await asyncio.wait([passing], timeout=LAST_WORDS_S)
+            return status
         finally:
             watching.cancel()
+            passing.cancel()
             loop.remove_reader(ours)
             self._channel = None
             ours.close()
@@ -223,32 +224,30 @@ class CopyProcess:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Ask the copy how it is, again and again. One that is silent for long is killed."""
-        heard_s = time.monotonic()
+        heard_s, was_ready = time.monotonic(), False
         while True:
-            state: Health | None = await self._ask()
+            health = await self._ask()
             if self.state == "draining":
                 return
-            now_s = time.monotonic()
-            if state is not None:
-                heard_s = now_s
+            if health == "failed":
+                break
+            if health is not None:
+                self.state, heard_s = health, time.monotonic()
             elif self.state == "ready":
                 self.state = "silent"
-            if state == "ready" and self.state != "ready":
-                self._has_been_ready = True
+            if health == "ready" and not was_ready:
+                was_ready = self._has_been_ready = True
                 self._replaced.set()
                 logger.info("copy %s is ready, at http://%s:%d too", self.name, *self.address)
-            if state == "failed":
-                logger.warning("copy %s has failed and is started again", self.name)
-                process.send_signal(signal.SIGTERM)
-            elif state is not None:
-                self.state = state
-            if self._has_been_ready and now_s - heard_s > MAX_SILENT_S:
-                logger.warning(
-                    "copy %s has not answered for %.0f s; killed", self.name, MAX_SILENT_S
-                )
-                process.kill()
-                return
+            if was_ready and time.monotonic() - heard_s > MAX_SILENT_S:
+                break
             await asyncio.sleep(ASKED_EVERY_S if self.state == "ready" else ASKED_EVERY_S / 5)
+        self.state = "silent"
+        logger.warning("copy %s %s; it is ended", self.name, health or "does not answer any more")
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(END_S)
+            process.kill()
 
     async def _ask(self) -> Health | None:
         """None without an answer."""

@@ -47,6 +47,8 @@ class Door:
         self.listener = socket.socket(fileno=inherited.listener)
         self._channel = socket.socket(fileno=inherited.channel)
         self._channel.setblocking(False)
+        for descriptor in (inherited.channel, inherited.listener):
+            os.set_inheritable(descriptor, False)  # to what this process starts
         self._admitting: set[asyncio.Task[None]] = set()
         self._lifeline = inherited.lifeline
 
