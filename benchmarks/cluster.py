@@ -123,13 +123,13 @@ def _told(name: str, reading: Reading) -> dict[str, float]:
     return {f"{name}_ms": 1_000 * reading.ttft_s, f"{name}_cached": reading.reused_tokens}
 
 
-async def kill(copies: Copies, readers: int) -> dict[str, Any]:
+async def kill(copies: Copies, readers: int, tokens: int) -> dict[str, Any]:
     """Kill a copy while readers read; each asks again at once when its reply breaks."""
     killed_s = 0.0
 
     async def go(number: int) -> tuple[bool, float]:
         """Whether the reply broke, and the seconds from the kill to the next one's first token."""
-        asked = body(f"killed {number}", [{"role": "user", "content": SENTENCE}], max_tokens=400)
+        asked = body(f"killed {number}", long_text(100), max_tokens=tokens)
         try:
             reading = await read(copies.url, asked)
             # A stream that ends without its last event has no count of tokens.
@@ -161,7 +161,8 @@ async def measure(given: argparse.Namespace, options: list[str]) -> tuple[Table,
     table = Table("measure", "one copy", f"{given.replicas} copies", "ratio", words=1)
     result: dict[str, Any] = {"replicas": given.replicas}
     rates: dict[int, float] = {}
-    limit = [f"--max-running={max(given.readers)}", *options]
+    # One copy has room for the readers of all: those of a copy that is killed come to it.
+    limit = [f"--max-running={given.replicas * max(given.readers)}", *options]
     one = {"CUDA_VISIBLE_DEVICES": "0"} if torch.cuda.is_available() else {}
     with _environment(one), served(1, limit) as (copies, one_s):
         for readers in given.readers:
@@ -192,7 +193,9 @@ async def measure(given: argparse.Namespace, options: list[str]) -> tuple[Table,
             equals = [name for name in ("stayed", "read_again") if moved[f"equals_{name}"]]
             equal = f"equal to {' and '.join(equals).replace('_', ' ') or 'neither'}"
             table.add("  cached tokens; answers", "0", f"{moved['moved_cached']:,}", equal)
-        result["kill"] = found = await kill(copies, given.replicas * min(given.readers))
+        result["kill"] = found = await kill(
+            copies, given.replicas * min(given.readers), 3 * given.tokens
+        )
         table.add(
             "a copy killed: replies broken; next token, s",
             f"{found['broken']} of {found['readers']}",
