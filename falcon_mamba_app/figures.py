@@ -25,6 +25,7 @@ from falcon_mamba_app.protocol import (
     TextDelta,
     Tokenizer,
 )
+from falcon_mamba_app.traces import Traces
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -78,8 +79,11 @@ class Figures:
 class FiguredService:
     """A service whose replies are counted in `figures`; in all else the service itself."""
 
-    def __init__(self, service: GenerationService, figures: Figures) -> None:
-        self._service, self._figures = service, figures
+    def __init__(
+        self, service: GenerationService, figures: Figures, traces: Traces | None = None
+    ) -> None:
+        """With `traces` each reply has one."""
+        self._service, self._figures, self._traces = service, figures, traces
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -88,10 +92,13 @@ class FiguredService:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """The service's events, each noted as it passes."""
         reply = _Reply(self._figures, monotonic())
+        trace = self._traces.begin() if self._traces is not None else None
         try:
             async with aclosing(self._service.generate(request)) as events:
                 async for event in events:
                     reply.note(event, monotonic())
+                    if trace is not None:
+                        trace.note(event)
                     yield event
         except Exception as error:
             kind = error if isinstance(error, FalconMambaError) else FalconMambaError
@@ -99,6 +106,8 @@ class FiguredService:
             raise
         finally:
             self._figures.ended[reply.ended_by] += 1
+            if trace is not None:
+                trace.end(reply.ended_by)
 
     async def start(self) -> None:
         await self._service.start()

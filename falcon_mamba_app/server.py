@@ -28,6 +28,7 @@ from falcon_mamba_app.logs import LoopErrors, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Platform, Settings, load_settings
 from falcon_mamba_app.temporary import keep_temporary_files
+from falcon_mamba_app.traces import Traces
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -151,7 +152,8 @@ async def _build(settings: Settings) -> _Served:
         built = await asyncio.to_thread(build_service, settings)
         await asyncio.to_thread(import_module, "falcon_mamba_app.ui.page")
     figures = Figures()
-    service = FiguredService(built, figures)
+    endpoint = settings.server.trace_endpoint
+    service = FiguredService(built, figures, Traces.sent_to(endpoint) if endpoint else None)
     keeping = await Keeping.open(settings)
     keeping.delete_old(settings.library.keep_days, service.forget)
     # Here and not on a thread: Gradio makes locks of the loop.

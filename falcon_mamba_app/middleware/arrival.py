@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from falcon_mamba_app.http.refusals import is_api
 from falcon_mamba_app.logs import request_id
+from falcon_mamba_app.traces import traceparent
 
 HEADER = "x-request-id"
 GIVEN_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # no characters that could forge a log line
@@ -28,7 +29,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
+        headers = Headers(scope=scope)
+        given = headers.get(HEADER, "")
         own = given if GIVEN_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
         async def send_on(message: Message) -> None:
@@ -37,10 +39,12 @@ class RequestIds:
             await send(message)
 
         token = request_id.set(own)
+        callers_span = traceparent.set(headers.get("traceparent"))
         try:
             await self._app(scope, receive, send_on)
         finally:
             request_id.reset(token)
+            traceparent.reset(callers_span)
 
 
 class OneSpelling:

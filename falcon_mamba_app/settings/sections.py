@@ -220,6 +220,12 @@ class ServerSettings:
         "text", "how it tells it; json is one object a line", choices=("text", "json")
     )
 
+    trace_endpoint: str | None = option(
+        None,
+        "address of an OpenTelemetry collector for traces of replies, as"
+        " http://host:4318/v1/traces; needs the extra otel",
+    )
+
     @property
     def base_path(self) -> str:
         """The path of `root_path`, without a slash at its end; "" for none."""

@@ -34,7 +34,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "prompts": (set(), set()),
     "errors": (set(), set()),
     "metrics": ({"protocol"}, set()),
-    "figures": ({"protocol", "errors"}, set()),
+    "figures": ({"protocol", "errors", "traces"}, set()),
+    "traces": ({"errors", "events", "logs"}, {"opentelemetry"}),
     "bundled": (set(), set()),
     "logs": ({"errors"}, set()),
     "temporary": ({"errors"}, set()),
@@ -76,7 +77,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "middleware": (
-        {*VOCABULARY, "http", "logs", "people", "rates", "settings", "visitors", "middleware"},
+        {
+            *(*VOCABULARY, "http", "logs", "people", "rates", "settings", "traces", "visitors"),
+            "middleware",
+        },
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from contextlib import aclosing
 from pathlib import Path
 
@@ -122,6 +124,15 @@ def alert_expressions() -> list[str]:
     rules = [rule for group in groups for rule in group["rules"]]
     assert all({"alert", "expr", "for", "labels", "annotations"} <= rule.keys() for rule in rules)
     return [rule["expr"] for rule in rules]
+
+
+def test_promtool_accepts_the_alerts():
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool, of Debian's package prometheus; the next test parses them")
+    rules = str(OPERATIONS / "alert-rules.yml")
+    checked = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 async def test_the_dashboard_and_the_alerts_ask_for_what_is_told(service):
