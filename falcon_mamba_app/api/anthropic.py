@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
-from falcon_mamba_app.api.fields import shown
+from falcon_mamba_app.api.fields import Cleaner, Table, shown
 from falcon_mamba_app.api.running import ReplyEvent
 from falcon_mamba_app.api.schemas import ChatBody, StreamOptions
 from falcon_mamba_app.api.tool_calls import CallReader
@@ -32,6 +32,18 @@ CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
+# What a chat has and this shape has no place for.
+WITHOUT_PLACE: Table = {
+    "n": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "prompt_logprobs": (),
+    "return_token_ids": (False,),
+    "echo": (False,),
+    "stream_options": ({},),
+}
+
+
 class MessagesBody(ChatBody):
     """The body of POST /v1/messages."""
 
@@ -39,6 +51,8 @@ class MessagesBody(ChatBody):
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
         if body.get("max_tokens") is None:
             raise InvalidRequest("max_tokens is missing", param="max_tokens")
+        others = body.keys() - WITHOUT_PLACE.keys()
+        body = Cleaner(WITHOUT_PLACE, own=others).clean(body)
         return super().cleaned(as_chat(body))
 
 

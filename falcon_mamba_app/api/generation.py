@@ -237,10 +237,9 @@ class _Answer:
         for choice in self._format.chunks(reply, event):
             chunk = self._envelope(self._format.chunk_object, [choice])
             chunk |= self._format.beside_chunk(choice)
-            if options.continuous_usage_stats:
-                chunk["usage"] = self._usage.usage()
-            elif options.include_usage:
-                chunk["usage"] = None
+            if options.include_usage:
+                is_told = options.continuous_usage_stats
+                chunk["usage"] = self._usage.usage() if is_told else None
             self._told_s = now_s
             yield sse_event(chunk)
         if is_quiet and (comment := _comment(event)):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from falcon_mamba_app.api import description
 from falcon_mamba_app.api.access import Access
@@ -47,6 +48,21 @@ from falcon_mamba_app.settings import LimitSettings
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the access log only
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+
+class _All(Convertor[str]):
+    """The rest of a path, with every character: a line break in a key is none of the path's."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("all", _All())
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Add = Callable[[str, str, Endpoint], None]
@@ -111,11 +127,11 @@ def create_api(
     _add_kept_sessions(add, kept)
     shelf.add_to(add)
     add("GET", "/v1/models", info.models)
-    add("GET", "/v1/models/{model_id:path}", info.model)
-    add("GET", "/v1/sessions/{prompt_cache_key:path}/state", sessions.export_state)
-    add("PUT", "/v1/sessions/{prompt_cache_key:path}/state", sessions.import_state)
-    add("POST", "/v1/sessions/{prompt_cache_key:path}/state", sessions.publish_state)
-    add("DELETE", "/v1/sessions/{prompt_cache_key:path}", sessions.forget)
+    add("GET", "/v1/models/{model_id:all}", info.model)
+    add("GET", "/v1/sessions/{prompt_cache_key:all}/state", sessions.export_state)
+    add("PUT", "/v1/sessions/{prompt_cache_key:all}/state", sessions.import_state)
+    add("POST", "/v1/sessions/{prompt_cache_key:all}/state", sessions.publish_state)
+    add("DELETE", "/v1/sessions/{prompt_cache_key:all}", sessions.forget)
     tokens = Tokenization(service, names)
     for prefix in ("", "/v1"):  # vLLM has them beside /v1, where clients look for them
         add("POST", f"{prefix}/tokenize", tokens.tokenize)
@@ -129,20 +145,21 @@ def create_api(
         ("/health/ready", info.health),
     ):
         app.add_api_route(path, endpoint, methods=_with_head("GET"))
-    add("GET", description.PATH, _description_of(app))
+    routes = list(app.routes)  # as they are now, without a page's
+    app.state.offered = sorted(description.describe(routes)["paths"])
+    add("GET", description.PATH, _description_of(routes))
     # Last: without it a page mounted at "/" would answer unknown paths of the API.
     guarded = _answered(_admitted(_no_such_endpoint, access), figures)
     beside = ("/metrics", "/tokenize", "/detokenize", "/tokenizer_info", "/load_model")
-    for path in ("/v1", "/v1/{rest:path}", *beside):
+    for path in ("/v1", "/v1/{rest:all}", *beside):
         app.add_api_route(path, guarded, methods=ALL_METHODS)
-    for path in ("/health", "/health/{rest:path}"):
+    for path in ("/health", "/health/{rest:all}"):
         app.add_api_route(path, _answered(_no_such_endpoint, figures), methods=ALL_METHODS)
     return app
 
 
-def _description_of(app: FastAPI) -> Endpoint:
-    """GET /v1/openapi.json: the routes of the API as they are now, without a page's."""
-    routes = list(app.routes)
+def _description_of(routes: list[BaseRoute]) -> Endpoint:
+    """GET /v1/openapi.json: the API's routes."""
 
     async def openapi(request: Request) -> Response:
         return json_response(description.describe(routes))
@@ -259,7 +276,5 @@ async def _no_such_endpoint(request: Request) -> Response:
             f"{request.method} is not allowed here; allowed is {', '.join(allowed)}",
             {"Allow": ", ".join(allowed)},
         )
-    offered = sorted({r.path for r in request.app.routes if "{rest" not in getattr(r, "path", "{")})
-    raise NotFound(
-        f"there is no endpoint {shown(request.url.path)}; this server has {', '.join(offered)}"
-    )
+    offered = ", ".join(request.app.state.offered)
+    raise NotFound(f"there is no endpoint {shown(request.url.path)}; this server has {offered}")

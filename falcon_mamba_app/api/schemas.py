@@ -66,7 +66,8 @@ class Strict(BaseModel):
 
 
 class StreamOptions(Strict):
-    """`continuous_usage_stats` is vLLM's: the usage so far in every chunk. Obfuscation, padding
+    """`continuous_usage_stats` is vLLM's: with `include_usage`, the usage so far in every chunk.
+    Obfuscation, padding
     against listeners who count bytes, is left to TLS.
     """
 
@@ -76,7 +77,7 @@ class StreamOptions(Strict):
 
     @property
     def asks_for_something(self) -> bool:
-        return bool(self.include_usage or self.continuous_usage_stats)
+        return bool(self.include_usage)
 
 
 class ChatMessage(Strict):

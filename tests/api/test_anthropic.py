@@ -162,3 +162,23 @@ async def test_a_failure_in_mid_reply_is_the_streams_last_event(http):
     messages = [{"role": "user", "content": "BREAK it"}]
     events = events_of((await http.post(URL, json=body(messages=messages, stream=True))).text)
     assert events[-1]["type"] == "error" and "device failed" in events[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("logprobs", True),
+        ("top_logprobs", 1),
+        ("prompt_logprobs", 0),
+        ("return_token_ids", True),
+        ("echo", True),
+        ("stream_options", {"include_usage": True}),
+    ],
+)
+async def test_what_this_shape_has_no_place_for_is_refused_not_mixed_into_it(http, field, value):
+    answer = await http.post(URL, json=body(**{field: value}))
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and error["param"] == field and field in error["message"]
+    for neutral in (None, 1 if field == "n" else None):
+        assert (await http.post(URL, json=body(**{field: neutral}))).status_code == 200

@@ -97,6 +97,13 @@ async def test_include_usage_adds_one_last_chunk_without_choices(client):
     assert values[-1]["usage"]["total_tokens"] == 6
 
 
+async def test_continuous_usage_without_usage_is_none_as_with_vllm(client):
+    options = {"include_usage": False, "continuous_usage_stats": True}
+    body = {"messages": [USER], "stream": True, "stream_options": options}
+    values = sse_values((await client.post(URL, json=body)).text)
+    assert all("usage" not in value for value in values[:-1])
+
+
 async def test_continuous_usage_counts_up(client):
     options = {"include_usage": True, "continuous_usage_stats": True}
     values = await chunks(client, stream_options=options)

@@ -73,3 +73,19 @@ async def test_what_answers_and_what_is_refused_have_the_described_shape(http, d
     refused = await http.post("/v1/chat/completions", json={**body, "n": "two"})
     assert not Draft202012Validator(chat).is_valid({**body, "n": "two"})
     Draft202012Validator(components["Error"]).validate(refused.json())
+
+
+async def test_a_path_that_is_not_there_is_told_those_that_are_and_no_others(http, described):
+    answer = await http.post("/v1/embeddings", json={})
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 404 and '"/v1/embeddings"' in message
+    offered = message.partition("this server has ")[2].split(", ")
+    assert offered == sorted({*described["paths"]} - {"/v1/openapi.json"})
+
+
+@pytest.mark.parametrize(
+    "path", ["sessions/a%0Ab/state", "sessions/a%0A", "models/a%0Ab", "no%0Ane"]
+)
+async def test_a_line_break_in_a_path_is_refused_as_any_other_name(http, path):
+    answer = await http.get(f"/v1/{path}")
+    assert answer.status_code in (404, 405) and answer.json()["error"]["message"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import all as all_of_them
-from benchmarks import cpu, cpu_choices, cpu_quantized, kernels, library, page, responses
+from benchmarks import cpu, cpu_choices, cpu_quantized, kernels, library, page, responses, reuse
 from benchmarks.lib import checkpoint, report, roofline
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.ops import REFERENCE
@@ -54,6 +54,7 @@ RUN_IN = {
     "benchmarks.quantization": BENCHMARKS,
     "benchmarks.refusals": HERE,
     "benchmarks.responses": HERE,
+    "benchmarks.reuse": HERE,
     "benchmarks.serving": BENCHMARKS,
     "benchmarks.snapshots": BENCHMARKS,
     "benchmarks.soak": "tests/benchmarks/test_soak.py",
@@ -258,3 +259,13 @@ def test_a_script_of_training_says_what_it_takes(script, run_main, capsys):
         run_main(f"training.{script}", "--help")
     assert ended.value.code == 0
     assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_reuse_reads_a_system_message_once_and_strangers_for_themselves(monkeypatch, capsys):
+    monkeypatch.setattr(reuse, "SYSTEM", reuse.SENTENCE * 3)
+    reuse.main(["--strangers=2", "--rounds=1", "--questions=4", "--cold-questions=1"])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    read, each = (told["questions"][name] for name in ("tokens_read", "tokens_read_each_without"))
+    assert each < read < 3 * each
+    assert told["strangers"]["speed"] > 0

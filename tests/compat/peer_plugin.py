@@ -1,0 +1,93 @@
+"""A pytest plugin for a peer's own tests: they talk to a running server instead of starting one.
+
+It is loaded by name into the peer's test run (see `peers`), knows nothing of this app, and imports
+nothing of the peer's: what the tests import of it becomes an empty stand-in.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+URL = os.environ["PEER_URL"].rstrip("/")
+STAND_INS = tuple(filter(None, os.environ.get("PEER_STAND_INS", "").split(",")))
+HELPERS = os.environ.get("PEER_HELPERS", "")  # the module that starts the peer's servers
+
+
+class _Anything(type):
+    """A class whose every attribute is another one, and whose every use is allowed."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Anything(name, (), {"__init__": lambda *_, **__: None})
+
+
+class _StandIn(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Anything(name, (), {"__init__": lambda *_, **__: None})
+
+
+class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds empty modules under the names of packages that are not needed."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        if name.partition(".")[0] in STAND_INS:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__path__ = []
+
+
+class RunningServer:
+    """In place of the peer's class that starts a server: the one that runs already."""
+
+    DUMMY_API_KEY = os.environ.get("PEER_KEY", "token-abc123")
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> RunningServer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    @property
+    def url_root(self) -> str:
+        return URL
+
+    def url_for(self, *parts: str) -> str:
+        return "/".join((URL, *parts))
+
+    def get_client(self, **options: Any) -> Any:
+        import openai
+
+        return openai.OpenAI(**self._options(options))
+
+    def get_async_client(self, **options: Any) -> Any:
+        import openai
+
+        return openai.AsyncOpenAI(**self._options(options))
+
+    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+        own = {"base_url": f"{URL}/v1", "api_key": self.DUMMY_API_KEY, "max_retries": 0}
+        return {"timeout": 600, **own, **given}
+
+
+sys.meta_path.insert(0, _StandIns())
+if HELPERS:
+    helpers = _StandIn(HELPERS)
+    helpers.RemoteOpenAIServer = RunningServer  # type: ignore[attr-defined]
+    sys.modules[HELPERS] = helpers
