@@ -216,6 +216,21 @@ class KeptSessions:
         await asyncio.wrap_future(self._service.forget(session_id))
         return json_response({"id": session_id, "object": "session", "deleted": True})
 
+    async def delete_everything(self, request: Request) -> Response:
+        """DELETE /v1/sessions?everything=true: all that is kept for the caller."""
+        told = request.query_params.get("everything", "")
+        if told != "true":
+            raise InvalidRequest(
+                f"everything is {shown(told)}; to delete all of your sessions it must be true",
+                param="everything",
+            )
+        owner = await self._shelves.of(request)
+        gone = (await owner.shelf.library.delete_everything(owner.name)).conversation_ids
+        for session_id in gone:
+            owner.shelf.drop_conversation(owner.name, session_id)
+            await asyncio.wrap_future(self._service.forget(session_id))
+        return json_response({"object": "list", "deleted": True, "num_deleted": len(gone)})
+
     async def is_kept(self, request: Request, session_id: str) -> bool:
         """Whether it is a session of the caller's in the library."""
         owner = await self._shelves.of(request)

@@ -221,6 +221,7 @@ def _add_session_files(add: Add, files: SessionFiles) -> None:
 def _add_kept_sessions(add: Add, kept: KeptSessions) -> None:
     add("GET", "/v1/sessions", kept.listed)
     add("POST", "/v1/sessions", kept.create)
+    add("DELETE", "/v1/sessions", kept.delete_everything)
     one = "/v1/sessions/{session_id}"
     add("GET", one, kept.retrieve)
     add("POST", one, kept.change)

@@ -83,6 +83,18 @@ async def test_a_deleted_message_takes_what_follows_it_along(client):
     assert len((await client.get(f"/v1/sessions/{other['id']}")).json()["messages"]) == 3
 
 
+async def test_everything_of_a_caller_is_deleted_only_when_that_is_said(client):
+    kept = [await made(client) for _ in range(3)]
+    toms = await client.post("/v1/sessions", json={"title": "Tom's"}, headers=TOM)
+    refused = await client.delete("/v1/sessions")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "everything")
+    gone = (await client.delete("/v1/sessions?everything=true")).json()
+    assert gone == {"object": "list", "deleted": True, "num_deleted": 3}
+    assert (await client.get(f"/v1/sessions/{kept[0]['id']}")).status_code == 404
+    path = f"/v1/sessions/{toms.json()['id']}"
+    assert (await client.get(path, headers=TOM)).json()["title"] == "Tom's"
+
+
 async def test_responses_go_on_from_a_session_and_from_any_reply_in_it(client, service):
     session = await made(client, system_prompt="Be brief.")
     reply = session["messages"][1]["id"]
