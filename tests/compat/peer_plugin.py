@@ -25,14 +25,20 @@ class _Anything(type):
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Anything(name, (), {"__init__": lambda *_, **__: None})
+        return _anything(name)
+
+
+def _anything(name: str) -> Any:
+    """A class that is made of any arguments, and whose objects have any method."""
+    body = {"__init__": lambda *_, **__: None, "__getattr__": lambda _, other: _anything(other)}
+    return _Anything(name, (), body)
 
 
 class _StandIn(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Anything(name, (), {"__init__": lambda *_, **__: None})
+        return _anything(name)
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -16,9 +16,14 @@ TESTS = """
 import pytest
 from tests.utils import RemoteOpenAIServer
 from peerlib.engine.config import Config
+from peerlib.hub import hub
 
 @pytest.fixture(scope="module")
-def server():
+def files():
+    return hub().download(name="adapters")
+
+@pytest.fixture(scope="module")
+def server(files):
     with RemoteOpenAIServer("peers/model", ["--flag"]) as server:
         yield server
 
