@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import gguf
 import pytest
 import torch
@@ -152,3 +156,34 @@ def test_a_matrix_in_8_bits_is_multiplied_by_whole_numbers(num_inputs, num_group
     together = NUMBA.matmul_step(x, weight, None)
     assert_near(together, exact, dtype)
     assert torch.equal(NUMBA.matmul_step(x[:1], weight, None), together[:1])
+
+
+OTHER_PROCESSOR = """
+import torch
+from falcon_mamba_app.ops.cpu.ops import NUMBA
+from falcon_mamba_app.ops.reference.weight_ggml import dequantize
+from tests.ops.test_linear_ggml import random_weight, rows
+for kind in ("Q8_0", "Q4_K"):
+    weight, x = random_weight(kind, 37, 256), rows(1, 256, torch.float32)
+    weight.data[0, 0], weight.data[0, 1] = 0x55, 0x80  # a scale below 2**-14, and negative
+    exact = x.double() @ dequantize(weight, torch.float64).T
+    error = (NUMBA.matmul_step(x, weight, None).double() - exact).abs().max()
+    assert error <= 1e-4 * exact.abs().max(), (kind, error)
+    assert torch.equal(NUMBA.dequantize(weight, torch.float32), dequantize(weight, torch.float32))
+print("equal")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["+sse2"])
+def test_other_processors_give_the_same_numbers(tmp_path, features):
+    """What every x86 has: it lacks the instruction that widens a float16, too."""
+    own = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
+    result = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESSOR],
+        env={**os.environ, **own, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.strip() == "equal", result.stderr[-2000:]

@@ -33,6 +33,23 @@ def pair_products(context: Any, builder: Any, a: Any, b: Any) -> Any:
     return builder.add(low, high)
 
 
+def widened_half(context: Any, builder: Any, bits: Any) -> Any:
+    """The 16 bits of a float16 as fp32."""
+    triple, _, features = context.codegen().magic_tuple()
+    if "+f16c" in features or triple.startswith(("aarch64", "arm64")):
+        return builder.fpext(builder.bitcast(bits, ir.HalfType()), FLOAT)
+    # LLVM would call a function that numba does not have. The exponents differ by 112; infinity's
+    # and NaN's is all ones.
+    bits = builder.zext(bits, INT)
+    sign = builder.shl(builder.and_(bits, INT(0x8000)), INT(16))
+    rest = builder.shl(builder.and_(bits, INT(0x7FFF)), INT(13))
+    scaled = builder.fmul(builder.bitcast(rest, FLOAT), FLOAT(2.0**112))
+    is_finite = builder.icmp_unsigned("<", rest, INT(0x7C00 << 13))
+    endless = builder.or_(rest, INT(0x7F800000))
+    magnitude = builder.select(is_finite, builder.bitcast(scaled, INT), endless)
+    return builder.bitcast(builder.or_(magnitude, sign), FLOAT)
+
+
 def _by_instruction(builder: Any, name: str, width: int, a: Any, b: Any) -> Any:
     """`_pair_products` by an instruction that multiplies `width` numbers."""
     inputs, output = ir.VectorType(SHORT, width), ir.VectorType(INT, width // 2)

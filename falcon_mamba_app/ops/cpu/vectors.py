@@ -30,6 +30,7 @@ from falcon_mamba_app.ops.cpu.llvm import (
     row_address,
     splat,
     sum_of,
+    widened_half,
 )
 
 ELEMENTS = {"int16": SHORT, "int32": INT, "float32": FLOAT}
@@ -248,7 +249,7 @@ def half(typingctx, address):
     """The float16 at an address, as fp32."""
 
     def codegen(context, builder, signature, args):
-        return builder.fpext(load_at(builder, args[0], ir.HalfType()), FLOAT)
+        return widened_half(context, builder, load_at(builder, args[0], SHORT))
 
     return types.float32(address), codegen
 
