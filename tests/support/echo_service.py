@@ -61,6 +61,7 @@ class EchoService:
     def __init__(self, *, has_chat_template: bool = True, is_bundled: bool = True) -> None:
         self.tokenizer = None
         self.running = 0
+        self.holds_line = False  # whoever waits in line stays there
         self.requests_total = 0
         self.pinned: dict[str, tuple[int, ...]] = {}
         self.sessions: dict[str, int] = {}
@@ -93,6 +94,8 @@ class EchoService:
             for position in (2, 1) if "QUEUE" in words else ():
                 yield Waiting(position)
                 await asyncio.sleep(0.05)
+                while self.holds_line:
+                    await asyncio.sleep(0.05)
             reused = min(self.sessions.get(request.session_id or "", 0), len(words) - 1)
             told = tuple(map(_id_of, words)) if request.tells_ids else ()
             yield Accepted(len(words), reused, told)
