@@ -51,6 +51,7 @@
     if (busy === wasBusy) return;
     wasBusy = busy;
     window.page.mark("busy", busy);
+    for (const tool of document.querySelectorAll(".changes")) tool.ariaDisabled = String(busy);
     for (const id of ["retry", "undo", "document-retry", "document-undo"]) {
       const tool = document.querySelector(`button#${id}`);
       if (tool) Object.assign(tool, { disabled: busy, title: busy ? "Not while a reply is being written" : "" });
