@@ -6,7 +6,6 @@ that the first one began with. Both are shown until one of them is gone on with.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -18,10 +17,7 @@ from falcon_mamba_app.ui.events.answering import Answerer, only
 from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, moved, page_of, streams
 from falcon_mamba_app.ui.events.message_actions import GONE
 from falcon_mamba_app.ui.view.controls import ControlValues, restored_values, values_of
-from falcon_mamba_app.ui.view.updates import Update, busy_buttons, status_html
-
-# Gradio draws buttons that come and go within fewer milliseconds in any order.
-BETWEEN_S = 0.2
+from falcon_mamba_app.ui.view.updates import Update, status_html
 
 
 class Comparison:
@@ -61,14 +57,10 @@ class Comparison:
             return
         if turn is None or turn.is_stopped or turn.reply.phase != "finished":
             return
-        await asyncio.sleep(BETWEEN_S)
         again = self._answerer.again(page, session, first.parent, others, beside=first)
         async with aclosing(again) as updates:
             async for update in updates:
                 yield update
-        # Stop has come and gone twice, perhaps within milliseconds: the browser is told once more.
-        await asyncio.sleep(BETWEEN_S)
-        yield Update(**busy_buttons(session.turn is not None))
 
     def _changed(self, session: Session, asked: dict[str, Any]) -> Update:
         node = session.tree.node(asked.get("id"))
