@@ -33,6 +33,7 @@ BENCHMARKS = "tests/benchmarks/test_benchmarks.py"
 RUN_IN = {
     "benchmarks.accuracy": BENCHMARKS,
     "benchmarks.all": HERE,
+    "benchmarks.book": HERE,
     "benchmarks.browser": BENCHMARKS,
     "benchmarks.cluster": "tests/cluster/test_copies.py",
     "benchmarks.context": BENCHMARKS,
@@ -105,6 +106,13 @@ def test_a_killed_writer_loses_no_turn_and_no_word_that_it_had_reported(run):
     found, table = run("killed_writers", "--kills", "10")
     assert found["is_kept"] and found["turns"], table
     assert not found["lost_turns"] and not found["lost_words"] and not found["still_writing"]
+
+
+def test_readers_of_a_book_begin_where_it_ends(run):
+    found, table = run("book", "--tokens", "300", "--readers", "2", "--rounds", "1")
+    assert found["reused_tokens"] == [300], table
+    assert found["state_bytes_added_by_readers"] == 0
+    assert min(found["ttft_on_book_s"], found["ttft_reading_again_s"], found["read_s"]) > 0
 
 
 async def test_an_update_of_the_page_is_measured():
