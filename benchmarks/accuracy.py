@@ -29,7 +29,8 @@ from benchmarks.lib.report import Table, about, finish
 from falcon_mamba_app.checkpoint.locate import BUNDLED_FOLDER, locate
 from falcon_mamba_app.checkpoint.weights import load_tokenizer
 from falcon_mamba_app.engine.states.pool import StatePool
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.model.batch import Batch
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 

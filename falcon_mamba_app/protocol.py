@@ -215,11 +215,9 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStats:
-    """A snapshot of the service; None means "not known".
+    """A snapshot of the service; None means "not known". Counters only grow.
 
-    Counters only grow. `decode_tokens_per_s` and `prefill_tokens_per_s` are over the last few
-    seconds, all sequences together. `gpu_memory_bytes` is what the process has allocated on the
-    device.
+    Rates are over the last few seconds, all sequences together. `gpu_memory_bytes`: this process's.
     """
 
     status: ServiceStatus
@@ -236,6 +234,8 @@ class ServiceStats:
     prompt_tokens_total: int | None = None
     reused_tokens_total: int | None = None
     completion_tokens_total: int | None = None
+    draft_tokens_total: int | None = None  # looked up in what was said before
+    accepted_tokens_total: int | None = None  # of them, verified
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
     process_memory_bytes: int | None = None

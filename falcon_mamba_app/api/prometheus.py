@@ -32,6 +32,8 @@ COUNTERS = {
     "prompt_tokens_total": ("prompt_tokens", "Prompt tokens of all requests, reused ones too."),
     "reused_tokens_total": ("reused_tokens", "Prompt tokens restored from a snapshot."),
     "completion_tokens_total": ("completion_tokens", "Tokens generated."),
+    "draft_tokens_total": ("draft_tokens", "Tokens drafted by looking up what was said before."),
+    "accepted_tokens_total": ("accepted_tokens", "Drafted tokens that were verified."),
 }
 GAUGES = {
     "running": ("sequences_running", "Sequences that hold a slot."),

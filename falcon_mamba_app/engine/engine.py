@@ -26,12 +26,8 @@ from falcon_mamba_app.engine.events import (
     Sampled,
 )
 from falcon_mamba_app.engine.masks import TokenMasks
-from falcon_mamba_app.engine.runner.model_runner import (
-    DecodeStep,
-    ModelRunner,
-    OpenStep,
-    SampledToken,
-)
+from falcon_mamba_app.engine.runner.model_runner import ModelRunner, OpenStep, SampledToken, Step
+from falcon_mamba_app.engine.runner.prompt_lookup import PromptLookup
 from falcon_mamba_app.engine.runner.scoring import ScoredToken
 from falcon_mamba_app.engine.scheduler import Plan, PrefillChunk, Scheduler
 from falcon_mamba_app.engine.sequence import Sequence, Status
@@ -61,13 +57,17 @@ class Engine:
         """`build.build_engine` puts the parts together."""
         self._runner, self._scheduler, self._states = runner, scheduler, states
         self._eos_token_ids, self._look_ahead = eos_token_ids, look_ahead
-        self._in_flight: DecodeStep | None = None
+        self._in_flight: Step | None = None
         self._late_events: list[EngineEvent] = []  # settled outside of a step
         self._sequences: dict[int, Sequence] = {}
 
     @property
     def model(self) -> FalconMamba:
         return self._runner.model
+
+    def draft_by(self, lookup: PromptLookup | None) -> None:
+        """Draft tokens by `lookup` from now on, or none; for measurements and tests."""
+        self._runner.lookup = lookup
 
     @property
     def pool(self) -> StatePool:
@@ -130,7 +130,7 @@ class Engine:
             launched, self._in_flight = self._in_flight, launched
         return events + self._settle(launched)
 
-    def _run(self, plan: Plan) -> tuple[DecodeStep | None, list[EngineEvent]]:
+    def _run(self, plan: Plan) -> tuple[Step | None, list[EngineEvent]]:
         """Launch the plan: in one pass where a graph holds all of it, otherwise in two."""
         rows, chunks = plan.decode, plan.prefill
         if rows and chunks and not self._runner.has_graph(rows, chunks):
@@ -140,8 +140,8 @@ class Engine:
 
     def _launch(
         self, rows: list[Sequence], chunks: list[PrefillChunk]
-    ) -> tuple[DecodeStep | None, list[EngineEvent]]:
-        launched: DecodeStep | OpenStep | None = None
+    ) -> tuple[Step | None, list[EngineEvent]]:
+        launched: Step | OpenStep | None = None
         scores: dict[int, list[ScoredToken]] = {}
         try:
             if rows and chunks:
@@ -159,7 +159,7 @@ class Engine:
             launched, events = self._choose(launched)
         return launched, events + self._after_chunks(chunks, scores)
 
-    def _choose(self, launched: OpenStep) -> tuple[DecodeStep | None, list[EngineEvent]]:
+    def _choose(self, launched: OpenStep) -> tuple[Step | None, list[EngineEvent]]:
         """Read the tokens before an open step, on which its own depend, and choose these."""
         in_flight, self._in_flight = self._in_flight, None
         events, masks = self._settle(in_flight), TokenMasks(launched.rows, self.model.config)
@@ -207,15 +207,16 @@ class Engine:
         self._states.take_slot(seq)
         return []
 
-    def _settle(self, launched: DecodeStep | None) -> list[EngineEvent]:
+    def _settle(self, launched: Step | None) -> list[EngineEvent]:
         """Read the tokens of a launched decode step, of this step or the previous one."""
         if launched is None:
             return []
         events: list[EngineEvent] = []
-        for seq, token in zip(launched.rows, launched.wait(), strict=True):
+        for seq, tokens in zip(launched.rows, launched.wait(), strict=True):
             seq.num_in_flight -= 1
-            if seq.status is not Status.FINISHED:  # steps after the end are dropped
-                events += self._guarded(seq, partial(self._commit, seq, token))
+            for token in tokens:
+                if seq.status is not Status.FINISHED:  # steps after the end are dropped
+                    events += self._guarded(seq, partial(self._commit, seq, token))
         return events
 
     def _commit(self, seq: Sequence, token: SampledToken) -> list[EngineEvent]:

@@ -9,58 +9,17 @@ dt_proj (arXiv 2410.05355, §2.2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from falcon_mamba_app.model.batch import Batch, LayerInputs
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.linear import EmbeddingPacked, Linear, Linear4bit, LinearPacked
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights, total
 
 NUM_NAMED_ROWS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Packed tokens and the sequences they belong to, on the model's device.
-
-    token_ids: (b + t,) int64.  slots: (b + q,) int64.
-    The first b sequences, rows of a decode step, have one token each. After them come q prompts.
-    query_starts: (q+1,) int64, the start of each prompt's tokens, the first at 0; None without
-    prompts. Tokens after the last prompt are padding, and their results have no meaning.
-    """
-
-    token_ids: Tensor
-    slots: Tensor
-    query_starts: Tensor | None = None
-
-    @property
-    def is_step(self) -> bool:
-        """Whether there are only rows."""
-        return self.query_starts is None
-
-    @property
-    def num_rows(self) -> int:
-        num_prompts = 0 if self.query_starts is None else len(self.query_starts) - 1
-        return len(self.slots) - num_prompts
-
-    def parts(self) -> list[tuple[slice, Tensor, Tensor | None]]:
-        """The rows and the prompts, each if present: their tokens, slots and query_starts."""
-        b = self.num_rows
-        parts: list[tuple[slice, Tensor, Tensor | None]] = []
-        if b:
-            parts.append((slice(b), self.slots[:b], None))
-        if self.query_starts is not None:
-            parts.append((slice(b, None), self.slots[b:], self.query_starts))
-        return parts
-
-    def behind_rows(self, rows: Batch) -> Batch:
-        """A batch of a step's rows followed by these prompts."""
-        assert self.query_starts is not None and rows.is_step
-        token_ids = torch.cat([rows.token_ids, self.token_ids])
-        return Batch(token_ids, torch.cat([rows.slots, self.slots]), self.query_starts)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -120,6 +79,8 @@ class Mixer(nn.Module):
         """
         if batch.is_step:
             return self._step(x, conv_states, ssm_states, batch.slots)
+        if batch.draft is not None:
+            return self._try(x, conv_states, ssm_states, batch, batch.draft)
         return self._read(x, conv_states, ssm_states, batch)
 
     def _step(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
@@ -176,6 +137,35 @@ class Mixer(nn.Module):
         dt = self.dt_proj.prompt_without_bias(dt)
         y = self._scanned(x, dt, B, C, z, ssm_states, batch)
         return self.out_proj.prompt_addends(y)
+
+    def _try(
+        self,
+        x: Tensor,
+        conv_states: Tensor,
+        ssm_states: Tensor,
+        batch: Batch,
+        inputs: list[LayerInputs],
+    ) -> Tensor:
+        """`forward` of a draft: `_read` with the products of a step."""
+        projected, z = self.in_proj.step(x).chunk(2, dim=-1)
+        x = self._convolved(projected, conv_states, batch)
+        if self._eps is None:
+            dt, B, C = self.x_proj.step(x).split(self._sizes, dim=-1)
+        else:
+            addends = self.x_proj.step_addends(x)
+            dt, B, C = self._ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
+        dt = self.dt_proj.step_without_bias(dt)
+        inputs.append(LayerInputs(projected, x, dt, B, C, z))
+        y = self._scanned(x, dt, B, C, z, ssm_states, batch)
+        return self.out_proj.step_addends(y)
+
+    def advance(
+        self, inputs: LayerInputs, conv_states: Tensor, ssm_states: Tensor, batch: Batch
+    ) -> None:
+        """Advance the states over what a draft has read; nothing is multiplied again."""
+        projected, x, dt, B, C, z = inputs
+        self._convolved(projected, conv_states, batch)
+        self._scanned(x, dt, B, C, z, ssm_states, batch)
 
     def _convolved(self, x: Tensor, conv_states: Tensor, batch: Batch) -> Tensor:
         """The convolution, (t, d) → (t, d): the rows by a step, the prompts by a prefill."""
@@ -307,6 +297,14 @@ class FalconMamba(nn.Module):
             hidden, addends = layer(hidden, addends, conv, ssm, batch)
         normed: Tensor = self.backbone.norm_f(hidden, addends)[1]
         return normed
+
+    def advance(
+        self, inputs: list[LayerInputs], conv_states: Tensor, ssm_states: Tensor, batch: Batch
+    ) -> None:
+        """Advance the states of the batch's slot over the inputs that a draft has left."""
+        mixers = [module for module in self.modules() if isinstance(module, Mixer)]
+        for mixer, read, conv, ssm in zip(mixers, inputs, conv_states, ssm_states, strict=True):
+            mixer.advance(read, conv, ssm, batch)
 
     def step_logits(self, normed: Tensor) -> Tensor:
         """The rows of a decode step (b, h), from `forward` → (b, v) fp32."""

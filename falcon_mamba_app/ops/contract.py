@@ -38,6 +38,7 @@ class Ops:
     # capture operations that never wait.
     can_capture_steps = False
     can_capture_prompts = False
+    num_verifiable_tokens = 0  # that one pass reads with exactly the numbers of as many steps
 
     # ---- Matrix products ----
 

@@ -6,14 +6,14 @@ Each field of a section is one option: `max_running` is `--max-running` and
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from falcon_mamba_app.settings.cluster import ClusterSettings
+from falcon_mamba_app.settings.engine import EngineSettings
 from falcon_mamba_app.settings.keeping import LibrarySettings
 from falcon_mamba_app.settings.options import AUTO as AUTO
-from falcon_mamba_app.settings.options import number_for_me, option
+from falcon_mamba_app.settings.options import option
 from falcon_mamba_app.settings.parsing import (
     parse_bytes,
     parse_key,
@@ -30,8 +30,6 @@ from falcon_mamba_app.settings.parsing import (
 from falcon_mamba_app.settings.people import PeopleSettings
 from falcon_mamba_app.settings.platform import Platform
 from falcon_mamba_app.settings.storage import OFF, StorageSettings
-
-IntOrAuto = int | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,75 +69,6 @@ class ModelSettings:
         is_local=True,
         choices=(AUTO, "reference", "numba", "triton", "library"),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """How much the engine takes on. Everything that could grow has a limit here."""
-
-    max_running: IntOrAuto = number_for_me(
-        "replies written at the same time, each with a state",
-        on_gpu=32,
-        on_cpu=8,
-        means="32 on a GPU, else 8",
-    )
-    max_waiting: int = option(
-        64, "requests that may wait in line; more are refused", is_local=True, at_least=0
-    )
-    max_prefill_tokens: IntOrAuto = number_for_me(
-        "prompt tokens read at a time", on_gpu=2048, on_cpu=512, means="2048 on a GPU, else 512"
-    )
-    max_mixed_prefill_tokens: IntOrAuto = number_for_me(
-        "the same while others are being answered, so that their replies go on",
-        on_gpu=128,
-        on_cpu=64,
-        means="128 on a GPU, else 64",
-    )
-    max_prompt_tokens: int = option(131_072, "longest prompt accepted", is_local=True, at_least=1)
-    max_new_tokens: int = option(4_096, "longest reply a request may ask for", at_least=1)
-    snapshot_bytes: int = option(
-        2 * 2**30,
-        "host memory for the states of idle sessions",
-        is_local=True,
-        at_least=0,
-        parse=parse_bytes,
-    )
-    session_snapshots: int = option(
-        4,
-        "states of one conversation kept in host memory: of the last turn, then forks and fewer"
-        " with age",
-        is_local=True,
-        at_least=1,
-        at_most=64,
-    )
-    threads: IntOrAuto = number_for_me("CPU threads", on_gpu=None, on_cpu=None, means="all cores")
-
-    def on(self, *, has_gpu: bool) -> EngineLimits:
-        """These settings with what suits the device in place of every AUTO."""
-        suits = "on_gpu" if has_gpu else "on_cpu"
-
-        def value(option: Field[Any]) -> Any:
-            given = getattr(self, option.name)
-            return option.metadata[suits] if given == AUTO else given
-
-        return EngineLimits(**{option.name: value(option) for option in fields(self)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineLimits:
-    """EngineSettings on a certain device, nothing left to choose. threads: None leaves them to
-    torch.
-    """
-
-    max_running: int
-    max_waiting: int
-    max_prefill_tokens: int
-    max_mixed_prefill_tokens: int
-    max_prompt_tokens: int
-    max_new_tokens: int
-    snapshot_bytes: int
-    session_snapshots: int
-    threads: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ RUN_IN = {
     "benchmarks.serving": BENCHMARKS,
     "benchmarks.snapshots": BENCHMARKS,
     "benchmarks.soak": "tests/benchmarks/test_soak.py",
+    "benchmarks.speculation": HERE,
     "benchmarks.stall": "tests/benchmarks/test_stall.py",
     "benchmarks.startup": "Makefile",
     "benchmarks.states": BENCHMARKS,
@@ -225,6 +226,13 @@ def test_a_checkpoint_of_random_weights_is_a_folder_as_the_hub_has_it(monkeypatc
     assert len(list(tmp_path.glob("*.safetensors"))) == checkpoint.NUM_FILES
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["num_hidden_layers"] == model.config.num_layers
+
+
+def test_drafts_are_measured_and_change_no_reply(results, run_main):
+    options = ("--tokens", "12", "--rounds", "1", "--save", "small")
+    assert run_main("benchmarks.speculation", *options) == 0
+    found = json.loads((results / "small.json").read_text())["results"]
+    assert found["every draft right"]["accepted"] == found["every draft right"]["drafted"] > 0
 
 
 @pytest.mark.slow

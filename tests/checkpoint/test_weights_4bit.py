@@ -19,7 +19,8 @@ from falcon_mamba_app.checkpoint.locate import Checkpoint, locate
 from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.errors import CheckpointError
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.model.batch import Batch
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import Linear4bit, weights_bytes
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from falcon_mamba_app.model.falcon_mamba import Batch
+from falcon_mamba_app.model.batch import Batch
 from tests.support.checkpoints import make_model
 from tests.support.engine_fixtures import States, decode, ours, prefill, random_prompt
 

@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.model.batch import Batch
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.settings import ModelSettings

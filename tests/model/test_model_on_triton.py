@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.lib.models import FALCON_MAMBA_7B
+from falcon_mamba_app.model.batch import Batch
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops import REFERENCE, Ops
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.engine_fixtures import logits_after

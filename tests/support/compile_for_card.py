@@ -74,7 +74,8 @@ def record_launches() -> dict[str, Any]:
 def run_model(dtype: torch.dtype, form: str) -> None:
     """One layer of 7B: decode steps, prompts, and both in one pass."""
     from benchmarks.lib.models import FALCON_MAMBA_7B
-    from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+    from falcon_mamba_app.model.batch import Batch
+    from falcon_mamba_app.model.falcon_mamba import FalconMamba
     from falcon_mamba_app.model.in_8bit import put_in_8bit
     from falcon_mamba_app.ops.reference.sampling import Column
     from falcon_mamba_app.ops.triton.ops import TRITON

@@ -13,8 +13,9 @@ from falcon_mamba_app.engine.build import build_engine
 from falcon_mamba_app.engine.engine import Engine
 from falcon_mamba_app.engine.events import Admitted, Ended, EngineEvent, Sampled
 from falcon_mamba_app.engine.sequence import Sequence
+from falcon_mamba_app.model.batch import Batch
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.ops import REFERENCE, Ops
 from falcon_mamba_app.protocol import SamplingParams
 

@@ -6,14 +6,20 @@ launches or replays them, and reads their results. It does not decide which sequ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from falcon_mamba_app.engine.runner.graphs import Graphs, smallest_shape
 from falcon_mamba_app.engine.runner.passes import Passes
-from falcon_mamba_app.engine.runner.penalties import Penalties, needs_changes
+from falcon_mamba_app.engine.runner.penalties import (
+    Penalties,
+    needs_changes,
+    pack_params,
+    uniform,
+)
+from falcon_mamba_app.engine.runner.prompt_lookup import PromptLookup
 from falcon_mamba_app.engine.runner.scoring import ScoredToken, ScoredTokens, score_rows
 from falcon_mamba_app.engine.runner.step_tensors import Shape, StepTensors, pack, starts_of
 from falcon_mamba_app.engine.runner.warm_up import warm_up
@@ -31,11 +37,14 @@ SCORE_TILE = 128
 class SampledToken:
     """What one decode step chose for one row; `score` is None unless the request asked for it.
 
-    `token_id` is NO_TOKEN where the model's logits were not finite.
+    `token_id` is NO_TOKEN where the model's logits were not finite. `num_drafted` is the length of
+    a draft that began here, and `was_drafted` says that this token is one of an accepted draft.
     """
 
     token_id: int
     score: ScoredToken | None = None
+    num_drafted: int = 0
+    was_drafted: bool = False
 
     @property
     def is_usable(self) -> bool:
@@ -51,14 +60,28 @@ class DecodeStep:
     scores: list[ScoredTokens | None]
     is_done: torch.cuda.Event | None
 
-    def wait(self) -> list[SampledToken]:
-        """The rows' tokens, in order, as soon as they have arrived."""
+    def wait(self) -> list[list[SampledToken]]:
+        """The one token of each row, as soon as they have arrived."""
         if self.is_done is not None:
             self.is_done.synchronize()
         return [
-            SampledToken(token_id, None if scores is None else scores.as_list()[0])
+            [SampledToken(token_id, None if scores is None else scores.as_list()[0])]
             for token_id, scores in zip(self.token_ids.tolist(), self.scores, strict=True)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedStep:
+    """As many steps of one row as tokens of its draft were accepted, and one more."""
+
+    rows: list[Sequence]
+    tokens: list[SampledToken]
+
+    def wait(self) -> list[list[SampledToken]]:
+        return [self.tokens]
+
+
+Step = DecodeStep | VerifiedStep  # launched, its tokens chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +98,12 @@ class OpenStep:
 class ModelRunner:
     """Runs the model over the slots of a StatePool."""
 
-    def __init__(self, passes: Passes, graphs: Graphs | None = None) -> None:
+    def __init__(
+        self, passes: Passes, graphs: Graphs | None = None, lookup: PromptLookup | None = None
+    ) -> None:
         """`make_runner` makes one that is ready for use."""
         self._passes, self._graphs, self.model = passes, graphs, passes.model
+        self.lookup = lookup
         self._penalties = Penalties(
             passes.model.config.vocab_size, passes.model.device, passes.eos_token_ids
         )
@@ -87,12 +113,49 @@ class ModelRunner:
         return self._graphs is not None and self._shape(rows, chunks) is not None
 
     @torch.inference_mode()
-    def decode(self, rows: list[Sequence]) -> DecodeStep | OpenStep:
+    def decode(self, rows: list[Sequence]) -> Step | OpenStep:
         """Launch one step: feed each row its next token and sample the one after it.
 
-        The step stays open if a row has a matcher.
+        The step stays open if a row has a matcher. A row alone may get several tokens.
         """
+        if self.lookup is not None and len(rows) == 1 and rows[0].matcher is None:
+            drafted = self.lookup.draft(rows[0])
+            if drafted:
+                return VerifiedStep(rows, self._verify(rows[0], drafted, self.lookup))
         return self._settle_rows(rows, self._launch(rows, []))
+
+    def _verify(
+        self, seq: Sequence, drafted: list[int], lookup: PromptLookup
+    ) -> list[SampledToken]:
+        """Sample the tokens that steps would sample, as long as these are the drafted ones,
+        and advance the state by as many.
+        """
+        assert seq.slot is not None and seq.next_token_id is not None, f"{seq.seq_id=}"
+        draft = self._passes.try_out(seq.slot, [seq.next_token_id, *drafted])
+        tokens: list[SampledToken] = []
+        ends = frozenset() if seq.sampling.ignore_eos else self._passes.eos_token_ids
+        try:
+            for logits, expected in zip(draft.logits.split(1), [*drafted, None], strict=True):
+                [token] = self._sample_alone(seq, logits).wait()[0]
+                is_accepted = token.is_usable and token.token_id == expected
+                tokens.append(replace(token, was_drafted=is_accepted))
+                if not is_accepted or token.token_id in ends:
+                    break
+                seq.num_in_flight += 1
+        finally:
+            seq.num_in_flight = 0
+        self._passes.keep(draft, len(tokens))
+        lookup.learn(seq, sum(token.was_drafted for token in tokens))
+        return [replace(tokens[0], num_drafted=len(drafted)), *tokens[1:]]
+
+    def _sample_alone(self, seq: Sequence, logits: Tensor) -> DecodeStep:
+        """The sequence's next token by its logits (1, v)."""
+        scores = self._score_inputs(seq, logits[0])
+        self._penalties.apply(logits, [seq])
+        number = uniform(seq.seed, seq.num_launched_tokens)
+        sampled = self.model.ops.sample(logits, pack_params([seq.sampling], [number]))
+        self._penalties.count(sampled, [seq])
+        return self._fetch([seq], sampled, [scores])
 
     @torch.inference_mode()
     def prefill(self, chunks: list[PrefillChunk]) -> dict[int, list[ScoredToken]]:
@@ -171,6 +234,8 @@ class ModelRunner:
     def drop(self, seq: Sequence) -> None:
         """Forget the data kept for the sequence beside its state."""
         self._penalties.drop(seq)
+        if self.lookup is not None:
+            self.lookup.drop(seq)
 
     def _score_inputs(self, seq: Sequence, logits: Tensor) -> Tensor | None:
         """The row's log-probabilities before any parameter changes its logits, if requested."""
@@ -214,10 +279,12 @@ def _logits_of(rows: list[Sequence], step: StepTensors) -> Tensor:
 
 
 def make_runner(
-    model: FalconMamba, pool: StatePool, *, eos_token_ids: frozenset[int]
+    model: FalconMamba, pool: StatePool, *, eos_token_ids: frozenset[int], speculates: bool = False
 ) -> ModelRunner:
     """A runner with all kernels compiled and, on a GPU, with its passes captured."""
     passes = Passes(model, pool, eos_token_ids=eos_token_ids)
     warm_up(passes)
     shapes = passes.shapes_to_capture()
-    return ModelRunner(passes, Graphs(passes.run, shapes, model.device) if shapes else None)
+    graphs = Graphs(passes.run, shapes, model.device) if shapes else None
+    num_drafted = model.ops.num_verifiable_tokens - 1  # the first token of a pass is known
+    return ModelRunner(passes, graphs, PromptLookup(num_drafted) if speculates else None)

@@ -6,15 +6,25 @@ each row its last token and knows which rows have ended. This module knows no se
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from falcon_mamba_app.engine.runner.graphs import shapes_for
 from falcon_mamba_app.engine.runner.step_tensors import NUM_INPUTS, Shape, StepTensors, unpack
-from falcon_mamba_app.engine.states.pool import StatePool
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.engine.states.pool import SCRATCH_SLOT, StatePool
+from falcon_mamba_app.model.batch import Batch, LayerInputs
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Tokens that were read on a copy of the slot's state; logits (t, v) fp32 follow each."""
+
+    slot: int
+    batch: Batch
+    logits: Tensor
 
 
 class Passes:
@@ -73,6 +83,23 @@ class Passes:
         )
         return replace(step, sampled=sampled)
 
+    def try_out(self, slot: int, token_ids: list[int]) -> Draft:
+        """Read tokens after the slot's state, on a copy of it; the slot stays as it is."""
+        self.pool.copy(slot, to=SCRATCH_SLOT)
+        batch = _one_sequence(SCRATCH_SLOT, token_ids, self.model.device, draft=[])
+        return Draft(slot, batch, self.model.step_logits(self._hidden(batch, None)))
+
+    def keep(self, draft: Draft, num_tokens: int) -> None:
+        """Advance the draft's slot over its first tokens."""
+        assert draft.batch.draft is not None, "not a draft"
+        token_ids = draft.batch.token_ids.tolist()
+        if num_tokens == len(token_ids):
+            self.pool.copy(SCRATCH_SLOT, to=draft.slot)
+            return
+        batch = _one_sequence(draft.slot, token_ids[:num_tokens], self.model.device)
+        inputs = [layer.first(num_tokens) for layer in draft.batch.draft]
+        self.model.advance(inputs, self.pool.conv_states, self.pool.ssm_states, batch)
+
     def feed_nothing(self) -> None:
         """Run the smallest kernel, so that the compiler loads its own parts."""
         self.model.ops.next_inputs(
@@ -84,3 +111,12 @@ class Passes:
         if self.model.device.type == "cpu":
             return values
         return values.pin_memory().to(self.model.device, non_blocking=True)
+
+
+def _one_sequence(
+    slot: int, token_ids: list[int], device: torch.device, *, draft: list[LayerInputs] | None = None
+) -> Batch:
+    ids, slots, starts = (
+        torch.tensor(values, device=device) for values in (token_ids, [slot], [0, len(token_ids)])
+    )
+    return Batch(ids, slots, starts, draft)

@@ -17,7 +17,7 @@ from falcon_mamba_app.engine.runner.penalties import pack_params, uniform
 from falcon_mamba_app.engine.scheduler import PrefillChunk
 from falcon_mamba_app.engine.sequence import Sequence
 from falcon_mamba_app.engine.states.pool import SCRATCH_SLOT
-from falcon_mamba_app.model.falcon_mamba import Batch
+from falcon_mamba_app.model.batch import Batch
 from falcon_mamba_app.ops.reference.next_token import ON_DEVICE
 from falcon_mamba_app.ops.reference.sampling import Column
 

@@ -139,6 +139,11 @@ class StatePool:
             part.record_stream(self._copies)  # no reuse before the copy has read it
         return State(host_conv, host_ssm, has_arrived, self._newest.keep(conv, ssm))
 
+    def copy(self, slot: int, to: int) -> None:
+        """Overwrite the slot `to` with the state of the other."""
+        for states in (self.conv_states, self.ssm_states):
+            states[:, to] = states[:, slot]
+
     def restore(self, slot: int, state: State) -> None:
         """Overwrite the slot with a saved state. Does not wait for the device."""
         kept = None if state.on_device is None else state.on_device.parts

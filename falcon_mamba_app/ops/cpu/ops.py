@@ -29,6 +29,7 @@ class CpuOps(Ops):
     """Numba's kernels, and oneDNN for prompts."""
 
     name = "numba"
+    num_verifiable_tokens = products.MAX_ROWS
 
     matmul_prompt = staticmethod(products.many_rows)
     matmul_step = staticmethod(products.rows_of_step)

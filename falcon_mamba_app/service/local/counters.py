@@ -22,6 +22,8 @@ class Counters:
         self._prompt_tokens = 0
         self._reused_tokens = 0
         self._completion_tokens = 0
+        self._draft_tokens = 0
+        self._accepted_tokens = 0
         self._decode_rate = RollingRate(WINDOW_S)
         self._prefill_rate = RollingRate(WINDOW_S)
 
@@ -36,8 +38,10 @@ class Counters:
                 self._reused_tokens += num_reused
             case Prefilled(num_tokens=num_tokens):
                 self._prefill_rate.add(num_tokens, now_s=now_s)
-            case Sampled():
+            case Sampled(token=token):
                 self._completion_tokens += 1
+                self._draft_tokens += token.num_drafted
+                self._accepted_tokens += token.was_drafted
                 self._decode_rate.add(1, now_s=now_s)
 
     def as_stats(self, *, now_s: float) -> dict[str, Any]:
@@ -47,6 +51,8 @@ class Counters:
             "prompt_tokens_total": self._prompt_tokens,
             "reused_tokens_total": self._reused_tokens,
             "completion_tokens_total": self._completion_tokens,
+            "draft_tokens_total": self._draft_tokens,
+            "accepted_tokens_total": self._accepted_tokens,
             "decode_tokens_per_s": self._decode_rate.per_s(now_s=now_s),
             "prefill_tokens_per_s": self._prefill_rate.per_s(now_s=now_s),
         }

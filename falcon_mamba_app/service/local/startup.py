@@ -174,6 +174,7 @@ class Startup:
             max_mixed_prefill_tokens=limits.max_mixed_prefill_tokens,
             max_snapshot_bytes=limits.snapshot_bytes,
             max_session_snapshots=limits.session_snapshots,
+            speculates=limits.speculation != "off",
         )
         info = self.model_info
         logger.info(

@@ -111,7 +111,7 @@ def shown_panel(figures: Figures) -> dict[str, Any]:
         "rivals": _rivals(model),
         "tiles": _tiles(figures),
         "note": _note(figures),
-        "facts": _facts(model),
+        "facts": _facts(figures.stats),
         "memory": _memory(figures.stats),
     }
     if figures.strip is not None:
@@ -198,7 +198,8 @@ def _note(figures: Figures) -> dict[str, Any]:
     return {"text": text}
 
 
-def _facts(model: ModelInfo | None) -> list[list[str]]:
+def _facts(stats: ServiceStats) -> list[list[str]]:
+    model, drafted = stats.model, stats.draft_tokens_total
     if model is None:
         return []
     parameters = None if model.num_parameters is None else short_count(model.num_parameters)
@@ -209,4 +210,6 @@ def _facts(model: ModelInfo | None) -> list[list[str]]:
         "Device": model.device,
         "Kernels": model.kernels,
     }
+    if drafted:
+        rows["Drafts accepted"] = f"{stats.accepted_tokens_total or 0:,} of {drafted:,} tokens"
     return [[name, value or UNKNOWN] for name, value in rows.items()]
