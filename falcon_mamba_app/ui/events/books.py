@@ -153,7 +153,7 @@ class BookEvents:
             session = self.sessions.clear(page)
         claim(self.sessions, session, request)
         session.book = StandsOn(book.id, book.name, book.num_read, self._books, case)
-        yield moved(self._service, session, f"Stands on {book.name}; ask about it", composer="")
+        yield moved(self._service, session, "Ready", composer="")
 
     async def _case(self, request: gr.Request) -> Bookcase:
         return await self._books.case_of(request, nobody=f"page {page_of(request)}")

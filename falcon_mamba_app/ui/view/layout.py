@@ -229,7 +229,7 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         _tool("Side by side", "side-by-side")  # in assets/comparison.js
         _tool("Copy all", "copy-all")  # wired in assets/page.js
         _tool("As code", "as-code")  # in assets/as_code.js
-        _tool("Read a document", "read-document")  # wired in assets/books.js
+        _tool("Read a file", "read-document")  # wired in assets/books.js
     return {
         "book": book,
         "transcript": transcript,
