@@ -5,6 +5,7 @@ import base64
 import pytest
 import torch
 
+from falcon_mamba_app.engine.states import sketch as sketches
 from falcon_mamba_app.engine.states.sketch import sketch
 
 
@@ -57,3 +58,13 @@ def test_a_layer_that_holds_more_is_drawn_with_more():
 
 def test_an_empty_state_is_drawn_without_a_fault():
     assert drawn(sketch(torch.zeros(4, 16, 64)))[0] == 4
+
+
+def test_of_a_large_state_a_bounded_number_of_values_is_read(monkeypatch):
+    monkeypatch.setattr(sketches, "MAX_VALUES", 4 * 4 * 64)  # every fourth of a channel's
+    one = state(4, 16, 64)
+    picture = sketch(one)
+    one[:, 1:4] *= 30
+    assert sketch(one) == picture
+    one[2, 4] *= 30
+    assert sketch(one) != picture

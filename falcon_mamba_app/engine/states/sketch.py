@@ -2,7 +2,8 @@
 
 A row is a layer (or several), a column a group of channels. Each cell has two values of four bits:
 how much the group holds (the logarithm of its root mean square, within the state's own range), and
-how its numbers add up under fixed random signs, which gives every state a face of its own.
+how its numbers add up under fixed random signs, which gives every state a face of its own. Of a
+large state a part is read, from decays fast and slow: all of the 7B's would take a CPU 64 ms.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 MAX_ROWS = 32  # the 64 layers of the 7B model in pairs
 MAX_COLUMNS = 64
+MAX_VALUES = 2**20  # of a state that are read
 LEVELS = 16
 SIGN_RANGE = 2.5  # standard deviations that the levels of the signed sum cover
 TINY = 1e-12
@@ -30,6 +32,7 @@ def sketch(ssm: Tensor) -> str:
         "rows×columns" as "12x64:", and the cells row by row in base64: one byte each, the amount in
         its upper four bits, the signed sum in its lower four.
     """
+    ssm = ssm[:, :: -(-ssm.numel() // MAX_VALUES)]
     num_layers, num_states, num_channels = ssm.shape
     per_row = -(-num_layers // MAX_ROWS)
     num_columns = _divisor(num_channels, MAX_COLUMNS)
