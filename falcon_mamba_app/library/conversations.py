@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 import falcon_mamba_app.library.schema as schema
 from falcon_mamba_app.errors import Conflict, InvalidRequest, NotFound
@@ -78,17 +78,6 @@ def listed(
     return Page(
         tuple(map(conversation_of, rows[:limit])), _cursor(rows[limit - 1]) if more else None
     )
-
-
-def folders(connection: Connection, owner: str) -> tuple[tuple[str, int], ...]:
-    """The owner's folders and how many conversations are in each."""
-    statement = (
-        select(table.c.folder, func.count())
-        .where(table.c.owner == owner, table.c.folder != "")
-        .group_by(table.c.folder)
-        .order_by(table.c.folder)
-    )
-    return tuple((name, number) for name, number in connection.execute(statement))
 
 
 def change(

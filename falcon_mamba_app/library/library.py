@@ -123,10 +123,6 @@ class Library:
             folder=folder,
         )
 
-    async def folders(self, owner: str) -> tuple[tuple[str, int], ...]:
-        """Each folder and how many conversations are in it."""
-        return await self._database.read(conversations.folders, owner)
-
     async def search(self, owner: str, words: str, *, limit: int = 20) -> tuple[Hit, ...]:
         """Conversations with all these words in the title or in one message, on any branch."""
         return await self._database.read(search.search, owner, words, limit)
