@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from benchmarks.cpu import about
 from benchmarks.lib import report
 from benchmarks.lib.models import FALCON_MAMBA_7B
+from falcon_mamba_app.model.batch import Batch
 from falcon_mamba_app.model.config import ModelConfig
-from falcon_mamba_app.model.falcon_mamba import Batch, FalconMamba
+from falcon_mamba_app.model.falcon_mamba import FalconMamba
 from falcon_mamba_app.model.linear import EmbeddingPacked, Linear, LinearPacked
 from falcon_mamba_app.ops.reference.matrix import Packed
 from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit
