@@ -120,16 +120,18 @@ async def served(service: LocalService) -> AsyncGenerator[str, None]:
 
     from falcon_mamba_app.middleware.stack import listening
     from falcon_mamba_app.server import build_app
+    from falcon_mamba_app.web_server import listen
 
     # One measurement must not begin where another's prompt was read.
     settings = Settings(server=ServerSettings(reuse_prompts=False))
     options = listening(settings)
-    server = uvicorn.Server(uvicorn.Config(build_app(service, settings), port=0, **options))
-    serving = asyncio.create_task(server.serve())
+    server = uvicorn.Server(uvicorn.Config(build_app(service, settings), **options))
+    listener = listen(ServerSettings(port=0))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         await serving

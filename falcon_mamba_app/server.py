@@ -41,7 +41,6 @@ logger = logging.getLogger("falcon_mamba_app")
 
 # An open page holds a connection for as long as it is open; without a limit it would block exit.
 MAX_SHUTDOWN_S = 3
-MAX_WAITING_CONNECTIONS = 2_048
 COPY = "copy"  # how a parent starts a copy; for people there is --replicas
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # OpenMP's threads wait for work by spinning. With a browser on the same cores that made replies up
@@ -98,7 +97,7 @@ async def serve_copies(settings: Settings, arguments: list[str]) -> int:
     from falcon_mamba_app.web_server import listen
 
     settings, listener = with_secret(settings), listen(settings.server)
-    listener.listen(MAX_WAITING_CONNECTIONS)
+    listener.listen()
     _tell_address(listener.getsockname()[1], settings)
     return await supervise(settings, listener, arguments, os.environ)
 
@@ -268,7 +267,6 @@ async def _announce(server: WebServer, listener: socket.socket, settings: Settin
     """Say where the server is, once it answers, and who can reach it."""
     while not server.started:
         await asyncio.sleep(0.01)
-    listener.listen(MAX_WAITING_CONNECTIONS)  # asyncio lets no more wait than it takes at once
     if server.is_handed:
         return  # the parent says it
     port = listener.getsockname()[1]

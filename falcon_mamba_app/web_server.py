@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from falcon_mamba_app.cluster.door import Door
 from falcon_mamba_app.errors import SettingsError
+from falcon_mamba_app.listener import Listener
 from falcon_mamba_app.middleware.departure import Departure
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import ServerSettings
@@ -82,12 +83,12 @@ class WebServer(uvicorn.Server):
             now_s = time.monotonic()
 
 
-def listen(settings: ServerSettings) -> socket.socket:
+def listen(settings: ServerSettings) -> Listener:
     """The open port. Raises SettingsError where it cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # With the protocol named, asyncio sends small packets at once: without, each answer and each
     # token of a stream waited 40 ms for the last one to be acknowledged.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from falcon_mamba_app.listener import Listener
+
 API, PAGE = b"a", b"p"
 TAKEN = b"t"
 MAX_INLINE_BYTES = 32 * 2**10
@@ -44,7 +46,7 @@ class Door:
     """Lets connections in once it is open."""
 
     def __init__(self, inherited: Inherited) -> None:
-        self.listener = socket.socket(fileno=inherited.listener)
+        self.listener = Listener(fileno=inherited.listener)
         self._channel = socket.socket(fileno=inherited.channel)
         self._channel.setblocking(False)
         for descriptor in (inherited.channel, inherited.listener):

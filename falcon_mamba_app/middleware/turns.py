@@ -18,7 +18,7 @@ from falcon_mamba_app.rates import network
 
 MAX_BEGUN = 4
 MAX_ENDED = 8
-MAX_ACCEPTED = 64  # connections; uvicorn takes as many as may wait, 2,048
+MAX_ACCEPTED = 64  # connections; many more may wait, see `listener`
 
 
 class FewATurn:

@@ -58,9 +58,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"uvicorn"},
     ),
     # It starts and feeds servers, and is none: no HTTP library, no torch.
-    "cluster": ({"cluster", "errors", "settings"}, set()),
+    "listener": (set(), set()),
+    "cluster": ({"cluster", "errors", "listener", "settings"}, set()),
     "web_server": (
-        {"cluster", "errors", "middleware", "protocol", "settings", "ui"},
+        {"cluster", "errors", "listener", "middleware", "protocol", "settings", "ui"},
         {"fastapi", "uvicorn"},
     ),
     "rates": ({"errors"}, set()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
 
@@ -14,8 +16,11 @@ from uvicorn.server import ServerState
 from falcon_mamba_app.middleware.connections import Connections
 from falcon_mamba_app.middleware.limited_protocol import limited_protocol
 from falcon_mamba_app.middleware.page_line import NUM_PLACES, PageLine, Places
-from falcon_mamba_app.middleware.turns import MAX_BEGUN, MAX_ENDED, FewATurn, Turns
+from falcon_mamba_app.middleware.stack import listening
+from falcon_mamba_app.middleware.turns import MAX_ACCEPTED, MAX_BEGUN, MAX_ENDED, FewATurn, Turns
+from falcon_mamba_app.settings import load_settings
 from falcon_mamba_app.visitors import anybody
+from falcon_mamba_app.web_server import listen
 
 
 def request(address: str, path: str = "/health", visitor: object = None) -> dict:
@@ -112,6 +117,28 @@ async def test_connections_that_end_together_end_a_few_in_a_turn(monkeypatch):
     for turn in range(1, 30):  # noqa: B007  # read by the patch
         await asyncio.sleep(0)
     assert len(ended) == 100 and max(map(ended.count, ended)) <= MAX_ENDED
+
+
+async def test_a_thousand_who_connect_at_once_get_in_and_a_turn_accepts_few():
+    settings, made, turn = load_settings(["--port", "0"], {}), [], 0
+
+    class Noting(asyncio.Protocol):
+        def connection_made(self, transport):
+            made.append(turn)
+            transport.close()
+
+    backlog = listening(settings)["backlog"]
+    with listen(settings.server) as listener:
+        loop = asyncio.get_running_loop()
+        async with await loop.create_server(Noting, sock=listener, backlog=backlog):
+            # The loop stands still meanwhile: who does not get in waits for a second or more.
+            with ExitStack() as crowd:
+                for _ in range(1_000):
+                    crowd.enter_context(socket.create_connection(listener.getsockname(), 0.9))
+                while len(made) < 1_000:
+                    turn += 1
+                    await asyncio.sleep(0)
+    assert max(map(made.count, made)) <= MAX_ACCEPTED
 
 
 async def test_a_visitor_has_one_place_and_all_have_two():

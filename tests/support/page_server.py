@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from falcon_mamba_app.keeping import Keeping
+from falcon_mamba_app.listener import Listener
 from falcon_mamba_app.middleware.stack import listening, protect
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import ServerSettings, Settings, load_settings
@@ -24,7 +25,7 @@ def serve_page(service: GenerationService, **options: Any) -> Iterator[str]:
     """The page's address, while the context lasts. The service is started here too, unless the
     option `is_loading` is given.
     """
-    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+    with Listener(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         server = _Server(service, listener, options)
         server.start()

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 
 from falcon_mamba_app import server as composition
+from falcon_mamba_app.listener import Listener
 from falcon_mamba_app.middleware.stack import listening
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import load_settings
@@ -48,7 +49,7 @@ async def serving(*options: str, service: GenerationService | None = None) -> As
     service = service or EchoService()
     await service.start()
     settings = load_settings(options, {})
-    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+    with Listener(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
             composition.build_app(service, settings),
