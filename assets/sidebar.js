@@ -7,7 +7,8 @@
   const SEARCH_AFTER_MS = 160;
   const UNDO_MS = 10_000;
 
-  let value = null;
+  let answer = null; // the newest from the server, perhaps to an earlier question
+  let value = null; // what is shown
   let parts = null;
   let searching = null;
   const going = new Map(); // what is being deleted, until it is too late to undo
@@ -30,8 +31,10 @@
     else window.page.visible("#composer textarea")?.focus();
   }
 
-  const look = () =>
+  function look() {
     window.page.tell("sidebar", "look", { words: parts?.search.value ?? "" });
+    take(); // Gradio says nothing of an answer that is as the newest one was
+  }
   const change = (op, id, text = "") => window.page.tell("sidebar", "change", { op, id, text });
 
   // ---- entries --------------------------------------------------------------------------------------
@@ -186,14 +189,19 @@
       openAtFirst();
     }
     if (!shown || typeof shown !== "object") return;
-    if (shown.words !== parts.search.value) return; // the answer to an earlier question
-    value = shown;
+    answer = shown;
+    take();
+  });
+
+  function take() {
+    if (!parts || answer?.words !== parts.search.value) return;
+    value = answer;
     document.querySelector("#sidebar-toggle")?.setAttribute("aria-expanded", String(isOpen()));
     parts.notice.textContent = value.problem ?? value.notice ?? "";
     drawList();
     keepAddress();
     if (value.untitled && !window.page.isBusy()) change("title", value.current);
-  });
+  }
 
   /** The address of the conversation that is shown, for reloads and for other tabs. */
   function keepAddress() {

@@ -119,7 +119,7 @@ def measure(
     }
 
 
-def main(arguments: SequenceABC[str] | None = None) -> None:
+def main(arguments: SequenceABC[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=120, help="the longest reply")
     parser.add_argument("--rounds", type=int, default=6)
@@ -163,8 +163,8 @@ def main(arguments: SequenceABC[str] | None = None) -> None:
     facts = about("speculation", torch.device("cpu"), plain.model.ops)
     facts |= {"machine": machine(), "dtype": str(plain.model.dtype).removeprefix("torch.")}
     finish("Drafts by prompt lookup", facts, table, {"results": results}, options.save)
-    sys.exit(not all(row["are_equal"] for row in results.values()))
+    return int(not all(row["are_equal"] for row in results.values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -31,9 +31,10 @@ class PacedStep:
     ready_s: float
     vocab_size: int
 
-    def wait(self) -> list[SampledToken]:
+    def wait(self) -> list[list[SampledToken]]:
         time.sleep(max(0.0, self.ready_s - time.perf_counter()))
-        return [SampledToken(random.randrange(FIRST_PLAIN_ID, self.vocab_size)) for _ in self.rows]
+        drawn = (random.randrange(FIRST_PLAIN_ID, self.vocab_size) for _ in self.rows)
+        return [[SampledToken(token_id)] for token_id in drawn]
 
 
 class PacedRunner:

@@ -159,10 +159,10 @@ async def test_answers_leave_at_once():
     """A socket without its protocol named is none that asyncio sends small packets from at once;
     every answer then took 44 ms instead of 1, every token of a stream up to 40 ms more.
     """
-    from falcon_mamba_app import server as composition
     from falcon_mamba_app.settings import load_settings
+    from falcon_mamba_app.web_server import listen
 
-    with composition._listen(load_settings(["--port", "0"], {}).server) as listener:
+    with listen(load_settings(["--port", "0"], {}).server) as listener:
         accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def on_connection(_, writer):

@@ -232,13 +232,16 @@ def test_weights_that_are_not_what_the_config_says_are_refused(tmp_path):
 
 
 def test_a_device_too_small_is_told_what_the_weights_take_in_4_bits(monkeypatch):
+    def too_large(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
     class TooLarge:
-        def from_pretrained(*args, **options):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+        from_pretrained = staticmethod(too_large)
 
     monkeypatch.setattr(weights, "_class_that_keeps_fp32", lambda checkpoint: TooLarge)
     with pytest.raises(CheckpointError, match=r"nano needs 0\.0 GB for its weights in nf4 and cpu"):
         load("nano", Quantization("nf4"))
+    monkeypatch.setattr(weights, "read_plain", too_large)
     with pytest.raises(CheckpointError, match=r"nano needs 0\.1 GB for its weights in float32"):
         load("nano")
 

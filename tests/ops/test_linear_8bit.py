@@ -124,7 +124,10 @@ def test_products_in_fp32_use_the_exact_matrix(ops, num_rows, group):
             expected = product(x, weight) + (0 if added is None else added.double())
             y = multiply(x, weight, added)
             assert y.dtype == torch.float32
-            torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+            # The CPU's step rounds its rows to 16 bits.
+            rounds = ops is NUMBA and multiply == on_device(ops).matmul_step
+            error = 1e-4 * expected.abs().max().item() if rounds and len(x) else 1e-5
+            torch.testing.assert_close(y.double(), expected, atol=error, rtol=1e-5)
 
 
 @pytest.mark.skipif(HAS_GPU, reason="numba runs on the CPU")

@@ -58,6 +58,7 @@ def place(request, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)  # obstore wants certificates
     return f"s3://states-bucket/{tmp_path.name}"
 
 
