@@ -170,20 +170,12 @@ class FileStore:
                 self._contents[file.id] = bytearray(data)
         else:
             try:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 if data is not None:
-                    self._replace(self._path(file.id, CONTENT), data)
-                self._replace(self._path(file.id, FACTS), json.dumps(asdict(file)).encode())
+                    write_whole(self._path(file.id, CONTENT), data)
+                write_whole(self._path(file.id, FACTS), json.dumps(asdict(file)).encode())
             except OSError as error:
                 raise _unavailable(error) from error
         self._files[file.id] = file
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        """Write the whole file or nothing of it, readable by its owner only."""
-        unfinished = path.with_name(path.name + ".new")
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-        unfinished.replace(path)
 
     def _drop_expired(self) -> None:
         now_s = self._clock()
@@ -201,6 +193,15 @@ class FileStore:
     def _path(self, file_id: str, ending: str) -> Path:
         assert self._folder is not None, "a store in memory has no paths"
         return self._folder / f"{file_id}{ending}"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write the whole file or nothing of it, readable by its owner only. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".new")
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+    unfinished.replace(path)
 
 
 def _files_in(folder: Path) -> list[StoredFile]:

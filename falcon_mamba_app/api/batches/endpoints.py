@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import Field, PlainValidator
@@ -23,6 +23,7 @@ from falcon_mamba_app.api.batches.record import Batch
 from falcon_mamba_app.api.batches.running import Places, Runs
 from falcon_mamba_app.api.fields import Cleaner, shown
 from falcon_mamba_app.api.generation import Caller, Generation
+from falcon_mamba_app.api.listing import MAX_PAGE, PageQuery
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.responses.bodies import Metadata
 from falcon_mamba_app.api.schemas import Strict
@@ -41,18 +42,9 @@ WINDOW = "24h"
 MAX_NAME_CHARS = 255
 MAX_UNFINISHED = 10  # of one caller
 MAX_OVER = 100  # whose records are kept for one caller
-MAX_PAGE = 100
 MAX_FIELDS = 8  # of a form
 MIN_EXPIRY_S, MAX_EXPIRY_S = 3_600, 30 * 24 * 3_600  # OpenAI's
 DEFAULT_RUNNING = 2  # if the service does not tell how many replies it writes at a time
-
-
-class HasId(Protocol):  # a file or a batch
-    @property
-    def id(self) -> str: ...
-
-
-Entry = TypeVar("Entry", bound=HasId)
 
 
 def _endpoint(value: Any) -> str:
@@ -118,7 +110,7 @@ class FileEndpoints:
         files = place.desk.files.of(place.owner)
         if purpose := query.get("purpose"):
             files = [file for file in files if file.purpose == purpose]
-        return json_response(_page(files, query, _told))
+        return json_response(_part(query, [_told(file) for file in files]))
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v1/files/{id}."""
@@ -187,8 +179,8 @@ class BatchEndpoints:
     async def listed(self, request: Request) -> Response:
         """GET /v1/batches, the newest first."""
         place = self._desks.of(request)
-        batches = place.desk.batches.of(place.owner)
-        return json_response(_page(batches, request.query_params, Batch.told))
+        told = [batch.told() for batch in place.desk.batches.of(place.owner)]
+        return json_response(_part(request.query_params, told))
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v1/batches/{id}."""
@@ -285,28 +277,6 @@ def _told(file: StoredFile) -> Json:
     }
 
 
-def _page(entries: Sequence[Entry], query: QueryParams, told: Callable[[Entry], Json]) -> Json:
-    """The part of a list that `after`, `limit` and `order` ask for."""
-    if query.get("order", "desc") not in ("asc", "desc"):
-        raise InvalidRequest(
-            f"order is {shown(query['order'])}; allowed are asc and desc", param="order"
-        )
-    entries = list(entries) if query.get("order", "desc") == "desc" else list(entries)[::-1]
-    limit = query.get("limit", str(MAX_PAGE))
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= MAX_PAGE:
-        raise InvalidRequest(f"limit is {shown(limit)}; allowed are 1 to {MAX_PAGE}", param="limit")
-    if after := query.get("after"):
-        places = [place for place, entry in enumerate(entries) if entry.id == after]
-        if not places:
-            raise InvalidRequest(
-                f"after is {shown(after)}, which is not in the list", param="after"
-            )
-        entries = entries[places[0] + 1 :]
-    page = entries[: int(limit)]
-    return {
-        "object": "list",
-        "data": [told(entry) for entry in page],
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
-        "has_more": len(entries) > len(page),
-    }
+def _part(query: QueryParams, newest_first: list[Json]) -> Json:
+    """The part of the list that is asked for; all of it, as far as one answer goes, unless told."""
+    return PageQuery.of(query, default_limit=MAX_PAGE).page(newest_first[::-1])

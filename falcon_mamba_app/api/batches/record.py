@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from falcon_mamba_app.errors import NotFound, StoreUnavailable
+from falcon_mamba_app.files.store import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +104,7 @@ class Batches:
                 del self._all[oldest.id]
             return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._folder / f"{batch.id}.json"
-            unfinished = path.with_suffix(".new")
-            unfinished.write_text(json.dumps(asdict(batch)), "utf-8")
-            unfinished.replace(path)
+            write_whole(self._folder / f"{batch.id}.json", json.dumps(asdict(batch)).encode())
         except OSError as error:
             raise StoreUnavailable(
                 f"batches cannot be kept just now ({error.strerror}); try again later"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field, PlainValidator, model_validator
 from starlette.datastructures import QueryParams
 
 from falcon_mamba_app.api.fields import ANY_NUMBER, Cleaner, Table, shown
+from falcon_mamba_app.api.listing import whole_number
 from falcon_mamba_app.api.responses.items import Item, items_of
 from falcon_mamba_app.api.schemas import GenerationBody, Strict
 from falcon_mamba_app.errors import InvalidRequest, NotSupported
@@ -28,7 +28,6 @@ INCLUDABLE = (
 )
 MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE = 16, 64, 512
 MAX_ITEMS_AT_ONCE = 20
-MAX_PAGE = 100
 
 _RESPONSE_FIELDS: Table = {
     "max_tool_calls": ANY_NUMBER,
@@ -217,54 +216,6 @@ def refuse_many_items(items: list[Item]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PageQuery:
-    """Which items of a list: `limit` of them after `after`, in an order."""
-
-    limit: int = 20
-    order: str = "desc"
-    after: str | None = None
-
-    @classmethod
-    def of(cls, query: QueryParams) -> PageQuery:
-        """Raises InvalidRequest."""
-        limit = _whole_number(query, "limit", 20)
-        order = query.get("order", "desc")
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequest(f"limit is {limit}; allowed are 1 to {MAX_PAGE}", param="limit")
-        if order not in ("asc", "desc"):
-            raise InvalidRequest(f"order is {shown(order)}; allowed are asc, desc", param="order")
-        return cls(limit, order, query.get("after"))
-
-    def page(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """OpenAI's list object, of all items from the first to the last. Raises InvalidRequest."""
-        ordered = items if self.order == "asc" else items[::-1]
-        if self.after is not None:
-            places = [place for place, item in enumerate(ordered) if item["id"] == self.after]
-            if not places:
-                raise InvalidRequest(
-                    f"after is {shown(self.after)}, which is no item of this list", param="after"
-                )
-            ordered = ordered[places[0] + 1 :]
-        data = ordered[: self.limit]
-        return {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": len(ordered) > len(data),
-        }
-
-
 def starting_after(query: QueryParams) -> int:
     """The number of the last event that the reader has; -1 for none. Raises InvalidRequest."""
-    return _whole_number(query, "starting_after", -1)
-
-
-def _whole_number(query: QueryParams, name: str, default: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise InvalidRequest(f"{name} is {shown(text)}; it must be a whole number", param=name)
-    return int(text)
+    return whole_number(query, "starting_after", -1)

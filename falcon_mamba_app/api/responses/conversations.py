@@ -11,9 +11,10 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from falcon_mamba_app.api.listing import PageQuery
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.responses.beginning import find_conversation
-from falcon_mamba_app.api.responses.bodies import ConversationBody, ItemsBody, PageQuery
+from falcon_mamba_app.api.responses.bodies import ConversationBody, ItemsBody
 from falcon_mamba_app.api.responses.items import Item, input_item
 from falcon_mamba_app.api.responses.record import Json
 from falcon_mamba_app.api.responses.shelf import Owner, Shelves, item_of

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.books import BookShelf
 from falcon_mamba_app.api.forms import form_of
+from falcon_mamba_app.api.listing import PageQuery
 from falcon_mamba_app.api.names import ServedNames, ready_model
 from falcon_mamba_app.api.planning import refuse_too_many_tokens, sampling_of
 from falcon_mamba_app.api.reading import BodyReader
@@ -26,7 +27,7 @@ from falcon_mamba_app.api.responses.beginning import (
     prompt_after,
     whole,
 )
-from falcon_mamba_app.api.responses.bodies import CountBody, PageQuery, ResponseBody, starting_after
+from falcon_mamba_app.api.responses.bodies import CountBody, ResponseBody, starting_after
 from falcon_mamba_app.api.responses.events import told_again
 from falcon_mamba_app.api.responses.items import input_item
 from falcon_mamba_app.api.responses.record import Json, Record
@@ -241,10 +242,9 @@ class Responses:
         query = PageQuery.of(request.query_params)
         owner = await self._shelves.of(request)
         record = await self._found(owner, request.path_params["response_id"])
-        items = []
-        for message_id in record.input_ids:
-            item_id, item = item_of(await owner.shelf.library.message(owner.name, message_id))
-            items.append(input_item(item_id, item.role, list(item.parts)))
+        library = owner.shelf.library
+        said = [item_of(await library.message(owner.name, one)) for one in record.input_ids]
+        items = [input_item(item_id, item.role, list(item.parts)) for item_id, item in said]
         return json_response(query.page(items))
 
     async def input_tokens(self, request: Request) -> Response:

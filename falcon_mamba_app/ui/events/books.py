@@ -10,7 +10,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -37,19 +36,13 @@ from falcon_mamba_app.ui.events.chat_and_document import (
     streams,
     visitor_of,
 )
+from falcon_mamba_app.ui.events.tickets import Tickets
 from falcon_mamba_app.ui.view.updates import Update, status_html
 from falcon_mamba_app.visitors import visitor_in
 
 PATH = "/memory/{ticket}/document"
-TICKET_S = 120.0
 MAX_WAITING = 200  # tickets, and documents that were counted and wait for a word
 MAX_LISTED = 50
-
-
-@dataclass(frozen=True, slots=True)
-class _Ticket:
-    page: str
-    end_s: float
 
 
 class BookEvents:
@@ -64,8 +57,8 @@ class BookEvents:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service, self.sessions, self._books = service, sessions, books
-        self._clock, self._documents = clock, DocumentReader()
-        self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
+        self._documents = DocumentReader()
+        self._tickets = Tickets(max_number=MAX_WAITING, again="send the document", clock=clock)
         self._counted: OrderedDict[str, Counted] = OrderedDict()  # by page
 
     def add_to(self, app: FastAPI) -> None:
@@ -83,7 +76,7 @@ class BookEvents:
             case = await self._case(request)
             match op:
                 case "ticket":
-                    told["ticket"] = self._ticket(page_of(request))
+                    told["ticket"] = self._tickets.give(page_of(request))
                 case "read":
                     told["book"] = await self._read(case, request)
                 case "stop":
@@ -110,16 +103,14 @@ class BookEvents:
     async def take(self, request: Request) -> Response:
         """Read the file into words and count them; nothing else is spent."""
         try:
-            ticket = self._tickets.pop(request.path_params["ticket"], _Ticket("", 0.0))
-            if self._clock() >= ticket.end_s:
-                raise NotFound("this address is no longer valid; send the document once more")
+            page = self._tickets.take(request.path_params["ticket"])
             visitor_in(request.state).count_transfer()
             name = short_name(request.query_params.get("name", ""))
             document = await self._documents.read(name, await request.body())
             counted = await self._books.count(name, document)
         except FalconMambaError as error:
             return refusal(error, request.url.path)
-        self._counted[ticket.page] = counted
+        self._counted[page] = counted
         while len(self._counted) > MAX_WAITING:
             self._counted.popitem(last=False)
         return JSONResponse(
@@ -157,13 +148,6 @@ class BookEvents:
 
     async def _case(self, request: gr.Request) -> Bookcase:
         return await self._books.case_of(request, nobody=f"page {page_of(request)}")
-
-    def _ticket(self, page: str) -> str:
-        ticket = secrets.token_urlsafe(24)
-        self._tickets[ticket] = _Ticket(page, self._clock() + TICKET_S)
-        while len(self._tickets) > MAX_WAITING:
-            self._tickets.popitem(last=False)
-        return ticket
 
     def _shown(self, case: Bookcase, book: Book) -> dict[str, Any]:
         progress = self._books.progress(book)

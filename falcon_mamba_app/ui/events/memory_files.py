@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -21,7 +19,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from falcon_mamba_app.errors import FalconMambaError, InvalidRequest, NotFound
+from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
 from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.library.exchange import read
 from falcon_mamba_app.library.exchange.moving import BroughtIn, take_states
@@ -41,12 +39,12 @@ from falcon_mamba_app.ui.events.chat_and_document import (
     page_of,
     streams,
 )
+from falcon_mamba_app.ui.events.tickets import Tickets
 from falcon_mamba_app.visitors import Visitor, visitor_in
 
 logger = logging.getLogger(__name__)
 
 PATH = "/memory/{ticket}"
-TICKET_S = 120.0
 MAX_TICKETS = 1_000
 
 
@@ -62,8 +60,7 @@ class MemoryFiles:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service, self.sessions, self._max_chars = service, sessions, max_chars
-        self._clock = clock
-        self._tickets: OrderedDict[str, tuple[str, float]] = OrderedDict()  # page, end
+        self._tickets = Tickets(max_number=MAX_TICKETS, again="save or open", clock=clock)
 
     def add_to(self, app: FastAPI) -> None:
         """Offer the routes; to be called before the page is mounted at "/"."""
@@ -79,11 +76,7 @@ class MemoryFiles:
             session.refuse_if_busy()
         except (Busy, Lost) as error:
             return {"op": op, "problem": str(error)}
-        ticket = secrets.token_urlsafe(24)
-        self._tickets[ticket] = page_of(request), self._clock() + TICKET_S
-        while len(self._tickets) > MAX_TICKETS:
-            self._tickets.popitem(last=False)
-        return {"op": op, "ticket": ticket}
+        return {"op": op, "ticket": self._tickets.give(page_of(request))}
 
     @streams
     def opened(self, request: gr.Request) -> Updates:
@@ -94,7 +87,7 @@ class MemoryFiles:
     async def save(self, request: Request) -> Response:
         """The file of the page's conversation."""
         try:
-            session = self.sessions.known(self._page(request))
+            session = self.sessions.known(self._tickets.take(request.path_params["ticket"]))
             visitor_in(request.state).count_transfer()
             session.refuse_if_busy()
             state = await self._service.export_state(session.id)
@@ -110,7 +103,10 @@ class MemoryFiles:
         lines tell how many are in, and the last one what was opened.
         """
         try:
-            page, visitor = self._page(request), visitor_in(request.state)
+            page, visitor = (
+                self._tickets.take(request.path_params["ticket"]),
+                visitor_in(request.state),
+            )
             self.sessions.known(page).refuse_if_busy()
             visitor.count_transfer()
             data = await request.body()
@@ -177,13 +173,6 @@ class MemoryFiles:
         except FalconMambaError as error:
             told = {"detail": str(error)}
         yield _line(told)
-
-    def _page(self, request: Request) -> str:
-        """Whose ticket it is; it is void afterwards. Raises NotFound."""
-        page, end_s = self._tickets.pop(request.path_params["ticket"], ("", 0.0))
-        if self._clock() >= end_s:
-            raise NotFound("this address is no longer valid; save or open once more")
-        return page
 
 
 def _opened(num: int, session: Session, num_states: int, problem: str) -> dict[str, Any]:
