@@ -33,7 +33,13 @@ class Copies:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        self.url = wait_until(lambda: re.search(r"is at (http://\S+)", self.output))[1]
+        self._num_killed = 0
+        self.url = wait_until(self._address)
+
+    def _address(self) -> str | None:
+        assert self.process.poll() is None, self.output
+        found = re.search(r"is at (http://\S+)", self.output)
+        return found[1] if found else None
 
     @property
     def output(self) -> str:
@@ -53,7 +59,9 @@ class Copies:
         """Return once copies have become ready so many times in all."""
 
         def are_ready() -> bool:
-            assert self.process.poll() is None, self.output
+            # A copy that cannot start ends and is started again.
+            ended = self.output.count("has ended (status")
+            assert self.process.poll() is None and ended <= self._num_killed, self.output
             return self.lives >= lives
 
         wait_until(are_ready)
@@ -66,6 +74,7 @@ class Copies:
         raise AssertionError(f"copy {name} does not run")
 
     def kill(self, name: str) -> None:
+        self._num_killed += 1
         os.kill(self.pid_of(name), signal.SIGKILL)
 
     def end(self) -> int:
