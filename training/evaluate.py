@@ -3,7 +3,8 @@
 Every figure comes from questions whose wording is not in the training data (`training.held_out`),
 answered by this app's own engine at temperature 0.5, and from held-out conversations of the
 generator's own kind for the loss. `--save benchmarks/results/model` writes the table and the
-figures where the repository keeps its results.
+figures where the repository keeps its results. Checkpoints that were measured at the same time, on
+a GPU each, are put side by side with `--join ONE.json OTHER.json`.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def markdown(columns: dict[str, list[Figure]]) -> str:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="checkpoints in transformers' format")
+    parser.add_argument("folders", type=Path, nargs="*", help="checkpoints in transformers' format")
+    parser.add_argument("--join", type=Path, nargs="+", help="figures that --save wrote, instead")
     parser.add_argument("--conversations", type=Path, default=HELD_OUT, help="for the loss")
     parser.add_argument("--per-cell", type=int, default=25, help="questions of a kind and distance")
     parser.add_argument("--loss-conversations", type=int, default=400)
@@ -125,7 +127,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--save", type=Path, help="write PATH.json and PATH.md")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--replies", type=Path, help="folder for everything that was said")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if bool(options.folders) == bool(options.join):
+        parser.error("name folders with checkpoints to measure, or --join files of figures")
+    return options
 
 
 def evaluate(folder: Path, options: argparse.Namespace) -> list[Figure]:
@@ -165,6 +170,15 @@ def save(path: Path, columns: dict[str, list[Figure]]) -> None:
     path.with_suffix(".md").write_text(shown, encoding="utf-8")
 
 
+def join(paths: list[Path]) -> dict[str, list[Figure]]:
+    """The columns of several files that `save` wrote."""
+    columns: dict[str, list[Figure]] = {}
+    for path in paths:
+        for name, figures in json.loads(path.read_text(encoding="utf-8")).items():
+            columns[name] = [Figure(**figure) for figure in figures]
+    return columns
+
+
 TITLE = """# The bundled model, by `python -m training.evaluate`
 
 Temperature 0.5, top-p 0.9. Every question is worded as nothing in the training data is; a value is
@@ -173,10 +187,14 @@ right where the reply has the expected word. "≤" and "0" are goals that a smal
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    names = options.names or [folder.name for folder in options.folders]
-    columns = {
-        name: evaluate(folder, options) for name, folder in zip(names, options.folders, strict=True)
-    }
+    if options.join:
+        columns = join(options.join)
+    else:
+        names = options.names or [folder.name for folder in options.folders]
+        columns = {
+            name: evaluate(folder, options)
+            for name, folder in zip(names, options.folders, strict=True)
+        }
     if options.save:
         save(options.save, columns)
     print(markdown(columns))

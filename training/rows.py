@@ -95,8 +95,9 @@ class Encoder:
         encodings = self._tokenizer.encode_batch_fast(texts)
         return [np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]
 
-    def decode(self, tokens: Tokens) -> str:
-        return str(self._tokenizer.decode(tokens.tolist()))
+    def decode(self, tokens: Tokens, *, with_marks: bool = False) -> str:
+        """The text; with the marks of turns and ends where they are wanted."""
+        return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=not with_marks))
 
     def weighted(self, conversations: list[list[dict[str, str]]]) -> list[tuple[Tokens, Weights]]:
         """Conversations as ids and weights, TOLD where a reply repeats what the user told."""

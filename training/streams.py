@@ -13,28 +13,31 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 
 from training.generator import conversations
+from training.generator.excerpts import SENTENCE_END
+from training.generator.retold import HumanQuestion, parse
+from training.generator.sources import Sources
 from training.rows import Encoder, Rows, Tokens, Weights, cut, documents, pack
 
 SHARD_CONVERSATIONS = 2_000  # made and packed at a time
 EASY_SHARDS = 100  # until conversations are as hard as they get
-PASSAGE_TOKENS = 400_000  # of the plain texts that long documents are made of
-PASSAGE_WORDS = (40, 140)  # of one passage: it ends with the sentence that reaches the first
+FEWEST_ASKED = 60  # tokens of a conversation of people that may be a text with a question
+MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 
 Row = tuple[Tokens, Weights]
 
 
 def make_shard(
-    encoder: Encoder, seed: int, index: int, length: int, passages: Sequence[str] = ()
+    encoder: Encoder, seed: int, index: int, length: int, sources: Sources | None = None
 ) -> Rows:
     """Shard `index` of the endless sequence that `seed` names, in a shuffled order of rows."""
     ease = max(0.0, 1.0 - index / EASY_SHARDS)
-    made = conversations(f"{seed}/{index}", SHARD_CONVERSATIONS, ease=ease, passages=passages)
+    made = conversations(f"{seed}/{index}", SHARD_CONVERSATIONS, ease=ease, sources=sources)
     rows = pack(encoder.weighted(made), length)
     order = np.random.default_rng([seed, index]).permutation(len(rows))
     return Rows(rows.tokens[order], rows.weights[order])
@@ -52,7 +55,8 @@ class FreshConversations:
     ) -> None:
         self._seed, self._length = seed, length
         self._encoder = Encoder(tokenizer_file)
-        self._passages = [] if num_workers else read_passages(tokenizer_file.parent, self._encoder)
+        folder = tokenizer_file.parent
+        self._sources = None if num_workers else read_sources(folder, self._encoder)
         self.shard, self._first_shard, self._next = shard, shard, 0
         self._rows: Rows | None = None
         self._workers = [
@@ -70,7 +74,7 @@ class FreshConversations:
 
     def _load(self, index: int) -> Rows:
         if not self._workers:
-            return make_shard(self._encoder, self._seed, index, self._length, self._passages)
+            return make_shard(self._encoder, self._seed, index, self._length, self._sources)
         worker = self._workers[(index - self._first_shard) % len(self._workers)]
         assert worker.stdout is not None
         return Rows.read(worker.stdout, self._length)
@@ -104,10 +108,10 @@ def _start_worker(
 def work(tokenizer_file: Path, seed: int, first: int, step: int, length: int) -> None:
     """The worker: shards first, first + step, … to standard output, until nobody reads."""
     encoder = Encoder(tokenizer_file)
-    passages = read_passages(tokenizer_file.parent, encoder)
+    sources = read_sources(tokenizer_file.parent, encoder)
     with contextlib.suppress(BrokenPipeError):
         for index in itertools.count(first, step):
-            make_shard(encoder, seed, index, length, passages).write(sys.stdout.buffer)
+            make_shard(encoder, seed, index, length, sources).write(sys.stdout.buffer)
 
 
 class FileRows:
@@ -135,36 +139,69 @@ def read_token_file(path: Path) -> Tokens:
         return np.frombuffer(file.read(), dtype=np.uint16)
 
 
-def read_passages(folder: Path, encoder: Encoder) -> list[str]:
-    """Whole sentences of the plain texts in `folder`, a few together; none without such texts."""
-    found = []
-    for path in sorted(folder.glob("plain_*.bin.xz")):
-        for document in documents(read_token_file(path)[:PASSAGE_TOKENS]):
-            found += cut_passages(encoder.decode(document))
-    return found
+class PlainTexts:
+    """Pieces of plain texts, decoded when they are asked for."""
+
+    def __init__(self, texts: list[Tokens], encoder: Encoder) -> None:
+        self._texts, self._encoder = texts, encoder
+
+    def excerpt(self, rng: Random, num_tokens: int) -> str:
+        """Whole sentences in a row from anywhere, of about so many tokens; at least one."""
+        text = rng.choice(self._texts)
+        start = rng.randrange(max(1, len(text) - num_tokens))
+        piece = text[start : start + num_tokens + num_tokens // 8]
+        parts = SENTENCE_END.split(self._encoder.decode(piece).strip())
+        is_whole_at_the_end = start + len(piece) == len(text)
+        whole = parts[start > 0 : len(parts) - (not is_whole_at_the_end)]
+        return " ".join(whole or parts)
 
 
-def cut_passages(text: str) -> list[str]:
-    fewest, most = PASSAGE_WORDS
-    passages, current = [], ""
-    for sentence in re.split(r"(?<=[.!?]) +|\n+", text):
-        current = f"{current} {sentence}".strip()
-        if len(current.split()) >= fewest:
-            passages.append(current)
-            current = ""
-    return [passage for passage in passages if len(passage.split()) <= most]
+class QuestionsOfPeople:
+    """Texts with a question of somebody who had read them, decoded when they are asked for."""
+
+    def __init__(self, talks: list[Tokens], encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._talks = [each for each in talks if len(each) >= FEWEST_ASKED]
+
+    def one(self, rng: Random) -> HumanQuestion:
+        while True:
+            text = self._encoder.decode(rng.choice(self._talks), with_marks=True)
+            if found := parse(MESSAGE.findall(text)):
+                return found
+
+    def has_any(self) -> bool:
+        return any(
+            parse(MESSAGE.findall(self._encoder.decode(each, with_marks=True)))
+            for each in self._talks
+        )
+
+
+def read_sources(folder: Path, encoder: Encoder) -> Sources | None:
+    """The texts in `folder` as what conversations may be made of; None where either is missing."""
+    plain = [text for path in _files(folder, "plain_") for text in documents(read_token_file(path))]
+    talks = [
+        talk for path in _files(folder, "chat_human") for talk in documents(read_token_file(path))
+    ]
+    questions = QuestionsOfPeople(talks, encoder)
+    if not plain or not questions.has_any():
+        return None
+    return Sources(PlainTexts(plain, encoder).excerpt, questions.one)
+
+
+def _files(folder: Path, start: str) -> list[Path]:
+    return sorted(folder.glob(f"{start}*.bin.xz"))
 
 
 def plain_rows(folder: Path, length: int, *, part: int, num_parts: int) -> Rows:
     """Every `num_parts`-th row of the plain texts in `folder`."""
-    rows = [cut(read_token_file(path), length) for path in sorted(folder.glob("plain_*.bin.xz"))]
+    rows = [cut(read_token_file(path), length) for path in _files(folder, "plain_")]
     return _every([row for row in rows if len(row)], part, num_parts)
 
 
 def human_rows(folder: Path, encoder: Encoder, length: int, *, part: int, num_parts: int) -> Rows:
     """Every `num_parts`-th row of the conversations that people wrote."""
     packed = []
-    for path in sorted(folder.glob("chat_human*.bin.xz")):
+    for path in _files(folder, "chat_human"):
         texts = documents(read_token_file(path))
         packed.append(pack(((t, encoder.conversation_weights(t)) for t in texts), length))
     return _every(packed, part, num_parts)

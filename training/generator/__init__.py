@@ -13,7 +13,9 @@ from random import Random
 
 from training.generator import (
     arithmetic,
+    contrasts,
     documents,
+    excerpts,
     geography,
     interludes,
     introductions,
@@ -25,6 +27,7 @@ from training.generator import (
     playground,
     puzzles,
     reactions,
+    retold,
     revisions,
     stories,
     structured,
@@ -34,14 +37,15 @@ from training.generator import (
 )
 from training.generator.grammar import Turn, capital, table
 from training.generator.revisions import Copying
+from training.generator.sources import Sources
 
 Message = dict[str, str]
 Maker = Callable[[Random], list[Turn]]
 
 # What a conversation begins with, and how often in a hundred.
 SKILLS: dict[Maker, float] = {
-    arithmetic.exercise: 10,
-    puzzles.question: 6,
+    arithmetic.exercise: 11,
+    puzzles.question: 15,
     geography.question: 11,
     knowledge.question: 6,
     knowledge.animal: 3.5,
@@ -77,20 +81,23 @@ SKILLS: dict[Maker, float] = {
 FOLDER = Path(__file__).parent
 # Conversations whose replies repeat what was told or given, and how often in a hundred.
 COPYING: dict[str, float] = {
-    "memory": 50,
-    "correct": 13,
+    "memory": 62,
+    "correct": 17,
     "slip": 1.5,
-    "confirm": 4,
-    "near miss": 15,
+    "confirm": 5,
+    "near miss": 9,
+    "contrast": 24,
     "several": 8,
     "after a story": 6,
-    "two people": 9,
-    "list": 5,
+    "two people": 12,
+    "list": 7,
     "json": 3.5,
-    "paragraph": 24,
-    "document": 8,
+    "paragraph": 64,
+    "document": 12,
+    "excerpt": 30,
+    "asked by people": 26,
 }
-COPYING_SHARE = 0.62
+COPYING_SHARE = 0.64
 EASY_COPYING_SHARE = 0.85  # at the beginning of a training
 SMALL_LETTERS = 0.12  # of these, in which the user never types a capital
 WITH_EMOJI = 0.05  # of all, in which the user adds pictures
@@ -125,29 +132,26 @@ MAX_TURNS = 10  # of a conversation that is not about memory
 
 
 def conversations(
-    seed: str, count: int, *, ease: float = 0.0, passages: Sequence[str] = ()
+    seed: str, count: int, *, ease: float = 0.0, sources: Sources | None = None
 ) -> list[list[Message]]:
-    """`count` conversations, as lists of messages; the same for the same seed, ease and passages.
+    """`count` conversations, as lists of messages; the same for the same seed, ease and sources.
 
     Where `ease` is more than 0, up to 1, more of them are about what was told, and so many of these
-    ask soon after telling: copying is learnt from near before it is learnt from far. Passages are
-    what long documents are made of besides the generator's own texts.
+    ask soon after telling: copying is learnt from near before it is learnt from far. Sources
+    are real texts, and what people asked about some.
     """
     rng = Random(seed)
-    return [conversation(rng, ease, passages) for _ in range(count)]
+    return [conversation(rng, ease, sources) for _ in range(count)]
 
 
-def conversation(rng: Random, ease: float = 0.0, passages: Sequence[str] = ()) -> list[Message]:
+def conversation(rng: Random, ease: float = 0.0, sources: Sources | None = None) -> list[Message]:
     """A reply that repeats what was told or given before has the values in "told", a line each."""
     values: list[str] = []
     is_copying = rng.random() < COPYING_SHARE + ease * (EASY_COPYING_SHARE - COPYING_SHARE)
     if is_copying:
-        turns, values = copying(rng, ease, passages)
+        turns, values = copying(rng, ease, sources)
     else:
         turns = _several(rng)
-    if is_copying and rng.random() < SMALL_LETTERS:
-        turns = [in_small_letters(rng, turn, values) for turn in turns]
-        values = [value.lower() for value in values]
     has_emoji = rng.random() < WITH_EMOJI
     messages: list[Message] = []
     if rng.random() < 0.12:
@@ -163,15 +167,30 @@ def conversation(rng: Random, ease: float = 0.0, passages: Sequence[str] = ()) -
     return messages
 
 
-def copying(rng: Random, ease: float, passages: Sequence[str]) -> Copying:
+def copying(rng: Random, ease: float, sources: Sources | None) -> Copying:
     """A conversation in which something is told or given, and the values that replies repeat."""
     sort = rng.choices(list(COPYING), list(COPYING.values()))[0]
-    if sort == "memory" or rng.random() < ease / 2:
+    if rng.random() < ease / 2:
+        sort = "memory"
+    if sources and sort == "excerpt":
+        return excerpts.reading(rng, sources.excerpt)
+    if sources and sort == "asked by people":
+        return retold.reading(rng, sources.asked_by_people, sources.excerpt)
+    turns, values = _own(rng, sort, ease, sources)
+    if rng.random() < SMALL_LETTERS:
+        turns = [in_small_letters(rng, turn, values) for turn in turns]
+        values = [value.lower() for value in values]
+    return turns, values
+
+
+def _own(rng: Random, sort: str, ease: float, sources: Sources | None) -> Copying:
+    """Of the generator's own sentences; where there are no sources, of these instead of theirs."""
+    if sort == "memory":
         turns, facts = memory.conversation(rng, distraction, is_short=rng.random() < ease)
         return turns, [fact.value for fact in facts]
     if sort == "document":
-        return documents.document(rng, passages)
-    if sort == "paragraph":
+        return documents.document(rng, sources.excerpt if sources else None)
+    if sort in ("paragraph", "excerpt", "asked by people"):
         return paragraphs.reading(rng)
     if sort == "json":
         return structured.as_json(rng)
@@ -180,6 +199,7 @@ def copying(rng: Random, ease: float, passages: Sequence[str]) -> Copying:
         "slip": revisions.slip,
         "confirm": revisions.confirm,
         "near miss": revisions.near_miss,
+        "contrast": contrasts.contrast,
         "several": introductions.several,
         "after a story": interludes.after_story,
         "two people": interludes.two_people,

@@ -52,6 +52,15 @@ def say(rng: Random, template: str | Sequence[str], **slots: object) -> str:
     return with_articles(SPACES.sub(" ", text).strip())
 
 
+def framed(rng: Random, templates: Sequence[str], **slots: str) -> str:
+    """`say` for slots that are left exactly as they are."""
+    marks = {slot: chr(i) for i, slot in enumerate(slots)}
+    frame = say(rng, templates, **marks)
+    for slot, mark in marks.items():
+        frame = frame.replace(mark, slots[slot])
+    return frame
+
+
 def _fill(name: str, slots: dict[str, object]) -> str:
     if name in slots:
         return str(slots[name])

@@ -19,7 +19,7 @@ from training.generator.words import any_words, value
 MAX_WORDS = 2_000  # of a conversation: below 4,096 tokens
 MAIN_KINDS = ("name", "name", "pet", "colour", "place")
 # Turns between what is told and the questions for it.
-GAPS = (0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28, 40, 56)
+GAPS = (0, 0, 0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 24, 28, 40, 56, 60)
 SHORT_GAPS = (0, 0, 0, 0, 1, 2)
 BLURRED = 0.3  # of the wordings
 REWORDED = 0.2  # of the words that have a synonym
@@ -126,6 +126,14 @@ def _clear_question(rng: Random, fact: Fact) -> str:
     return say(rng, texts["wrap_embedded"], e=say(rng, wording["embedded"], **fact.slots))
 
 
+def ask_by_key(rng: Random, fact: Fact) -> str:
+    """A question that says whose or which, as is needed where there may be another."""
+    while True:
+        asked = ask(rng, fact)
+        if fact.key.casefold() in asked.casefold():
+            return asked
+
+
 def acknowledge(rng: Random, fact: Fact) -> str:
     """In every second case without the value: then nothing but what the user said tells it."""
     if rng.random() < 0.55:
@@ -146,9 +154,9 @@ def not_told(rng: Random, known: list[Fact]) -> Turn:
     texts = table("memory")
     nouns = kinds()[fact.kind].get("noun")
     if nouns is None:
-        return ask(rng, fact), say(rng, texts["unknown_thing"])
+        return ask_by_key(rng, fact), say(rng, texts["unknown_thing"])
     noun = for_you(say(rng, nouns, **fact.slots))
-    return ask(rng, fact), say(rng, texts["unknown"], n=noun)
+    return ask_by_key(rng, fact), say(rng, texts["unknown"], n=noun)
 
 
 def mention(rng: Random, known: list[Fact]) -> Turn:

@@ -13,22 +13,17 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from training.generator.grammar import Turn, capital, say, table, uncapital
+from training.generator.grammar import capital, framed, say, table
+from training.generator.handed import Asked, dialogue
+from training.generator.memory import Fact, blurred
 from training.generator.revisions import Copying
+from training.generator.wording import reworded, words_of
 from training.generator.words import invented, name, place, unheard, value
 
 Slots = dict[str, str]
 PRONOUNS = ("He", "She")
+REWORDED, BLURRED, QUOTED = 0.45, 0.15, 0.35  # of the sentences, questions and replies
 VERB_SLOTS = frozenset(("v", "v2", "ved"))  # forms of verbs, filled together
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question about a text, its reply, and the word of the text that the reply repeats."""
-
-    question: str
-    reply: str
-    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +191,10 @@ def facts(rng: Random, scene: Scene, count: int) -> list[Told]:
             continue
         used.append((relation, slots))
         template = rng.choice(texts()["relations"][relation]["say"])
-        told.append(Told(relation, slots, capital(say(rng, template, **slots))))
+        sentence = capital(say(rng, template, **slots))
+        if rng.random() < REWORDED:
+            sentence = reworded(rng, sentence, 0.35, kept_in(slots))
+        told.append(Told(relation, slots, sentence))
     return told
 
 
@@ -245,10 +243,21 @@ def _with_pronoun(scene: Scene, before: Told, text: str) -> str:
     return text
 
 
+def kept_in(slots: Slots) -> frozenset[str]:
+    return words_of(" ".join(slots.values()))
+
+
 def ask(rng: Random, told: Told) -> Asked:
+    """Every third reply is the sentence of the text, which is right for any good question."""
     question, reply, slot = rng.choice(texts()["relations"][told.relation]["ask"])
     asked = capital(say(rng, rng.choice(_alternatives(question)), **told.slots))
+    if rng.random() < REWORDED:
+        asked = reworded(rng, asked, rng.choice((0.3, 0.6, 0.9)), kept_in(told.slots))
+    if rng.random() < BLURRED:
+        asked = blurred(rng, asked, Fact("", " ".join(told.slots.values()), told.slots[slot]))
     said = capital(say(rng, rng.choice(_alternatives(reply)), **told.slots))
+    if rng.random() < QUOTED and told.slots[slot].casefold() in told.sentence.casefold():
+        said = framed(rng, table("excerpts")["quoted"], s=told.sentence)
     return Asked(asked, said, told.slots[slot])
 
 
@@ -272,7 +281,7 @@ def reading(rng: Random, *, sizes: tuple[int, ...] = (1, 1, 2, 2, 3, 3, 4, 5, 6,
     scene = Scene(rng)
     told = facts(rng, scene, rng.choice(sizes))
     text = prose(rng, scene, told)
-    asked = questions(rng, scene, told, rng.choice((1, 1, 2, 3)))
+    asked = questions(rng, scene, told, rng.choice((1, 2, 2, 3, 4)))
     turns, values = dialogue(rng, text, asked)
     if rng.random() < 0.1:
         first = told[0].sentence
@@ -285,25 +294,3 @@ def questions(rng: Random, scene: Scene, told: list[Told], count: int) -> list[A
     if rng.random() < 0.2:
         asked.insert(rng.randrange(len(asked) + 1), ask_missing(rng, scene, told))
     return asked
-
-
-def dialogue(rng: Random, text: str, asked: list[Asked]) -> Copying:
-    """The text with the first question, or handed over before all questions."""
-    pools = texts()["pools"]
-    turns: list[Turn] = []
-    first, *rest = asked
-    if rng.random() < 0.5:
-        wrapped = say_around(rng, pools["wrap"], t=text, q=first.question)
-        turns.append((wrapped, first.reply))
-    else:
-        turns.append((say_around(rng, pools["hand"], t=text, q=""), say(rng, pools["got"])))
-        rest = asked
-    for each in rest:
-        turns.append((say_around(rng, pools["later"], t="", q=each.question), each.reply))
-    return turns, [each.answer for each in asked if each.answer]
-
-
-def say_around(rng: Random, templates: list[str], *, t: str, q: str) -> str:
-    """A frame around a text that is left as it is, line breaks included."""
-    frame = say(rng, templates, t="\0", q="\1", q0="\2")
-    return frame.replace("\0", t).replace("\1", q).replace("\2", uncapital(q))

@@ -6,7 +6,10 @@ from random import Random
 
 from training.generator.arithmetic import ONES, THINGS
 from training.generator.grammar import Turn, and_join, capital, say, table
+from training.generator.wording import reworded, words_of
 from training.generator.words import name
+
+REWORDED = 0.35  # of the word problems
 
 MORE = (
     "A [cook|painter|baker|boy] puts {a} {o} [in a bowl|on a plate|into a basket|in a row] and [then|later] {b} [others|more]. How many {o} [lie there|are in it|is that]?", "{n} [knits|paints|finds|makes] {a} {o} in [spring|May|summer] and {b} in [autumn|June|winter]. How many [{o} |][did {n} make|are that|in all]?",
@@ -15,6 +18,15 @@ MORE = (
     "[On|At] Monday {n} [made|read|sold|ate] {a} {o}, and on Tuesday {b}. How many [in all|together]?", "{a} {o} are in the box. I put {b} more into it. How many are in the box[ now|]?",
     "There are {a} {o} in one [bag|room|row] and {b} in [another|the next]. How many {o} are there [in all|altogether|in total]?", "{n} and {m} [pick|collect|buy] {o}. {n} has {a}, {m} has {b}. How many do they have together?",
     "[If|Suppose] a [child|farmer|cook|teacher] with {a} {o} gets {b} more, how many [are that|does that make|has the child then]?",
+    "{n} [planted|hung up|baked|drew] {a} {o} [before|in the morning] and [another|a further] {b} [after lunch|at night|the day after]. [How many did {n} do in all|What is the total]?",
+    "[Grandma|The teacher|A neighbor|My uncle] [hands|passes|brings|sends] {n} {b} {o}. {n} already [owns|had|kept] {a}. How many [are there in the end|does {n} end up with]?",
+    "The [red|first|left|upper] [drawer|basket|shelf] holds {a} {o}, the [blue|second|right|lower] one holds {b}. How many [do both hold|is it in both|{o} in all]?",
+    "A [train|bus|boat] carries {a} people. At the next stop {b} [get in|join|climb aboard]. How many [are on board|people ride] now?",
+    "{n} [walked|ran|swam|drove] {a} miles [yesterday|on Monday] and {b} miles [today|on Tuesday]. How [many miles|far] [is that|in total]?",
+    "[First|To begin with] {n} sees {a} {o}, [then|a little later] {b} [come along|turn up|arrive|fly in]. How many {o} can {n} see [now|then]?",
+    "{n} won {a} {o} in the first game and {b} in the second. How many [did {n} win|has {n} won] [altogether|in both games]?",
+    "It takes {n} {a} minutes to [walk|ride] to school and {b} minutes to [find the room|wash up|eat]. How many minutes [is that|in all]?",
+    "There are {a} [boys|girls|old people] and {b} [grown-ups|teachers|dogs] in the [bus|hall|park]. How many [heads|of them|are there] [in total|altogether]?",
 )  # fmt: skip
 LESS = (
     "[From|Out of] {a} {o}, {b} are [used|eaten|sold|taken|lost]. How many [stay|are still good|are left]?", "{a} {o} [were|are] [on the lake|in the tree|in the yard] and {b} [left|went away|fly away|run off]. How many [stay|are there now]?",
@@ -23,6 +35,18 @@ LESS = (
     "I [had|bought|baked] {a} {o} and [ate|sold|gave away|broke|lost] {b}. How many are left?", "{a} {o} [sit|lie|stand] on the [wall|table|shelf]. {b} fall down. How many are still there?",
     "Of {a} {o}, {b} are [red|broken|sold|old]. How many are not?", "[If|Suppose] I take {b} from {a} {o}, how many [stay|remain|are left]?", "{n} needs {a} {o} and has {b}. How many are missing?",
     "How many [more|]{o} must {n} get to have {a}, when {n} has {b}[ already|]?",
+    "{n} [baked|grew|made|carried home] {a} {o}. {m} [took|stole|grabbed|ate|borrowed] {b}. How many [did {n} keep|are left|has {n} left]?",
+    "A [train|bus|boat] carries {a} people. {b} [get off|step out|leave] at the station. How many [stay on board|ride on|are still in it]?",
+    "{n} [hands|passes|sends|gives] {b} of {a} {o} to {m}. How many [stay with {n}|does {n} keep|are left]?",
+    "[The wind|A storm|A child|The dog] [knocks|throws|blows] {b} of the {a} {o} [down|over]. How many [still stand|stay up|are left standing]?",
+    "[Yesterday|Last week] there were {a} {o} in the [shop|yard|garden]. [Today|Now] {b} have been [sold|given away|picked up|thrown out]. How many [are still there|remain]?",
+    "{n} has to [write|clean|sort|paint] {a} {o} and has done {b}. How many [more must be done|are still to do|wait]?",
+    "{n} is {a} years old, and {m} is {b} years younger. How old is {m}?",
+    "{n} [pays with|has] {a} coins for {o} that cost {b} coins. How many coins [come back|does {n} get back|remain]?",
+    "{n} has {a} {o} and {m} has {b}. How many more does {n} have[ than {m}|]?",
+    "The [box|jar|bag|pack] had {a} {o}. [We|They|The kids] [used up|emptied out|finished|ate] {b}. What [is left|remains in it]?",
+    "{a} {o} [were|stood] in a row. {b} [rolled away|fell over|were taken out]. How many [are there still|make up the row now]?",
+    "A rope is {a} feet long. {n} cuts off {b} feet. How long is [it now|the rest]?",
 )  # fmt: skip
 TIMES = (
     "{n} has {a} bags with {b} {o} in each. How many {o} [is that|are there]?", "There are {a} [boxes|rows|plates], and each has {b} {o}. How many {o} are there[ in all|]?",
@@ -59,7 +83,10 @@ def word_problem(rng: Random) -> list[Turn]:
     reply = rng.choice(
         (f"{shown}.", f"{shown}, so the answer is {result}.", f"{shown}. The answer is {result}.")
     )
-    return [(capital(say(rng, asked, **slots, **figures)), reply)]
+    question = capital(say(rng, asked, **slots, **figures))
+    if rng.random() < REWORDED:
+        question = reworded(rng, question, 0.4, words_of(f"{n} {m} {things} many more left"))
+    return [(question, reply)]
 
 
 def counting(rng: Random) -> list[Turn]:

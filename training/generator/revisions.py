@@ -242,12 +242,12 @@ def missed(rng: Random, facts: list[Fact]) -> Turn:
         reply = miss_reply(rng, named, told)
         if named and rng.random() < 0.4:
             return say(rng, table("memory")["wrap_noun"], n=named), reply
-        return memory.ask(rng, other), reply
+        return memory.ask_by_key(rng, other), reply
     kinds = {fact.kind for fact in facts}
     if pick < 0.85 and kinds != {"name"}:
         kind = rng.choice([k for k in ("name", "place", "age", "job", "colour") if k not in kinds])
         other = memory.make_fact(rng, kind)
-        return memory.ask(rng, other), miss_reply(rng, noun(rng, other), rng.choice(facts))
+        return memory.ask_by_key(rng, other), miss_reply(rng, noun(rng, other), rng.choice(facts))
     told_nouns = {say(rng, NOUNS.get(f.kind, "-"), **f.slots) for f in facts}
     told_nouns |= {f"my {f.key}'s name" for f in facts} | {
         f"the {f.kind} of my {f.key}" for f in facts
@@ -266,7 +266,7 @@ def of_somebody(rng: Random, own: Fact, facts: list[Fact]) -> Turn:
         other = memory.make_fact(rng, THEIRS[own.kind])
         if other.key not in taken:
             break
-    return memory.ask(rng, other), miss_reply(
+    return memory.ask_by_key(rng, other), miss_reply(
         rng, say(rng, OF_OTHERS[other.kind], **other.slots), own
     )
 

@@ -130,6 +130,18 @@ def test_a_table_is_saved_beside_its_figures(tmp_path):
     assert '"value": 97.5' in (tmp_path / "model.json").read_text()
 
 
+def test_figures_of_two_machines_are_joined(tmp_path, capsys):
+    files = [tmp_path / "old.json", tmp_path / "new.json"]
+    for file, value in zip(files, (95.0, 97.5), strict=True):
+        evaluate.save(file, {file.stem: [evaluate.Figure("sums", value, count=231)]})
+    evaluate.main(["--join", *map(str, files), "--save", str(tmp_path / "both")])
+    assert "| sums | 95.0 % | 97.5 % |" in (tmp_path / "both.md").read_text()
+    assert "| sums | 95.0 % | 97.5 % |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        evaluate.main(["--save", str(tmp_path / "nothing")])
+    assert "name folders" in capsys.readouterr().err
+
+
 def test_figures_stand_side_by_side():
     figure = evaluate.Figure("sums", 97.5, goal="≥ 95", count=231)
     loss = evaluate.Figure("loss", 0.25, "nats/byte", "< v0", 400)

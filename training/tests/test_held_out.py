@@ -11,6 +11,7 @@ from training import held_out
 from training.generator import FOLDER as GENERATOR
 from training.generator import conversations
 from training.held_out import reading, situations
+from training.tests.sources import SOURCES
 
 WORDS = re.compile(r"[a-z0-9']+")
 PLACE_OF_A_VALUE = "\0"
@@ -73,7 +74,7 @@ def pattern(template: str) -> re.Pattern[str]:
 @pytest.fixture(scope="module")
 def said() -> list[str]:
     """What users type in a few thousand conversations of the training; not what they paste."""
-    made = conversations("overlap", 6_000)
+    made = conversations("overlap", 6_000) + conversations("real", 3_000, sources=SOURCES)
     typed = (m["content"] for messages in made for m in messages if m["role"] == "user")
     return [plain(text) for text in typed if len(text) < 400]
 
