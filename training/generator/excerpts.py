@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from training.generator import clauses
+from training.generator.exchanged import exchange, with_others
 from training.generator.grammar import capital, framed, say, table
 from training.generator.handed import Asked, dialogue
 from training.generator.revisions import Copying
@@ -24,6 +25,7 @@ Excerpt = Callable[[Random, int], str]
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Mr\.)(?<!Mrs\.)(?<!Dr\.)(?<!St\.)(?<!U\.S\.)[\"']? +|\n+")
 WORD = re.compile(r"[A-Za-z][a-z'-]*[a-z]")
 FEWEST_WORDS, MOST_WORDS = 5, 36  # of a sentence that is asked about
+EXCHANGED = 0.5  # of the pieces
 SIZES = (40, 60, 80, 100, 130, 160, 200, 260, 340, 450)  # tokens of what is read
 SMALL_WORDS = frozenset(
     "about above after again against along also although always among another because been before"
@@ -228,7 +230,10 @@ def ask_missing(rng: Random, text: Text, other: Text) -> Asked | None:
 def reading(rng: Random, excerpt: Excerpt) -> Copying:
     """A piece of a text and questions about it, in the same message or afterwards."""
     while True:
-        text = Text.of(excerpt(rng, rng.choice(SIZES)))
+        piece = excerpt(rng, rng.choice(SIZES))
+        if rng.random() < EXCHANGED:
+            piece = with_others(piece, exchange(rng, piece))
+        text = Text.of(piece)
         asked = questions(rng, text, rng.choice((1, 1, 2, 3)), excerpt)
         if asked:
             break
