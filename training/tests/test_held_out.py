@@ -74,7 +74,7 @@ def pattern(template: str) -> re.Pattern[str]:
 @pytest.fixture(scope="module")
 def said() -> list[str]:
     """What users type in a few thousand conversations of the training; not what they paste."""
-    made = conversations("overlap", 6_000) + conversations("real", 3_000, sources=SOURCES)
+    made = conversations("overlap", 5_000) + conversations("real", 1_500, sources=SOURCES)
     typed = (m["content"] for messages in made for m in messages if m["role"] == "user")
     return [plain(text) for text in typed if len(text) < 400]
 
