@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out"), help="for weights and log")
     parser.add_argument("--checkpoint", type=Path, help="file to write and, --resume, to read")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--start", type=Path, help="checkpoint folder whose weights to begin with")
+    parser.add_argument("--weights", type=Path, help="checkpoint folder to begin with")
     parser.add_argument("--first-shard", type=int, default=0, help="100 and more are not easy")
     parser.add_argument("--preset", choices=PRESETS, default="nano")
     parser.add_argument("--minutes", type=float, default=30.0, help="of wall time for the steps")
@@ -111,8 +111,8 @@ class Run:
             self.trainer.restore(saved["trainer"])
             self.step = saved["step"]
             self.clock.spent_s = saved["elapsed_s"]
-        elif options.start:
-            self.trainer.start(load_file(options.start / "model.safetensors"))
+        elif options.weights:
+            self.trainer.start(load_file(options.weights / "model.safetensors"))
         self._losses: list[torch.Tensor] = []
 
     def _saved(self) -> dict[str, Any] | None:

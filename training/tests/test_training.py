@@ -335,7 +335,7 @@ def test_parts_are_small_and_a_missing_export_is_said(exported, tmp_path, monkey
 
 def test_a_run_may_start_with_the_weights_of_a_checkpoint(exported, data, tmp_path):
     folder, model = exported
-    options = options_of(data, tmp_path / "out", "--start", str(folder), "--first-shard", "100")
+    options = options_of(data, tmp_path / "out", "--weights", str(folder), "--first-shard", "100")
     started = train.Run(options, Ranks.join("cpu"))
     assert started.mixture.state()["fresh"]["shard"] == 100
     for name, weight in started.trainer.model.state_dict().items():
@@ -365,11 +365,13 @@ def test_a_run_that_is_killed_leaves_a_whole_export(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_gpus_two_processes_train_one_model(data, tmp_path):
+def test_without_gpus_two_processes_train_one_model(exported, data, tmp_path):
+    """With the options of a run that goes on from weights, which torchrun must not take for its."""
+    folder, _ = exported
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "-m", "training.train", "--data", str(data)]
     command += ["--out", str(tmp_path), "--preset", "tiny", "--rows", "2", "--length", "64"]
-    command += ["--workers", "0", "--steps", "2"]
+    command += ["--workers", "0", "--steps", "2", "--weights", str(folder), "--first-shard", "100"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=100)
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
     assert '"step": 2' in line and '"tokens": 512' in line
