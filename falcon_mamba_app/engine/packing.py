@@ -10,4 +10,8 @@ ID_BYTES = 4
 
 def pack_token_ids(token_ids: Sequence[int] | bytes) -> bytes:
     """The ids packed; bytes are packed already and stay as they are."""
-    return token_ids if isinstance(token_ids, bytes) else array("i", token_ids).tobytes()
+    if isinstance(token_ids, bytes):
+        return token_ids
+    if isinstance(token_ids, array) and token_ids.typecode == "i":
+        return token_ids.tobytes()
+    return array("i", token_ids).tobytes()

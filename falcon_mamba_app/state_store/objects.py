@@ -65,12 +65,12 @@ class StateStore:
         """`objects` is one of obstore's stores; `place` names it for people."""
         self._objects, self.place = objects, place
 
-    def get(self, path: str) -> bytes:
-        """Raises FileNotFoundError, StoreUnavailable."""
+    def get(self, path: str) -> memoryview:
+        """The object's bytes, as they were read. Raises FileNotFoundError, StoreUnavailable."""
         with _told(passes=(FileNotFoundError,)):
-            return bytes(obstore.get(self._objects, path).bytes())
+            return memoryview(obstore.get(self._objects, path).bytes())
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | memoryview) -> None:
         """Write the object, over an older one. Raises StoreUnavailable."""
         with _told():
             obstore.put(self._objects, path, data)

@@ -37,16 +37,17 @@ class Seal:
         nonce = secrets.token_bytes(NONCE_BYTES)
         return b"".join((ENCRYPTED, nonce, self._cipher(owner).encrypt(nonce, data, about)))
 
-    def open(self, owner: str, name: str, sealed: bytes) -> bytes:
+    def open(self, owner: str, name: str, sealed: bytes | memoryview) -> bytes:
         """What was sealed under exactly this owner and name. Raises Damaged."""
-        about, head = _about(owner, name), sealed[:HEAD_BYTES]
+        about, sealed = _about(owner, name), memoryview(sealed)  # whose parts are no copies
+        head = bytes(sealed[:HEAD_BYTES])
         if self._secret is None:
             data = sealed[HEAD_BYTES + CHECK_BYTES :]
-            check = sealed[HEAD_BYTES : HEAD_BYTES + CHECK_BYTES]
+            check = bytes(sealed[HEAD_BYTES : HEAD_BYTES + CHECK_BYTES])
             if head != PLAIN or not hmac.compare_digest(check, _check(about, data)):
                 raise Damaged
-            return data
-        nonce = sealed[HEAD_BYTES : HEAD_BYTES + NONCE_BYTES]
+            return bytes(data)
+        nonce = bytes(sealed[HEAD_BYTES : HEAD_BYTES + NONCE_BYTES])
         if head != ENCRYPTED or len(nonce) != NONCE_BYTES:
             raise Damaged
         try:
@@ -66,7 +67,7 @@ def _about(owner: str, name: str) -> bytes:
     return f"{owner}/{name}".encode()
 
 
-def _check(about: bytes, data: bytes) -> bytes:
+def _check(about: bytes, data: bytes | memoryview) -> bytes:
     # SHA-256: processors have instructions for it; blake2b takes twice as long.
     digest = hashlib.sha256(about)
     digest.update(data)

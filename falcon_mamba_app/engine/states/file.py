@@ -45,7 +45,7 @@ def to_bytes(snapshot: Snapshot, *, model_fingerprint: str, replies: list[Any]) 
     `replies` is JSON data that `from_bytes` returns unchanged.
     """
     tensors = {
-        "token_ids": torch.tensor(snapshot.token_ids, dtype=torch.int32),
+        "token_ids": torch.frombuffer(bytearray(snapshot.packed_token_ids), dtype=torch.int32),
         "conv_state": snapshot.state.conv.contiguous(),
         "ssm_state": snapshot.state.ssm.contiguous(),
     }
@@ -119,7 +119,9 @@ def _checked_state(
             f"this state's file has {found} as {name}; it must be of shape {shape}"
         )
     state = state.to(dtype)
-    if not bool((state.abs() <= MAX_MAGNITUDE).all()):  # also refuses NaN
+    # One pass and no copy; a NaN comes out as both, and is no number between the bounds.
+    low, high = (float(number) for number in state.aminmax())
+    if not -MAX_MAGNITUDE <= low <= high <= MAX_MAGNITUDE:
         raise InvalidRequest(
             f"this state's file has numbers in {name} beyond ±{MAX_MAGNITUDE:g}, or none at all"
         )
