@@ -2,33 +2,16 @@
    chart against attention, and the figures. The values come from ui/view/panel.py. */
 (() => {
   const { make } = window.markdown;
+  const { bytes, whole, short, svg, line, text, floorTen, ceilTen, powers, axes, picture } = window.plots;
   const RIVAL_KEY = "falcon-mamba-rival";
-  const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [320, 132, 50, 10, 8, 22];
+  const BOX = { width: 320, height: 132, left: 50, right: 10, top: 8, bottom: 22 };
   const [MIN_TOKENS, MAX_TOKENS] = [100, 1_000_000];
 
   let values = null;
   let strip = ""; // the picture that is shown; a value without one leaves it
   let parts = null; // the elements, made once
 
-  // ---- figures for people -------------------------------------------------------------------------
-
-  function bytes(count) {
-    for (const [unit, size] of [["TB", 1e12], ["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-      if (count >= size) return `${Number((count / size).toPrecision(3))} ${unit}`;
-    }
-    return `${Math.round(count)} B`;
-  }
-  const whole = (count) => Math.round(count).toLocaleString("en");
-  const short = (count) => (count >= 1e6 ? `${count / 1e6} M` : count >= 1e3 ? `${count / 1e3} k` : `${count}`);
-
   // ---- the chart: bytes over tokens, both in powers of ten ------------------------------------------
-
-  const svg = (name, attributes, children = []) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  };
 
   function drawChart() {
     const { stateBytes, tokens, trained, rivals } = values;
@@ -36,41 +19,28 @@
     if (parts.chart.hidden) return;
     const [name, perToken] = rivals[Number(parts.rival.value)] ?? rivals[0];
     const end = perToken * MAX_TOKENS;
-    const low = 10 ** Math.floor(Math.log10(Math.min(stateBytes, perToken * MIN_TOKENS)));
-    const high = 10 ** Math.ceil(Math.log10(Math.max(stateBytes * 2, end)));
-    const share = (value, from, to) => Math.log(Math.max(value, from) / from) / Math.log(to / from);
-    const x = (count) => LEFT + (WIDTH - LEFT - RIGHT) * Math.min(1, share(count, MIN_TOKENS, MAX_TOKENS));
-    const y = (count) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - share(count, low, high));
+    const low = floorTen(Math.min(stateBytes, perToken * MIN_TOKENS));
+    const high = ceilTen(Math.max(stateBytes * 2, end));
+    const { x, y, drawn } = axes(BOX,
+      { ...powers(MIN_TOKENS, MAX_TOKENS), name: short }, { ...powers(low, high), name: bytes });
     const now = Math.min(Math.max(tokens ?? 0, MIN_TOKENS), MAX_TOKENS);
-    const line = (css, x1, y1, x2, y2) => svg("line", { class: css, x1, y1, x2, y2 });
-    const text = (css, at, level, words, anchor = "middle") =>
-      svg("text", { class: css, x: at, y: level, "text-anchor": anchor }, [words]);
-    const drawn = [];
-    for (let level = low; level <= high; level *= 10) {
-      const isNamed = Math.round(Math.log10(level / low)) % 2 === 0 || high / low < 1e4;
-      drawn.push(line("grid", LEFT, y(level), WIDTH - RIGHT, y(level)));
-      if (isNamed) drawn.push(text("", LEFT - 6, y(level) + 3.5, bytes(level), "end"));
-    }
-    for (let count = MIN_TOKENS; count <= MAX_TOKENS; count *= 10) {
-      const anchor = count === MAX_TOKENS ? "end" : count === MIN_TOKENS ? "start" : "middle";
-      drawn.push(text("", x(count), HEIGHT - 6, short(count), anchor));
-    }
+    const [first, last, head, foot] = [BOX.left, BOX.width - BOX.right, BOX.top, BOX.height - BOX.bottom];
     const even = stateBytes / perToken;
     if (trained && trained < MAX_TOKENS && trained > MIN_TOKENS) {
-      drawn.push(line("trained", x(trained), TOP, x(trained), HEIGHT - BOTTOM));
-      drawn.push(text("", x(trained) + 4, TOP + 9, "trained", "start"));
+      drawn.push(line("trained", x(trained), head, x(trained), foot));
+      drawn.push(text("", x(trained) + 4, head + 9, "trained", "start"));
     }
     drawn.push(
       line("kv ahead", x(now), y(perToken * now), x(MAX_TOKENS), y(end)),
       line("kv", x(MIN_TOKENS), y(perToken * MIN_TOKENS), x(now), y(perToken * now)),
-      line("state", LEFT, y(stateBytes), WIDTH - RIGHT, y(stateBytes)),
+      line("state", first, y(stateBytes), last, y(stateBytes)),
     );
     if (even > MIN_TOKENS && even < MAX_TOKENS) {
       drawn.push(svg("circle", { class: "even", cx: x(even), cy: y(stateBytes), r: 3 }));
       drawn.push(text("", x(even) + 4, y(stateBytes) + 14, `even at ${whole(even)}`, "start"));
     }
     if (tokens) {
-      drawn.push(line("now", x(now), TOP, x(now), HEIGHT - BOTTOM));
+      drawn.push(line("now", x(now), head, x(now), foot));
       drawn.push(svg("circle", { class: "kv", cx: x(now), cy: y(perToken * now), r: 3.5 }));
       drawn.push(svg("circle", { class: "state", cx: x(now), cy: y(stateBytes), r: 3.5 }));
     }
@@ -79,10 +49,7 @@
       + `tokens, in powers of ten. This model's state: ${bytes(stateBytes)}, constant. Computed cache `
       + `of ${name}: ${tokens ? `${kvNow} with ${whole(tokens)} tokens, ` : ""}${bytes(end)} at 1 M.`
       + ` They are even at ${whole(even)} tokens.`;
-    const picture = svg("svg", {
-      viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label,
-    }, drawn);
-    parts.picture.replaceChildren(picture);
+    parts.picture.replaceChildren(picture(BOX, label, drawn));
     const key = (css, words, figure) => make("span", { class: `key ${css}` }, [
       words, make("b", {}, [figure]),
     ]);

@@ -1,6 +1,7 @@
 """The subcommands of `falcon-mamba`; without one, the server starts.
 
-`people` has `user` and `key`, `chat/` is the chat in the terminal. Each command reads its own
+`people` has `user` and `key`, `chat/` is the chat in the terminal, `probe` asks a model overnight
+what it recalls. Each command reads its own
 arguments and imports what it needs when it runs.
 """
 
@@ -14,6 +15,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "user": ("falcon_mamba_app.commands.people", "user"),
     "key": ("falcon_mamba_app.commands.people", "key"),
     "chat": ("falcon_mamba_app.commands.chat.command", "chat"),
+    "probe": ("falcon_mamba_app.commands.probe", "probe"),
 }
 
 

@@ -11,7 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.http.refusals import refusal
 
-PAGE = frozenset(("", "assets", "memory", "static", "svelte", "config", "theme.css", "favicon.ico"))
+PAGE = frozenset(
+    ("", "assets", "lab", "memory", "static", "svelte", "config", "theme.css", "favicon.ico")
+)
 PAGE_EXTRAS = frozenset(("robots.txt", "manifest.json", "pwa_icon"))
 SERVICE = frozenset(
     (

@@ -31,6 +31,7 @@ from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentH
 from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.events.laboratory import Laboratory
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.events.presets import Presets
@@ -95,6 +96,7 @@ def mount_page(
     files.add_to(app)
     books = BookEvents(service, sessions, getattr(app.state, "books", None) or Books(service))
     books.add_to(app)
+    Laboratory(service).add_to(app)
     page, leave = build_page(
         service,
         sessions,

@@ -52,6 +52,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*VOCABULARY, "commands.chat", "settings"},
         {"httpx", "platformdirs", "prompt_toolkit", "rich"},
     ),
+    # A service without a server.
+    "commands.probe": ({*VOCABULARY, "lab", "service", "settings"}, set()),
     # It puts a server together, as the composition root does.
     "commands.chat.local": (
         {*VOCABULARY, "api", "keeping", "middleware", "service", "settings", "visitors"},
@@ -77,6 +79,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*VOCABULARY, "books", "documents.limits", "keeping", "library", "owners"},
         set(),
     ),
+    # Measured through the service, like any reply: no page, no HTTP, no torch.
+    "lab": ({*VOCABULARY, "books.standing", "lab", "metrics"}, set()),
     "middleware": (
         {
             *(*VOCABULARY, "http", "logs", "people", "rates", "settings", "traces", "visitors"),
@@ -87,7 +91,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "ui": (
         {
             *VOCABULARY,
-            *("books", "documents", "http", "keeping", "library", "metrics", "owners"),
+            *("books", "documents", "http", "keeping", "lab", "library", "metrics", "owners"),
             *("settings", "ui", "visitors"),
         },
         {"gradio", "fastapi", "starlette"},
@@ -173,6 +177,7 @@ def test_the_page_and_the_api_come_without_torch():
         "documents",
         "ui",
         "http",
+        "lab",
         "library",
         "middleware",
         "settings",

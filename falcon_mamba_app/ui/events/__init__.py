@@ -2,5 +2,5 @@
 
 They join `conversation` and `view`. `chat_and_document` handles the buttons and boxes, `answering`
 makes updates of a reply, `targets` shows it, `arrival` handles pages that open, return and leave,
-and `endpoints` does the same for programs (gradio_client).
+`endpoints` does the same for programs (gradio_client), and `laboratory` answers the second tab.
 """

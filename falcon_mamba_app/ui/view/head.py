@@ -12,6 +12,7 @@ from falcon_mamba_app.bundled import ASSETS
 SCRIPTS = (
     "markdown_inline.js",
     "markdown_blocks.js",
+    "plots.js",
     "messages.js",
     "strip.js",
     "parts.js",
@@ -29,6 +30,7 @@ SCRIPTS = (
     "as_code.js",
     "composer.js",
     "comparison.js",
+    "lab_tab.js",
     "page.js",
 )
 

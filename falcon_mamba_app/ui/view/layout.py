@@ -17,6 +17,7 @@ from falcon_mamba_app.ui.view.controls import (
     build_system_prompt,
     shown_presets,
 )
+from falcon_mamba_app.ui.view.laboratory import frame_html
 from falcon_mamba_app.ui.view.parts import part
 from falcon_mamba_app.ui.view.readiness import Readiness, readiness
 from falcon_mamba_app.ui.view.updates import Update, busy_html, status_html
@@ -134,6 +135,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
             presets = part("presets", value=shown_presets(ControlValues()))
             with gr.Accordion("Model behaviour", open=False, elem_id="behaviour"):
                 controls = build_controls(build_system_prompt(), presets)
+    gr.HTML(frame_html(), elem_id="lab", padding=False)
     return Components(
         **chat_parts,
         document_view=document_view,

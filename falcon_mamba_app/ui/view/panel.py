@@ -9,17 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from falcon_mamba_app.lab.attention import LLAMA_2_7B, LLAMA_3_1_8B, QWEN_2_5_7B
 from falcon_mamba_app.protocol import ModelInfo, ServiceStats
 from falcon_mamba_app.ui.conversation.reply import Reply
 
 UNKNOWN = "–"
 
-# Bytes per token of the caches of other models, in 16 bits: 2 (keys, values) × layers × key-value
-# heads × head size × 2 bytes, from each model's published configuration.
-OTHER_MODELS = (
-    ("Qwen2.5 7B", 2 * 28 * 4 * 128 * 2),
-    ("Llama 3.1 8B", 2 * 32 * 8 * 128 * 2),
-    ("Llama 2 7B", 2 * 32 * 32 * 128 * 2),
+# What the panel compares with: each model's cache, in 16 bits.
+OTHER_MODELS = tuple(
+    (model.name, model.bytes_per_token) for model in (QWEN_2_5_7B, LLAMA_3_1_8B, LLAMA_2_7B)
 )
 
 WHY = {

@@ -13,6 +13,7 @@ import gradio as gr
 
 from falcon_mamba_app.protocol import ModelInfo, ServiceStats
 from falcon_mamba_app.ui.view.controls import slider_defaults
+from falcon_mamba_app.ui.view.laboratory import TABS
 from falcon_mamba_app.ui.view.panel import Figures, shown_panel
 from falcon_mamba_app.ui.view.updates import status_html
 
@@ -89,7 +90,7 @@ def render_header(stats: ServiceStats) -> str:
     defaults = escape(json.dumps(slider_defaults(model)))
     return (
         f'<header class="masthead" data-defaults="{defaults}">{SIDEBAR_BUTTON}{LOGO}'
-        f'<div class="titles"><h1>Falcon Mamba</h1>{_subtitle(model)}</div>'
+        f'<div class="titles"><h1>Falcon Mamba</h1>{_subtitle(model)}</div>{TABS}'
         f'<span class="chip" data-status="{stats.status}" title="{name}">'
         f'<span class="dot"></span><span class="name">{name}</span></span>'
         f"{THEME_BUTTON}</header>"

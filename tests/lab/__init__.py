@@ -1,0 +1,1 @@
+"""The laboratory: its arithmetic, its texts, and its runs over the bundled model."""
