@@ -175,11 +175,30 @@ def known(*token_ids: int, max_new_tokens: int = 100) -> Sequence:
     return make_sequence(list(token_ids), max_new_tokens=max_new_tokens)
 
 
-def test_what_followed_the_same_three_tokens_last_is_drafted():
+def test_what_followed_the_same_tokens_last_is_drafted():
     lookup = PromptLookup(3)
     assert lookup.draft(known(1, 2, 3, 9, 8, 1, 2, 3, 7, 6, 5, 4, 1, 2, 3)) == [7, 6, 5]
+    assert lookup.draft(known(3, 7, 6, 5, 3)) == [7, 6, 5]
     assert lookup.draft(known(1, 2, 3, 4)) == []
     assert lookup.draft(known(1)) == []
+
+
+def test_a_place_with_more_tokens_alike_goes_before_a_newer_one():
+    assert PromptLookup(3).draft(known(1, 2, 3, 7, 8, 9, 0, 2, 3, 4, 5, 6, 1, 2, 3)) == [7, 8, 9]
+
+
+def test_drafts_with_few_tokens_alike_pause_alone():
+    lookup, seq = PromptLookup(3), known(1, 2, 3, 4, 9, 3, 6, 1, 2, 3)
+    for _ in range(2):
+        assert lookup.draft(seq) == [4, 9, 3]
+        lookup.learn(seq, 3)
+    seq.output_token_ids += [9]  # after other tokens than before
+    for _ in range(2):
+        assert lookup.draft(seq) == [3, 6, 1]
+        lookup.learn(seq, 0)
+    assert lookup.draft(seq) == []
+    seq.output_token_ids += [1, 2, 3]
+    assert lookup.draft(seq)
 
 
 def test_a_repetition_is_drafted_up_to_what_is_known():
@@ -226,6 +245,7 @@ def test_only_the_newest_tokens_of_a_long_prompt_are_indexed():
     lookup = PromptLookup(3)
     seq = known(*range(1_000_000, 1_000_000 + 3 * MAX_INDEXED))
     lookup.draft(seq)
-    assert len(lookup._pasts[seq.seq_id].place_after) <= MAX_INDEXED + 1
+    past = lookup._pasts[seq.seq_id]
+    assert len(past.tokens) == MAX_INDEXED and len(past.places_after) < MAX_INDEXED
     lookup.drop(seq)
     assert lookup._pasts == {}

@@ -1,32 +1,75 @@
-"""Drafts of how a reply goes on: as it went on before, after the same few tokens.
+"""Drafts of how a reply goes on: as it went on before, after the same tokens.
 
 A draft costs a fraction of a step, and each accepted token saves a whole one. Refused ones change
-no reply, but take time: a sequence whose drafts fail pauses, each time for longer. No tensors here.
+no reply, but take time. Of all places that the newest token stands in, the one with the most alike
+before it is taken; how well it predicts depends on how many those are. So drafts are judged by that
+number: where they fail they pause, each time for longer, and others go on. No tensors here.
 Prompt lookup decoding: https://github.com/apoorvumang/prompt-lookup-decoding
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from falcon_mamba_app.engine.sequence import Sequence
 
-NUM_ALIKE = 3  # tokens that must have stood together before
 MAX_INDEXED = 8_192  # of the newest tokens; indexing so many takes 4 ms, once
-MIN_ACCEPTED = 1.0  # tokens of a draft that pay for it
-MEMORY = 0.75  # the weight of earlier drafts in the average
-FIRST_PAUSE, LONGEST_PAUSE = 8, 512  # tokens
+MAX_PLACES = 16  # of one token, the newest ones
+MAX_ALIKE = 4  # tokens before a place that are compared
+MIN_ACCEPTED = 0.5  # tokens of a draft that pay for it: with four tokens a pass takes 1.4 steps
+MEMORY = 0.6  # the weight of earlier drafts in the average
+FIRST_PAUSE, LONGEST_PAUSE = 16, 512  # tokens
+
+
+@dataclass(slots=True)
+class _Trust:
+    """How good drafts were, of those with as many tokens alike."""
+
+    num_accepted: float = 2 * MIN_ACCEPTED  # of a draft, in the average
+    pause: int = FIRST_PAUSE
+    resumes_at: int = 0  # tokens known
+
+    def learn(self, num_accepted: int, num_known: int) -> None:
+        self.num_accepted = MEMORY * self.num_accepted + (1 - MEMORY) * num_accepted
+        if num_accepted >= MIN_ACCEPTED:
+            self.pause = FIRST_PAUSE
+        if self.num_accepted < MIN_ACCEPTED:
+            self.resumes_at = num_known + self.pause
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+            self.num_accepted = MIN_ACCEPTED  # one more failure pauses again
 
 
 @dataclass(slots=True)
 class _Past:
-    """One sequence: where the token after each triple stands, and how good drafts were."""
+    """One sequence: its newest tokens, and for each of them the places that followed it."""
 
-    num_indexed: int
-    place_after: dict[tuple[int, ...], int] = field(default_factory=dict)
-    num_accepted: float = 2 * MIN_ACCEPTED  # of a draft, in the average
-    pause: int = FIRST_PAUSE
-    resumes_at: int = 0  # tokens known
+    first: int  # place of the first of `tokens` in the sequence
+    tokens: list[int] = field(default_factory=list)
+    places_after: dict[int, deque[int]] = field(default_factory=dict)
+    trust: list[_Trust] = field(default_factory=lambda: [_Trust() for _ in range(MAX_ALIKE)])
+    num_alike: int = 0  # of the last draft
+
+    def read(self, seq: Sequence, num_known: int) -> None:
+        """Index the tokens that are new; the newest one is followed by nothing yet."""
+        for token in seq.tokens(self.first + len(self.tokens), num_known):
+            if self.tokens:
+                places = self.places_after.setdefault(self.tokens[-1], deque(maxlen=MAX_PLACES))
+                places.append(len(self.tokens))
+            self.tokens.append(token)
+
+    def most_alike(self) -> tuple[int, int]:
+        """The place before which most tokens are the newest ones, and their number; of several
+        such places the newest.
+        """
+        tokens, best, most = self.tokens, 0, 0
+        for place in reversed(self.places_after.get(tokens[-1], ())):
+            alike = 1
+            while alike < min(MAX_ALIKE, place) and tokens[place - 1 - alike] == tokens[-1 - alike]:
+                alike += 1
+            if alike > most:
+                best, most = place, alike
+        return best, most
 
 
 class PromptLookup:
@@ -44,35 +87,19 @@ class PromptLookup:
         past = self._pasts.get(seq.seq_id)
         if past is None:
             past = self._pasts[seq.seq_id] = _Past(max(0, num_known - MAX_INDEXED))
-        if room <= 0 or num_known < past.resumes_at:
+        if room <= 0:
             return []
-        last = self._index(seq, past, num_known)
-        place = past.place_after.get(last)
-        past.place_after[last] = num_known
-        if place is None:
+        past.read(seq, num_known)
+        place, past.num_alike = past.most_alike()
+        if not past.num_alike or num_known < past.trust[past.num_alike - 1].resumes_at:
             return []
-        return seq.tokens(place, min(place + min(self._max_tokens, room), num_known))
+        return past.tokens[place : place + min(self._max_tokens, room)]
 
     def learn(self, seq: Sequence, num_accepted: int) -> None:
         """How many tokens of the last draft were accepted."""
         past = self._pasts[seq.seq_id]
-        past.num_accepted = MEMORY * past.num_accepted + (1 - MEMORY) * num_accepted
-        if num_accepted >= MIN_ACCEPTED:
-            past.pause = FIRST_PAUSE
-        if past.num_accepted < MIN_ACCEPTED:
-            num_known = len(seq.prompt_token_ids) + len(seq.output_token_ids)
-            past.resumes_at = num_known + past.pause
-            past.pause = min(2 * past.pause, LONGEST_PAUSE)
-            past.num_accepted = MIN_ACCEPTED  # one more failure pauses again
+        num_known = len(seq.prompt_token_ids) + len(seq.output_token_ids)
+        past.trust[past.num_alike - 1].learn(num_accepted, num_known)
 
     def drop(self, seq: Sequence) -> None:
         self._pasts.pop(seq.seq_id, None)
-
-    def _index(self, seq: Sequence, past: _Past, num_known: int) -> tuple[int, ...]:
-        """Index the places up to the last token's; returns the newest tokens, not indexed yet."""
-        start = max(0, past.num_indexed - NUM_ALIKE)
-        tokens = seq.tokens(start, num_known)
-        for end in range(max(past.num_indexed, start + NUM_ALIKE), num_known):
-            past.place_after[tuple(tokens[end - start - NUM_ALIKE : end - start])] = end
-        past.num_indexed = num_known
-        return tuple(tokens[-NUM_ALIKE:])
