@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
-from falcon_mamba_app.api.fields import Cleaner, Table, shown
+from falcon_mamba_app.api.contents import TEXT_PARTS
+from falcon_mamba_app.api.fields import Cleaner, Table, no_text, shown
 from falcon_mamba_app.api.running import ReplyEvent
 from falcon_mamba_app.api.schemas import ChatBody, StreamOptions
 from falcon_mamba_app.api.tool_calls import CallReader
@@ -102,12 +103,22 @@ def _chat_messages(message: Any, path: str) -> list[Any]:
         if kind == "tool_use":
             calls.append(_call(block, f"{path}.content[{place}]"))
         elif kind == "tool_result":
+            _refuse_other_parts(block.get("content"), f"{path}.content[{place}].content")
             results.append(_result(block))
+        elif isinstance(block, dict) and kind != "text":  # here its place is known
+            raise no_text(kind, f"{path}.content[{place}].type", TEXT_PARTS)
         else:
             texts.append(block)
     if calls:
         return [{"role": role, "content": texts or None, "tool_calls": calls}]
     return results + ([{"role": role, "content": texts}] if texts or not results else [])
+
+
+def _refuse_other_parts(content: Any, path: str) -> None:
+    """What is in a tool's result that is no text."""
+    for place, part in enumerate(content if isinstance(content, list) else ()):
+        if isinstance(part, dict) and part.get("type") != "text":
+            raise no_text(part.get("type"), f"{path}[{place}].type", TEXT_PARTS)
 
 
 def _call(block: Json, path: str) -> Json:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from falcon_mamba_app.api.fields import MAX_SHOWN, MESSAGE_FIELDS, PART_FIELDS, Cleaner, shown
+from falcon_mamba_app.api.fields import (
+    MAX_SHOWN,
+    MESSAGE_FIELDS,
+    PART_FIELDS,
+    Cleaner,
+    no_text,
+    shown,
+)
 from falcon_mamba_app.api.tool_messages import call_texts, result_text, with_results_joined
-from falcon_mamba_app.errors import InvalidRequest, NotSupported
+from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Text, TokenIds
 
 MAX_REPLIES = 128  # prompts × n of one request
@@ -20,6 +27,8 @@ OWN_TEMPLATE_VARIABLES = (
     *("chat_template", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
     *("return_assistant_tokens_mask", "tokenizer_kwargs", "tools", "documents"),
 )
+
+TEXT_PARTS = 'parts of {"type": "text"}'
 
 _MESSAGE = Cleaner(MESSAGE_FIELDS, own=("role", "content"))
 _WITH_TOOLS = {
@@ -80,10 +89,7 @@ def _part_text(value: Any, path: str) -> str:
     kind = value.get("type") if isinstance(value, dict) else value
     if kind != "text":
         where = path + ".type" if isinstance(value, dict) else path
-        raise NotSupported(
-            f'{where} is {shown(kind)}; this server reads parts of {{"type": "text"}} only',
-            param=where,
-        )
+        raise no_text(kind, where, TEXT_PARTS)
     text = _PART.clean(value, path + ".").get("text")
     if not isinstance(text, str):
         raise InvalidRequest(

@@ -155,6 +155,14 @@ class Cleaner:
         )
 
 
+# What names of kinds of content mean, in OpenAI's API, Anthropic's and other servers'.
+OTHER_CONTENT = (
+    *(("image", "images"), ("audio", "sound"), ("video", "video"), ("screenshot", "images")),
+    *(("file", "files"), ("document", "files"), ("container", "files")),
+)
+BY_BOOK = ". The words of a file can be sent as text, or be read once as a book (POST /v1/books)"
+
+
 def unknown_field(path: str, known: Collection[str]) -> InvalidRequest:
     """The refusal of an unknown field, with the name that was probably meant."""
     # Imported here, because only mistakes need it.
@@ -164,6 +172,17 @@ def unknown_field(path: str, known: Collection[str]) -> InvalidRequest:
     near = get_close_matches(place.rpartition(".")[2], known, n=1)
     hint = f"did you mean {near[0]}?" if near else "leave it out"
     return InvalidRequest(f"unknown field {place}; {hint}", param=place)
+
+
+def no_text(kind: Any, where: str, reads: str) -> NotSupported:
+    """The refusal of content of another kind than text; `reads` is what is read there."""
+    name = kind if isinstance(kind, str) else ""
+    what = next((told for word, told in OTHER_CONTENT if word in name), "")
+    return NotSupported(
+        f"{where} is {shown(kind)}; the model reads text{f', and no {what}' if what else ''}:"
+        f" send {reads}{BY_BOOK if what == 'files' else ''}",
+        param=where,
+    )
 
 
 def shown(value: Any) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from falcon_mamba_app.api.fields import ANY_LIST, ANY_TEXT, Cleaner, Table, shown
-from falcon_mamba_app.errors import InvalidRequest, NotSupported
+from falcon_mamba_app.api.fields import ANY_LIST, ANY_TEXT, Cleaner, Table, no_text, shown
+from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Message
 
 MAX_ITEMS = 20_000
@@ -82,10 +82,7 @@ def _item(value: Any, path: str) -> Item:
         )
     kind = value.get("type", "message")
     if kind != "message":
-        raise NotSupported(
-            f"{path}.type is {shown(kind)}; this server reads items of type message only",
-            param=f"{path}.type",
-        )
+        raise no_text(kind, f"{path}.type", "items of type message")
     item = _ITEM.clean(value, path + ".")
     role, content = item.get("role"), item.get("content")
     if role not in ROLES:
@@ -106,11 +103,8 @@ def _item(value: Any, path: str) -> Item:
 def _part(value: Any, path: str) -> str:
     kind = value.get("type") if isinstance(value, dict) else value
     if kind not in TEXT_PARTS:
-        raise NotSupported(
-            f"{path}.type is {shown(kind)}; this server reads parts of type input_text and"
-            " output_text only",
-            param=f"{path}.type",
-        )
+        where = f"{path}.type" if isinstance(value, dict) else path
+        raise no_text(kind, where, "parts of type input_text or output_text")
     text = _PART.clean(value, path + ".").get("text")
     if not isinstance(text, str):
         raise InvalidRequest(f"{path}.text is {shown(text)}; it must be a text", param=path)
