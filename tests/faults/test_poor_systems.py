@@ -14,6 +14,9 @@ import torch
 
 from falcon_mamba_app.engine.failures import after_error
 from falcon_mamba_app.errors import Overloaded, is_lack_of_memory
+from falcon_mamba_app.protocol import Text
+from falcon_mamba_app.service.local import room
+from falcon_mamba_app.service.local.encoding import Encoding
 from tests.support.engine_fixtures import make_sequence
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +71,42 @@ def test_a_start_in_too_little_memory_ends_with_one_sentence():
     assert result.returncode == 2, result.stderr
     assert "the system gave no more memory" in result.stderr and "ulimit -v" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+POOR = """
+import resource
+from tokenizers import Tokenizer
+from falcon_mamba_app.errors import Overloaded
+from falcon_mamba_app.service.local.room import bytes_left, refuse_without_room
+
+tokenizer = Tokenizer.from_file("assets/nano/tokenizer.json")
+limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 24 * 2**20
+refuse_without_room()
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert 0 < bytes_left() <= 24 * 2**20
+try:
+    refuse_without_room()
+except Overloaded as error:
+    print(error)
+"""
+
+
+def test_with_little_memory_left_a_long_text_is_refused_before_the_tokenizer_ends_the_process():
+    """24 MiB under `ulimit -v`: the tokenizer's library aborts on a failed allocation."""
+    result = subprocess.run(
+        [sys.executable, "-c", POOR], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert "MiB of memory more" in result.stdout and "ulimit -v" in result.stdout
+
+
+@pytest.mark.parametrize("characters", [3_000, 100_000, 1_000_000])
+async def test_only_long_texts_look_for_room(monkeypatch, characters):
+    monkeypatch.setattr(room, "bytes_left", lambda: 24 * 2**20)
+    encoding = Encoding(None, max_tokens=10, vocab_size=10)
+    assert await encoding._where_it_fits(Text("short"), lambda: "read") == "read"
+    with pytest.raises(Overloaded, match="24 MiB"):
+        await encoding._where_it_fits(Text("x" * characters), lambda: "read")
+    monkeypatch.setattr(room, "bytes_left", lambda: None)  # nothing is limited
+    assert await encoding._where_it_fits(Text("x" * characters), lambda: "read") == "read"
+    encoding.close()

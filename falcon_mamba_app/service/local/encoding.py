@@ -14,11 +14,13 @@ from typing import TypeVar
 
 from falcon_mamba_app.protocol import Continuation, Conversation, GenerationRequest, Prompt
 from falcon_mamba_app.service.local.prompts import encoded
+from falcon_mamba_app.service.local.room import refuse_without_room
 from falcon_mamba_app.text.chat import PromptEncoder
 from falcon_mamba_app.text.shared_start import system_end
 
 Result = TypeVar("Result")
 
+MAX_UNGUARDED_CHARACTERS = 2_000  # take less memory than anything else about a request
 MAX_INLINE_CHARACTERS = 20_000  # take about 10 ms
 MAX_THREADED_CHARACTERS = 256_000  # take 0.1 s and 30 MB
 NUM_THREADS = 2
@@ -50,6 +52,8 @@ class Encoding:
 
     async def _where_it_fits(self, prompt: Prompt, work: Callable[[], Result]) -> Result:
         num_characters = _num_characters(prompt)
+        if num_characters > MAX_UNGUARDED_CHARACTERS:
+            refuse_without_room()
         if num_characters <= MAX_INLINE_CHARACTERS:
             return work()
         threads = self._threads if num_characters <= MAX_THREADED_CHARACTERS else self._large
