@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from falcon_mamba_app.errors import TooManyRequests
+from falcon_mamba_app.tally import Tally
 
 # The most visitors remembered; the longest silent one is forgotten first.
 MAX_REMEMBERED = 20_000
@@ -30,13 +31,24 @@ class Rate:
     """`per_minute` for each name, and the same number at once; 0 is no limit."""
 
     def __init__(
-        self, per_minute: int, what: str, clock: Clock = time.monotonic, *, where: str = "from here"
+        self,
+        per_minute: int,
+        what: str,
+        clock: Clock = time.monotonic,
+        *,
+        where: str = "from here",
+        tally: Tally | None = None,
     ) -> None:
-        """`what` names the requests in the refusal: "replies were asked for"."""
+        """`what` names the requests in the refusal: "replies were asked for". With a `tally` what
+        other copies of the server have counted of the same limit counts here too.
+        """
         self._per_minute = per_minute
         self._what = f"{what} {where}"
-        self._clock = clock
+        self._clock, self._tally = clock, tally
+        self._limit = f"{self._what}, {per_minute}"
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at_s
+        if tally is not None and per_minute:
+            tally.join(self._limit, self._charge_hashed)
 
     def check(self, name: str, amount: int = 1) -> float:
         """The tokens left, at least `amount`. Raises TooManyRequests if there are fewer."""
@@ -53,26 +65,39 @@ class Rate:
     def charge(self, name: str, amount: int) -> None:
         """Count finished work; an excess over the bucket is a debt."""
         if self._per_minute and amount:
-            self._set(name, self._tokens(name) - amount)
+            self._spend(name, self._tokens(name), amount)
 
     def take(self, name: str, amount: int = 1) -> None:
         """Count `amount`, or the whole bucket if that is less. Raises TooManyRequests."""
         if not self._per_minute:
             return
         amount = min(amount, self._per_minute)
-        tokens = self.check(name, amount)
-        self._set(name, tokens - amount)
+        self._spend(name, self.check(name, amount), amount)
 
-    def _set(self, name: str, tokens: float) -> None:
-        self._buckets[name] = (tokens, self._clock())
-        self._buckets.move_to_end(name)
+    def _spend(self, name: str, tokens: float, amount: int) -> None:
+        key = self._key(name)
+        self._set(key, tokens - amount)
+        if self._tally is not None:
+            self._tally.spend(self._limit, key, amount)
+
+    def _charge_hashed(self, key: str, amount: int) -> None:
+        """Spent at another copy."""
+        self._set(key, self._tokens_of(key) - amount)
+
+    def _set(self, key: str, tokens: float) -> None:
+        self._buckets[key] = (tokens, self._clock())
+        self._buckets.move_to_end(key)
         while len(self._buckets) > MAX_REMEMBERED:
             self._buckets.popitem(last=False)
 
+    def _key(self, name: str) -> str:
+        return name if self._tally is None else self._tally.name_of(name)
+
     def _tokens(self, name: str) -> float:
-        if not self._per_minute:
-            return math.inf
-        tokens, at_s = self._buckets.get(name, (float(self._per_minute), 0.0))
+        return self._tokens_of(self._key(name)) if self._per_minute else math.inf
+
+    def _tokens_of(self, key: str) -> float:
+        tokens, at_s = self._buckets.get(key, (float(self._per_minute), 0.0))
         return min(self._per_minute, tokens + (self._clock() - at_s) * self._per_minute / 60)
 
 
@@ -95,9 +120,11 @@ class Allowance:
 class Rates:
     """The rates of requests, replies and tokens: the common ones, and those of own limits."""
 
-    def __init__(self, requests: int, replies: int, tokens: int, clock: Clock) -> None:
+    def __init__(
+        self, requests: int, replies: int, tokens: int, clock: Clock, tally: Tally | None = None
+    ) -> None:
         self._common = {"requests": requests, "replies": replies, "tokens": tokens}
-        self._clock = clock
+        self._clock, self._tally = clock, tally
         self._rates: dict[tuple[str, int], Rate] = {}
 
     def requests(self, allowance: Allowance) -> Rate:
@@ -112,7 +139,7 @@ class Rates:
     def _rate(self, kind: str, own: int | None, what: str) -> Rate:
         per_minute = self._common[kind] if own is None else own
         if (kind, per_minute) not in self._rates:
-            self._rates[kind, per_minute] = Rate(per_minute, what, self._clock)
+            self._rates[kind, per_minute] = Rate(per_minute, what, self._clock, tally=self._tally)
         return self._rates[kind, per_minute]
 
 
@@ -122,9 +149,12 @@ class WrongKeys:
     Too many in all block only addresses that have never given a right key.
     """
 
-    def __init__(self, per_minute: int, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, per_minute: int, clock: Clock = time.monotonic, tally: Tally | None = None
+    ) -> None:
         def rate(times: int, where: str = "from here") -> Rate:
-            return Rate(times * per_minute, "wrong keys or passwords came", clock, where=where)
+            what = "wrong keys or passwords came"
+            return Rate(times * per_minute, what, clock, where=where, tally=tally)
 
         self._each = rate(1)
         self._wider = [rate(times, "from your network") for _, times in WIDER_NETWORKS]

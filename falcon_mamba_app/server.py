@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from falcon_mamba_app.keeping import Keeping
     from falcon_mamba_app.middleware.opening import Opening
+    from falcon_mamba_app.shared_limits import SharedLimits
+    from falcon_mamba_app.tally import Tally
     from falcon_mamba_app.web_server import WebServer
 
 logger = logging.getLogger("falcon_mamba_app")
@@ -144,6 +146,7 @@ async def _build(settings: Settings) -> _Served:
     """The service and the app over it, while others use the loop. Raises what prevents a start."""
     from falcon_mamba_app.keeping import Keeping
     from falcon_mamba_app.service import build_service
+    from falcon_mamba_app.shared_limits import SharedLimits
 
     if settings.platform.lends_gpus:  # what it lends must be declared by the main thread
         built = build_service(settings)
@@ -155,8 +158,12 @@ async def _build(settings: Settings) -> _Served:
     service = FiguredService(built, figures, Traces.sent_to(endpoint) if endpoint else None)
     keeping = await Keeping.open(settings)
     keeping.delete_old(settings.library.keep_days, service.forget)
+    secret, copy = settings.server.session_secret, settings.cluster.replica
+    shared = None if copy is None else SharedLimits.begin(keeping.library, secret)
     # Here and not on a thread: Gradio makes locks of the loop.
-    return _Served(service, build_app(service, settings, figures, keeping), keeping)
+    tally = None if shared is None else shared.tally
+    app = build_app(service, settings, figures, keeping, tally)
+    return _Served(service, app, keeping, shared)
 
 
 def with_secret(settings: Settings) -> Settings:
@@ -174,6 +181,7 @@ def build_app(
     settings: Settings,
     figures: Figures | None = None,
     keeping: Keeping | None = None,
+    tally: Tally | None = None,
 ) -> FastAPI:
     """The API and the page over `service`, and what protects both."""
     from falcon_mamba_app.api.routes import create_api
@@ -206,7 +214,7 @@ def build_app(
         keeping=keeping,
         signs_in=settings.platform.signs_in,
     )
-    protect(app, settings, refused=figures.refused)
+    protect(app, settings, refused=figures.refused, tally=tally)
     return app
 
 
@@ -216,6 +224,7 @@ class _Served(NamedTuple):
     service: GenerationService
     app: FastAPI
     keeping: Keeping
+    shared: SharedLimits | None = None
 
     async def close(self) -> None:
         """The replies end before the library that they are written into."""
@@ -223,6 +232,8 @@ class _Served(NamedTuple):
 
         await self.service.close()
         await let_responses_end(self.app)
+        if self.shared is not None:
+            await self.shared.close()
         await self.keeping.close()
 
 

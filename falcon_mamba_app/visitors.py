@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from falcon_mamba_app.errors import TooManyRequests
 from falcon_mamba_app.rates import Allowance, Clock, Rates, WrongKeys, network
 from falcon_mamba_app.settings import LimitSettings
+from falcon_mamba_app.tally import Tally
 
 SESSION_COUNTS_S = 3_600.0
 EXPIRY_INTERVAL_S = 30.0
@@ -55,18 +56,21 @@ class Visitors:
         clock: Clock = time.monotonic,
         *,
         weights: Iterable[tuple[str, float]] = (),
+        tally: Tally | None = None,
     ) -> None:
-        """`weights` are those of API keys; every other caller's is 1."""
-        self.limits = limits
-        self.clock = clock
+        """`weights` are those of API keys; every other caller's is 1. With a `tally`, rates and
+        replies at the same time count over all copies of the server.
+        """
+        self.limits, self.clock, self.tally = limits, clock, tally
         self.rates = Rates(
             limits.visitor_requests_per_minute,
             limits.visitor_replies_per_minute,
             limits.visitor_tokens_per_minute,
             clock,
+            tally,
         )
         self.weights = dict(weights)
-        self.wrong_keys = WrongKeys(limits.wrong_keys_per_minute, clock)
+        self.wrong_keys = WrongKeys(limits.wrong_keys_per_minute, clock, tally)
         self._usages: dict[str, _Usage] = {}
         self._next_expiry_s = 0.0
 
@@ -223,11 +227,11 @@ class Visitor:
             self._visitors.rates.replies(self._allowance).take(self.name, count)
             if session_id is not None:
                 self._count_session(session_id).is_kept = True
-            usage.replies += width
+            self._write(usage, width)
             try:
                 yield width
             finally:
-                usage.replies -= width
+                self._write(usage, -width)
         finally:
             self._visitors.tidy(self.name)
 
@@ -267,18 +271,25 @@ class Visitor:
         session.at_s = self._visitors.clock()
         return session
 
+    def _write(self, usage: _Usage, more: int) -> None:
+        usage.replies += more
+        if self._visitors.tally is not None:
+            self._visitors.tally.run(self.name, usage.replies)
+
     def _room(self, usage: _Usage, count: int) -> int:
         own = self._allowance.max_replies
         limit = self._visitors.limits.visitor_max_replies if own is None else own
         if not limit:
             return count
-        if usage.replies >= limit:
+        tally, running = self._visitors.tally, usage.replies
+        running += 0 if tally is None else tally.running_elsewhere(self.name)
+        if running >= limit:
             raise TooManyRequests(
-                f"{usage.replies} replies are being written for you, the most this server allows"
+                f"{running} replies are being written for you, the most this server allows"
                 " at the same time; wait for one to end",
                 retry_after_s=BUSY_RETRY_S,
             )
-        return min(count, limit - usage.replies)
+        return min(count, limit - running)
 
     def _check_session(self, session_id: str | None) -> None:
         limit = self._visitors.limits.visitor_max_sessions

@@ -25,6 +25,7 @@ from falcon_mamba_app.errors import LibraryUnavailable
 from falcon_mamba_app.library.claims import Claims
 from falcon_mamba_app.library.database import Database, Place
 from falcon_mamba_app.library.rows import own_conversation
+from falcon_mamba_app.library.spending import Spending
 from falcon_mamba_app.library.tree import (
     BranchRecord,
     Changes,
@@ -50,7 +51,7 @@ DAY_S = 86_400.0
 class Library:
     def __init__(self, database: Database, place: Place) -> None:
         self._database, self.place = database, place
-        self.claims = Claims(database)
+        self.claims, self.spending = Claims(database), Spending(database)
 
     @classmethod
     async def open(cls, place: Place | None = None) -> Self:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0002"  # the schema's version that this code reads and writes
+HEAD = "0003"  # the schema's version that this code reads and writes
 # SQLite counts by itself only in a column of exactly this type.
 Number = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -138,4 +138,15 @@ claim = Table(
     Column("token", Text, nullable=False, unique=True),
     Column("writer", Text, nullable=False),
     Column("taken_s", Float(53), nullable=False),
+)
+
+# What visitors have spent at each copy of the server, under hashes; `library/spending.py`.
+spent = Table(
+    "spent",
+    metadata,
+    Column("writer", Text, primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("whose", Text, primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("round", BigInteger, nullable=False),
 )

@@ -37,6 +37,7 @@ from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
 from falcon_mamba_app.people.keys import Keys
 from falcon_mamba_app.people.users import Users
 from falcon_mamba_app.settings import Settings
+from falcon_mamba_app.tally import Tally
 from falcon_mamba_app.visitors import Visitors
 
 logger = logging.getLogger(__name__)
@@ -47,10 +48,15 @@ RELAY_ADDRESSES = ("127.0.0.1", "::1")
 
 
 def protect(
-    app: FastAPI, settings: Settings, *, refused: Counter[tuple[str, str]] | None = None
+    app: FastAPI,
+    settings: Settings,
+    *,
+    refused: Counter[tuple[str, str]] | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """Put these layers around everything that `app` serves; the last one is outermost. Requests
-    that any of them refuses are counted in `refused`, by surface and status.
+    that any of them refuses are counted in `refused`, by surface and status. The `tally` adds what
+    visitors spend at other copies of the server.
     """
     server, limits, is_space = settings.server, settings.limits, settings.platform.is_space
     is_relayed = is_space or server.share
@@ -83,7 +89,7 @@ def protect(
         )
     app.add_middleware(
         VisitorLimits,
-        visitors=Visitors(limits, weights=server.key_weights),
+        visitors=Visitors(limits, weights=server.key_weights, tally=tally),
         exempts_this_machine=not is_relayed,
     )
     if server.allowed_hosts:
