@@ -166,7 +166,9 @@
     });
     const notice = make("p", { class: "kept-notice" });
     const keys = make("button", { type: "button", id: "show-keys", "aria-label": "Keys" }, ["?"]);
-    place.replaceChildren(anew, search, list, make("div", { class: "foot" }, [notice, keys]));
+    const all = make("button", { type: "button", class: "delete-all" }, ["Delete everything…"]);
+    all.addEventListener("click", () => window.everything.ask(value?.isKept));
+    place.replaceChildren(anew, search, list, make("div", { class: "foot" }, [notice, all, keys]));
     return { search, list, notice, place };
   }
 
@@ -189,6 +191,7 @@
       openAtFirst();
     }
     if (!shown || typeof shown !== "object") return;
+    if (shown.isGone) return window.everything.finish();
     answer = shown;
     take();
   });

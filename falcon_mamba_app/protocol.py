@@ -294,15 +294,15 @@ class GenerationService(Protocol):
 
     async def sketch(self, session_id: str) -> str | None:
         """The picture of the session's state as it is now: rows of cells, as
-        `engine/states/sketch.py` writes them. None where there is no state, or no way to see it.
-
-        The same state always has the same picture.
+        `engine/states/sketch.py` writes them; the same state has the same picture. None where
+        there is no state, or no way to see it.
         """
         ...
 
     def forget(self, session_id: str) -> Future[bool]:
-        """Drop the session's states and ids. Returns at once and never raises: the future tells
-        whether there was such a session, or holds why it could not be dropped.
+        """Drop the session's states and ids; for "caller." the stored states of every session named
+        "caller.…". Returns at once and never raises: the future tells whether there was such a
+        session, or holds why it could not be dropped.
         """
         ...
 

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections import OrderedDict
 
 from starlette.requests import Request
 
@@ -23,6 +24,10 @@ from falcon_mamba_app.visitors import visitor_in
 REUSE_HEADER = "x-prompt-reuse"
 NO = ("off", "no", "false", "0")
 FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
+
+
+CALLER_END = "."  # as `GenerationService.forget` has it
+MAX_NAMED = 20_000  # names of sessions at hand, the longest unused ones forgotten
 
 
 class Access:
@@ -42,6 +47,7 @@ class Access:
         self._is_locked = is_locked or bool(api_keys) or keys is not None
         self._reuse_prompts = reuse_prompts
         self._secret = session_secret.encode() if session_secret else secrets.token_bytes(32)
+        self._named: OrderedDict[str, None] = OrderedDict()
 
     def admit(self, request: Request) -> None:
         """Store the caller's Visitor in the request's state, and who it is. Raises WrongKey, and
@@ -100,13 +106,33 @@ class Access:
         is_refused = request.headers.get(REUSE_HEADER, "").strip().lower() in NO
         if not self._reuse_prompts or is_refused or (is_forwarded and not visitor.owner):
             return None
-        name = json.dumps(["reuse", visitor.owner, salt]).encode()
-        return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
+        return self._name(visitor.owner, ["reuse", visitor.owner, salt])
 
     def session_id(self, owner: str, prompt_cache_key: str) -> str:
         """The id of the owner's session with this key."""
-        name = json.dumps([owner, prompt_cache_key]).encode()
-        return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
+        return self._name(owner, [owner, prompt_cache_key])
+
+    def names_of(self, owner: str) -> list[str]:
+        """All names that were made for the owner, as far as they are remembered, and last the one
+        that stands for all of their sessions in a store of states.
+        """
+        start = self._caller(owner)
+        return [*(name for name in self._named if name.startswith(start)), start]
+
+    def _name(self, owner: str, what: list[str | None]) -> str:
+        name = self._caller(owner) + self._signed(what)
+        self._named[name] = None
+        self._named.move_to_end(name)
+        if len(self._named) > MAX_NAMED:
+            self._named.popitem(last=False)
+        return name
+
+    def _caller(self, owner: str) -> str:
+        """What the names of one owner's sessions begin with, and nobody else's."""
+        return self._signed(["caller", owner])[:32] + CALLER_END
+
+    def _signed(self, what: list[str | None]) -> str:
+        return hmac.new(self._secret, json.dumps(what).encode(), hashlib.sha256).hexdigest()
 
 
 def _allowance_of(key: NamedKey) -> Allowance:

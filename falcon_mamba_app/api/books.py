@@ -29,8 +29,9 @@ from falcon_mamba_app.documents.reading import DocumentReader, short_name
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.http.errors import WrongContentType
 from falcon_mamba_app.http.transport import json_response
+from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService
-from falcon_mamba_app.visitors import Visitor
+from falcon_mamba_app.visitors import Visitor, visitor_in
 
 Json = dict[str, Any]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -137,6 +138,11 @@ class BookShelf:
         book_id = request.path_params["book_id"]
         await self._books.delete(await self._case(request), book_id)
         return json_response({"id": book_id, "object": "book", "deleted": True})
+
+    async def remove_all(self, request: Asking) -> int:
+        """Delete the caller's books; how many they were."""
+        nobody = visitor_in(request.state).owner
+        return await self._books.delete_all(await self._books.case_of(request, nobody=nobody))
 
     async def plan_on(self, request: Request, plan: Plan, book_id: str | None) -> Plan:
         """The same replies, standing on the book that the body names. Raises NotFound."""

@@ -7,6 +7,7 @@ head, and `previous_response_id` from any reply in its tree.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from array import array
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -25,6 +26,7 @@ from falcon_mamba_app.errors import InvalidRequest, NotFound, NotSupported
 from falcon_mamba_app.http.transport import json_response
 from falcon_mamba_app.library import ConversationRecord, MessageRecord, Tree
 from falcon_mamba_app.library.tree import ids_of
+from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.protocol import Conversation, GenerationService
 
 Json = dict[str, Any]
@@ -202,7 +204,7 @@ class KeptSessions:
             raise NotFound(f"the session has no message {shown(message_id)}")
         await library.remove_branch(owner.name, message_id)
         owner.shelf.drop_conversation(owner.name, session_id)
-        await asyncio.wrap_future(self._service.forget(session_id))
+        await self._forget(session_id)
         return json_response(_tree(await library.tree(owner.name, session_id)))
 
     async def delete(self, request: Request, session_id: str) -> Response | None:
@@ -213,23 +215,17 @@ class KeptSessions:
         except NotFound:
             return None
         owner.shelf.drop_conversation(owner.name, session_id)
-        await asyncio.wrap_future(self._service.forget(session_id))
+        await self._forget(session_id)
         return json_response({"id": session_id, "object": "session", "deleted": True})
 
-    async def delete_everything(self, request: Request) -> Response:
-        """DELETE /v1/sessions?everything=true: all that is kept for the caller."""
-        told = request.query_params.get("everything", "")
-        if told != "true":
-            raise InvalidRequest(
-                f"everything is {shown(told)}; to delete all of your sessions it must be true",
-                param="everything",
-            )
+    async def remove_all(self, request: Asking) -> int:
+        """Delete all of the caller's sessions; how many they were."""
         owner = await self._shelves.of(request)
         gone = (await owner.shelf.library.delete_everything(owner.name)).conversation_ids
         for session_id in gone:
             owner.shelf.drop_conversation(owner.name, session_id)
-            await asyncio.wrap_future(self._service.forget(session_id))
-        return json_response({"object": "list", "deleted": True, "num_deleted": len(gone)})
+            await self._forget(session_id)
+        return len(gone)
 
     async def is_kept(self, request: Request, session_id: str) -> bool:
         """Whether it is a session of the caller's in the library."""
@@ -255,6 +251,11 @@ class KeptSessions:
             raise NotSupported("the server behind --backend-url has the states of earlier moments")
         messages = await whole(owner, Before(session_id, message_id), [], instructions)
         return await asyncio.to_thread(tokenizer.encode, Conversation(messages))
+
+    async def _forget(self, session_id: str) -> None:
+        """Drop the session's states, wherever there are such."""
+        with contextlib.suppress(NotSupported):
+            await asyncio.wrap_future(self._service.forget(session_id))
 
     async def _ids_up_to(self, owner: Owner, message_id: str) -> tuple[int, ...]:
         """The ids that a kept reply's state has read; empty where there is none, or none known."""

@@ -31,6 +31,7 @@ from falcon_mamba_app.api.responses.shelf import Shelves
 from falcon_mamba_app.api.session_files import SessionFiles
 from falcon_mamba_app.api.sessions import Sessions
 from falcon_mamba_app.api.tokenization import Tokenization
+from falcon_mamba_app.belongings import Belongings
 from falcon_mamba_app.books.books import Books
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.figures import Figures
@@ -104,7 +105,8 @@ def create_api(
     generation = Generation(service, access, names, figures, reader, shelf)
     shelves = Shelves(keeping)
     kept = KeptSessions(service, shelves, reader)
-    sessions = Sessions(service, access, kept)
+    belongings = Belongings()
+    sessions = Sessions(service, access, kept, belongings)
     info = Information(service, names, figures)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -119,9 +121,16 @@ def create_api(
     app.state.responses, app.state.books = responses, app_books
     _add_responses(add, app.state.responses)
     _add_conversations(add, Conversations(service, shelves, reader, copy))
+    app.state.belongings = belongings
     desks = Desks(keeping, copy)
     app.state.batches = BatchEndpoints(service, desks, generation, reader)
-    _add_batches(add, FileEndpoints(desks), app.state.batches)
+    file_endpoints = FileEndpoints(desks)
+    _add_batches(add, file_endpoints, app.state.batches)
+    belongings.add("batches", app.state.batches.remove_all)
+    belongings.add("files", file_endpoints.remove_all)
+    belongings.add("books", shelf.remove_all)
+    belongings.add("conversations", kept.remove_all)
+    belongings.add("states", sessions.remove_all)
     files = SessionFiles(service, shelves, kept, max_state_bytes=max_state_bytes)
     _add_session_files(add, files)
     _add_kept_sessions(add, kept)
@@ -132,6 +141,7 @@ def create_api(
     add("PUT", "/v1/sessions/{prompt_cache_key:all}/state", sessions.import_state)
     add("POST", "/v1/sessions/{prompt_cache_key:all}/state", sessions.publish_state)
     add("DELETE", "/v1/sessions/{prompt_cache_key:all}", sessions.forget)
+    add("DELETE", "/v1/sessions", sessions.delete_everything)
     tokens = Tokenization(service, names)
     for prefix in ("", "/v1"):  # vLLM has them beside /v1, where clients look for them
         add("POST", f"{prefix}/tokenize", tokens.tokenize)
@@ -221,7 +231,6 @@ def _add_session_files(add: Add, files: SessionFiles) -> None:
 def _add_kept_sessions(add: Add, kept: KeptSessions) -> None:
     add("GET", "/v1/sessions", kept.listed)
     add("POST", "/v1/sessions", kept.create)
-    add("DELETE", "/v1/sessions", kept.delete_everything)
     one = "/v1/sessions/{session_id}"
     add("GET", one, kept.retrieve)
     add("POST", one, kept.change)

@@ -1,4 +1,4 @@
-"""A session's state over HTTP: export it as a file, import it, forget it.
+"""A session's state over HTTP: export it as a file, import it, forget it, and all else with it.
 
 As in generation, the owner and the caller's `prompt_cache_key` name a session; the id of one in the
 library names that one.
@@ -12,19 +12,29 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.kept_sessions import KeptSessions
 from falcon_mamba_app.api.names import ready_model
-from falcon_mamba_app.errors import NotFound
+from falcon_mamba_app.belongings import Belongings
+from falcon_mamba_app.errors import InvalidRequest, NotFound, NotSupported
 from falcon_mamba_app.http.transport import json_response, read_body
+from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.protocol import GenerationService
-from falcon_mamba_app.visitors import Visitor
+from falcon_mamba_app.visitors import Visitor, visitor_in
 
 
 class Sessions:
     """Export, import and forget over one service."""
 
-    def __init__(self, service: GenerationService, access: Access, kept: KeptSessions) -> None:
+    def __init__(
+        self,
+        service: GenerationService,
+        access: Access,
+        kept: KeptSessions,
+        belongings: Belongings,
+    ) -> None:
         self._service, self._access, self._kept = service, access, kept
+        self._belongings = belongings
 
     async def export_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state; of a kept session also that of the moment
@@ -73,6 +83,30 @@ class Sessions:
         if not was_known:
             raise NotFound("there is no such session here: it has read nothing, or was evicted")
         return json_response({"object": "session", "deleted": True})
+
+    async def delete_everything(self, request: Request) -> Response:
+        """DELETE /v1/sessions?everything=true: all that the server has of the caller."""
+        told = request.query_params.get("everything", "")
+        if told != "true":
+            raise InvalidRequest(
+                f"everything is {shown(told)}; to delete all that is yours it must be true",
+                param="everything",
+            )
+        gone = await self._belongings.delete(request)
+        return json_response({"object": "everything", "deleted": True, "num_deleted": gone})
+
+    async def remove_all(self, request: Asking) -> int:
+        """Drop the states of all sessions that the caller has named; how many are known."""
+        visitor = visitor_in(request.state)
+        names = self._access.names_of(visitor.owner)
+        dropped = [asyncio.wrap_future(self._service.forget(name)) for name in names]
+        found = await asyncio.gather(*dropped, return_exceptions=True)
+        for name in names:
+            visitor.drop_session(name)
+        for trouble in found:
+            if isinstance(trouble, BaseException) and not isinstance(trouble, NotSupported):
+                raise trouble
+        return sum(was_known is True for was_known in found[:-1])
 
     async def _session_id(self, request: Request) -> str:
         key: str = request.path_params["prompt_cache_key"]

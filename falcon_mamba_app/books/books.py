@@ -179,7 +179,16 @@ class Books:
             await bookcase.share(case.library, book, is_shared=False)
         await case.delete(book.id)
         self._ids.pop(book.id, None)
-        await asyncio.wrap_future(self._service.forget(book.id))
+        with suppress(NotSupported):  # of a server behind this one that has no states
+            await asyncio.wrap_future(self._service.forget(book.id))
+
+    async def delete_all(self, case: Bookcase) -> int:
+        """Delete all books of the owner's; how many they were."""
+        own = await case.books()
+        for book in own:
+            with suppress(NotFound):  # another request was faster
+                await self.delete(case, book.id)
+        return len(own)
 
     def progress(self, book: Book) -> Progress | None:
         """How far reading is; None where nobody reads it now."""

@@ -121,6 +121,13 @@ class FileStore:
         self.get(owner, file_id)
         self._drop(file_id)
 
+    def remove_all(self, owner: str) -> int:
+        """Also those that are being written; how many they were."""
+        own = [file.id for file in self._files.values() if file.owner == owner]
+        for file_id in own:
+            self._drop(file_id)
+        return len(own)
+
     def of(self, owner: str) -> list[StoredFile]:
         """The owner's complete files, the newest first."""
         self._drop_expired()

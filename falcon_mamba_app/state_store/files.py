@@ -19,11 +19,13 @@ from typing import TypeVar
 from falcon_mamba_app.errors import StoreUnavailable
 from falcon_mamba_app.state_store.index import Index
 from falcon_mamba_app.state_store.names import (
+    CALLER_END,
     ID_BYTES,
     ROOT,
     StateName,
     folder_of,
     owner_of,
+    owners_of,
     prefix_digests,
 )
 from falcon_mamba_app.state_store.objects import StateStore
@@ -171,10 +173,16 @@ class StateFiles:
         self._tried(lambda: self._store.put(path, self._seal.close(owner, path, data)))
 
     def forget(self, session_id: str) -> bool:
-        """Delete everything of the session. Returns whether there was something. Raises
-        StoreUnavailable: what was to be deleted may be there still.
+        """Delete everything of the session, or of all sessions of the caller that the name ends
+        with. Returns whether there was something. Raises StoreUnavailable: what was to be deleted
+        may be there still.
         """
-        owner = owner_of(session_id)
+        if not session_id.endswith(CALLER_END):
+            return self._forget(owner_of(session_id))
+        folders = {entry.path.split("/")[1] for entry in self._store.list(ROOT)}
+        return any([self._forget(owner) for owner in owners_of(session_id, folders)])
+
+    def _forget(self, owner: str) -> bool:
         for state in self._index.of(owner):
             self._index.drop(state)
         entries = self._store.list(folder_of(owner))

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 ROOT = "states"
 ID_BYTES = 4
 PIN = ".pin"
-PATH = re.compile(rf"{ROOT}/([0-9a-f]{{32}})/(\d{{10}})-([0-9a-f]{{40}})")
+CALLER_END = "."  # in a session's id, after the name of the caller whose sessions lie together
+PATH = re.compile(rf"{ROOT}/((?:[0-9a-f]{{16}})?[0-9a-f]{{32}})/(\d{{10}})-([0-9a-f]{{40}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,24 @@ def parse_path(path: str) -> StateName | None:
 
 
 def owner_of(session_id: str) -> str:
-    """The folder's name for a session, whose id is a secret that no name may tell."""
-    data = session_id.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=16, person=b"falcon session").hexdigest()
+    """The folder's name for a session, whose id is a secret that no name may tell. Those of one
+    caller begin alike.
+    """
+    caller, end, _ = session_id.partition(CALLER_END)
+    return (_hashed(caller, 8, b"falcon caller") if end else "") + _hashed(
+        session_id, 16, b"falcon session"
+    )
+
+
+def owners_of(caller: str, folders: Iterable[str]) -> set[str]:
+    """Those of the folders' names that are of this caller's sessions; `caller` has its end."""
+    start = _hashed(caller.removesuffix(CALLER_END), 8, b"falcon caller")
+    return {name for name in folders if name.startswith(start) and len(name) > 32}
+
+
+def _hashed(name: str, num_bytes: int, person: bytes) -> str:
+    data = name.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=num_bytes, person=person).hexdigest()
 
 
 def folder_of(owner: str) -> str:

@@ -15,6 +15,7 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.routes import App
 
+from falcon_mamba_app.belongings import Belongings
 from falcon_mamba_app.books.books import Books
 from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.keeping import Keeping
@@ -31,6 +32,7 @@ from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentH
 from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
+from falcon_mamba_app.ui.events.everything import Everything
 from falcon_mamba_app.ui.events.laboratory import Laboratory
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
@@ -104,6 +106,7 @@ def mount_page(
         alone_s=alone_s,
         files=files,
         books=books,
+        belongings=getattr(app.state, "belongings", None),
         signs_in=signs_in,
     )
     # `max_size` is of events that wait for their turn to begin.
@@ -154,6 +157,7 @@ def build_page(
     alone_s: float = ALONE_S,
     files: MemoryFiles | None = None,
     books: BookEvents | None = None,
+    belongings: Belongings | None = None,
     signs_in: bool = False,
 ) -> tuple[gr.Blocks, Callable[[str], None]]:
     """The page's Blocks, with every event wired, and what is to hear of each page that has gone."""
@@ -178,13 +182,15 @@ def build_page(
         wire_document(components, DocumentHandlers(service, sessions, answerer))
         wire_controls(components, Presets(service))
         arrival = Arrival(service, sessions, answerer, memory)
+        books = books or BookEvents(service, sessions, Books(service))
+        everything = Everything(sessions, books, belongings)
         wire_looks(
             components,
             counting=Counting(service, sessions, max_message_chars=max_chars),
             probabilities=Probabilities(service, sessions, max_message_chars=max_chars),
             files=files or MemoryFiles(service, sessions, max_chars=max_chars),
-            books=books or BookEvents(service, sessions, Books(service)),
-            sidebar=Sidebar(sessions, arrival, Titles(service)),
+            books=books,
+            sidebar=Sidebar(sessions, arrival, Titles(service), everything),
         )
         wire_arrival(page, components, arrival)
     return page, arrival.leave

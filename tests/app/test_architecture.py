@@ -66,10 +66,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"cluster", "errors", "listener", "middleware", "protocol", "settings", "ui"},
         {"fastapi", "uvicorn"},
     ),
-    "rates": ({"errors"}, set()),
-    "visitors": ({"errors", "rates", "settings"}, set()),
+    "tally": (set(), set()),
+    "rates": ({"errors", "tally"}, set()),
+    "visitors": ({"errors", "rates", "settings", "tally"}, set()),
+    "shared_limits": ({"errors", "library", "tally"}, set()),
     "owners": ({"settings"}, set()),
     "keeping": ({"data_folder", "errors", "library", "owners", "settings"}, set()),
+    "belongings": ({"errors", "owners"}, set()),
     "http": ({"errors", "http"}, {"fastapi", "starlette"}),
     # A state is a name here, and bytes elsewhere: no torch, no page, no HTTP.
     "library": ({"errors", "library", "protocol"}, {"sqlalchemy", "alembic"}),
@@ -83,16 +86,16 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "lab": ({*VOCABULARY, "books.standing", "lab", "metrics"}, set()),
     "middleware": (
         {
-            *(*VOCABULARY, "http", "logs", "people", "rates", "settings", "traces", "visitors"),
-            "middleware",
+            *(*VOCABULARY, "http", "logs", "people", "rates", "settings", "tally", "traces"),
+            *("middleware", "visitors"),
         },
         {"fastapi", "starlette", "uvicorn", "httptools"},
     ),
     "ui": (
         {
             *VOCABULARY,
-            *("books", "documents", "http", "keeping", "lab", "library", "metrics", "owners"),
-            *("settings", "ui", "visitors"),
+            *("belongings", "books", "documents", "http", "keeping", "lab", "library", "metrics"),
+            *("owners", "settings", "ui", "visitors"),
         },
         {"gradio", "fastapi", "starlette"},
     ),
@@ -100,7 +103,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {
             *VOCABULARY,
             *("api", "books", "documents", "figures", "files", "http", "keeping", "library"),
-            *("metrics", "people", "rates", "settings", "visitors"),
+            *("belongings", "metrics", "owners", "people", "rates", "settings", "visitors"),
         },
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),

@@ -134,3 +134,31 @@ async def test_a_server_that_is_gone_is_told_within_seconds_and_nothing_is_lost(
     await page.locator("#toast", has_text="Not sent").wait_for()
     assert await page.locator("#composer textarea").input_value() == "a draft"
     await context.close()
+
+
+async def test_delete_everything_asks_first_and_leaves_nothing_on_server_and_browser(
+    browser, tmp_path
+):
+    context = await browser.new_context(viewport=LAPTOP)
+    page = await context.new_page()
+    with serve_page(EchoService(), data_dir=tmp_path) as url:
+        await open_page(page, url)
+        await send(page, "a quokka")
+        await wait_for_status(page, "Done")
+        await wait_for_titles(page, "a quokka")
+        await page.evaluate("localStorage.setItem('falcon-mamba-presets', '{}')")
+        await page.get_by_role("button", name="Delete everything…").click()
+        dialog = page.locator("dialog")
+        assert "books" in await dialog.inner_text() and "branches" in await dialog.inner_text()
+        await dialog.get_by_role("button", name="Cancel").click()
+        await wait_for_titles(page, "a quokka")
+        await page.locator("#composer textarea").fill("a draft")
+        await page.get_by_role("button", name="Delete everything…").click()
+        await dialog.get_by_role("button", name="Delete everything").click()
+        await page.get_by_text("What is said will be listed here.").wait_for()
+        await page.wait_for_selector(".status-line:not([data-phase=starting])")
+        assert await transcript(page) == []
+        assert "?c=" not in page.url
+        assert await page.locator("#composer textarea").input_value() == ""
+        assert await page.evaluate("localStorage.getItem('falcon-mamba-presets')") is None
+    await context.close()

@@ -41,7 +41,7 @@ async def server(tmp_path):
 
 
 def sidebar_of(server) -> Sidebar:
-    return Sidebar(server.sessions, None, Titles(server.service))
+    return Sidebar(server.sessions, None, Titles(server.service), None)
 
 
 async def title_in(sidebar) -> dict:

@@ -32,6 +32,7 @@ from falcon_mamba_app.files.store import StoredFile
 from falcon_mamba_app.http.errors import WrongContentType
 from falcon_mamba_app.http.transport import ReaderGone, json_response
 from falcon_mamba_app.library import new_id
+from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.visitors import anybody
 
@@ -127,6 +128,11 @@ class FileEndpoints:
         await asyncio.to_thread(place.desk.files.remove, place.owner, file_id)
         return json_response({"id": file_id, "object": "file", "deleted": True})
 
+    async def remove_all(self, request: Asking) -> int:
+        """Delete the caller's files; how many they were."""
+        place = self._desks.of(request)
+        return await asyncio.to_thread(place.desk.files.remove_all, place.owner)
+
     async def content(self, request: Request) -> Response:
         """GET /v1/files/{id}/content."""
         place, file_id = self._desks.of(request), _id_in(request)
@@ -194,6 +200,16 @@ class BatchEndpoints:
             raise Conflict(f"{batch.id} is {batch.status}; there is nothing to cancel")
         await self._begun().cancel(batch, place.desk.batches, place.desk.files)
         return json_response(batch.told())
+
+    async def remove_all(self, request: Asking) -> int:
+        """End and forget the caller's batches; how many. Their files are the caller's."""
+        place = self._desks.of(request)
+        own = place.desk.batches.of(place.owner)
+        for batch in own:
+            if not batch.is_over:
+                await self._begun().cancel(batch, place.desk.batches, place.desk.files)
+            place.desk.batches.drop(batch)
+        return len(own)
 
     def go_on(self) -> None:
         """Go on with the batches that an earlier process left unfinished."""

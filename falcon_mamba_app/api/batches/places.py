@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.requests import Request
-
 from falcon_mamba_app.api.batches.record import Batches
 from falcon_mamba_app.files.store import FileStore
 from falcon_mamba_app.keeping import Keeping
+from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.visitors import visitor_in
 
 
@@ -46,7 +45,7 @@ class Desks:
         self.kept = Desk.at(folder, copy) if folder is not None else None
         self._in_memory = Desk.at(None, copy)
 
-    def of(self, request: Request) -> Place:
+    def of(self, request: Asking) -> Place:
         owner = self._keeping.owner_of(request) if self._keeping is not None else None
         if owner is not None and self.kept is not None:
             return Place(owner, self.kept)

@@ -130,6 +130,10 @@ class Batches:
         """Forget the owner's oldest batches beyond so many that are over; their files stay."""
         over = [batch for batch in self.of(owner) if batch.is_over]
         for batch in over[max_number:]:
-            self._all.pop(batch.id)
-            if self._folder is not None:
-                (self._folder / f"{batch.id}.json").unlink(missing_ok=True)
+            self.drop(batch)
+
+    def drop(self, batch: Batch) -> None:
+        """Forget a batch that nobody answers any more."""
+        self._all.pop(batch.id)
+        if self._folder is not None:
+            (self._folder / f"{batch.id}.json").unlink(missing_ok=True)

@@ -12,13 +12,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
-
 from falcon_mamba_app.api.responses.items import Item
 from falcon_mamba_app.api.responses.record import Json, Record, Status, pieces_of
 from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.library import Library, MessageRecord, ReplyEnd
+from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.visitors import visitor_in
 
@@ -124,7 +123,7 @@ class Shelves:
         self._in_memory: Shelf | None = None
         self._opening = asyncio.Lock()
 
-    async def of(self, request: Request) -> Owner:
+    async def of(self, request: Asking) -> Owner:
         if self._keeping is not None and self._kept is not None:
             owner = self._keeping.owner_of(request)
             if owner is not None:

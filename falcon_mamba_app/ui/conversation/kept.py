@@ -83,6 +83,12 @@ class Kept:
         """Delete a conversation, its words, index and states."""
         self._forget_all(await self._library.delete(owner, conversation_id))
 
+    async def delete_everything(self, owner: str) -> int:
+        """Delete all of the owner's conversations; how many they were."""
+        gone = await self._library.delete_everything(owner)
+        self._forget_all(gone)
+        return len(gone)
+
     # Between a session and the library
 
     def shelf(self, owner: str) -> Shelf:

@@ -174,6 +174,15 @@ class Sessions:
         self._forget(session.id)
         return session
 
+    def let_go(self, owner: str | None) -> int:
+        """Free all sessions whose conversations are kept for the owner; how many they were."""
+        own = [one for one in self._sessions.values() if one.shelf and one.shelf.owner == owner]
+        for session in own:
+            assert session.shelf is not None, "nobody owns what is not kept"
+            session.shelf.is_gone = True
+            self._free(session)
+        return len(own)
+
     async def save(self, page: str) -> None:
         """Write what the page's conversation has become, if it is kept."""
         session = self._sessions.get(self._pages.get(page, ""))

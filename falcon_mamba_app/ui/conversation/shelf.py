@@ -34,6 +34,7 @@ class Shelf:
     ) -> None:
         self.library, self.owner, self._tell = library, owner, tell
         self.has_failed = False  # the last write; the session has what the library lacks
+        self.is_gone = False  # all of the owner's was deleted: nothing is written any more
         self.writing: str | None = None  # the message that is being recorded, and not for `save`
         self._texts: dict[str, str] = {}  # of each message that is written
         self._known: dict[str, MessageRecord] = {}  # replies, beyond their text
@@ -66,7 +67,7 @@ class Shelf:
         """
         async with self._lock:
             changes = self._changes(session_id, tree, document)
-            if changes is None:
+            if changes is None or self.is_gone:
                 return True
             try:
                 await self.library.apply(self.owner, changes)

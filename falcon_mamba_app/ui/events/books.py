@@ -123,6 +123,11 @@ class BookEvents:
             }
         )
 
+    async def remove_all(self, request: Any) -> int:
+        """Delete the books of who asks, and what was sent and not read yet; how many books."""
+        self._counted.pop(page_of(request), None)
+        return await self._books.delete_all(await self._case(request))
+
     async def _read(self, case: Bookcase, request: gr.Request) -> dict[str, Any]:
         counted = self._counted.pop(page_of(request), None)
         if counted is None:

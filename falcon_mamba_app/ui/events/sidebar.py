@@ -17,6 +17,7 @@ from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.conversation.shelf import title_of
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, page_of, streams
+from falcon_mamba_app.ui.events.everything import Everything
 from falcon_mamba_app.ui.events.titles import Titles
 from falcon_mamba_app.ui.view.updates import Update, status_html
 
@@ -29,8 +30,11 @@ MAX_TITLE_CHARS = 120
 class Sidebar:
     """`look` asks for the list, `change` changes an entry of it, `open` shows a conversation."""
 
-    def __init__(self, sessions: Sessions, arrival: Arrival, titles: Titles) -> None:
+    def __init__(
+        self, sessions: Sessions, arrival: Arrival, titles: Titles, everything: Everything
+    ) -> None:
         self.sessions, self._arrival, self._titles = sessions, arrival, titles
+        self._everything = everything
 
     async def look(self, data: gr.EventData, request: gr.Request) -> dict[str, Any]:
         """The list, or what a search finds."""
@@ -43,6 +47,8 @@ class Sidebar:
         asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
         kept, owner = self.sessions.kept, self.sessions.kept.owner_of(request)
         entry, text = asked.get("id"), asked.get("text")
+        if asked.get("op") == "delete everything":
+            return await self._delete_everything(request)
         if owner is None or not isinstance(entry, str):
             return await self._shown(request, "")
         try:
@@ -62,6 +68,14 @@ class Sidebar:
         except FalconMambaError as error:
             return {**await self._shown(request, ""), "problem": sentence_for(error)}
         return await self._shown(request, "")
+
+    async def _delete_everything(self, request: gr.Request) -> dict[str, Any]:
+        """`isGone` lets the browser delete its part, and open the page anew."""
+        try:
+            await self._everything.delete(request)
+        except FalconMambaError as error:
+            return {**await self._shown(request, ""), "problem": sentence_for(error)}
+        return {**await self._shown(request, ""), "isGone": True}
 
     async def _give_title(self, owner: str, request: gr.Request) -> None:
         """Ask the model, unless somebody has named the conversation."""

@@ -22,6 +22,7 @@ SCRIPTS = (
     "memory.js",
     "books.js",
     "memory_files.js",
+    "everything.js",
     "sidebar.js",
     "demos.js",
     "probabilities.js",
