@@ -1,7 +1,8 @@
 """Sends the requests of a run, behind everybody's replies and within the limits of who runs it.
 
-What a limit refuses for the moment is asked again when it may be: a run of a thousand questions
-takes longer then, and nobody else notices it.
+It reads while others write, and gives its place to whoever comes, however long its text is: the
+engine keeps its state aside and goes on later. What a limit refuses for the moment is asked again
+when it may be: a run of a thousand questions takes longer then, and nobody else notices it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TypeVar
 from falcon_mamba_app.errors import NotReady, NotSupported, Overloaded, TooManyRequests
 from falcon_mamba_app.metrics import num_tokens_of_work
 from falcon_mamba_app.protocol import (
+    BACKGROUND_WEIGHT,
     GenerationEvent,
     GenerationRequest,
     GenerationService,
@@ -22,8 +24,6 @@ from falcon_mamba_app.protocol import (
     Tokenizer,
 )
 
-# A run takes a tenth of a share of the engine while others have work, as a book's reader does.
-WEIGHT = 0.1
 RETRY_S = 1.0
 
 T = TypeVar("T")
@@ -71,7 +71,8 @@ class Asker:
         """The events of one request; closing it cancels the request. Raises what a service raises,
         but waits where it was refused for the moment, before its first event.
         """
-        request = replace(request, owner=f"laboratory {self.line}", weight=WEIGHT * self.weight)
+        weight = BACKGROUND_WEIGHT * self.weight
+        request = replace(request, owner=f"laboratory {self.line}", weight=weight)
         while True:
             has_begun = False
             try:

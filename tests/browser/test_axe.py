@@ -1,5 +1,6 @@
 """Nothing that axe-core finds is wrong on the page, in either theme."""
 
+import json
 from pathlib import Path
 
 import axe_playwright_python
@@ -15,6 +16,21 @@ RUN = """async () => {
     return violations.map(({ id, nodes }) =>
         `${id}: ${nodes.slice(0, 3).map(({ html }) => html.slice(0, 160)).join(" | ")}`);
 }"""
+CELL = {"length": 900, "depth": 0.5, "asked": 2, "right": 2, "low": 0.34, "high": 1}
+PROBE = {
+    "name": "probe.json",
+    "mimeType": "application/json",
+    "buffer": json.dumps(
+        {
+            "kind": "recall-probe",
+            "model": "echo",
+            "chance": 0.025,
+            "plan": {"lengths": [900], "depths": [0.5], "per_cell": 2, "seed": 0},
+            "cells": [CELL],
+            "answers": [[900, 0.5, 0, 1, "Oslo"], [900, 0.5, 1, 1, "Rome"]],
+        }
+    ).encode(),
+}
 THEME = "isDark => document.body.classList.toggle('dark', isDark)"
 
 
@@ -44,5 +60,13 @@ async def test_axe_finds_nothing_wrong_in_either_theme(browser, url):
     found += await violations(page, "side by side")
     await page.get_by_role("button", name="As code").click()
     found += await violations(page, "a dialog")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("tab", name="Laboratory").click()
+    await page.get_by_text("Compared with", exact=True).click()
+    found += await violations(page, "memory against context")
+    await page.get_by_role("tab", name="Recall probe").click()
+    await page.locator("#lab-probe input[type=file]").set_input_files(PROBE)
+    await page.locator("#lab-probe rect.heat").first.wait_for()
+    found += await violations(page, "a map of recall")
     await context.close()
     assert found == []

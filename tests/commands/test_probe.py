@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from falcon_mamba_app.commands import probe as command
 from falcon_mamba_app.commands import run
 from falcon_mamba_app.errors import InvalidRequest, SettingsError
 from falcon_mamba_app.lab.intervals import wilson
@@ -22,18 +23,24 @@ def probe(out, *options):
     return run("probe", [*small, "--seed", "3", "--out", str(out), *options], {})
 
 
-def test_it_writes_every_answer_and_goes_on_from_its_file(tmp_path, capsys):
+def test_a_probe_that_was_broken_off_goes_on_from_its_file(tmp_path, capsys, monkeypatch):
     out, table = tmp_path / "probe.json", tmp_path / "cells.csv"
-    assert probe(out, "--per-cell", "1") == 0
+
+    def break_off(event):
+        raise KeyboardInterrupt  # as Ctrl-C does
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(command, "_tell", break_off)
+        probe(out, "--per-cell", "1")
     first = json.loads(out.read_text("utf-8"))
-    assert len(first["answers"]) == 2
+    assert len(first["answers"]) == 1
 
     assert probe(out, "--per-cell", "2", "--csv", str(table)) == 0
     told = capsys.readouterr()
-    assert "going on after 2 of 4 answers" in told.out
-    assert told.err.count("200 tokens") == 4  # two and two: none twice
+    assert "going on after 1 of 4 answers" in told.out
+    assert told.err.count("200 tokens") == 3  # none is asked twice
     record = json.loads(out.read_text("utf-8"))
-    assert record["answers"][:2] == first["answers"] and len(record["answers"]) == 4
+    assert record["answers"][0] == first["answers"][0] and len(record["answers"]) == 4
     assert {path.name for path in tmp_path.iterdir()} == {"probe.json", "cells.csv"}
     for cell in record["cells"]:
         assert cell["asked"] == 2
