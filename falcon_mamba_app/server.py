@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -142,7 +143,7 @@ async def serve(settings: Settings, inherited: Inherited | None = None) -> None:
     await _run(server, listener, opening, settings)
 
 
-async def _build(settings: Settings) -> _Served:
+async def _build(settings: Settings, on_progress: Callable[[float, str], None]) -> _Served:
     """The service and the app over it, while others use the loop. Raises what prevents a start."""
     from falcon_mamba_app.keeping import Keeping
     from falcon_mamba_app.service import build_service
@@ -151,7 +152,7 @@ async def _build(settings: Settings) -> _Served:
     if settings.platform.lends_gpus:  # what it lends must be declared by the main thread
         built = build_service(settings)
     else:
-        built = await asyncio.to_thread(build_service, settings)
+        built = await asyncio.to_thread(build_service, settings, on_progress)
         await asyncio.to_thread(import_module, "falcon_mamba_app.ui.page")
     figures = Figures()
     endpoint = settings.server.trace_endpoint
@@ -266,7 +267,7 @@ async def _run(
 
 async def _start(server: WebServer, opening: Opening, settings: Settings) -> None:
     """Build, open the page, and load the model. Raises what prevents it."""
-    served = server.served = await _build(settings)
+    served = server.served = await _build(settings, opening.tell)
     opening.open(served.app)
     await served.service.start()
     from falcon_mamba_app.api.routes import go_on_with_batches

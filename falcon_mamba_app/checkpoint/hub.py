@@ -1,6 +1,6 @@
 """The model hub, through huggingface_hub: small files first, weights on request.
 
-This is the only file that imports that library's downloads and errors. Every failure becomes a
+Only this file and `download` import that library's downloads and errors. Every failure becomes a
 CheckpointError of one line that says what to do. Without a connection, a complete earlier download
 is used. This module does not know what a checkpoint must contain.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.errors import HTTPError as _HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.utils import tqdm as _hub_tqdm  # type: ignore[attr-defined]
 
+from falcon_mamba_app.checkpoint.download import download
+from falcon_mamba_app.checkpoint.progress import OnProgress, unheard
 from falcon_mamba_app.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,9 @@ def fetch_small_files(hub_id: str, revision: str | None) -> Repository:
     return Repository(hub_id, folder.name, folder, files)
 
 
-def fetch_gguf(hub_id: str, revision: str | None, kind: str) -> Path:
+def fetch_gguf(
+    hub_id: str, revision: str | None, kind: str, on_progress: OnProgress = unheard
+) -> Path:
     """The repository's GGUF file whose name has `kind` in it ("Q4_K_M"; "" for the only one),
     downloaded whole: everything is said in its own head. Raises CheckpointError.
     """
@@ -96,7 +100,9 @@ def fetch_gguf(hub_id: str, revision: str | None, kind: str) -> Path:
         files = {file.rfilename: file.size for file in info.siblings or ()}
         name = _chosen_gguf(hub_id, list(files), kind)
         if not isinstance(try_to_load_from_cache(hub_id, name, revision=info.sha), str):
-            check_disk_space(hub_id, [RemoteFile(name, files[name])])
+            file = RemoteFile(name, files[name])
+            check_disk_space(hub_id, [file])
+            _fetch(hub_id, info.sha, [file], on_progress)
         return _download(hub_id, info.sha, name)
     except (OfflineModeIsEnabled, HTTPError, OSError, HFValidationError) as error:
         if _is_unreachable(error) and (earlier := _cached_gguf(hub_id)):
@@ -163,39 +169,34 @@ def check_disk_space(hub_id: str, missing: Sequence[RemoteFile]) -> None:
 
 
 def fetch_files(
-    hub_id: str,
-    commit: str | None,
-    files: Sequence[RemoteFile],
-    on_progress: Callable[[float, str], None],
+    hub_id: str, commit: str | None, files: Sequence[RemoteFile], on_progress: OnProgress
 ) -> None:
     """Download `files` into the cache; reports progress from 0 to 1. Raises CheckpointError."""
+    try:
+        _fetch(hub_id, commit, files, on_progress)
+    except (OfflineModeIsEnabled, HTTPError, OSError) as error:
+        raise _explain(error, hub_id, commit) from error
+
+
+def _fetch(
+    hub_id: str, commit: str | None, files: Sequence[RemoteFile], on_progress: OnProgress
+) -> None:
+    """`fetch_files`, with the library's errors. The terminal shows a bar, too."""
     total = sum(file.num_bytes or 0 for file in files)
     done = 0
-    for file in files:
-        reporter = _reporting_bar(done, total, on_progress)
-        try:
-            _download(hub_id, commit, file.name, tqdm_class=reporter)
-        except (OfflineModeIsEnabled, HTTPError, OSError) as error:
-            raise _explain(error, hub_id, commit) from error
-        done += file.num_bytes or 0
+    with hub_tqdm(total=total or None, unit="B", unit_scale=True, desc=hub_id) as bar:
+        for file in files:
 
+            def tell(num_bytes: int, before: int = done) -> None:
+                arrived = before + num_bytes
+                bar.update(arrived - bar.n)
+                what = f"downloading weights, {arrived / 1e9:.2f} of {total / 1e9:.2f} GB"
+                on_progress(min(arrived / total, 1.0) if total else 0.0, what)
 
-def _reporting_bar(done: int, total: int, on_progress: Callable[[float, str], None]) -> Any:
-    """huggingface_hub's progress bar, which also calls `on_progress`."""
-
-    class ReportingBar(hub_tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._seen = kwargs.get("initial", 0) or 0
-            super().__init__(*args, **kwargs)
-
-        def update(self, n: float | None = 1) -> Any:
-            self._seen += n or 0
-            share = min((done + self._seen) / total, 1.0) if total else 0.0
-            gigabytes = f"{(done + self._seen) / 1e9:.2f} of {total / 1e9:.2f} GB"
-            on_progress(share, f"downloading weights, {gigabytes}")
-            return super().update(n)
-
-    return ReportingBar
+            download(hub_id, commit or constants.DEFAULT_REVISION, file.name, tell)
+            _download(hub_id, commit, file.name)
+            done += file.num_bytes or 0
+            tell(0, done)
 
 
 def _download(hub_id: str, commit: str | None, name: str, **options: Any) -> Path:

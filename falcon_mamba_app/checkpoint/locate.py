@@ -18,6 +18,7 @@ from falcon_mamba_app.checkpoint.asked import AskedModel
 from falcon_mamba_app.checkpoint.gguf.header import read_header
 from falcon_mamba_app.checkpoint.gguf.small_files import folder_of
 from falcon_mamba_app.checkpoint.gguf.tensors import check_tensors
+from falcon_mamba_app.checkpoint.progress import OnProgress, unheard
 from falcon_mamba_app.checkpoint.quantization import Quantization, stored_quantization
 from falcon_mamba_app.checkpoint.small_files import check_tokenizer_files, read_object
 from falcon_mamba_app.errors import CheckpointError
@@ -125,8 +126,9 @@ def _is_path(model: str) -> bool:
     return is_there or model.startswith((".", "/", "~", os.sep))
 
 
-def locate(asked: AskedModel, *, has_cuda: bool) -> Checkpoint:
-    """The requested checkpoint, with its small files in place and checked.
+def locate(asked: AskedModel, *, has_cuda: bool, on_progress: OnProgress = unheard) -> Checkpoint:
+    """The requested checkpoint, with its small files in place and checked. A GGUF file of the hub
+    has no small files: it is downloaded whole.
 
     Raises CheckpointError with one line that says what to do.
     """
@@ -136,7 +138,8 @@ def locate(asked: AskedModel, *, has_cuda: bool) -> Checkpoint:
         return _locate_gguf(path) if path.suffix == GGUF_SUFFIX else _locate_folder(path)
     hub_id, _, kind = target.partition(":")
     if kind or "gguf" in hub_id.lower():
-        return _locate_gguf(hub.fetch_gguf(hub_id, asked.revision, kind), hub_id=hub_id)
+        path = hub.fetch_gguf(hub_id, asked.revision, kind, on_progress)
+        return _locate_gguf(path, hub_id=hub_id)
     return _locate_on_hub(target, asked.revision)
 
 

@@ -16,6 +16,7 @@ from falcon_mamba_app.checkpoint.asked import Asked, AskedModel
 from falcon_mamba_app.checkpoint.gguf.header import read_header
 from falcon_mamba_app.checkpoint.gguf.tensors import kinds_of_blocks
 from falcon_mamba_app.checkpoint.locate import AUTO, BUNDLED, Checkpoint, locate
+from falcon_mamba_app.checkpoint.progress import OnProgress, unheard
 from falcon_mamba_app.checkpoint.quantization import Demand, Quantization, agree, what_fits
 from falcon_mamba_app.checkpoint.without_gpu import free_host_bytes, published_file
 from falcon_mamba_app.errors import CheckpointError, SettingsError
@@ -89,15 +90,18 @@ class Placement:
     ops: Ops
 
 
-def decide(asked: Asked, room: Room, machine: Machine) -> Placement:
+def decide(
+    asked: Asked, room: Room, machine: Machine, on_progress: OnProgress = unheard
+) -> Placement:
     """The placement of the request on this machine; each open choice is logged with its reason.
+    `on_progress` hears of a download.
 
     Raises CheckpointError, and SettingsError if this machine or checkpoint cannot meet a request.
     """
     if asked.device == "cuda" and not machine.has_gpu:
         raise SettingsError("`device` cuda: torch finds no CUDA GPU here; use `device` cpu")
     dtype = choose_dtype(asked.dtype, machine)
-    checkpoint, quantization = _choose_form(asked, room, machine, dtype)
+    checkpoint, quantization = _choose_form(asked, room, machine, dtype, on_progress)
     ops = select_ops(machine.device, asked.kernels)
     return Placement(checkpoint, quantization, machine.device, dtype, ops)
 
@@ -125,12 +129,13 @@ def choose_dtype(dtype: str, machine: Machine) -> torch.dtype:
 
 
 def _choose_form(
-    asked: Asked, room: Room, machine: Machine, dtype: torch.dtype
+    asked: Asked, room: Room, machine: Machine, dtype: torch.dtype, on_progress: OnProgress
 ) -> tuple[Checkpoint, Quantization | None]:
     """The quantisation. An open choice depends on a GPU's memory. On a CPU the matrices are
     quantised only on request.
     """
-    checkpoint = locate(_asked_of_machine(asked, machine), has_cuda=machine.has_gpu)
+    wanted = _asked_of_machine(asked, machine)
+    checkpoint = locate(wanted, has_cuda=machine.has_gpu, on_progress=on_progress)
     if checkpoint.gguf is not None:
         return checkpoint, _form_of_file(checkpoint.gguf, asked, machine)
     agreed = agree(asked, checkpoint.quantization, checkpoint.id)

@@ -25,7 +25,7 @@ from falcon_mamba_app.checkpoint import hub
 from falcon_mamba_app.checkpoint.host_memory import returning_freed
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.plain_files import read_plain
-from falcon_mamba_app.checkpoint.progress import OnProgress, progress_told_to
+from falcon_mamba_app.checkpoint.progress import OnProgress, progress_told_to, unheard
 from falcon_mamba_app.checkpoint.quantization import Quantization
 from falcon_mamba_app.checkpoint.quantization import weights_bytes as needed_bytes
 from falcon_mamba_app.checkpoint.small_files import one_line
@@ -53,7 +53,7 @@ def load_model(
     dtype: torch.dtype,
     make_model: Callable[[ModelConfig], nn.Module],
     quantization: Quantization | None = None,
-    on_progress: OnProgress = lambda share, what: None,
+    on_progress: OnProgress = unheard,
 ) -> nn.Module:
     """The checkpoint's weights in the modules of `make_model`, on `device`, ready to run.
 

@@ -1,7 +1,8 @@
 """Answers from the first second, with a waiting page and /health, until the app is ready.
 
 Importing torch and Gradio and building the page takes seconds, during which the port should not be
-closed. The web server runs `Opening` from the start; it passes all requests on once it has an app.
+closed. A model in one file may be downloaded meanwhile, for minutes: page and /health say how far
+that is. The web server runs `Opening` from the start; it passes all requests on once it has an app.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from falcon_mamba_app.http.transport import json_response
 from falcon_mamba_app.middleware.root_path import RootPath
 from falcon_mamba_app.middleware.security_headers import SecurityHeaders
 
-STARTING = "the server is starting; try again in a second"  # assets/opening.html looks for it
+WORDS = "the server is starting"  # assets/opening.html looks for them
+STARTING = f"{WORDS}; try again in a second"
 RETRY_LATER = {"Retry-After": "1"}
 
 
@@ -30,7 +32,13 @@ class Opening:
         shown = SecurityHeaders(self._wait, root_path=root_path)
         self._waiting: ASGIApp = RootPath(shown, root_path=root_path) if root_path else shown
         self._app: ASGIApp | None = None
+        self._share: float | None = None
+        self._detail = STARTING
         self._opened = asyncio.Event()
+
+    def tell(self, share: float, what: str) -> None:
+        """How far what comes before the app is, from 0 to 1. Any thread may call this."""
+        self._share, self._detail = share, f"{WORDS}: {what}"
 
     def open(self, app: ASGIApp) -> None:
         """Let `app` answer from now on, and begin its lifespan."""
@@ -48,13 +56,15 @@ class Opening:
 
     def _answer(self, path: str, method: str) -> Response:
         if path == "/health/live":  # no restart would help
-            return json_response({"status": "live", "detail": STARTING})
+            return json_response({"status": "live", "detail": self._detail})
         if path in ("/health", "/health/ready"):
-            state = {"status": "loading", "detail": STARTING, "progress": None, "model": None}
+            state = {
+                "status": "loading", "detail": self._detail, "progress": self._share, "model": None
+            }  # fmt: skip
             return json_response(state, status=503, headers=RETRY_LATER)
         if path == "/" and method in ("GET", "HEAD"):
             return HTMLResponse(self._page, headers=RETRY_LATER)
-        response = refusal(NotReady(STARTING), path)
+        response = refusal(NotReady(self._detail), path)
         response.headers.update(RETRY_LATER)
         return response
 

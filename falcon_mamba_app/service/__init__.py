@@ -6,11 +6,12 @@ Each knows nothing of the page and of HTTP's server side. `local` runs a model i
 
 from __future__ import annotations
 
+from falcon_mamba_app.checkpoint.progress import OnProgress, unheard
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Settings
 
 
-def build_service(settings: Settings) -> GenerationService:
+def build_service(settings: Settings, on_progress: OnProgress = unheard) -> GenerationService:
     """The service that the settings describe, not started yet.
 
     For a model that runs here, its checkpoint has been found and checked when this returns. Raises
@@ -37,4 +38,5 @@ def build_service(settings: Settings) -> GenerationService:
         settings.engine,
         state_files(settings),
         idle_s=settings.storage.state_idle_s,
+        on_progress=on_progress,
     )

@@ -30,6 +30,17 @@ async def test_before_the_app_is_there_the_page_waits_and_health_says_so():
     assert call.headers["retry-after"] == health.headers["retry-after"] == "1"
 
 
+async def test_meanwhile_health_and_every_refusal_say_how_far_a_download_is():
+    opening = Opening(PAGE)
+    opening.tell(0.25, "downloading weights, 1.05 of 4.20 GB")
+    async with in_process(opening) as client:
+        health = (await client.get("/health")).json()
+        call = await client.post("/v1/chat/completions", json={})
+    assert health["progress"] == 0.25 and health["status"] == "loading"
+    told = "the server is starting: downloading weights, 1.05 of 4.20 GB"
+    assert health["detail"] == call.json()["error"]["message"] == told
+
+
 async def test_below_a_root_path_the_page_that_waits_looks_there():
     async with in_process(Opening(PAGE, root_path="/demo")) as client:
         assert '<base href="/demo/" />' in (await client.get("/demo/")).text

@@ -21,6 +21,8 @@ class FakeHub:
         self.source = source
         self._monkeypatch = monkeypatch
         self.downloaded: list[str] = []
+        self.ranges: list[str | None] = []  # that weights were asked for
+        self._breaks: list[int] = []
         self._failure: tuple[int, str] | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -42,6 +44,11 @@ class FakeHub:
     def fail(self, status: int, code: str) -> None:
         """Answer everything with this status and the hub's own error code."""
         self._failure = status, code
+
+    def break_off(self, *num_bytes: int) -> None:
+        """Hang up after so many bytes of the next answers with weights, one after the other."""
+        self._breaks = list(num_bytes)
+        self._monkeypatch.setattr("falcon_mamba_app.checkpoint.download.PAUSE_S", 0)
 
     def lose_files(self) -> None:
         """From now on tell what there is, and be out of reach for every file."""
@@ -87,7 +94,16 @@ class FakeHub:
                 if self.command == "GET":
                     hub.downloaded.append(name)
                 etag = hashlib.sha256(data).hexdigest()
-                self._answer(data, 200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+                headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
+                if self.command == "HEAD" or path.suffix not in (".gguf", ".safetensors"):
+                    self._answer(data, 200, headers)
+                    return
+                asked = self.headers.get("Range")
+                hub.ranges.append(asked)
+                first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+                if asked:
+                    headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+                self._answer(data[first:], 206 if asked else 200, headers)
 
             def _answer(self, data: bytes, status: int, headers: dict[str, str]) -> None:
                 self.send_response(status)
@@ -96,7 +112,8 @@ class FakeHub:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(data)
+                    num_bytes = hub._breaks.pop(0) if hub._breaks and hub.ranges else len(data)
+                    self.wfile.write(data[:num_bytes])
 
             def log_message(self, *args: object) -> None:
                 pass

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from falcon_mamba_app.checkpoint.placement import Machine, Placement, Room, decide
+from falcon_mamba_app.checkpoint.progress import OnProgress, unheard
 from falcon_mamba_app.data_folder import AUTO, data_folder
 from falcon_mamba_app.engine.states.pool import num_kept_on_device
 from falcon_mamba_app.engine.worker import EngineWorker
@@ -41,14 +42,16 @@ def build_local(
     open_files: Callable[[str], StateFiles] | None = None,
     *,
     idle_s: float = IDLE_S,
+    on_progress: OnProgress = unheard,
 ) -> LocalService:
     """The model in this process; with `open_files`, from `state_files`, states outlive it, and are
-    written when their session is idle for so long. Raises CheckpointError and SettingsError in one
+    written when their session is idle for so long. `on_progress` hears of a download that comes
+    first. Raises CheckpointError and SettingsError in one
     line that says what to do.
     """
     machine = Machine.look(model.device)
     limits = engine.on(has_gpu=machine.has_gpu)
-    placement = placed(model, limits, machine)
+    placement = placed(model, limits, machine, on_progress)
     # Before the tokenizer, because the import of its reader takes seconds.
     rehearsal = begin_rehearsal(placement, max_running=limits.max_running)
     reply_log = ReplyLog()
@@ -91,7 +94,12 @@ def state_files(settings: Settings) -> Callable[[str], StateFiles] | None:
     return lambda model: StateFiles(store, seal, model=model, max_bytes=storage.state_store_bytes)
 
 
-def placed(model: ModelSettings, limits: EngineLimits, machine: Machine) -> Placement:
+def placed(
+    model: ModelSettings,
+    limits: EngineLimits,
+    machine: Machine,
+    on_progress: OnProgress = unheard,
+) -> Placement:
     """The placement by the settings on this machine; its errors name the flags."""
     room = Room(
         max_running=limits.max_running,
@@ -99,4 +107,4 @@ def placed(model: ModelSettings, limits: EngineLimits, machine: Machine) -> Plac
         num_copies=num_kept_on_device(limits.max_running),
     )
     with flags_spelled():
-        return decide(model, room, machine)
+        return decide(model, room, machine, on_progress)

@@ -16,6 +16,7 @@ import torch
 from falcon_mamba_app.checkpoint.generation import GenerationDefaults, load_generation_defaults
 from falcon_mamba_app.checkpoint.locate import Checkpoint
 from falcon_mamba_app.checkpoint.placement import Placement
+from falcon_mamba_app.checkpoint.progress import ProgressLines
 from falcon_mamba_app.checkpoint.weights import (
     load_model,
     load_tokenizer,
@@ -120,6 +121,7 @@ class Startup:
         self.placement, self.limits, self._defaults = placement, limits, defaults
         self._rehearsal = rehearsal
         self.progress = Progress(0.0, "starting")
+        self._lines = ProgressLines()
         self.fingerprint = ""  # of the weights, after they are loaded
         self.model_info = describe(
             placement, defaults, limits, cannot_chat=cannot_chat, can_continue=can_continue
@@ -189,6 +191,7 @@ class Startup:
 
     def _on_progress(self, share: float, what: str) -> None:
         self.progress = Progress(share, what)
+        self._lines(share, what)
 
 
 def describe(
