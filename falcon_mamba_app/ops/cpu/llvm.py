@@ -14,8 +14,18 @@ BYTE, SHORT, INT, LONG, FLOAT = (
 CONTRACT = ("contract",)
 
 
-def pair_products(context: Any, builder: Any, a: Any, b: Any) -> Any:
-    """32 products of int16, added two by two: 16 int32."""
+def plus_pair_products(context: Any, builder: Any, total: Any, a: Any, b: Any) -> Any:
+    """16 int32 + 32 products of int16, added two by two."""
+    if "+avx512vnni" in context.codegen().magic_tuple()[2]:  # both in one instruction
+        words = total.type
+        function = builder.module.declare_intrinsic(
+            "llvm.x86.avx512.vpdpwssd.512", fnty=ir.FunctionType(words, [words] * 3)
+        )
+        return builder.call(function, [total, *(builder.bitcast(x, words) for x in (a, b))])
+    return builder.add(total, _pair_products(context, builder, a, b))
+
+
+def _pair_products(context: Any, builder: Any, a: Any, b: Any) -> Any:
     features = context.codegen().magic_tuple()[2]
     for feature, name, width in (
         ("+avx512bw", "llvm.x86.avx512.pmaddw.d.512", 32),
@@ -37,7 +47,11 @@ def widened_half(context: Any, builder: Any, bits: Any) -> Any:
     """The 16 bits of a float16 as fp32."""
     triple, _, features = context.codegen().magic_tuple()
     if "+f16c" in features or triple.startswith(("aarch64", "arm64")):
-        return builder.fpext(builder.bitcast(bits, ir.HalfType()), FLOAT)
+        # Among zeros: on its own it would be put beside what some register holds, and wait for it.
+        words = ir.Constant(ir.VectorType(INT, 4), None)
+        words = builder.insert_element(words, builder.zext(bits, INT), INT(0))
+        halves = part(builder, builder.bitcast(words, ir.VectorType(ir.HalfType(), 8)), 0, 4)
+        return builder.extract_element(builder.fpext(halves, ir.VectorType(FLOAT, 4)), INT(0))
     # LLVM would call a function that numba does not have. The exponents differ by 112; infinity's
     # and NaN's is all ones.
     bits = builder.zext(bits, INT)
@@ -51,7 +65,7 @@ def widened_half(context: Any, builder: Any, bits: Any) -> Any:
 
 
 def _by_instruction(builder: Any, name: str, width: int, a: Any, b: Any) -> Any:
-    """`_pair_products` by an instruction that multiplies `width` numbers."""
+    """32 products by an instruction that multiplies `width` numbers."""
     inputs, output = ir.VectorType(SHORT, width), ir.VectorType(INT, width // 2)
     function = builder.module.declare_intrinsic(
         name, fnty=ir.FunctionType(output, [inputs, inputs])

@@ -24,7 +24,6 @@ from falcon_mamba_app.ops.reference.weight_ggml import WeightGgml
 # A thread takes 50 µs to start. A second one only pays above this number of weights of a matrix
 # times few rows.
 MIN_WEIGHTS_PER_THREAD = 8_388_608
-MIN_BYTES_PER_THREAD = 4_194_304  # of a packed matrix
 MIN_UNPACKED_PER_THREAD = 1_048_576
 # A tile of an unpacked matrix: it should stay in a processor's last cache until it is multiplied.
 VALUES_OF_A_TILE = 4_194_304
@@ -68,6 +67,8 @@ def rows_of_step(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
     """`Ops.matmul_step`, always by our kernels: a row's result is the same, bit for bit, alone and
     in any batch. For 8 rows oneDNN would be a third faster.
     """
+    if isinstance(weight, WeightGgml) or ggml.has_whole_groups(weight):
+        return ggml.linear(x, weight, bias).to(x.dtype)
     if len(x) <= MAX_ROWS:
         return few_rows_linear(x, weight, bias)
     return torch.cat([few_rows_linear(rows, weight, bias) for rows in x.split(MAX_ROWS)])
@@ -78,10 +79,6 @@ def few_rows_linear(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
     (b, num_inputs), num_outputs = x.shape, weight.shape[0]
     y = torch.empty((b, num_outputs), dtype=x.dtype)
     run: Callable[[int, int], None]
-    if isinstance(weight, WeightGgml) or ggml.has_whole_groups(weight):
-        y, run = ggml.few_rows(x, weight, bias)
-        split(run, num_outputs, weight.nbytes // MIN_BYTES_PER_THREAD)
-        return y.to(x.dtype)
     if isinstance(weight, Weight8bit):
         check(weight.values, weight.scale)
         run = partial(
@@ -91,6 +88,7 @@ def few_rows_linear(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
             KINDS[x.dtype],
         )  # fmt: skip
     else:
+        assert isinstance(weight, Tensor), "of blocks `ggml` takes any number of rows"
         check(weight)
         run = partial(
             kernels.linear,

@@ -24,13 +24,12 @@ from falcon_mamba_app.ops.cpu.llvm import (
     fused,
     halves,
     load_at,
-    pair_products,
     places,
+    plus_pair_products,
     pointer_to,
     row_address,
     splat,
     sum_of,
-    widened_half,
 )
 
 ELEMENTS = {"int16": SHORT, "int32": INT, "float32": FLOAT}
@@ -173,13 +172,28 @@ int_zeros, float_zeros, eight_zeros = _zeros(INTS), _zeros(FLOATS), _zeros(EIGHT
 
 
 @intrinsic
+def plus(typingctx, totals, others):
+    """The sums of two totals."""
+
+    def codegen(context, builder, signature, args):
+        return _each(
+            builder,
+            totals,
+            args[0],
+            lambda row, total: builder.add(total, builder.extract_value(args[1], row)),
+        )
+
+    return totals(totals, others), codegen
+
+
+@intrinsic
 def add_products(typingctx, totals, numbers, address, stride):
     """Each row's 16 sums + numbers times the 32 int16 at its address."""
 
     def codegen(context, builder, signature, args):
         def added(row, total):
             values = load_at(builder, row_address(builder, args[2], row, args[3]), NUMBERS.llvm)
-            return builder.add(total, pair_products(context, builder, args[1], values))
+            return plus_pair_products(context, builder, total, args[1], values)
 
         return _each(builder, totals, args[0], added)
 
@@ -239,36 +253,3 @@ def _each(builder: Any, totals: Totals, value: Any, change: Any) -> Any:
     for row in range(totals.num_rows):
         value = builder.insert_value(value, change(row, builder.extract_value(value, row)), row)
     return value
-
-
-# ---- Single numbers ----
-
-
-@intrinsic
-def half(typingctx, address):
-    """The float16 at an address, as fp32."""
-
-    def codegen(context, builder, signature, args):
-        return widened_half(context, builder, load_at(builder, args[0], SHORT))
-
-    return types.float32(address), codegen
-
-
-@intrinsic
-def word(typingctx, address):
-    """The four bytes at an address."""
-
-    def codegen(context, builder, signature, args):
-        return builder.zext(load_at(builder, args[0], INT), LONG)
-
-    return types.uint64(address), codegen
-
-
-@intrinsic
-def low_bits(typingctx, value):
-    """The low 16 bits of an fp32: the whole number that was added to ROUNDER."""
-
-    def codegen(context, builder, signature, args):
-        return builder.trunc(builder.bitcast(args[0], INT), SHORT)
-
-    return types.uint16(value), codegen
