@@ -4,6 +4,7 @@
    facts are what the server knows of its model (ui/view/laboratory.py). */
 window.lab = (() => {
   const { make } = window.markdown;
+  const MAX_ROWS = 300;
   const sections = [];
   let facts = null;
   let list = null; // the tabs
@@ -83,15 +84,20 @@ window.lab = (() => {
   const numberInput = (id, value, { min, max, step = "1" }) =>
     make("input", { type: "number", id, value: String(value), min: String(min), max: String(max), step });
 
-  /** What a table behind a plot holds is made when it is opened first. */
+  /** The table behind a plot, made while it is open. Of thousands of rows it shows some, evenly; files
+      have them all. */
   function tableBehind(title, columns, rowsNow) {
     const place = make("div", { class: "lab-table", tabindex: "0", role: "region", "aria-label": title });
     const behind = make("details", {}, [make("summary", {}, [title]), place]);
     const draw = () => {
       if (!behind.open) return;
       const head = make("tr", {}, columns.map((name) => make("th", { scope: "col" }, [name])));
-      const rows = rowsNow().map((row) => make("tr", {}, row.map((cell) => make("td", {}, [String(cell)]))));
-      place.replaceChildren(make("table", {}, [make("thead", {}, [head]), make("tbody", {}, rows)]));
+      const all = rowsNow();
+      const every = Math.ceil(all.length / MAX_ROWS);
+      const shown = all.filter((_, i) => i % every === 0 || i === all.length - 1);
+      const rows = shown.map((row) => make("tr", {}, row.map((cell) => make("td", {}, [String(cell)]))));
+      const caption = every > 1 ? [make("caption", {}, [`Every ${every}th of ${all.length.toLocaleString("en")} rows; CSV and JSON have them all.`])] : [];
+      place.replaceChildren(make("table", {}, [...caption, make("thead", {}, [head]), make("tbody", {}, rows)]));
     };
     behind.addEventListener("toggle", draw);
     return { element: behind, draw };

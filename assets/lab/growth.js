@@ -33,6 +33,8 @@
     cacheAt(result.attention, point.tokens),
   ];
 
+  const cellText = (value) => (value === null ? "" : Number.isInteger(value) ? whole(value) : value.toFixed(2));
+
   // ---- the two plots ----------------------------------------------------------------------------------
 
   /** As wide as there is room, so that letters have their size. */
@@ -130,11 +132,18 @@
     return { ...shape, name: isKnown ? known.name : "your attention model" };
   }
 
+  function showShape(attention) {
+    const known = facts.attention.findIndex(({ name }) => name === attention.name);
+    if (known >= 0) parts.rival.value = String(known);
+    for (const [name] of SHAPE) parts.shape[name].value = String(attention[name] ?? 0);
+    parts.perToken.textContent = `${whole(attention.per_token)} bytes a token: 2 × layers × heads × head size × bytes`;
+  }
+
   async function reshape() {
     try {
       const answer = await window.lab.ask("lab/attention", shapeNow());
       parts.attention = await answer.json();
-      parts.perToken.textContent = `${whole(parts.attention.per_token)} bytes a token: 2 × layers × heads × head size × bytes`;
+      showShape(parts.attention);
       tell("");
       if (result) Object.assign(result, { attention: parts.attention });
       draw();
@@ -201,9 +210,17 @@
 
   function opened(value) {
     if (!Array.isArray(value.points) || !value.points.length || !Array.isArray(value.attention?.corners)) throw new Error("no points");
+    const before = result;
     result = value;
+    try {
+      draw();
+    } catch (error) { // not of ours
+      result = before;
+      throw error;
+    }
+    parts.attention = value.attention;
+    showShape(value.attention);
     tell(`Opened: ${value.model}, ${String(value.date).slice(0, 10)}. ${sentenceNow()}`);
-    draw();
   }
 
   // ---- the form ---------------------------------------------------------------------------------------
@@ -235,13 +252,16 @@
       status: make("p", { class: "lab-status", role: "status" }),
       plots: make("div", { class: "plots" }),
       legend: make("figcaption", {}),
-      table: window.lab.tableBehind("The numbers behind the plot", COLUMNS, () => result.points.map((point) => rowOf(point).map((value) => (value === null ? "" : whole(value) === "0" ? value : Number.isInteger(value) ? whole(value) : value.toFixed(2))))),
+      table: window.lab.tableBehind("The numbers behind the plot", COLUMNS, () => result.points.map((point) => rowOf(point).map(cellText))),
     };
     parts.start = button("Run", start, "go");
     parts.stop = button("Stop", () => running?.stop());
     parts.stop.classList.add("lab-stop");
-    const own = field("The text, repeated where it is too short", parts.text);
+    const own = field("The text, begun again where it is too short; or a file of it", parts.text);
     own.hidden = true;
+    const file = make("input", { type: "file", "aria-label": "A text file", accept: "text/*,.txt,.md,.csv,.json,.py,.html" });
+    file.addEventListener("change", async () => { if (file.files[0]) parts.text.value = await file.files[0].text(); });
+    own.append(file);
     parts.source.addEventListener("change", () => { own.hidden = parts.source.value !== "own"; });
     parts.rival.addEventListener("change", chooseRival);
     for (const input of Object.values(parts.shape)) input.addEventListener("change", reshape);
@@ -271,7 +291,11 @@
       make("div", { class: "lab-tools", role: "group", "aria-label": "Save the result" }, ["Save as", ...parts.tools]),
     ]);
     place.replaceChildren(parts.form, parts.outcome);
-    new ResizeObserver(() => parts.plots.clientWidth && drawSoon()).observe(parts.outcome);
+    new ResizeObserver(() => {
+      const width = parts.plots.clientWidth;
+      if (width && width !== parts.width) drawSoon();
+      parts.width = width;
+    }).observe(parts.outcome);
     chooseRival();
   }
 

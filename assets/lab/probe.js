@@ -71,7 +71,7 @@
     const beyond = result.trained && result.plan.lengths.some((length) => length > result.trained);
     parts.note.replaceChildren(
       `${summary()} In each cell: the share, right of asked, and where the true share is in 95 of 100 cases (Wilson). `,
-      "The memory has the same size for every length: what is told later takes the place of what was told before. That facts fade with length is no fault of this run.",
+      "The memory has the same size for every length: what is told later takes the place of what was told before, so facts fade.",
       ...(beyond ? [` * Longer than the ${whole(result.trained)} tokens that the model was trained on.`] : []),
     );
     parts.outcome.hidden = false;
@@ -148,9 +148,20 @@
 
   function opened(value) {
     if (!Array.isArray(value.cells) || !Array.isArray(value.answers) || !Array.isArray(value.plan?.lengths)) throw new Error("no cells");
+    const before = result;
     result = { trained: facts.model === value.model ? facts.trained : null, ...value };
+    try {
+      draw();
+    } catch (error) { // not of ours
+      result = before;
+      throw error;
+    }
+    const { lengths, depths, per_cell: perCell, seed } = value.plan;
+    parts.lengths.value = lengths.join(", ");
+    parts.depths.value = depths.map((depth) => Number((100 * depth).toFixed(3))).join(", ");
+    Object.assign(parts.perCell, { value: String(perCell) });
+    parts.seed.value = String(seed);
     tell(`Opened: ${value.model}. ${summary()}`);
-    draw();
   }
 
   // ---- the form -------------------------------------------------------------------------------------------
@@ -187,7 +198,7 @@
     parts.form = make("div", { class: "card lab-form" }, [
       make("p", { class: "lab-intro" }, ["Hides facts (“Mira lives in Oslo.”) at chosen depths of a made-up chronicle, has the model read it once, and asks for each. "
         + "A question begins from a copy of the state, so it costs its own tokens only. Replies are the likeliest ones: the same seed asks and answers the same. "
-        + "For a night of it there is `falcon-mamba probe`, whose file opens here."]),
+        + "For a night of it there is ", make("code", {}, ["falcon-mamba probe"]), ", whose file opens here."]),
       make("div", { class: "lab-fields" }, [
         field("Lengths, tokens", parts.lengths), field("Depths, % of the text", parts.depths),
         field("Questions a cell", parts.perCell), field("Seed", parts.seed),

@@ -65,7 +65,7 @@ async def test_axe_finds_nothing_wrong_in_either_theme(browser, url):
     await page.get_by_text("Compared with", exact=True).click()
     found += await violations(page, "memory against context")
     await page.get_by_role("tab", name="Recall probe").click()
-    await page.locator("#lab-probe input[type=file]").set_input_files(PROBE)
+    await page.locator("#lab-probe .lab-opener").set_input_files(PROBE)
     await page.locator("#lab-probe rect.heat").first.wait_for()
     found += await violations(page, "a map of recall")
     await context.close()

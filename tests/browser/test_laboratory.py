@@ -45,7 +45,7 @@ async def saved_json(page, section):
 
 async def reopened(page, section, value):
     file = {"name": "r.json", "mimeType": "application/json", "buffer": json.dumps(value).encode()}
-    await page.locator(f"{section} input[type=file]").set_input_files(file)
+    await page.locator(f"{section} .lab-opener").set_input_files(file)
     await page.locator(f"{section} .lab-status", has_text="Opened").wait_for()
 
 

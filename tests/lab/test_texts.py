@@ -5,8 +5,11 @@ import re
 
 import pytest
 
+from falcon_mamba_app.books.standing import Standing
 from falcon_mamba_app.errors import InvalidRequest, PromptTooLong
+from falcon_mamba_app.lab.answers import Plan
 from falcon_mamba_app.lab.facts import PEOPLE, TOWNS, Fact, facts_of, filler_of
+from falcon_mamba_app.lab.probe import _Text
 from falcon_mamba_app.lab.texts import chronicle_ids, own_ids, refuse_too_long, sentences
 from falcon_mamba_app.protocol import ModelInfo
 
@@ -90,3 +93,13 @@ def test_facts_are_of_different_people_in_different_towns():
 )
 def test_an_answer_is_right_if_it_names_the_town_and_no_other(reply, is_right):
     assert Fact("Mira", "Oslo").is_told_by(reply) is is_right
+
+
+def test_a_model_without_a_template_continues_the_answer():
+    standing = Standing(Words(), model(), closing=None, num_markup=0)
+    plan = Plan(lengths=(200,), depths=DEPTHS, per_cell=1, seed=1)
+    text = _Text.make(standing, plan, 0, 200)
+    prompt = text.prompt(0.5)
+    assert list(prompt[: len(text.ids)]) == list(text.ids)
+    asked = "Question: Where does {0} live? Answer: {0} lives in".format(text.facts[0.5].person)
+    assert list(prompt[len(text.ids) :]) == [len(word) for word in asked.split()]

@@ -1,5 +1,6 @@
 """The laboratory's routes: what they tell, and what they refuse."""
 
+import asyncio
 import json
 import re
 from contextlib import asynccontextmanager
@@ -8,6 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from falcon_mamba_app.lab.attention import KNOWN_MODELS, LLAMA_2_7B
+from falcon_mamba_app.protocol import Waiting
+from falcon_mamba_app.ui.events import laboratory
 from falcon_mamba_app.ui.events.laboratory import Laboratory
 from falcon_mamba_app.ui.view.laboratory import frame_html
 from falcon_mamba_app.ui.view.panel import OTHER_MODELS
@@ -105,3 +108,26 @@ async def test_a_server_without_the_models_tokenizer_says_where_the_laboratory_i
         probe = await client.post("/lab/probe", json=PLAN)
     assert "--backend-url" in growth.json()["detail"]
     assert "--backend-url" in json.loads(probe.text.removeprefix("data: "))["problem"]
+
+
+async def test_a_run_that_waits_shows_signs_of_life_and_can_be_closed(monkeypatch):
+    monkeypatch.setattr(laboratory, "ALIVE_S", 0.001)
+    gate, closed = asyncio.Event(), []
+
+    async def run():
+        try:
+            await gate.wait()
+            yield Waiting(1)
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    events = run()
+    lines = laboratory._stream(events).body_iterator
+    assert await anext(lines) == b": alive\n\n"
+    gate.set()
+    told = [await anext(lines) for _ in range(2)]
+    assert b'data: {"kind":"waiting","position":1}\n\n' in told
+    await lines.aclose()
+    await events.aclose()
+    assert closed == [True]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
@@ -44,6 +43,7 @@ MAX_VALUES = 100_000
 MAX_PROBE_TOKENS = 131_072  # of one text; overnight there is the command line
 MAX_DONE = 15_000
 KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
+ALIVE_S = 15.0
 GONE = 499  # what proxies write for a reader that has left; nobody reads it
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -141,15 +141,28 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _stream(events: AsyncGenerator[Any, None]) -> Response:
-    """Each event by its kind; the last line tells an error, if there was one."""
+    """Each event by its kind; the last line tells an error, if there was one. While a run waits, a
+    sign of life keeps proxies from closing it.
+    """
 
     async def lines() -> AsyncGenerator[bytes, None]:
+        coming: asyncio.Future[Any] | None = None
         try:
-            async with aclosing(events):
-                async for event in events:
-                    yield sse_event({"kind": type(event).__name__.lower(), **asdict(event)})
+            while True:
+                coming = coming or asyncio.ensure_future(anext(events))
+                if not (await asyncio.wait({coming}, timeout=ALIVE_S))[0]:
+                    yield b": alive\n\n"
+                    continue
+                event, coming = coming.result(), None
+                yield sse_event({"kind": type(event).__name__.lower(), **asdict(event)})
+        except StopAsyncIteration:
+            return
         except Exception as error:
             yield sse_event({"kind": "problem", "problem": sentence_for(error)})
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
 
     return EventStream(lines(), closes=events)
 
