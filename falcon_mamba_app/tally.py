@@ -49,6 +49,7 @@ class Tally:
         self._spent: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
         self._untold: set[tuple[str, str]] = set()
         self._running: dict[str, int] = {}
+        self._ran: dict[str, int] = {}  # the same at the last exchange
         self._elsewhere: dict[str, dict[str, int]] = {}  # by visitor and copy
         self._round = 0
 
@@ -88,8 +89,14 @@ class Tally:
             del self._spent[key]
             old.append(Entry(*key, amount))
         news = [Entry(*key, self._spent[key][0]) for key in self._untold if key in self._spent]
-        news += [Entry(RUNNING, name, number) for name, number in self._running.items()]
+        # Only those that have lasted from one exchange to the next: what ends within a moment must
+        # not stand in the way elsewhere when it is over.
+        news += [
+            Entry(RUNNING, name, min(number, self._ran.get(name, 0)))
+            for name, number in self._running.items()
+        ]
         self._running = {name: number for name, number in self._running.items() if number}
+        self._ran = dict(self._running)
         self._untold.clear()
         return news, old
 

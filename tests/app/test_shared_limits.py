@@ -50,8 +50,8 @@ async def copies(tmp_path):
 
 
 async def exchange(*copies: Copy) -> None:
-    """As it is after a second: all have told, and all have heard."""
-    for copy in (*copies, *copies):
+    """As it is after some seconds: all have told, and all have heard."""
+    for copy in 3 * copies:
         await copy.shared.exchange()
 
 
@@ -128,6 +128,16 @@ async def test_replies_at_the_same_time_count_together_until_their_copy_ends(cop
         await one.library.close()  # as if it were killed: its lock has gone
         await other.shared.sweep()
         other.reply()
+
+
+async def test_replies_that_are_over_within_a_moment_stand_in_nobodys_way(copies):
+    """A figure from another copy is a second old: a reply that it shows may be over."""
+    one, other, now_s = copies
+    with one.visitors.at(ANNA).replies(None, 3):
+        await one.shared.exchange()
+    await other.shared.exchange()
+    with other.visitors.at(ANNA).replies(None, 3) as width:
+        assert width == 3
 
 
 async def test_a_copy_that_begins_charges_nobody_for_earlier_days(copies, tmp_path):
