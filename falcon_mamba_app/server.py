@@ -143,7 +143,7 @@ async def serve(settings: Settings, inherited: Inherited | None = None) -> None:
     await _run(server, listener, opening, settings)
 
 
-async def _build(settings: Settings, on_progress: Callable[[float, str], None]) -> _Served:
+async def build(settings: Settings, on_progress: Callable[[float, str], None]) -> Served:
     """The service and the app over it, while others use the loop. Raises what prevents a start."""
     from falcon_mamba_app.keeping import Keeping
     from falcon_mamba_app.service import build_service
@@ -164,7 +164,7 @@ async def _build(settings: Settings, on_progress: Callable[[float, str], None]) 
     # Here and not on a thread: Gradio makes locks of the loop.
     tally = None if shared is None else shared.tally
     app = build_app(service, settings, figures, keeping, tally)
-    return _Served(service, app, keeping, shared)
+    return Served(service, app, keeping, shared)
 
 
 def with_secret(settings: Settings) -> Settings:
@@ -219,7 +219,7 @@ def build_app(
     return app
 
 
-class _Served(NamedTuple):
+class Served(NamedTuple):
     """What there is once it is built."""
 
     service: GenerationService
@@ -267,7 +267,7 @@ async def _run(
 
 async def _start(server: WebServer, opening: Opening, settings: Settings) -> None:
     """Build, open the page, and load the model. Raises what prevents it."""
-    served = server.served = await _build(settings, opening.tell)
+    served = server.served = await build(settings, opening.tell)
     opening.open(served.app)
     await served.service.start()
     from falcon_mamba_app.api.routes import go_on_with_batches

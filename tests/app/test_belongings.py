@@ -46,7 +46,7 @@ class House:
 
     async def close(self):
         await self.service.close()
-        await composition._Served(self.service, self.app, self.keeping).close()
+        await composition.Served(self.service, self.app, self.keeping).close()
 
     def client(self, name):
         headers = {"Authorization": f"Bearer {self.tokens[name]}"}

@@ -21,6 +21,7 @@ EXTRAS = {
     "gpu": "requirements-library.txt",
     "test": "requirements-dev.txt",
     "train": "requirements-train.txt",
+    "ray": "requirements-ray.txt",
 }
 
 

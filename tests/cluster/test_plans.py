@@ -74,11 +74,12 @@ def test_copies_on_a_cpu_divide_its_cores(monkeypatch):
     assert all("--threads" not in copy.arguments[-1] for copy in plan_copies(settings, {}))
 
 
-def test_nginx_takes_the_committed_configuration(tmp_path):
+@pytest.mark.parametrize("name", ["nginx.conf", "ray/nginx.conf"])
+def test_nginx_takes_the_committed_configuration(tmp_path, name):
     program = shutil.which("nginx", path=PROGRAMS)
     if program is None:
         pytest.skip("nginx is not installed (apt-get install nginx-light)")
-    text = (DEPLOY / "nginx.conf").read_text("utf-8")
+    text = (DEPLOY / name).read_text("utf-8")
     written = tmp_path / "nginx.conf"
     written.write_text(f"pid {tmp_path}/pid; error_log {tmp_path}/log;\n{text}")
     command = [program, "-t", "-c", str(written), "-p", str(tmp_path)]
