@@ -64,7 +64,8 @@
   }, true);
 
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") visible("button#stop, button#document-stop")?.click();
+    const stop = window.page.isMarked("lab") ? "#lab .lab-stop" : "button#stop, button#document-stop";
+    if (event.key === "Escape") visible(stop)?.click();
   });
 
   // A screen reader is told a reply once, at its end: as a live region the conversation would be read

@@ -117,7 +117,7 @@ async def test_a_run_beyond_the_limit_is_refused_in_a_sentence(page):
     assert "--max-prompt-tokens" in await told.inner_text()
 
 
-async def test_a_run_ends_with_stop_and_when_its_page_is_left(browser, url, service):
+async def test_a_run_ends_with_escape_and_when_its_page_is_left(browser, url, service):
     context = await browser.new_context(viewport=PHONE)
     page = await context.new_page()
     await open_page(page, url)
@@ -126,7 +126,7 @@ async def test_a_run_ends_with_stop_and_when_its_page_is_left(browser, url, serv
     await page.locator("#growth-tokens").fill("20000")
     await section.get_by_role("button", name="Run").click()
     await section.locator("path.state").wait_for(state="attached")
-    await section.get_by_role("button", name="Stop").click()
+    await page.keyboard.press("Escape")  # as in the chat
     await section.locator(".lab-status", has_text="Stopped").wait_for()
     await settled(lambda: service.stats().running == 0)
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
