@@ -3,7 +3,7 @@
 Requests go down, typed events come up. This module knows no text processing, no tensors and no
 HTTP; it imports nothing but the standard library and the errors, so that the page and the API can
 be imported without torch. The kinds of a prompt are from `prompts`, the events from `events`, the
-forms of a reply from `forms`.
+forms of a reply from `forms`, what a look into a state finds from `inspection`.
 
 Order of the events of one request:
 
@@ -14,7 +14,6 @@ The last event is always `Finished`, or an error from `errors` is raised.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
@@ -35,6 +34,8 @@ from falcon_mamba_app.forms import Form as Form
 from falcon_mamba_app.forms import GrammarForm as GrammarForm
 from falcon_mamba_app.forms import JsonForm as JsonForm
 from falcon_mamba_app.forms import RegexForm as RegexForm
+from falcon_mamba_app.inspection import StateInspection as StateInspection
+from falcon_mamba_app.inspection import StateLook as StateLook
 from falcon_mamba_app.prompts import Continuation as Continuation
 from falcon_mamba_app.prompts import Conversation as Conversation
 from falcon_mamba_app.prompts import Message as Message
@@ -42,6 +43,7 @@ from falcon_mamba_app.prompts import Prompt as Prompt
 from falcon_mamba_app.prompts import Text as Text
 from falcon_mamba_app.prompts import TokenIds as TokenIds
 from falcon_mamba_app.prompts import Tokenizer as Tokenizer
+from falcon_mamba_app.ranges import check_integer, check_range
 
 ServiceStatus = Literal["loading", "ready", "failed"]
 
@@ -85,26 +87,26 @@ class SamplingParams:
     logprobs: int | None = None  # alternatives told beside each chosen token; None: nothing told
 
     def __post_init__(self) -> None:
-        _check_range("temperature", self.temperature, 0.0, 10.0)
-        _check_integer("top_k", self.top_k, 0, 2**31 - 1)
-        _check_range("top_p", self.top_p, 0.0, 1.0, low_is_open=True)
-        _check_range("min_p", self.min_p, 0.0, 1.0)
-        _check_range("top_n_sigma", self.top_n_sigma, 0.0, 100.0)
-        _check_range("typical_p", self.typical_p, 0.0, 1.0, low_is_open=True)
-        _check_range("xtc_probability", self.xtc_probability, 0.0, 1.0)
-        _check_range("xtc_threshold", self.xtc_threshold, 0.0, 1.0)
-        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 10.0)
-        _check_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
-        _check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _check_integer("max_new_tokens", self.max_new_tokens, 0, 2**31 - 1)
+        check_range("temperature", self.temperature, 0.0, 10.0)
+        check_integer("top_k", self.top_k, 0, 2**31 - 1)
+        check_range("top_p", self.top_p, 0.0, 1.0, low_is_open=True)
+        check_range("min_p", self.min_p, 0.0, 1.0)
+        check_range("top_n_sigma", self.top_n_sigma, 0.0, 100.0)
+        check_range("typical_p", self.typical_p, 0.0, 1.0, low_is_open=True)
+        check_range("xtc_probability", self.xtc_probability, 0.0, 1.0)
+        check_range("xtc_threshold", self.xtc_threshold, 0.0, 1.0)
+        check_range("repetition_penalty", self.repetition_penalty, 0.01, 10.0)
+        check_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        check_integer("max_new_tokens", self.max_new_tokens, 0, 2**31 - 1)
         if self.seed is not None:
-            _check_integer("seed", self.seed, -(2**63), 2**63 - 1)
-        _check_integer("min_tokens", self.min_tokens, 0, self.max_new_tokens)
+            check_integer("seed", self.seed, -(2**63), 2**63 - 1)
+        check_integer("min_tokens", self.min_tokens, 0, self.max_new_tokens)
         for token_id in self.stop_token_ids:
-            _check_integer("stop_token_ids", token_id, 0, 2**31 - 1)
+            check_integer("stop_token_ids", token_id, 0, 2**31 - 1)
         for token_id, bias in self.logit_bias:
-            _check_integer("logit_bias", token_id, 0, 2**31 - 1)
-            _check_range(f"logit_bias of {token_id}", bias, -100.0, 100.0)
+            check_integer("logit_bias", token_id, 0, 2**31 - 1)
+            check_range(f"logit_bias of {token_id}", bias, -100.0, 100.0)
         for name, entries in (
             ("stop_token_ids", self.stop_token_ids),
             ("logit_bias", self.logit_bias),
@@ -114,33 +116,13 @@ class SamplingParams:
                     f"{name} has {len(entries)} entries; allowed are {MAX_TOKENS_NAMED}", param=name
                 )
         if self.logprobs is not None:
-            _check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+            check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         are_strings = all(isinstance(s, str) and 0 < len(s) <= MAX_STOP_LENGTH for s in self.stop)
         if len(self.stop) > MAX_STOP_STRINGS or not are_strings:
             raise InvalidRequest(
                 f"stop takes up to {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_LENGTH} characters",
                 param="stop",
             )
-
-
-def _check_range(
-    name: str, value: float, low: float, high: float, *, low_is_open: bool = False
-) -> None:
-    is_number = (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
-    if not is_number or not low <= value <= high or (low_is_open and value == low):
-        bracket = "(" if low_is_open else "["
-        raise InvalidRequest(
-            f"{name} is {value!r}; allowed is {bracket}{low:g}, {high:g}]", param=name
-        )
-
-
-def _check_integer(name: str, value: int, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidRequest(
-            f"{name} is {value!r}; allowed are whole numbers from {low} to {high}", param=name
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +278,12 @@ class GenerationService(Protocol):
         """The picture of the session's state as it is now: rows of cells, as
         `engine/states/sketch.py` writes them; the same state has the same picture. None where
         there is no state, or no way to see it.
+        """
+        ...
+
+    async def inspect_state(self, session_id: str, look: StateLook) -> StateInspection:
+        """What the session's newest state holds. The turns are read again for it, on copies and
+        behind everybody's replies. Raises NotFound, NotSupported, and Overloaded during another.
         """
         ...
 

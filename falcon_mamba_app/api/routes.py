@@ -140,6 +140,7 @@ def create_api(
     add("GET", "/v1/sessions/{prompt_cache_key:all}/state", sessions.export_state)
     add("PUT", "/v1/sessions/{prompt_cache_key:all}/state", sessions.import_state)
     add("POST", "/v1/sessions/{prompt_cache_key:all}/state", sessions.publish_state)
+    add("GET", "/v1/sessions/{prompt_cache_key:all}/state/inspect", sessions.inspect_state)
     add("DELETE", "/v1/sessions/{prompt_cache_key:all}", sessions.forget)
     add("DELETE", "/v1/sessions", sessions.delete_everything)
     tokens = Tokenization(service, names)

@@ -1,4 +1,4 @@
-"""A session's state over HTTP: export it as a file, import it, forget it, and all else with it.
+"""A session's state over HTTP: export it, import it, look into it, forget it, and all else with it.
 
 As in generation, the owner and the caller's `prompt_cache_key` name a session; the id of one in the
 library names that one.
@@ -7,6 +7,7 @@ library names that one.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,8 +19,9 @@ from falcon_mamba_app.api.names import ready_model
 from falcon_mamba_app.belongings import Belongings
 from falcon_mamba_app.errors import InvalidRequest, NotFound, NotSupported
 from falcon_mamba_app.http.transport import json_response, read_body
+from falcon_mamba_app.inspection import MAX_TURNS_LOOKED_AT as MAX_TURNS
 from falcon_mamba_app.owners import Asking
-from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.protocol import GenerationService, StateLook
 from falcon_mamba_app.visitors import Visitor, visitor_in
 
 
@@ -70,6 +72,26 @@ class Sessions:
         session_id = await self._session_id(request)
         num_tokens = await self._service.publish_state(session_id)
         return json_response({"object": "session.state", "num_tokens": num_tokens})
+
+    async def inspect_state(self, request: Request) -> Response:
+        """GET /v1/sessions/{prompt_cache_key}/state/inspect: what the state holds, and what its
+        newest `turns` have left in it. They are read again for that.
+        """
+        ready_model(self._service)
+        visitor: Visitor = request.state.visitor
+        text = request.query_params.get("turns", str(StateLook().max_turns))
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_TURNS:
+            raise InvalidRequest(
+                f"turns is {shown(text)}; allowed are 1 to {MAX_TURNS}", param="turns"
+            )
+        visitor.count_transfer()
+        look = StateLook(
+            max_turns=int(text), owner=f"look {visitor.line(None)}", weight=visitor.weight
+        )
+        session_id = await self._session_id(request)
+        inspection = await self._service.inspect_state(session_id, look)
+        visitor.count_tokens(inspection.num_tokens_read)
+        return json_response({"object": "session.inspection", **asdict(inspection)})
 
     async def forget(self, request: Request) -> Response:
         """DELETE /v1/sessions/{prompt_cache_key}."""

@@ -33,12 +33,14 @@ class Batch:
     prompts. Tokens after the last prompt are padding, and their results have no meaning.
     draft: None, or a list that gets the inputs of each layer. The one prompt is then a draft of a
     reply: each of its tokens gets exactly the numbers that a decode step would give it.
+    steps: None, or a list that gets the mean of each layer's Δ over the prompts' tokens, (d,) fp32.
     """
 
     token_ids: Tensor
     slots: Tensor
     query_starts: Tensor | None = None
     draft: list[LayerInputs] | None = None
+    steps: list[Tensor] | None = None
 
     @property
     def is_step(self) -> bool:

@@ -135,6 +135,8 @@ class Mixer(nn.Module):
             addends = self.x_proj.prompt_addends(x)
             dt, B, C = self._ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
         dt = self.dt_proj.prompt_without_bias(dt)
+        if batch.steps is not None:
+            batch.steps.append(nn.functional.softplus(dt.float() + self.scan.dt_bias).mean(0))
         y = self._scanned(x, dt, B, C, z, ssm_states, batch)
         return self.out_proj.prompt_addends(y)
 

@@ -24,11 +24,13 @@ from tests.support.architecture import (
 MAX_LINES = 320
 
 STANDARD = frozenset(sys.stdlib_module_names)
-VOCABULARY = {"protocol", "errors", "bundled"}
+VOCABULARY = {"protocol", "errors", "bundled", "inspection"}
 
 # For each module or folder: our own modules it may import, and the packages from outside.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
-    "protocol": ({"errors", "events", "forms", "prompts"}, set()),
+    "protocol": ({"errors", "events", "forms", "inspection", "prompts", "ranges"}, set()),
+    "inspection": (set(), set()),
+    "ranges": ({"errors"}, set()),
     "events": (set(), set()),
     "forms": (set(), set()),
     "prompts": (set(), set()),

@@ -15,7 +15,14 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 
-from falcon_mamba_app.errors import EngineFailure, InvalidRequest, NotFound, NotReady, PromptTooLong
+from falcon_mamba_app.errors import (
+    EngineFailure,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    NotSupported,
+    PromptTooLong,
+)
 from falcon_mamba_app.protocol import (
     Accepted,
     Continuation,
@@ -28,6 +35,8 @@ from falcon_mamba_app.protocol import (
     PromptScored,
     SamplingParams,
     ServiceStats,
+    StateInspection,
+    StateLook,
     Text,
     TextDelta,
     TokenIds,
@@ -181,6 +190,9 @@ class EchoService:
         seen = self.sessions[session_id]
         cells = bytes((seen * 37 + place * 11) % 256 for place in range(32))
         return f"4x8:{b64encode(cells).decode()}"
+
+    async def inspect_state(self, session_id: str, look: StateLook) -> StateInspection:
+        raise NotSupported("a service without a model has no state to look into")
 
     async def publish_state(self, session_id: str) -> int:
         return 0

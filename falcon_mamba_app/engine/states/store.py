@@ -147,21 +147,26 @@ class SnapshotStore:
         It never has consumed all: one token is left to feed, since a state alone gives no logits.
         """
         with self._lock:
-            packed = pack_token_ids(token_ids)
+            found = self.peek(session_id, token_ids)
+            if found is not None:
+                self._use((session_id, found.packed_token_ids))
+            return found
+
+    def peek(self, session_id: str, token_ids: TokenIds) -> Snapshot | None:
+        """As `longest_prefix`, but nothing counts as used."""
+        packed = pack_token_ids(token_ids)
+        with self._lock:
             snapshots = self._of(session_id)
             # Longest first, so that usually one long comparison is enough.
             for key in sorted(snapshots, key=len, reverse=True):
                 if len(key) < len(packed) and packed.startswith(key):
-                    self._use((session_id, key))
                     return snapshots[key]
             return None
 
     def num_known(self, session_id: str, token_ids: TokenIds) -> int:
         """The tokens that `longest_prefix` would spare; nothing counts as used."""
-        packed = pack_token_ids(token_ids)
-        with self._lock:
-            keys = [key for key in self._of(session_id) if len(key) < len(packed)]
-        return max((len(key) for key in keys if packed.startswith(key)), default=0) // ID_BYTES
+        found = self.peek(session_id, token_ids)
+        return 0 if found is None else found.num_tokens
 
     def most_in_common(self, session_id: str, token_ids: TokenIds) -> int:
         """The largest number of leading tokens that `token_ids` shares with one of the session's

@@ -9,6 +9,7 @@ from falcon_mamba_app.engine.packing import ID_BYTES, pack_token_ids
 from falcon_mamba_app.engine.states.sketch import sketch
 from falcon_mamba_app.engine.states.store import Snapshot
 from falcon_mamba_app.engine.worker import SessionStates, Worker
+from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.service.local.kept_states import KeptStates
 
 
@@ -41,6 +42,16 @@ async def nearest_state(
     return snapshot
 
 
+async def existing_state(
+    worker: Worker, kept: KeptStates, session_id: str, token_ids: Sequence[int] | None = None
+) -> Snapshot:
+    """The same. Raises NotFound where there is none."""
+    snapshot = await nearest_state(worker, kept, session_id, token_ids)
+    if snapshot is None:
+        raise NotFound("this session has no state here: it has read nothing, or was evicted")
+    return snapshot
+
+
 def picture(states: SessionStates, session_id: str) -> str | None:
     """Of the reply being written, or else of the newest snapshot; None without either."""
     running = states.running_state(session_id)
@@ -48,3 +59,17 @@ def picture(states: SessionStates, session_id: str) -> str | None:
         return sketch(running)
     snapshot = newest_snapshot(states, session_id)
     return None if snapshot is None else sketch(snapshot.state.ssm)
+
+
+async def picture_of(worker: Worker, session_id: str) -> str | None:
+    """The `picture`, asked of the engine."""
+    return await asyncio.wrap_future(worker.call(lambda states: picture(states, session_id)))
+
+
+async def put_state(worker: Worker, session_id: str, snapshot: Snapshot) -> None:
+    """Give the session the snapshot."""
+
+    def put(states: SessionStates) -> None:
+        states.snapshots.put(session_id, snapshot.packed_token_ids, snapshot.state)
+
+    await asyncio.wrap_future(worker.call(put))

@@ -20,11 +20,10 @@ from falcon_mamba_app.engine.events import EngineEvent
 from falcon_mamba_app.engine.matching import Matcher
 from falcon_mamba_app.engine.packing import pack_token_ids
 from falcon_mamba_app.engine.sequence import Sequence
-from falcon_mamba_app.engine.worker import SessionStates, Worker
+from falcon_mamba_app.engine.worker import Worker
 from falcon_mamba_app.errors import (
     EngineFailure,
     FalconMambaError,
-    NotFound,
     NotReady,
     NotSupported,
     Overloaded,
@@ -35,13 +34,16 @@ from falcon_mamba_app.protocol import (
     GenerationRequest,
     ServiceStats,
     ServiceStatus,
+    StateInspection,
+    StateLook,
     Tokenizer,
 )
+from falcon_mamba_app.service.local import looking
 from falcon_mamba_app.service.local.codec import StateCodec
 from falcon_mamba_app.service.local.counters import Counters, process_memory
 from falcon_mamba_app.service.local.encoding import Encoding
+from falcon_mamba_app.service.local.inspecting import Inspector
 from falcon_mamba_app.service.local.kept_states import KeptStates
-from falcon_mamba_app.service.local.looking import nearest_state, picture
 from falcon_mamba_app.service.local.matching import Matching
 from falcon_mamba_app.service.local.refusals import (
     refuse_beyond_limits,
@@ -101,6 +103,7 @@ class LocalService:
             host = await asyncio.wrap_future(self._worker.call(lambda engine: engine.snapshots))
             self._codec = StateCodec.of(self._startup)
             self._kept.start(host, self._codec)
+            self._inspector = Inspector(self, self._worker)
         except Exception as error:
             failure = (
                 error
@@ -235,29 +238,30 @@ class LocalService:
     ) -> bytes:
         self._refuse_while_loading()  # after a failure, states in host memory can be saved
         replies = self._reply_log.export(session_id)
-        snapshot = await nearest_state(self._worker, self._kept, session_id, token_ids)
-        if snapshot is None:
-            raise NotFound("this session has no state here: it has read nothing, or was evicted")
+        snapshot = await looking.existing_state(self._worker, self._kept, session_id, token_ids)
         return await asyncio.to_thread(self._codec.to_bytes, snapshot, replies)
 
     async def publish_state(self, session_id: str) -> int:
         self._refuse_while_loading()
-        snapshot = await nearest_state(self._worker, self._kept, session_id, None)
+        snapshot = await looking.nearest_state(self._worker, self._kept, session_id, None)
         return 0 if snapshot is None else await self._kept.publish(session_id, snapshot)
 
     async def pin_state(self, session_id: str, token_ids: SequenceABC[int]) -> int:
         self._refuse_while_loading()
-        snapshot = await nearest_state(self._worker, self._kept, session_id, token_ids)
+        snapshot = await looking.nearest_state(self._worker, self._kept, session_id, token_ids)
         return 0 if snapshot is None else await self._kept.pin(session_id, snapshot)
 
     async def unpin_state(self, session_id: str, token_ids: SequenceABC[int]) -> None:
         await self._kept.unpin(session_id, pack_token_ids([*token_ids, 0]))
 
     async def sketch(self, session_id: str) -> str | None:
-        if self._status != "ready":
-            return None
-        asked = self._worker.call(lambda engine: picture(engine, session_id))
-        return await asyncio.wrap_future(asked)
+        is_ready = self._status == "ready"
+        return await looking.picture_of(self._worker, session_id) if is_ready else None
+
+    async def inspect_state(self, session_id: str, look: StateLook) -> StateInspection:
+        self._refuse_unless_ready()
+        snapshot = await looking.existing_state(self._worker, self._kept, session_id)
+        return await self._inspector.inspect(session_id, snapshot, look)
 
     async def import_state(self, session_id: str, data: bytes) -> int:
         self._refuse_unless_ready()
@@ -268,11 +272,7 @@ class LocalService:
             )
         snapshot, claimed = await asyncio.to_thread(self._codec.from_bytes, data)
         replies = checked_replies(claimed, vocab_size=self._codec.config.vocab_size)
-
-        def put(engine: SessionStates) -> None:
-            engine.snapshots.put(session_id, snapshot.packed_token_ids, snapshot.state)
-
-        await asyncio.wrap_future(self._worker.call(put))
+        await looking.put_state(self._worker, session_id, snapshot)
         self._reply_log.restore(session_id, replies)
         return snapshot.num_tokens
 

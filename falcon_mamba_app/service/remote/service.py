@@ -34,6 +34,8 @@ from falcon_mamba_app.protocol import (
     GenerationRequest,
     ServiceStats,
     ServiceStatus,
+    StateInspection,
+    StateLook,
     Tokenizer,
 )
 from falcon_mamba_app.service.remote.event_stream import events as events_in
@@ -45,10 +47,8 @@ logger = logging.getLogger(__name__)
 # At INFO httpx logs every address; the addresses of sessions are secret.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-MAX_PAUSE_S = 5.0
-CLOSE_PATIENCE_S = 2.0
-# The wait for figures after a finished reply; then the connection is closed.
-LAST_WORDS_PATIENCE_S = 5.0
+MAX_PAUSE_S, CLOSE_PATIENCE_S = 5.0, 2.0
+LAST_WORDS_PATIENCE_S = 5.0  # for figures after a finished reply; then the connection is closed
 
 UNREACHABLE = (httpx.HTTPError, httpx.StreamError)
 # The errors of reading a value of unexpected shape.
@@ -203,6 +203,9 @@ class RemoteService:
     async def sketch(self, session_id: str) -> str | None:
         return None  # the state is elsewhere
 
+    async def inspect_state(self, session_id: str, look: StateLook) -> StateInspection:
+        raise NotSupported("the server behind this one has the state; look into it there")
+
     async def publish_state(self, session_id: str) -> int:
         return 0  # no state lies here
 
@@ -255,11 +258,10 @@ class RemoteService:
     async def close(self) -> None:
         """Send all pending requests to forget sessions, then close all connections."""
         self._status, self._detail = "failed", "the service is closed"
-        if self._forgetting:
-            waiting = [asyncio.wrap_future(asked) for asked in self._forgetting]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_PATIENCE_S):
-                    await asyncio.gather(*waiting, return_exceptions=True)
+        waiting = [asyncio.wrap_future(asked) for asked in self._forgetting]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_PATIENCE_S):
+                await asyncio.gather(*waiting, return_exceptions=True)
         await self._client.aclose()
 
     def _ready_backend(self) -> Backend:
@@ -295,11 +297,9 @@ class RemoteService:
         except UNREACHABLE as error:
             if self._status == "failed":
                 raise EngineFailure("the service was closed") from error
-            if isinstance(error, httpx.TimeoutException):
-                raise _Unreachable(
-                    f"the server at {self._address} did not answer in time"
-                ) from error
-            raise _Unreachable(f"the server at {self._address} cannot be reached") from error
+            is_late = isinstance(error, httpx.TimeoutException)
+            why = "did not answer in time" if is_late else "cannot be reached"
+            raise _Unreachable(f"the server at {self._address} {why}") from error
         except NONSENSE as error:
             if self._status == "failed":  # httpx refuses a closed client with a RuntimeError
                 raise EngineFailure("the service was closed") from error

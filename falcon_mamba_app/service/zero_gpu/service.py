@@ -16,6 +16,8 @@ from falcon_mamba_app.protocol import (
     GenerationRequest,
     GenerationService,
     ServiceStats,
+    StateInspection,
+    StateLook,
 )
 
 API_IS_OFF = (
@@ -52,6 +54,9 @@ class PageOnly:
 
     async def sketch(self, session_id: str) -> str | None:
         return await self._service.sketch(session_id)
+
+    async def inspect_state(self, session_id: str, look: StateLook) -> StateInspection:
+        return await self._service.inspect_state(session_id, look)
 
     async def publish_state(self, session_id: str) -> int:
         return await self._service.publish_state(session_id)
