@@ -8,6 +8,7 @@
   let reading = null;
   let stands = null;
   let books = null; // while the list is open
+  let row = []; // ids of books that are to be read one after the other
 
   const number = (value) => Math.round(value).toLocaleString("en");
   const ask = (op, more = {}) => window.page.tell("book", "look", { op, ...more });
@@ -24,23 +25,64 @@
     return seconds < 90 ? `, about ${Math.max(1, Math.round(seconds))} s left` : `, about ${Math.round(seconds / 60)} min left`;
   }
 
+  function closeList() {
+    books = null;
+    row = [];
+  }
+
+  function named(label, name, run) {
+    const made = button(label, run);
+    made.setAttribute("aria-label", `${label}: ${name}`);
+    return made;
+  }
+
+  /** A book in the list, and what can be done with it. */
+  function itemOf({ id, name, read, usable, own, shared, lasting }) {
+    const place = row.indexOf(id);
+    const begin = button(`${name}: ${number(read)} tokens`, () => { closeList(); stand(id); });
+    begin.disabled = !usable;
+    const tools = [];
+    if (usable && place < 0) tools.push(named("Then", name, () => { row.push(id); draw(); }));
+    if (own && lasting && usable) tools.push(named(shared ? "Take back" : "Share", name, () => ask("share", { id, on: !shared })));
+    if (own) tools.push(named("Delete", name, () => ask("delete", { id })));
+    const notes = [own ? shared && "everybody here may begin from it" : "shared, read only", place >= 0 && `number ${place + 1} below`];
+    return make("li", {}, [begin, ...tools, make("small", {}, [notes.filter(Boolean).join(", ")])]);
+  }
+
+  /** The books that were chosen, in the order in which they will be read. */
+  function rowOf() {
+    const move = (at, to) => { row.splice(to, 0, ...row.splice(at, 1)); draw(); };
+    const chosen = row.map((id) => books.find((book) => book.id === id)).filter(Boolean);
+    const items = chosen.map(({ name }, at) => make("li", {}, [
+      name,
+      ...(at ? [named("↑", `${name}, earlier`, () => move(at, at - 1))] : []),
+      ...(at < chosen.length - 1 ? [named("↓", `${name}, later`, () => move(at, at + 1))] : []),
+      named("×", `${name}, out of the row`, () => { row.splice(at, 1); draw(); }),
+    ]));
+    const count = button("Count them", () => ask("row", { ids: chosen.map(({ id }) => id) }));
+    count.disabled = chosen.length < 2;
+    return [
+      make("span", {}, ["Read one after the other, in this order; another order is another state:"]),
+      make("ol", {}, items),
+      count,
+    ];
+  }
+
   function lineOf() {
     if (books) {
-      const rows = books.map((book) => make("li", {}, [
-        button(`${book.name}: ${number(book.read)} tokens`, () => { books = null; stand(book.id); }),
-        ...(book.own ? [button("Delete", () => ask("delete", { id: book.id }))] : [" shared"]),
-      ]));
       return [
         make("span", {}, [books.length ? "Begin from a book that was read:" : "No document was read here yet."]),
-        make("ul", {}, rows),
-        button(books.length ? "Read another document" : "Choose a document", () => { books = null; draw(); choose(); }, "primary"),
-        button("Close", () => { books = null; draw(); }),
+        make("ul", {}, books.map(itemOf)),
+        ...(row.length ? rowOf() : []),
+        button(books.length ? "Read another document" : "Choose a document", () => { closeList(); draw(); choose(); }, "primary"),
+        button("Close", () => { closeList(); draw(); }),
       ];
     }
     if (counted) {
-      const { name, pages, tokens, warning, note } = counted;
+      const { name, pages, tokens, known, warning, note } = counted;
       return [
-        make("span", {}, [make("b", {}, [name]), ` · ${number(pages)} pages · ${number(tokens)} tokens`]),
+        make("span", {}, [make("b", {}, [name]), ` · ${number(pages)} pages · ${number(tokens)} tokens`
+          + (known ? `, ${number(known)} of them read already` : "")]),
         ...[warning, note].filter(Boolean).map((text) => make("small", {}, [text])),
         button("Read", () => { counted = null; ask("read"); }, "primary"),
         button("Cancel", () => { counted = null; draw(); }),
@@ -99,6 +141,7 @@
       if (value.problem) throw new Error(value.problem);
       stands = value.stands;
       if (value.books) books = value.books;
+      if (value.counted) { closeList(); counted = value.counted; }
       if (value.ticket) await send(value.ticket);
       if (value.book) follow(value.book);
     } catch (error) {

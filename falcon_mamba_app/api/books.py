@@ -1,6 +1,7 @@
 """Books over HTTP: read a document once, and begin any number of conversations from it.
 
-A document comes as a file of a form, or as text in JSON. With `dry_run` it is only counted.
+A document comes as a file of a form, or as text in JSON; several books in a row are one too. With
+`dry_run` it is only counted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from falcon_mamba_app.books.bookcase import Bookcase
 from falcon_mamba_app.books.books import Books, Counted
 from falcon_mamba_app.books.desk import Reader
 from falcon_mamba_app.books.records import Book
+from falcon_mamba_app.books.rows import MAX_IN_A_ROW
 from falcon_mamba_app.books.standing import warning
 from falcon_mamba_app.documents.limits import Document
 from falcon_mamba_app.documents.reading import DocumentReader, short_name
@@ -35,6 +37,7 @@ from falcon_mamba_app.visitors import Visitor, visitor_in
 
 Json = dict[str, Any]
 Endpoint = Callable[[Request], Awaitable[Response]]
+BookIds = str | list[str]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 YES = ("true", "1", "yes", "on")
 MAX_FIELDS = 8
@@ -48,10 +51,13 @@ class _Body(Strict):
 
 
 class NewBook(_Body):
-    """The body of POST /v1/books, unless it is a form with a file."""
+    """The body of POST /v1/books, unless it is a form with a file: a text, or several books to read
+    in a row.
+    """
 
-    text: str
-    name: Name = "A text"
+    text: str | None = None
+    books: Annotated[list[Name], Field(min_length=1, max_length=MAX_IN_A_ROW)] | None = None
+    name: Name | None = None
     dry_run: bool = False
 
 
@@ -85,8 +91,7 @@ class BookShelf:
         """POST /v1/books: count the document, and read it unless `dry_run` says not to."""
         ready_model(self._service)
         visitor: Visitor = request.state.visitor
-        name, document, is_dry = await self._document(request)
-        counted = await self._books.count(name, document)
+        counted, is_dry = await self._count(request)
         if is_dry:
             return json_response(self._counted(counted))
         visitor.count_transfer()
@@ -144,24 +149,24 @@ class BookShelf:
         nobody = visitor_in(request.state).owner
         return await self._books.delete_all(await self._books.case_of(request, nobody=nobody))
 
-    async def plan_on(self, request: Request, plan: Plan, book_id: str | None) -> Plan:
-        """The same replies, standing on the book that the body names. Raises NotFound."""
-        if book_id is None:
+    async def plan_on(self, request: Request, plan: Plan, named: BookIds | None) -> Plan:
+        """The same replies, standing on the books that the body names. Raises NotFound."""
+        if named is None:
             return plan
         asked = [reply.request for reply in plan.replies]
-        standing = await self._books.on(await self._case(request), book_id, *asked)
+        standing = await self._books.on(await self._case(request), named, *asked)
         replies = tuple(
             replace(reply, request=one) for reply, one in zip(plan.replies, standing, strict=True)
         )
         return replace(plan, replies=replies)
 
     async def request_on(
-        self, request: Request, asked: GenerationRequest, book_id: str | None
+        self, request: Request, asked: GenerationRequest, named: BookIds | None
     ) -> GenerationRequest:
         """The same for one reply."""
-        if book_id is None:
+        if named is None:
             return asked
-        return (await self._books.on(await self._case(request), book_id, asked))[0]
+        return (await self._books.on(await self._case(request), named, asked))[0]
 
     async def _case(self, request: Request) -> Bookcase:
         return await self._books.case_of(request, nobody=request.state.visitor.owner)
@@ -170,13 +175,28 @@ class BookShelf:
         case = await self._case(request)
         return await self._books.find(case, request.path_params["book_id"])
 
-    async def _document(self, request: Request) -> tuple[str, Document, bool]:
-        """Name, document, and whether it is only to be counted. Raises InvalidRequest."""
+    async def _count(self, request: Request) -> tuple[Counted, bool]:
+        """The document, and whether it is only to be counted. Raises InvalidRequest."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             body = await self._reader.read(request, NewBook)
-            document = await self._documents.read_text(body.text)
-            return short_name(body.name), document, body.dry_run
+            return await self._count_body(request, body), body.dry_run
+        name, document, is_dry = await self._document(request, kind)
+        return await self._books.count(name, document), is_dry
+
+    async def _count_body(self, request: Request, body: NewBook) -> Counted:
+        if (body.text is None) == (body.books is None):
+            raise InvalidRequest(
+                "send either text, or the ids of books to read in a row", param="text"
+            )
+        if body.books is None:
+            document = await self._documents.read_text(body.text or "")
+            return await self._books.count(short_name(body.name or "A text"), document)
+        counted = await self._books.count_row(await self._case(request), body.books)
+        return replace(counted, name=short_name(body.name or counted.name))
+
+    async def _document(self, request: Request, kind: str) -> tuple[str, Document, bool]:
+        """Name, document, and whether it is only to be counted. Raises InvalidRequest."""
         if kind != "multipart/form-data":
             raise WrongContentType(
                 "send a form with a file (multipart/form-data), or JSON with name and text"
@@ -224,6 +244,7 @@ class BookShelf:
             "status": book.status,
             "model": book.model,
             "kind": book.kind,
+            "books": list(book.parts) or None,
             "sha256": book.sha256,
             "characters": book.num_characters,
             "pages": book.num_pages,

@@ -14,6 +14,7 @@ from falcon_mamba_app.api.fields import (
     shown,
 )
 from falcon_mamba_app.api.tool_messages import call_texts, result_text, with_results_joined
+from falcon_mamba_app.books.rows import MAX_IN_A_ROW
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Text, TokenIds
 
@@ -117,6 +118,21 @@ def template_kwargs_of(value: Any) -> dict[str, Any] | None:
                 param=f"chat_template_kwargs.{name[:MAX_SHOWN]}",
             )
     return value
+
+
+def book_of(value: Any) -> str | list[str] | None:
+    """The id of a book, or of several in the order of reading."""
+    if value is None:
+        return None
+    named = [value] if isinstance(value, str) else value
+    is_listed = isinstance(named, list) and 0 < len(named) <= MAX_IN_A_ROW
+    if not is_listed or not all(isinstance(one, str) and 0 < len(one) <= 200 for one in named):
+        raise InvalidRequest(
+            f"book is {shown(value)}; it takes the id of a book, or a list of up to {MAX_IN_A_ROW}"
+            " in the order of reading",
+            param="book",
+        )
+    return named[0] if len(named) == 1 else named
 
 
 def prompts_of(value: Any) -> list[Text | TokenIds]:

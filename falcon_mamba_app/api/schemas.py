@@ -22,6 +22,7 @@ from pydantic import (
 
 from falcon_mamba_app.api.contents import (
     MAX_REPLIES,
+    book_of,
     clean_messages,
     prompts_of,
     template_kwargs_of,
@@ -124,7 +125,7 @@ class GenerationBody(Strict):
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
-    book: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    book: Annotated[str | list[str] | None, PlainValidator(book_of)] = None
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:

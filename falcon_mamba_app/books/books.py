@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from array import array
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from falcon_mamba_app.books.bookcase import MAX_BOOKS, Bookcase
 from falcon_mamba_app.books.desk import Desk, Reader
 from falcon_mamba_app.books.reading import Progress
 from falcon_mamba_app.books.records import Book
+from falcon_mamba_app.books.rows import Row, refuse_row, row_of
 from falcon_mamba_app.books.standing import Standing, warning
 from falcon_mamba_app.documents.limits import Document
 from falcon_mamba_app.errors import (
@@ -48,6 +50,7 @@ class Counted:
     ids: array[int]
     after: int  # the id that follows the book first
     warning: str
+    row: Row | None = None  # of which books, where it is several
 
 
 class Books:
@@ -78,14 +81,26 @@ class Books:
         told = warning(len(ids), document.num_pages, standing.model)
         return Counted(name, document, ids, after, told)
 
+    async def count_row(self, case: Bookcase, book_ids: Sequence[str]) -> Counted:
+        """Several books as one, in this order. Raises NotFound, InvalidRequest, PromptTooLong."""
+        row = await self._row(case, book_ids)
+        texts = [await self.text(case, book) for book in row.books]
+        standing = await asyncio.to_thread(self._standing)
+        standing.refuse_too_long(len(row.ids))
+        num_pages = sum(book.num_pages_read for book in row.books)
+        document = Document("\n\n".join(texts), "books", num_pages)
+        after = row.ids[-1] if standing.closing is None else standing.closing[0]
+        told = warning(len(row.ids), num_pages, standing.model)
+        return Counted(row.name, document, row.ids, after, told, row)
+
     async def begin(self, case: Bookcase, counted: Counted, reader: Reader) -> Book:
         """Read a new book; returns at once. A text that the owner has already is not read again.
 
         Raises TooManyRequests, and Conflict while another book of the owner's is being read.
         """
         standing = await asyncio.to_thread(self._standing)
-        document, model = counted.document, standing.model
-        digest = hashlib.sha256(f"{counted.name}\n\n{document.text}".encode()).hexdigest()
+        document, model, row = counted.document, standing.model, counted.row
+        digest = hashlib.sha256(_told_apart(counted)).hexdigest()
         books = await self.books(case)
         for known in books:
             is_same = (known.sha256, known.model) == (digest, model.id) and known.status == "ready"
@@ -104,12 +119,15 @@ class Books:
             num_characters=len(document.text),
             num_pages=document.num_pages,
             num_tokens=len(counted.ids),
+            num_read=0 if row is None else row.base.num_read,
             note=document.note,
             is_chat=standing.is_chat,
             is_lasting=case.is_lasting,
+            parts=() if row is None else row.parts,
         )
         await case.add(book, document.text, counted.ids)
-        return await self._desk.read(case, book, counted.ids, counted.after, reader)
+        base = None if row is None else row.base.id
+        return await self._desk.read(case, book, counted.ids, counted.after, reader, base=base)
 
     async def go_on(self, case: Bookcase, book_id: str, reader: Reader) -> Book:
         """Read a book on that was stopped or interrupted, from where its state is."""
@@ -195,23 +213,38 @@ class Books:
         return self._desk.progress(book.id)
 
     async def on(
-        self, case: Bookcase, book_id: str, *requests: GenerationRequest
+        self, case: Bookcase, asked: str | Sequence[str], *requests: GenerationRequest
     ) -> list[GenerationRequest]:
-        """The requests, standing on the book. Raises NotFound, InvalidRequest, NotReady."""
-        book = await self.find(case, book_id)
+        """The requests, standing on the book, or on several in this order. Raises NotFound,
+        InvalidRequest, NotReady.
+        """
+        names = [asked] if isinstance(asked, str) else asked
         standing = await asyncio.to_thread(self._standing)
+        if len(names) == 1:
+            book = await self._usable(case, names[0], standing)
+            ids = await self._ids_of(case, book)
+        else:
+            row = await self._row(case, names)
+            book, ids = row.base, row.ids
+        return [
+            replace(request, prompt=standing.prompt_on(ids, request.prompt), begins_from=book.id)
+            for request in requests
+        ]
+
+    async def _row(self, case: Bookcase, book_ids: Sequence[str]) -> Row:
+        refuse_row(book_ids)
+        standing = await asyncio.to_thread(self._standing)
+        books = [await self._usable(case, book_id, standing) for book_id in book_ids]
+        ids = [await self._ids_of(case, book) for book in books]
+        return await asyncio.to_thread(row_of, books, ids, await self.books(case), standing)
+
+    async def _usable(self, case: Bookcase, book_id: str, standing: Standing) -> Book:
+        """Raises NotFound, and InvalidRequest where nothing can stand on the book."""
+        book = await self.find(case, book_id)
         self._refuse_other_model(book, standing.model)
         if not book.is_usable:
             raise InvalidRequest(_unusable(book), param="book")
-        ids = await self._ids_of(case, book)
-        return [
-            replace(
-                request,
-                prompt=standing.prompt_on(ids, request.prompt),
-                begins_from=book.id,
-            )
-            for request in requests
-        ]
+        return book
 
     async def close(self) -> None:
         """Stop reading; what was read so far is kept."""
@@ -271,6 +304,12 @@ class Books:
                 " again with this model",
                 param="book",
             )
+
+
+def _told_apart(counted: Counted) -> bytes:
+    """What makes it another book: its name and its text; of several also which they are."""
+    parts = "" if counted.row is None else f"{counted.row.parts}"
+    return f"{parts}{counted.name}\n\n{counted.document.text}".encode()
 
 
 def _unusable(book: Book) -> str:

@@ -46,9 +46,18 @@ class Desk:
         return book_id in self._at_work
 
     async def read(
-        self, case: Bookcase, book: Book, ids: array[int], after: int, reader: Reader
+        self,
+        case: Bookcase,
+        book: Book,
+        ids: array[int],
+        after: int,
+        reader: Reader,
+        *,
+        base: str | None = None,
     ) -> Book:
-        """Begin to read, from where the book's state is; returns at once."""
+        """Begin to read, from where the book's state is, or else that of `base`, a book that
+        begins with the same ids; returns at once.
+        """
         reading = Reading(
             self._service,
             book.id,
@@ -59,6 +68,7 @@ class Desk:
             keeps_state=case.is_lasting,
             counts=reader.counts,
             num_read=book.num_read,
+            begins_from=base,
         )
         book = await case.put(book)
         task = asyncio.create_task(self._follow(case, book, reading, ids))

@@ -61,6 +61,7 @@ class Reading:
         keeps_state: bool,
         counts: Callable[[int], None],
         num_read: int = 0,
+        begins_from: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`after` is the id that follows the last one; no state reads it. The first `num_read` are
@@ -69,7 +70,7 @@ class Reading:
         self._service, self._session_id = service, session_id
         self._ids, self._after = ids, after
         self._owner, self._weight, self._keeps_state = owner, weight * WEIGHT, keeps_state
-        self._counts, self._clock = counts, clock
+        self._counts, self._clock, self._begins_from = counts, clock, begins_from
         self._started_s = clock()
         self._points: deque[tuple[float, int]] = deque([(self._started_s, num_read)])
         self._num_told = self.num_read = num_read
@@ -121,6 +122,7 @@ class Reading:
             sampling=SamplingParams(max_new_tokens=0),
             session_id=self._session_id,
             keeps_state=self._keeps_state,
+            begins_from=self._begins_from,
             only_reads=True,
             owner=self._owner,
             weight=self._weight,

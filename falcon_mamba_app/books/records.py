@@ -40,6 +40,7 @@ class Book:
     is_chat: bool = True  # whether conversations can stand on it
     is_shared: bool = False
     is_lasting: bool = False  # whether it outlives the process
+    parts: tuple[str, ...] = ()  # the books that it is a row of, in the order of reading
 
     @property
     def is_usable(self) -> bool:
@@ -59,7 +60,7 @@ class Book:
 def book_of(record: ConversationRecord) -> Book:
     """The book that a library's row is."""
     known = {field.name for field in fields(Book)} - set(NOT_IN_EXTRA)
-    extra: Mapping[str, Any] = record.extra
+    extra: Mapping[str, Any] = {**record.extra, "parts": tuple(record.extra.get("parts", ()))}
     return Book(
         id=record.id,
         owner=record.owner,

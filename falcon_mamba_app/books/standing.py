@@ -2,15 +2,17 @@
 
 A book is the beginning of a conversation's ids: the template's opening and the text, as far as it
 was read. Any beginning of a book is a book, so reading may stop anywhere. A conversation on it goes
-on with the end of that message, a short answer of the model's, and then its own messages. A model
-without a template has the bare text, which a plain prompt continues.
+on with the end of that message, a short answer of the model's, and then its own messages; the text
+of a book that is read after it is such a message too. A model without a template has the bare text,
+which a plain prompt continues.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from falcon_mamba_app.errors import InvalidRequest, NotSupported, PromptTooLong
 from falcon_mamba_app.protocol import (
@@ -54,7 +56,7 @@ class Standing:
         answered = tokenizer.encode(
             Conversation([Message("user", PROBES[0]), Message("assistant", ANSWER)])
         )
-        num_markup = _num_same_at_end(one, other)
+        num_markup = _num_same(reversed(one), reversed(other))
         if answered[: len(one)] != one:
             return cls(tokenizer, model, None, 0)
         closing = array("i", answered[len(one) - num_markup :])
@@ -77,9 +79,29 @@ class Standing:
             ids = self._encoded(whole)
         except PromptTooLong:
             raise self._too_long(self._counted(whole)) from None
-        if self.max_tokens is not None and len(ids) > self.max_tokens:
-            raise self._too_long(len(ids))
+        self.refuse_too_long(len(ids))
         return ids
+
+    def refuse_too_long(self, num_tokens: int) -> None:
+        """Raises PromptTooLong for more than the longest book."""
+        if self.max_tokens is not None and num_tokens > self.max_tokens:
+            raise self._too_long(num_tokens)
+
+    def joined(self, ids: array[int], later: array[int]) -> array[int]:
+        """The ids of a book that is read after another one, both as far as they were read: their
+        texts are two messages of one conversation, with the answer between them.
+        """
+        if self.closing is None:
+            return ids + array("i", self.tokenizer.encode(Text("\n\n"))) + later
+        packed = self.closing.tobytes()
+        before = self._before_text(_alone)
+        after = self._before_text(lambda text: Continuation(packed, _alone(text)))
+        return ids + array("i", after) + later[len(before) :]
+
+    def _before_text(self, prompt_of: Callable[[str], Prompt]) -> list[int]:
+        """The ids that stand before a message's text."""
+        one, other = (self.tokenizer.encode(prompt_of(probe)) for probe in PROBES)
+        return one[: _num_same(one, other)]
 
     def prompt_on(self, ids: array[int], prompt: Prompt) -> Prompt:
         """The prompt that follows the book. Raises InvalidRequest where it cannot."""
@@ -158,10 +180,7 @@ def _alone(text: str) -> Conversation:
     return Conversation([Message("user", text)])
 
 
-def _num_same_at_end(one: Sequence[int], other: Sequence[int]) -> int:
-    num_same = 0
-    for a, b in zip(reversed(one), reversed(other), strict=False):
-        if a != b:
-            break
-        num_same += 1
-    return num_same
+def _num_same(one: Iterable[int], other: Iterable[int]) -> int:
+    """How many ids are the same before the first that is not."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in same)

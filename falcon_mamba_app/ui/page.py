@@ -96,7 +96,7 @@ def mount_page(
     alone_s = min(alone_s, keep_session_s)
     files = MemoryFiles(service, sessions, max_chars=limits.max_message_chars)
     files.add_to(app)
-    books = BookEvents(service, sessions, getattr(app.state, "books", None) or Books(service))
+    books = BookEvents(service, sessions, getattr(app.state, "books", None) or Books(service, keeping))
     books.add_to(app)
     Laboratory(service).add_to(app)
     page, leave = build_page(

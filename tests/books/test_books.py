@@ -129,3 +129,49 @@ async def test_a_stopped_book_is_a_shorter_one_that_can_be_read_on(client):
     whole = await ended(client, begun["id"])
     assert (whole["status"], whole["tokens"]) == ("ready", short["tokens_in_text"])
     assert cached(await client.post(CHAT, json={**ASK, "book": begun["id"]})) == whole["tokens"]
+
+
+async def test_books_in_a_row_are_read_once_each_and_another_order_is_another_state(
+    client, service
+):
+    mill, sea = await read(client), await read(client, "The sea is cold in March. " * 20, "sea.txt")
+    row = [mill["id"], sea["id"]]
+    counted = (await client.post("/v1/books", json={"books": row, "dry_run": True})).json()
+    assert (counted["name"], counted["kind"]) == ("mill.txt, then sea.txt", "books")
+    assert counted["tokens"] > mill["tokens"] + sea["tokens"]
+    before = cached(await client.post(CHAT, json={**ASK, "book": row}))
+    assert before == mill["tokens"], "until the row is a book, its first book spares the most"
+    begun = (await client.post("/v1/books", json={"books": row})).json()
+    assert begun["books"] == row and begun["tokens_read"] >= mill["tokens"]
+    both = await ended(client, begun["id"])
+    assert (both["status"], both["tokens"]) == ("ready", counted["tokens"])
+    asked = {**ASK, "max_tokens": 16, "return_token_ids": True}
+    warm = await client.post(CHAT, json={**asked, "book": both["id"]})
+    assert cached(warm) == both["tokens"]
+    named = await client.post(CHAT, json={**asked, "book": row})
+    assert cached(named) == both["tokens"], "a row that was read is found by its books"
+    other = await client.post(CHAT, json={**asked, "book": row[::-1]})
+    assert cached(other) == sea["tokens"], "another order is another state"
+    ids = TokenIds(warm.json()["prompt_token_ids"])
+    greedy = SamplingParams(temperature=0.0, max_new_tokens=16)
+    cold = await collect(service, GenerationRequest(prompt=ids, sampling=greedy))
+    assert reply_text(cold) == warm.json()["choices"][0]["message"]["content"]
+    text = service.tokenizer.decode(ids)
+    assert text.index("red lamp") < text.index("I have read it.") < text.index("cold in March")
+    again = await client.post("/v1/books", json={"books": row})
+    assert again.json()["id"] == both["id"], "the same row is not read twice"
+
+
+async def test_a_row_of_books_says_what_it_takes(client):
+    book = (await read(client))["id"]
+    for wrong in ([book, book], [book], [book] * 9):
+        refused = await client.post("/v1/books", json={"books": wrong})
+        assert refused.status_code == 400, refused.text
+    for wrong in ([], [1], 5, [book] * 9, [""]):
+        refused = await client.post(CHAT, json={**ASK, "book": wrong})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "book")
+    for body in ({}, {"text": "a", "books": [book, "b"]}):
+        refused = await client.post("/v1/books", json=body)
+        assert (refused.status_code, "either text" in refused.text) == (400, True)
+    missing = await client.post(CHAT, json={**ASK, "book": [book, "book_nowhere"]})
+    assert (missing.status_code, "no book" in missing.text) == (404, True)

@@ -102,8 +102,8 @@ async def _after_response(owner: Owner, response_id: str) -> Before:
     return Before(record.conversation_id, response_id, record)
 
 
-def book_under(body: ResponseBody, earlier: Before) -> str | None:
-    """The book that the response stands on: the one before says which. Raises InvalidRequest."""
+def book_under(body: ResponseBody, earlier: Before) -> str | list[str] | None:
+    """The books that the response stands on: the one before says which. Raises InvalidRequest."""
     record = earlier.record
     book = record.asked.get("book") if record is not None else None
     if earlier.parent_id is not None and body.book not in (None, book):

@@ -77,6 +77,8 @@ class BookEvents:
             match op:
                 case "ticket":
                     told["ticket"] = self._tickets.give(page_of(request))
+                case "row":
+                    told["counted"] = await self._count_row(case, asked.get("ids"), request)
                 case "read":
                     told["book"] = await self._read(case, request)
                 case "stop":
@@ -85,7 +87,9 @@ class BookEvents:
                     told["book"] = self._shown(case, await self._books.own(case, book_id))
                 case "delete":
                     await self._books.delete(case, book_id)
-            if op in ("list", "delete"):
+                case "share":
+                    await self._books.share(case, book_id, is_shared=bool(asked.get("on")))
+            if op in ("list", "delete", "share"):
                 listed = (await self._books.books(case))[:MAX_LISTED]
                 told["books"] = [self._shown(case, book) for book in listed]
         except FalconMambaError as error:
@@ -110,18 +114,28 @@ class BookEvents:
             counted = await self._books.count(name, document)
         except FalconMambaError as error:
             return refusal(error, request.url.path)
+        return JSONResponse(self._wait_for_a_word(page, counted))
+
+    async def _count_row(self, case: Bookcase, ids: Any, request: gr.Request) -> dict[str, Any]:
+        """Books that are to be read in a row, before anything is spent."""
+        named = [str(book_id) for book_id in ids] if isinstance(ids, list) else []
+        counted = await self._books.count_row(case, named)
+        return self._wait_for_a_word(page_of(request), counted)
+
+    def _wait_for_a_word(self, page: str, counted: Counted) -> dict[str, Any]:
+        """Keep what was counted until somebody says read, and tell what it is."""
         self._counted[page] = counted
         while len(self._counted) > MAX_WAITING:
             self._counted.popitem(last=False)
-        return JSONResponse(
-            {
-                "name": counted.name,
-                "pages": document.num_pages,
-                "tokens": len(counted.ids),
-                "warning": counted.warning,
-                "note": document.note,
-            }
-        )
+        row = counted.row
+        return {
+            "name": counted.name,
+            "pages": counted.document.num_pages,
+            "tokens": len(counted.ids),
+            "known": 0 if row is None else row.base.num_read,
+            "warning": counted.warning,
+            "note": counted.document.note,
+        }
 
     async def remove_all(self, request: Any) -> int:
         """Delete the books of who asks, and what was sent and not read yet; how many books."""
@@ -168,4 +182,6 @@ class BookEvents:
             "left_s": None if progress is None else progress.seconds_left,
             "usable": book.is_usable,
             "own": book.owner == case.place,
+            "shared": book.is_shared,
+            "lasting": book.is_lasting,
         }
