@@ -7,7 +7,11 @@
   const STEPS = [0.95, 0.7, 0.4, 0.15]; // below each the underline is stronger
   const SPECIAL = /^<\|?[^<>]*\|?>$/; // the end of a turn and the like
 
-  let asked = null; // the id of the reply that is asked about
+  let asked = null; // the id of the reply that is asked about, or of TEXT
+  let ofText = null; // where the text's words go, and what to do instead of one
+  const TEXT = "text";
+  const SURPRISE_KEY = "falcon-mamba-surprise";
+  const MAX_BITS = 12; // of surprise that still colour a word more
   const percent = (p) => (p === null ? "–" : p >= 0.995 ? "100 %" : p < 0.01 ? "< 1 %" : `${Math.round(100 * p)} %`);
   /** A token as it is read: "…" before what goes on with a word. */
   const visibly = (text, at) => (text.startsWith(" ") || text.startsWith("\n") || !at ? "" : "…")
@@ -19,16 +23,40 @@
     window.page.tell("probabilities", "look", { id });
   }
 
-  function show(id, tokens) {
+  function askOfText(text, place) {
+    [asked, ofText] = [TEXT, place];
+    window.page.note("Reading the text once more, for the probabilities…");
+    window.page.tell("probabilities", "look", { id: TEXT, text });
+  }
+
+  /** A reply's words stand in the place of its bubble; a text's below it. */
+  function placeOf(id) {
+    if (id === TEXT) {
+      const { place, instead } = ofText;
+      return { put: (shown) => place.replaceChildren(shown), leave: () => document.querySelector("#document textarea")?.focus(), instead };
+    }
     const row = window.conversation.row(id);
-    if (!row) return;
+    if (!row) return null;
     row.element.querySelector(".sureness")?.remove();
+    return {
+      put(shown) { row.bubble.hidden = true; row.bubble.after(shown); },
+      leave() { row.bubble.hidden = false; row.element.focus(); },
+      instead: (begun) => window.conversation.act("instead", id, begun),
+    };
+  }
+
+  const bitsOf = (p) => (p === null ? 0 : Math.min(MAX_BITS, -Math.log2(Math.max(p, 1e-9))));
+
+  function show(id, tokens) {
+    const where = placeOf(id);
+    if (!where) return;
     const details = make("div", { class: "alternatives", "aria-live": "polite" }, ["Choose a word for its alternatives."]);
     const words = tokens.map(([text, p], at) => {
       const step = p === null ? 0 : STEPS.filter((bound) => p < bound).length;
       const made = make("span", {
         role: "button", tabindex: at ? "-1" : "0", class: `word sure-${step}`,
-        "aria-label": `${visibly(text, at)}, ${percent(p)}`, title: percent(p),
+        "aria-label": `${visibly(text, at)}, ${percent(p)}`, title: p === null ? "–" : `${percent(p)}, ${bitsOf(p).toFixed(1)} bits`,
+        style: `--surprise: ${(bitsOf(p) / MAX_BITS).toFixed(3)}`,
       }, [text]);
       made.addEventListener("click", () => choose(at));
       return made;
@@ -51,7 +79,7 @@
       const made = button(`${visibly(other, at)} · ${percent(share)}`, () => {
         close();
         const before = tokens.slice(0, at).map(([text]) => text).join("");
-        window.conversation.act("instead", id, before + other);
+        where.instead(before + other);
       }, "preset");
       made.dir = "auto";
       return made;
@@ -70,14 +98,22 @@
     });
     function close() {
       shown.remove();
-      row.bubble.hidden = false;
-      row.element.focus();
+      where.leave();
     }
+    const colours = make("input", { type: "checkbox" });
+    colours.checked = localStorage.getItem(SURPRISE_KEY) === "on";
+    const colour = () => {
+      localStorage.setItem(SURPRISE_KEY, colours.checked ? "on" : "off");
+      place.toggleAttribute("data-surprise", colours.checked);
+    };
+    colours.addEventListener("change", colour);
+    colour();
     const shown = make("div", { class: "sureness" }, [place, details, make("div", { class: "sure-tools" }, [
-      make("span", {}, ["Underlined: where the model was less sure, before any setting"]), button("Close", close, "quiet"),
+      make("span", {}, ["Underlined: where the model was less sure, before any setting"]),
+      make("label", { title: "The stronger, the less likely the word: −log₂ of its probability" }, [colours, " Colour by surprise"]),
+      button("Close", close, "quiet"),
     ])]);
-    row.bubble.hidden = true;
-    row.bubble.after(shown);
+    where.put(shown);
     words[0]?.focus();
   }
 
@@ -89,5 +125,5 @@
     else window.page.note("The server tells no probabilities.");
   });
 
-  window.probabilities = { ask };
+  window.probabilities = { ask, askOfText };
 })();

@@ -38,6 +38,7 @@ from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.events.presets import Presets
 from falcon_mamba_app.ui.events.probabilities import Probabilities
+from falcon_mamba_app.ui.events.shown_prompt import ShownPrompt
 from falcon_mamba_app.ui.events.sidebar import Sidebar
 from falcon_mamba_app.ui.events.titles import Titles
 from falcon_mamba_app.ui.gradio_patches.heartbeat import keep_heartbeats
@@ -96,7 +97,9 @@ def mount_page(
     alone_s = min(alone_s, keep_session_s)
     files = MemoryFiles(service, sessions, max_chars=limits.max_message_chars)
     files.add_to(app)
-    books = BookEvents(service, sessions, getattr(app.state, "books", None) or Books(service, keeping))
+    books = BookEvents(
+        service, sessions, getattr(app.state, "books", None) or Books(service, keeping)
+    )
     books.add_to(app)
     Laboratory(service).add_to(app)
     page, leave = build_page(
@@ -188,6 +191,7 @@ def build_page(
             components,
             counting=Counting(service, sessions, max_message_chars=max_chars),
             probabilities=Probabilities(service, sessions, max_message_chars=max_chars),
+            prompt=ShownPrompt(service, sessions, max_message_chars=max_chars),
             files=files or MemoryFiles(service, sessions, max_chars=max_chars),
             books=books,
             sidebar=Sidebar(sessions, arrival, Titles(service), everything),

@@ -17,6 +17,7 @@ from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.events.presets import Presets
 from falcon_mamba_app.ui.events.probabilities import Probabilities
+from falcon_mamba_app.ui.events.shown_prompt import ShownPrompt
 from falcon_mamba_app.ui.events.sidebar import Sidebar
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES
 from falcon_mamba_app.ui.view.layout import Components
@@ -115,6 +116,7 @@ def wire_looks(
     *,
     counting: Counting,
     probabilities: Probabilities,
+    prompt: ShownPrompt,
     files: MemoryFiles,
     books: BookEvents,
     sidebar: Sidebar,
@@ -127,6 +129,7 @@ def wire_looks(
     _on(cost.look, counting.system, outputs=[cost])
     sure = components.probabilities
     _on(sure.look, probabilities.look, inputs=controls, outputs=[sure])
+    _on(components.prompt.look, prompt.look, inputs=controls, outputs=[components.prompt])
     _on(components.files.look, files.ticket, outputs=[components.files])
     _on(components.files.act, files.opened, outputs=outputs)
     _on(components.book.look, books.look, outputs=[components.book])

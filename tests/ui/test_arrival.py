@@ -74,12 +74,11 @@ def test_a_failed_service_says_why(service):
     assert "no &lt;memory&gt; left" in banner
 
 
-def test_a_base_model_gets_the_completion_page(service):
+def test_a_base_model_has_the_notebook_alone(service):
     stats = service.stats()
     assert readiness(stats).chat["visible"]
     base = replace(stats, model=replace(stats.model, has_chat_template=False))
     assert not readiness(base).chat["visible"]
-    assert readiness(base).document_page["visible"]
     assert "No chat" not in render_header(base)
 
 

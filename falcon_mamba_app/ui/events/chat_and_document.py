@@ -15,6 +15,7 @@ import gradio as gr
 
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
+from falcon_mamba_app.ui.conversation.document import Document
 from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessions
 from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.events.answering import Answerer, only
@@ -173,7 +174,7 @@ def moved(service: GenerationService, session: Session, status: str, **others: A
 
 
 class DocumentHandlers(_Handlers):
-    """The completion page of a base model: one text, which the model continues."""
+    """The notebook: one text, which the model continues."""
 
     @streams
     def extend(self, text: str, request: gr.Request, *controls: Any) -> Updates:
@@ -212,8 +213,13 @@ class DocumentHandlers(_Handlers):
 
     @streams
     def clear(self, request: gr.Request) -> Updates:
-        """Begin with an empty text; the old one's state is dropped."""
-        session = self._cleared(request)
+        """Begin with an empty text; the old one's state is dropped, unless a chat has it too."""
+        session = self._session(request)
+        if len(session.tree):
+            session.refuse_if_busy()
+            session.document = Document()
+        else:
+            session = self._cleared(request)
         return only(
             Update(
                 document="",

@@ -1,4 +1,4 @@
-"""How sure the model was of each word of a reply: its probability, and what else was likely.
+"""How sure the model was of each word of a reply, or of a text: how probable, and what else was.
 
 For it the conversation is read once more, up to the reply's end. Its states stay as they are.
 """
@@ -16,12 +16,14 @@ import gradio as gr
 
 from falcon_mamba_app.errors import FalconMambaError, InvalidRequest
 from falcon_mamba_app.protocol import (
+    GenerationRequest,
     GenerationService,
     PromptScored,
     SamplingParams,
+    Text,
     TokenLogprob,
 )
-from falcon_mamba_app.ui.conversation.begin_turn import admitted, sentence_for
+from falcon_mamba_app.ui.conversation.begin_turn import admitted, check_length, sentence_for
 from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
 from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.events.answering import chat_request
@@ -30,6 +32,8 @@ from falcon_mamba_app.ui.view.controls import ControlValues, values_of
 
 ALTERNATIVES = 5
 MAX_TOKENS = 20_000  # read again, each with its alternatives, for one look
+MAX_TEXT_CHARS = 20_000  # of a free text, all of whose tokens are shown
+TEXT = "text"  # in the place of a reply's id
 
 
 class Probabilities:
@@ -49,6 +53,8 @@ class Probabilities:
             session = self._sessions.known(page_of(request))
             claim(self._sessions, session, request)
             session.refuse_if_busy()
+            if asked.get("id") == TEXT:
+                return {**shown, "tokens": await self._of_text(session, asked.get("text"))}
             reply = session.tree.node(asked.get("id"))
             if reply is None or reply.message.role != "assistant":
                 raise InvalidRequest("this reply is no longer in the conversation")
@@ -68,8 +74,20 @@ class Probabilities:
                 f"this, at most {MAX_TOKENS:,}"
             )
         messages = [node.message for node in reply.path()]
+        request = chat_request(session, messages, values, max_chars=self._max_chars)
+        return await self._score(session, request)
+
+    async def _of_text(self, session: Session, text: Any) -> list[list[Any]]:
+        """All tokens of the completion page's text. Raises InvalidRequest."""
+        if not isinstance(text, str) or not text:
+            raise InvalidRequest("there is no text yet")
+        check_length(text, min(self._max_chars, MAX_TEXT_CHARS))
+        request = GenerationRequest(prompt=Text(text), session_id=session.id)
+        return shown_tokens(await self._score(session, request), text)
+
+    async def _score(self, session: Session, request: GenerationRequest) -> Sequence[TokenLogprob]:
         request = replace(
-            chat_request(session, messages, values, max_chars=self._max_chars),
+            request,
             sampling=SamplingParams(max_new_tokens=0),
             score_prompt=ALTERNATIVES,
             form=None,

@@ -26,6 +26,7 @@ SCRIPTS = (
     "sidebar.js",
     "demos.js",
     "probabilities.js",
+    "notebook.js",
     "presets.js",
     "system_cost.js",
     "as_code.js",

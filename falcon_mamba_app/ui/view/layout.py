@@ -32,7 +32,7 @@ CONNECTING = status_html("Connecting", phase="starting")
 
 @dataclass(frozen=True, slots=True)
 class DocumentView:
-    """The completion page of a base model."""
+    """The notebook: one text that the model continues. A base model has no other page."""
 
     text: gr.Textbox
     extend: gr.Button
@@ -52,6 +52,7 @@ class Components:
     book: gr.HTML
     probabilities: gr.HTML
     comparison: gr.HTML
+    prompt: gr.HTML
     files: gr.HTML
     composer: gr.Textbox
     returned: gr.Textbox
@@ -70,7 +71,6 @@ class Components:
     sidebar: gr.HTML
     banner: gr.HTML
     chat: gr.Column
-    document_page: gr.Column
     timer: gr.Timer
     saved: gr.BrowserState
     settings: gr.BrowserState
@@ -102,7 +102,6 @@ class Components:
             header=self.header,
             banner=self.banner,
             chat=self.chat,
-            document_page=self.document_page,
             panel=self.panel,
             composer=self.composer,
             status=self.status,
@@ -124,8 +123,9 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
             gr.HTML('<div id="memory-line"></div>', padding=False)
             with gr.Column(elem_id="chat") as chat:
                 chat_parts = _draw_chat(examples)
-            with gr.Column(elem_id="document-page", visible=False) as document_page:
+            with gr.Column(elem_id="document-page"):
                 document_view = _draw_document(examples["document"])
+            probabilities, prompt = part("probabilities"), part("prompt")  # of both
             status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
             busy = gr.HTML(busy_html(False), elem_id="busy", padding=False)
         with gr.Column(elem_id="side", scale=3, min_width=300):
@@ -138,6 +138,8 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
     gr.HTML(frame_html(), elem_id="lab", padding=False)
     return Components(
         **chat_parts,
+        probabilities=probabilities,
+        prompt=prompt,
         document_view=document_view,
         status=status,
         busy=busy,
@@ -148,7 +150,6 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
         sidebar=sidebar,
         banner=banner,
         chat=chat,
-        document_page=document_page,
         timer=gr.Timer(2, active=False),
         saved=gr.BrowserState(storage_key="falcon-mamba-chat", secret=STORAGE_SECRET),
         settings=gr.BrowserState(storage_key="falcon-mamba-settings", secret=STORAGE_SECRET),
@@ -221,8 +222,7 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         )
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=88, scale=0)
         stop = gr.Button("Stop", elem_id="stop", min_width=88, scale=0)
-    counter, files, probabilities = part("counter"), part("files"), part("probabilities")
-    comparison = part("comparison")
+    counter, files, comparison = part("counter"), part("files"), part("comparison")
     returned = gr.Textbox(label="Returned message", elem_id="returned")
     with gr.Row(elem_id="tools"):
         retry = _tool("Retry", "retry")
@@ -232,12 +232,13 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         _tool("Copy all", "copy-all")  # wired in assets/page.js
         _tool("As code", "as-code")  # in assets/as_code.js
         _tool("Read a file", "read-document")  # wired in assets/books.js
+        _tool("Show prompt", "show-prompt")  # in assets/notebook.js
+        _tool("Notebook", "to-notebook")  # there too
     return {
         "book": book,
         "transcript": transcript,
         "growing": growing,
         "counter": counter,
-        "probabilities": probabilities,
         "comparison": comparison,
         "files": files,
         "composer": composer,
@@ -253,7 +254,7 @@ def _draw_chat(examples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 def _draw_document(examples: list[dict[str, str]]) -> DocumentView:
     text = gr.Textbox(
         label="Text",
-        info="This model has not learned to chat. It continues the text you begin.",
+        info="The model continues the text you begin, and reads nothing else.",
         placeholder="Once upon a time",
         lines=16,
         max_lines=30,
@@ -272,6 +273,10 @@ def _draw_document(examples: list[dict[str, str]]) -> DocumentView:
         retry = _tool("Retry", "document-retry")
         undo = _tool("Undo", "document-undo")
         clear = _tool("Clear", "document-clear")
+        _tool("How sure?", "document-sure")  # these three in assets/notebook.js
+        _tool("Show prompt", "document-prompt")
+        _tool("Chat", "to-chat")
+    gr.HTML('<div id="text-sureness"></div>', padding=False)
     return DocumentView(text, extend, stop, retry, undo, clear)
 
 

@@ -56,7 +56,6 @@ class Readiness(NamedTuple):
     header: Any
     banner: Any
     chat: Any
-    document_page: Any
     panel: Any
     composer: Any
     status: Any
@@ -73,7 +72,6 @@ def readiness(stats: ServiceStats, *, context_tokens: int | None = None) -> Read
         header=render_header(stats),
         banner=gr.update(value=render_banner(stats), visible=not is_ready),
         chat=gr.update(visible=not is_base_model),
-        document_page=gr.update(visible=is_base_model),
         panel=shown_panel(Figures(stats=stats, context_tokens=context_tokens)),
         composer=gr.update(placeholder=PLACEHOLDERS[stats.status]),
         status=idle_status(stats),
