@@ -33,6 +33,7 @@ from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
 from falcon_mamba_app.ui.events.endpoints import Endpoints, add_endpoints
 from falcon_mamba_app.ui.events.everything import Everything
+from falcon_mamba_app.ui.events.inspection import Inspection
 from falcon_mamba_app.ui.events.laboratory import Laboratory
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
@@ -192,6 +193,7 @@ def build_page(
             counting=Counting(service, sessions, max_message_chars=max_chars),
             probabilities=Probabilities(service, sessions, max_message_chars=max_chars),
             prompt=ShownPrompt(service, sessions, max_message_chars=max_chars),
+            inspection=Inspection(service, sessions),
             files=files or MemoryFiles(service, sessions, max_chars=max_chars),
             books=books,
             sidebar=Sidebar(sessions, arrival, Titles(service), everything),

@@ -13,6 +13,7 @@ from falcon_mamba_app.ui.events.books import BookEvents
 from falcon_mamba_app.ui.events.chat_and_document import ChatHandlers, DocumentHandlers
 from falcon_mamba_app.ui.events.comparison import Comparison
 from falcon_mamba_app.ui.events.counting import Counting
+from falcon_mamba_app.ui.events.inspection import Inspection
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
 from falcon_mamba_app.ui.events.presets import Presets
@@ -117,6 +118,7 @@ def wire_looks(
     counting: Counting,
     probabilities: Probabilities,
     prompt: ShownPrompt,
+    inspection: Inspection,
     files: MemoryFiles,
     books: BookEvents,
     sidebar: Sidebar,
@@ -130,6 +132,8 @@ def wire_looks(
     sure = components.probabilities
     _on(sure.look, probabilities.look, inputs=controls, outputs=[sure])
     _on(components.prompt.look, prompt.look, inputs=controls, outputs=[components.prompt])
+    inside = components.inspection
+    _on(inside.look, inspection.look, outputs=[inside])
     _on(components.files.look, files.ticket, outputs=[components.files])
     _on(components.files.act, files.opened, outputs=outputs)
     _on(components.book.look, books.look, outputs=[components.book])

@@ -64,9 +64,10 @@ async def test_files_are_counted_read_asked_put_in_a_row_and_shared(page, servic
     await line.get_by_text(f"Stands on sea.pdf: {of_sea} tokens").wait_for()
 
     # What is longer than the model's training is said before it is read.
-    long = base64.b64encode((MILL * 60).encode()).decode()
+    trained = service.stats().model.trained_context_tokens
+    long = base64.b64encode((MILL * (trained // 16)).encode()).decode()
     await page.evaluate(DROP, ["long.md", long])
-    await line.get_by_text("more than the 768 that the model was trained on").wait_for()
+    await line.get_by_text(f"more than the {trained:,} that the model was trained on").wait_for()
     await line.get_by_role("button", name="Cancel").click()
 
     # A row: chosen, changed, counted with what is known of it, and read as another state.

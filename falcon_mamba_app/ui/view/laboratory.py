@@ -12,7 +12,7 @@ from falcon_mamba_app.lab.facts import CHANCE
 from falcon_mamba_app.protocol import ModelInfo
 
 # Each builds on those before it; a section draws itself when it is shown first.
-SCRIPTS = ("frame.js", "runs.js", "exports.js", "growth.js", "probe.js")
+SCRIPTS = ("frame.js", "runs.js", "exports.js", "growth.js", "probe.js", "state.js")
 
 TABS = (
     '<div class="tabs" role="tablist" aria-label="Parts of the page">'

@@ -53,6 +53,7 @@ class Components:
     probabilities: gr.HTML
     comparison: gr.HTML
     prompt: gr.HTML
+    inspection: gr.HTML
     files: gr.HTML
     composer: gr.Textbox
     returned: gr.Textbox
@@ -126,6 +127,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
             with gr.Column(elem_id="document-page"):
                 document_view = _draw_document(examples["document"])
             probabilities, prompt = part("probabilities"), part("prompt")  # of both
+            inspection = part("inspection")  # drawn in the laboratory
             status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
             busy = gr.HTML(busy_html(False), elem_id="busy", padding=False)
         with gr.Column(elem_id="side", scale=3, min_width=300):
@@ -140,6 +142,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
         **chat_parts,
         probabilities=probabilities,
         prompt=prompt,
+        inspection=inspection,
         document_view=document_view,
         status=status,
         busy=busy,
