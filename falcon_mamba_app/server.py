@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from falcon_mamba_app.commands import COMMANDS, run
 from falcon_mamba_app.data_folder import data_folder, kept_secret
 from falcon_mamba_app.errors import FalconMambaError, is_lack_of_memory
 from falcon_mamba_app.figures import FiguredService, Figures
+from falcon_mamba_app.garbage import keep_what_is_there, let_go
 from falcon_mamba_app.logs import LoopErrors, set_up_logging
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import Platform, Settings, load_settings
@@ -90,7 +90,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        gc.unfreeze()  # at exit libraries report what was not collected
+        let_go()
     return 0
 
 
@@ -249,11 +249,7 @@ async def _run(
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            # What is imported and loaded stays: looking through it again for garbage, 700,000
-            # objects, stopped every reply for 0.3 s now and then.
-            gc.collect()
-            gc.freeze()
-            gc.collect()  # or the next time would be due for a quarter of all these objects
+            keep_what_is_there()
             logger.info("ready to answer")
         await serving
     finally:

@@ -63,6 +63,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     # It starts and feeds servers, and is none: no HTTP library, no torch.
     "listener": (set(), set()),
+    "garbage": (set(), set()),
     "cluster": ({"cluster", "errors", "listener", "settings"}, set()),
     "web_server": (
         {"cluster", "errors", "listener", "middleware", "protocol", "settings", "ui"},
