@@ -206,6 +206,7 @@ async def _ids(target: Target) -> str:
     return await target.post("/v1/completions", b'{"prompt":[' + b"1," * 8_000_000 + b"1]}")
 
 
+EMOJI = "😀".encode()
 ONE_BYTE, A_LINE = b"1\r\n \r\n", b"18\r\n" + b" " * 24 + b"\r\n"
 ATTACKS = (
     Attack("300,000 chunks of a byte, to chat", _chunks(CHAT, ONE_BYTE, 300_000), True),
@@ -225,6 +226,8 @@ ATTACKS = (
     Attack("page: 4 x 4 MB of {}", _several(4, _page(lambda: _joined(1_330_000, b"{},"))), True),
     Attack("page: 4 MB of text", _page(lambda: _joined(1, b'"' + b"a" * 4_000_000 + b'",'))),
     Attack("page: 4 MB of escapes", _page(lambda: _joined(1, b'"' + b"\\u00e9" * 666_000 + b'",'))),
+    Attack("page: 4 MB of quotes", _page(lambda: _joined(1, b'"' + b'\\"' * 1_990_000 + b'",'))),
+    Attack("page: 4 MB of emoji", _page(lambda: _joined(1, b'"' + EMOJI * 990_000 + b'",'))),
     Attack("API: 15 MB of {}", _chat(_objects), True),
     Attack("API: 16 MB of ids", _ids),
     Attack("API: 200,000 unknown fields", _chat(lambda: _fields(200_000))),
