@@ -37,13 +37,21 @@ from falcon_mamba_app.ops.cpu.kernels import (
     pointer,
     row_values,
 )
-from falcon_mamba_app.ops.cpu.scalars import from_bits, half, low_bits, magnitude_bits, prefetch
+from falcon_mamba_app.ops.cpu.scalars import (
+    from_bits,
+    low_bits,
+    magnitude_bits,
+    prefetch,
+)
 from falcon_mamba_app.ops.cpu.vectors import (
     add_eight,
     add_products,
     add_scaled,
+    all_floats,
     eight_zeros,
     float_zeros,
+    half_eight,
+    half_floats,
     int_zeros,
     plus,
     put_sums,
@@ -119,12 +127,12 @@ def linear_int8(form, rows):
                     if i % LINE == 0:
                         prefetch(address + i + AHEAD)
                     part = add_products(part, signed_bytes(address + i), x + 2 * i, stride)
-                common = factor[0 if num_groups == 1 else block * BLOCK // width]
+                common = all_floats(factor[0 if num_groups == 1 else block * BLOCK // width])
                 totals = add_scaled(totals, part, scales + 4 * block, scale_stride, common)
             for i in range(num_whole * BLOCK, num_inputs, GROUP):
                 part = add_products(int_zeros(rows), signed_bytes(address + i), x + 2 * i, stride)
-                place = scales + 4 * (i // BLOCK)
-                totals = add_scaled(totals, part, place, scale_stride, factor[i // width])
+                place, common = scales + 4 * (i // BLOCK), all_floats(factor[i // width])
+                totals = add_scaled(totals, part, place, scale_stride, common)
             put_sums(results.ctypes.data, totals)
             _finish(results, args, rows, j)
 
@@ -149,7 +157,7 @@ def linear_32(form, rows):
                 prefetch(address + AHEAD)
                 numbers, place = numbers_32(address, form), scales + 4 * (i >> GROUPS_LOG2)
                 part = add_products(int_zeros(rows), numbers, x + 2 * GROUP * i, stride)
-                totals = add_scaled(totals, part, place, scale_stride, half(address))
+                totals = add_scaled(totals, part, place, scale_stride, half_floats(address))
             put_sums(results.ctypes.data, totals)
             _finish(results, args, rows, j)
 
@@ -175,7 +183,7 @@ def linear_minima(form, rows):
                     prefetch(address + AHEAD + line)
                 inputs = x + 2 * block * BLOCK
                 subtracted = add_eight(
-                    subtracted, minima_of(address), half(address + 2), sums + GROUP * block,
+                    subtracted, minima_of(address), half_eight(address + 2), sums + GROUP * block,
                     scale_stride * (BLOCK // GROUP),
                 )  # fmt: skip
                 multiples = multiples_of(address)
@@ -189,7 +197,8 @@ def linear_minima(form, rows):
                     part = add_products(part, low_halves, place, stride)
                     other = add_products(other, high_halves, place + 2 * GROUP, stride)
                 part = plus(part, other)
-                totals = add_scaled(totals, part, scales + 4 * block, scale_stride, half(address))
+                factor = half_floats(address)
+                totals = add_scaled(totals, part, scales + 4 * block, scale_stride, factor)
             put_sums(results.ctypes.data, totals)
             put_sums(minima.ctypes.data, subtracted)
             for row in range(len(rows)):
@@ -221,7 +230,7 @@ def linear_q6_k(form, rows):
                         first, second = np.int64(multiples[at]), np.int64(multiples[at + 1])
                         numbers = times(numbers_q6_k(address, side, i), first, second)
                         part = add_products(part, numbers, inputs + GROUP * at, stride)
-                factor = half(address + 208)
+                factor = half_floats(address + 208)
                 totals = add_scaled(totals, part, scales + 4 * block, scale_stride, factor)
             put_sums(results.ctypes.data, totals)
             _finish(results, args, rows, j)

@@ -45,13 +45,8 @@ def _pair_products(context: Any, builder: Any, a: Any, b: Any) -> Any:
 
 def widened_half(context: Any, builder: Any, bits: Any) -> Any:
     """The 16 bits of a float16 as fp32."""
-    triple, _, features = context.codegen().magic_tuple()
-    if "+f16c" in features or triple.startswith(("aarch64", "arm64")):
-        # Among zeros: on its own it would be put beside what some register holds, and wait for it.
-        words = ir.Constant(ir.VectorType(INT, 4), None)
-        words = builder.insert_element(words, builder.zext(bits, INT), INT(0))
-        halves = part(builder, builder.bitcast(words, ir.VectorType(ir.HalfType(), 8)), 0, 4)
-        return builder.extract_element(builder.fpext(halves, ir.VectorType(FLOAT, 4)), INT(0))
+    if _widens_halves(context):
+        return builder.fpext(builder.bitcast(bits, ir.HalfType()), FLOAT)
     # LLVM would call a function that numba does not have. The exponents differ by 112; infinity's
     # and NaN's is all ones.
     bits = builder.zext(bits, INT)
@@ -62,6 +57,22 @@ def widened_half(context: Any, builder: Any, bits: Any) -> Any:
     endless = builder.or_(rest, INT(0x7F800000))
     magnitude = builder.select(is_finite, builder.bitcast(scaled, INT), endless)
     return builder.bitcast(builder.or_(magnitude, sign), FLOAT)
+
+
+def splat_of_half(context: Any, builder: Any, bits: Any, vector: Any) -> Any:
+    """`widened_half` in every place of a vector. It is put there first: LLVM widens a single one
+    beside whatever a register holds, and so may wait for a sum that has nothing to do with it.
+    """
+    if not _widens_halves(context):
+        return splat(builder, widened_half(context, builder, bits), vector)
+    halves = splat(builder, bits, ir.VectorType(SHORT, vector.count))
+    halves = builder.bitcast(halves, ir.VectorType(ir.HalfType(), vector.count))
+    return builder.fpext(halves, vector)
+
+
+def _widens_halves(context: Any) -> bool:
+    triple, _, features = context.codegen().magic_tuple()
+    return "+f16c" in features or triple.startswith(("aarch64", "arm64"))
 
 
 def _by_instruction(builder: Any, name: str, width: int, a: Any, b: Any) -> Any:

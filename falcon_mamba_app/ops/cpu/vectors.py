@@ -29,6 +29,7 @@ from falcon_mamba_app.ops.cpu.llvm import (
     pointer_to,
     row_address,
     splat,
+    splat_of_half,
     sum_of,
 )
 
@@ -202,15 +203,14 @@ def add_products(typingctx, totals, numbers, address, stride):
 
 @intrinsic
 def add_scaled(typingctx, totals, sums, address, stride, factor):
-    """totals + sums times the fp32 at each row's address times the factor."""
+    """totals + sums times the fp32 at each row's address times the factor, which is in FLOATS."""
 
     def codegen(context, builder, signature, args):
         def added(row, total):
-            scale = builder.fmul(
-                load_at(builder, row_address(builder, args[2], row, args[3]), FLOAT), args[4]
-            )
+            scale = load_at(builder, row_address(builder, args[2], row, args[3]), FLOAT)
+            scale = builder.fmul(splat(builder, scale, FLOATS.llvm), args[4])
             values = builder.sitofp(builder.extract_value(args[1], row), FLOATS.llvm)
-            return fused(builder, total, values, splat(builder, scale, FLOATS.llvm))
+            return fused(builder, total, values, scale)
 
         return _each(builder, totals, args[0], added)
 
@@ -219,11 +219,13 @@ def add_scaled(typingctx, totals, sums, address, stride, factor):
 
 @intrinsic
 def add_eight(typingctx, totals, word, factor, address, stride):
-    """totals + the word's eight bytes times the factor times the 8 fp32 at each row's address."""
+    """totals + the word's eight bytes times the factor, which is in EIGHT, times the 8 fp32 at each
+    row's address.
+    """
 
     def codegen(context, builder, signature, args):
         eight = builder.uitofp(builder.bitcast(args[1], ir.VectorType(BYTE, 8)), EIGHT.llvm)
-        eight = builder.fmul(eight, splat(builder, args[2], EIGHT.llvm))
+        eight = builder.fmul(eight, args[2])
 
         def added(row, total):
             values = load_at(builder, row_address(builder, args[3], row, args[4]), EIGHT.llvm)
@@ -232,6 +234,31 @@ def add_eight(typingctx, totals, word, factor, address, stride):
         return _each(builder, totals, args[0], added)
 
     return totals(totals, word, factor, address, stride), codegen
+
+
+def _halves(vector: Vector) -> Any:
+    @intrinsic
+    def halves_of(typingctx, address):
+        def codegen(context, builder, signature, args):
+            return splat_of_half(context, builder, load_at(builder, args[0], SHORT), vector.llvm)
+
+        return vector(address), codegen
+
+    return halves_of
+
+
+# The float16 at an address, as fp32 in every place.
+half_floats, half_eight = _halves(FLOATS), _halves(EIGHT)
+
+
+@intrinsic
+def all_floats(typingctx, value):
+    """An fp32 in every place of FLOATS."""
+
+    def codegen(context, builder, signature, args):
+        return splat(builder, args[0], FLOATS.llvm)
+
+    return FLOATS(types.float32), codegen
 
 
 @intrinsic
