@@ -1,4 +1,4 @@
-"""What 8 and 4 bits cost: the divergence from the unquantised model per token, and bytes.
+"""What 8 and 4 bits, and a GGUF file's blocks, cost: divergence per token, and bytes.
 
     python -m benchmarks.quantization [--save NAME]
 
@@ -32,7 +32,8 @@ from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.settings import ModelSettings
 
 RANDOM_TOKENS = 512
-FORMS = ["int8", "nf4", "nf4 double", "fp4", "fp4 double"]
+BLOCKS_MADE = ("Q8_0", "Q4_K")  # on the CPU, multiplied where they lie
+FORMS = ["int8", *BLOCKS_MADE, "nf4", "nf4 double", "fp4", "fp4 double"]
 CONVERSATION = Path(__file__).parent / "conversation.txt"
 
 

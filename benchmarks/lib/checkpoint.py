@@ -33,9 +33,7 @@ def write_random_7b(folder: Path) -> None:
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     folder.mkdir(parents=True, exist_ok=True)
     _write_weights(folder, weights)
-    _write_json(folder / "tokenizer.json", _tokenizer(model.config.vocab_size))
-    for name in ("tokenizer_config.json", "generation_config.json"):
-        (folder / name).write_bytes((NANO / name).read_bytes())
+    write_tokenizer(folder, model.config.vocab_size)
     _write_json(folder / "config.json", _config(model.config))
 
 
@@ -81,6 +79,13 @@ def _config(config: Any) -> dict[str, Any]:
         "pad_token_id": 3,
         "dtype": "bfloat16",
     }
+
+
+def write_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Its files, and the defaults for generating."""
+    _write_json(folder / "tokenizer.json", _tokenizer(vocab_size))
+    for name in ("tokenizer_config.json", "generation_config.json"):
+        (folder / name).write_bytes((NANO / name).read_bytes())
 
 
 def _tokenizer(vocab_size: int) -> dict[str, Any]:

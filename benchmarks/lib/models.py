@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.lib.blocks import to_blocks
 from falcon_mamba_app.checkpoint.locate import locate
 from falcon_mamba_app.checkpoint.weights import load_model
 from falcon_mamba_app.model.config import ModelConfig
 from falcon_mamba_app.model.falcon_mamba import FalconMamba
-from falcon_mamba_app.model.in_8bit import put_in_8bit
+from falcon_mamba_app.model.in_8bit import HEAD, TABLE, put_in_8bit
+from falcon_mamba_app.model.in_blocks import put_in_blocks
 from falcon_mamba_app.model.linear import Linear, weights_bytes
 from falcon_mamba_app.ops import Ops
 from falcon_mamba_app.ops.bitsandbytes import quantize, why_unusable
+from falcon_mamba_app.ops.reference.weight_ggml import BLOCKS
 from falcon_mamba_app.settings import ModelSettings
 
 FALCON_MAMBA_7B = ModelConfig(
@@ -83,9 +86,9 @@ def random_7b(
 
 @functools.cache
 def in_form(model: FalconMamba, form: str) -> FalconMamba:
-    """The model itself for "none"; for "int8" one with every matrix in 8 bits; for "nf4", "fp4" and
-    the two with " double" one that has its layers' matrices in 4 bits. All else are the same
-    tensors.
+    """The model itself for "none"; for "int8" one with every matrix in 8 bits; for a kind of GGML's
+    blocks one with every matrix in these; for "nf4", "fp4" and the two with " double" one that has
+    its layers' matrices in 4 bits. All else are the same tensors.
     """
     if form == "none":
         return model
@@ -94,6 +97,16 @@ def in_form(model: FalconMamba, form: str) -> FalconMamba:
     packed.load_state_dict(model.state_dict(), assign=True)
     if form == "int8":
         put_in_8bit(packed, dtype=model.dtype)
+        packed.prepare()
+        return packed
+    if form in BLOCKS:
+        names = [name for name, module in packed.named_modules() if isinstance(module, Linear)]
+        names = [name for name in names if name != HEAD or not model.config.tie_word_embeddings]
+        matrices = {
+            name: to_blocks(packed.get_parameter(f"{name}.weight").detach(), form)
+            for name in (TABLE, *names)
+        }
+        put_in_blocks(packed, matrices, dtype=model.dtype)
         packed.prepare()
         return packed
     kind, _, double = form.partition(" ")
@@ -121,7 +134,9 @@ def _quantize_(
 
 def forms(asked: list[str], device: torch.device) -> list[str]:
     """Of the forms asked for, those that can be made here; the others are named on the terminal."""
-    why, ours = why_unusable(device), ("none", "int8")
+    if device.type != "cpu":  # blocks stay packed on the CPU alone
+        asked = [form for form in asked if form not in BLOCKS]
+    why, ours = why_unusable(device), ("none", "int8", *BLOCKS)
     if why is None or all(form in ours for form in asked):
         return asked
     print(f"not measured: {', '.join(form for form in asked if form not in ours)} ({why})")

@@ -35,7 +35,7 @@ def test_prompts_are_measured_beside_transformers(run):
 def test_what_8_and_4_bits_cost_is_measured_on_a_conversation(run):
     found, table = run("quantization")
     full, *packed = found["rows"]
-    assert full["weights"] == "none" and len(packed) == 5
+    assert full["weights"] == "none" and len(packed) == 7
     assert all(0 < row["mean_kl"] < row["worst_kl"] for row in packed)
     assert all(row["bytes"] < full["bytes"] for row in packed)
     assert len(table) == 2 + len(found["rows"])

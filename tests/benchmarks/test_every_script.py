@@ -13,8 +13,18 @@ import pytest
 import torch
 
 from benchmarks import all as all_of_them
-from benchmarks import cpu, cpu_choices, cpu_quantized, kernels, library, page, responses, reuse
-from benchmarks.lib import checkpoint, report, roofline
+from benchmarks import (
+    cpu,
+    cpu_choices,
+    cpu_file,
+    cpu_quantized,
+    kernels,
+    library,
+    page,
+    responses,
+    reuse,
+)
+from benchmarks.lib import checkpoint, random_gguf, report, roofline
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.ops import REFERENCE
 from falcon_mamba_app.ui.conversation.sessions import Sessions
@@ -39,6 +49,7 @@ RUN_IN = {
     "benchmarks.context": BENCHMARKS,
     "benchmarks.cpu": HERE,
     "benchmarks.cpu_choices": HERE,
+    "benchmarks.cpu_file": HERE,
     "benchmarks.cpu_quantized": HERE,
     "benchmarks.decode": BENCHMARKS,
     "benchmarks.fairness": HERE,
@@ -185,6 +196,23 @@ def test_packed_matrices_are_measured_in_every_form():
         assert min(row.tokens_per_s, row.share, row.rows_ratio, row.prompt_ratio) > 0
     slow = dataclasses.replace(figures[0], share=0.1, rows_ratio=3, prompt_ratio=1)
     assert cpu_quantized.shortfalls([slow]) == ["Q8_0: share of the bandwidth is 0.10, not 0.65"]
+
+
+def test_a_file_of_the_7b_s_kinds_is_loaded_and_measured(tmp_path, monkeypatch):
+    """A small one; a bound that is missed is named."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cpu_file, "STEPS", 2)
+    monkeypatch.setattr(cpu_file, "TURNS", 1)
+    path = tmp_path / "random.gguf"
+    config = dataclasses.replace(cpu_quantized.QUICK.config, vocab_size=8_300)
+    random_gguf.write_random_gguf(path, config)
+    found = cpu_file.inside(path, 8)
+    assert min(found.values()) > 0 and found["peak_bytes"] > path.stat().st_size
+    slow = {**found, "file_bytes": 0, "load_s": 9.0, "turn_ratio": 1.0}
+    assert [words.split(",")[0] for words in cpu_file.shortfalls(slow)] == [
+        "memory beside the file",
+        "loading",
+    ]
 
 
 def test_every_operation_is_measured():

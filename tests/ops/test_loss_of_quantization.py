@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.lib.models import bundled_model
+from benchmarks.accuracy import carried, divergence
+from benchmarks.lib.models import bundled_model, in_form
 from benchmarks.quantization import FORMS, measure, real_text
 from falcon_mamba_app.ops import REFERENCE
+from falcon_mamba_app.ops.cpu.ops import NUMBA
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,23 @@ def test_8_bits_change_next_to_nothing(rows):
     assert rows["int8"]["agreement"] >= 0.99
     assert rows["int8"]["loss"] < rows["none"]["loss"] + 0.01
     assert rows["int8"]["bytes"] < 0.3 * rows["none"]["bytes"]  # of fp32
+
+
+@pytest.mark.parametrize(("form", "most"), [("Q8_0", 0.001), ("Q4_K", 0.08)])
+def test_the_blocks_of_a_gguf_file_cost_what_their_bits_promise(rows, form, most):
+    assert 0 < rows[form]["mean_kl"] <= most
+    assert rows[form]["bytes"] < (0.6 if form == "Q8_0" else 0.4) * rows["none"]["bytes"]
+
+
+@pytest.mark.parametrize("form", ["int8", "Q4_K"])
+def test_the_cpu_s_kernels_add_nothing_to_it(form):
+    """The same matrices in fp32 products, and where they lie: prompts and steps."""
+    read = []
+    for ops in (REFERENCE, NUMBA):
+        model = in_form(bundled_model(ops, torch.device("cpu"), torch.float32), form)
+        read.append(carried(model, real_text()[:24]))
+    kl = divergence(*read)
+    assert kl.mean() < 1e-6 and kl.max() < 1e-5
 
 
 @pytest.mark.parametrize(("form", "most"), [("nf4", 0.12), ("fp4", 0.22)])

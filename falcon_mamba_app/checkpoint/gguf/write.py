@@ -53,8 +53,8 @@ def write_gguf(folder: Path, target: Path, kind: str, *, splitting: str = "gpt-2
     config = ModelConfig.from_json(raw)
     writer = gguf.GGUFWriter(target, ARCHITECTURE)
     writer.add_name(folder.resolve().name)
-    _add_dimensions(writer, config)
-    _add_tokenizer(writer, folder, raw, splitting)
+    add_dimensions(writer, config)
+    add_tokenizer(writer, folder, raw, splitting)
     weights: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         weights |= load_file(path)
@@ -76,7 +76,8 @@ def write_gguf(folder: Path, target: Path, kind: str, *, splitting: str = "gpt-2
     writer.close()
 
 
-def _add_dimensions(writer: Any, config: ModelConfig) -> None:
+def add_dimensions(writer: Any, config: ModelConfig) -> None:
+    """What a file says of the model's shape, for `gguf`'s writer."""
     values = {
         "hidden_size": config.hidden_size, "num_hidden_layers": config.num_layers,
         "intermediate_size": config.d_inner, "state_size": config.d_state,
@@ -93,7 +94,8 @@ def _add_dimensions(writer: Any, config: ModelConfig) -> None:
         writer.add_float32(MIXER_EPS_KEY, config.mixer_norm_eps)
 
 
-def _add_tokenizer(writer: Any, folder: Path, raw: dict[str, Any], splitting: str) -> None:
+def add_tokenizer(writer: Any, folder: Path, raw: dict[str, Any], splitting: str) -> None:
+    """The tokenizer in `folder`, for as many tokens as the vocabulary of config.json (`raw`)."""
     whole = (folder / "tokenizer.json").read_text(encoding="utf-8")
     content = json.loads(whole)
     added = {token["id"]: token for token in content["added_tokens"]}
