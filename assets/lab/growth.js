@@ -191,6 +191,7 @@
     try {
       result.status = await running.ended;
       const { end } = result;
+      if (result.status === "finished" && !end) throw new Error("The connection broke off.");
       tell(result.status === "stopped" ? `Stopped. ${sentenceNow()}`
         : `Done in ${end.seconds.toFixed(1)} s. ${sentenceNow()}`);
     } catch (error) {

@@ -116,6 +116,7 @@
     parts.stop.focus();
     try {
       const how = await running.ended;
+      if (how === "finished" && numAsked() < numWanted()) throw new Error("The connection broke off. Go on when the server is back.");
       tell(how === "stopped" ? `Stopped. ${summary()}` : `Done. ${summary()}`);
     } catch (error) {
       tell(error.message, true);
