@@ -14,7 +14,7 @@ import pytest
 from falcon_mamba_app.ops.cpu.atomics import address_of_kernel
 from falcon_mamba_app.ops.cpu.compiled import compiled
 from falcon_mamba_app.ops.cpu.kernels import INT64, OPTIONS, pointer
-from falcon_mamba_app.ops.cpu.pool import Pool
+from falcon_mamba_app.ops.cpu.pool import Pool, Sets
 from falcon_mamba_app.ops.cpu.pool_kernels import ASLEEP
 
 
@@ -29,7 +29,8 @@ def count(args, low, high):
 def counted(pool: Pool, num_channels: int, *, part: int, num_threads: int, times: int) -> set[int]:
     """What stands at the channels of two sets after so many jobs."""
     counters = np.zeros((2, num_channels), np.int64)
-    sets = np.array([[row.ctypes.data, 0] for row in counters])
+    arguments = np.array([[row.ctypes.data, 0] for row in counters])
+    sets = Sets(arguments.ctypes.data, arguments.strides[0], len(arguments))
     function = address_of_kernel(count)
     for _ in range(times):
         pool.run(function, sets, num_channels, part=part, num_threads=num_threads)

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from falcon_mamba_app.ops.cpu import ggml_kernels, ggml_unpacking
 from falcon_mamba_app.ops.cpu.atomics import address_of_kernel
-from falcon_mamba_app.ops.cpu.ggml_numbers import BLOCK, GROUP
-from falcon_mamba_app.ops.cpu.pool import POOL
+from falcon_mamba_app.ops.cpu.ggml_numbers import GROUP
+from falcon_mamba_app.ops.cpu.pool import POOL, Sets
 from falcon_mamba_app.ops.cpu.tensors import KINDS, row_stride
 from falcon_mamba_app.ops.reference.matrix import Matrix
 from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit
@@ -46,49 +45,37 @@ def linear(x: Tensor, weight: Weight8bit | WeightGgml, bias: Tensor | None) -> T
     """(b, o) in fp32, on torch's number of threads. A row's result is the same, bit for bit, in any
     number of rows.
     """
-    (b, num_inputs), num_outputs, kind = x.shape, weight.shape[0], KINDS[x.dtype]
+    (b, num_inputs), num_outputs = x.shape, weight.shape[0]
     at_a_time = next((n for n in NUMBERS_OF_ROWS if n >= b), NUMBERS_OF_ROWS[-1])
     num_sets = -(-b // at_a_time)
-    num_rows, num_blocks = num_sets * at_a_time, -(-num_inputs // BLOCK)
-    values = torch.empty((num_rows, num_blocks * BLOCK), dtype=torch.int16)
-    scales = torch.empty((num_rows, num_blocks))
-    sums = torch.empty((num_rows, num_blocks * BLOCK // GROUP))
+    num_rows = num_sets * at_a_time
+    num_bytes = ggml_kernels.scratch_bytes(num_rows, num_sets, num_inputs)
+    scratch = torch.empty(num_bytes, dtype=torch.uint8)
     y = torch.empty((num_rows, num_outputs))
     biases = None if bias is None else bias.float()
-    ggml_kernels.round_rows(
-        x.data_ptr(), row_stride(x), b, num_inputs, kind, values.data_ptr(), scales.data_ptr(),
-        sums.data_ptr(),
-    )  # fmt: skip
     if isinstance(weight, Weight8bit):
-        data, factors, name = weight.values, weight.scale, "int8"
+        data, name = weight.values, "int8"
+        factors, num_groups = weight.scale.data_ptr(), weight.scale.shape[1]
+        assert weight.scale.is_contiguous()
     else:
-        data, factors, name = weight.data, None, weight.kind
-    assert data.is_contiguous() and (factors is None or factors.is_contiguous())
-    # In the order of their names in `ggml_kernels`.
-    shared = (
-        data.data_ptr(), data.shape[1], 0 if factors is None else factors.data_ptr(),
-        1 if factors is None else factors.shape[1], num_inputs,
-        0 if biases is None else biases.data_ptr(), num_outputs,
+        data, name, factors, num_groups = weight.data, weight.kind, 0, 1
+    assert data.is_contiguous()
+    row_bytes, arguments = data.shape[1], scratch.data_ptr()
+    # One call: between products that have just filled the caches with a matrix, each step of
+    # Python's costs several times what it does elsewhere.
+    ggml_kernels.prepare(
+        arguments, at_a_time, num_sets, x.data_ptr(), row_stride(x), b, KINDS[x.dtype],
+        data.data_ptr(), row_bytes, factors, num_groups, num_inputs,
+        0 if biases is None else biases.data_ptr(), num_outputs, y.data_ptr(),
     )  # fmt: skip
-    arguments = np.array(
-        [
-            (*(_at_row(own, row) for own in (values, scales, sums)), *shared, _at_row(y, row))
-            for row in range(0, num_rows, at_a_time)
-        ],
-        np.int64,
-    )
     POOL.run(
         _product(name, at_a_time)[0],
-        arguments,
+        Sets(arguments, ggml_kernels.SET_BYTES, num_sets),
         num_outputs,
-        part=max(1, PART_BYTES // data.shape[1] // LINE_OUTPUTS) * LINE_OUTPUTS,
+        part=max(1, PART_BYTES // row_bytes // LINE_OUTPUTS) * LINE_OUTPUTS,
         num_threads=torch.get_num_threads(),
     )
     return y[:b]
-
-
-def _at_row(rows: Tensor, row: int) -> int:
-    return rows.data_ptr() + row * rows.stride(0) * rows.itemsize
 
 
 @cache

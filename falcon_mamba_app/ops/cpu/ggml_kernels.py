@@ -67,9 +67,39 @@ GROUPS_LOG2 = 3  # of the groups in a block
 (
     X, SCALES, SUMS, WEIGHT, ROW_BYTES, FACTORS, NUM_GROUPS, NUM_INPUTS, BIAS, NUM_OUTPUTS, Y
 ) = range(11)  # fmt: skip
+SET_BYTES = 128  # of them, in whole cache lines
 # The matrix is asked for so many bytes ahead: a processor's own guesses end at each page of 4 KB.
 LINE, AHEAD, Q4_K_LINES = 64, 2_048, 144
 NOTHING = np.uint16(0)
+
+
+@compiled(OPTIONS)
+def prepare(
+    scratch, at_a_time, num_sets, x, stride, num_rows, kind, weight, row_bytes, factors, num_groups,
+    num_inputs, bias, num_outputs, y,
+):  # fmt: skip
+    """Round the rows of x, and put down the arguments of a product for each `at_a_time` of them."""
+    num_blocks = -(-num_inputs // BLOCK)
+    padded = num_sets * at_a_time
+    values = scratch + num_sets * SET_BYTES
+    scales = values + padded * num_blocks * BLOCK * 2
+    sums = scales + padded * num_blocks * 4
+    round_rows(x, stride, num_rows, num_inputs, kind, values, scales, sums)
+    for number in range(num_sets):
+        row, args = number * at_a_time, pointer(scratch + number * SET_BYTES, INT64)
+        args[X] = values + row * num_blocks * BLOCK * 2
+        args[SCALES] = scales + row * num_blocks * 4
+        args[SUMS] = sums + row * num_blocks * (BLOCK // GROUP) * 4
+        args[WEIGHT], args[ROW_BYTES] = weight, row_bytes
+        args[FACTORS], args[NUM_GROUPS] = factors, num_groups
+        args[NUM_INPUTS], args[BIAS] = num_inputs, bias
+        args[NUM_OUTPUTS], args[Y] = num_outputs, y + row * num_outputs * 4
+
+
+def scratch_bytes(num_rows: int, num_sets: int, num_inputs: int) -> int:
+    """What `prepare` puts down: sets of arguments, and rows of int16 with scales and sums."""
+    num_blocks = -(-num_inputs // BLOCK)
+    return num_sets * SET_BYTES + num_rows * num_blocks * (BLOCK * 2 + 4 + BLOCK // GROUP * 4)
 
 
 @compiled(OPTIONS)

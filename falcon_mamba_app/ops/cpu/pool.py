@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from _thread import LockType, allocate_lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,13 @@ MAX_WORKERS = 63  # a bit each
 NUM_LOOKS = 6_000
 SLEEP_S = 2e-5
 
-Arguments = np.ndarray[Any, np.dtype[np.int64]]
+
+class Sets(NamedTuple):
+    """The sets of arguments of a job, one behind the other in memory."""
+
+    address: int
+    num_bytes: int  # of each
+    count: int
 
 
 class Pool:
@@ -48,18 +54,16 @@ class Pool:
     def run(
         self,
         function: int,
-        arguments: Arguments,
+        sets: Sets,
         num_channels: int,
         *,
         part: int,
         num_threads: int,
     ) -> None:
-        """Call the kernel for all channels, `part` at a time and then with each set of arguments
-        (sets, integers), on so many threads. The first to come has the workers; whoever calls
-        meanwhile is alone.
+        """Call the kernel for all channels, `part` at a time and then with each set of arguments,
+        on so many threads. The first to come has the workers; whoever calls meanwhile is alone.
         """
-        job = (function, arguments.ctypes.data, arguments.strides[0], len(arguments), num_channels,
-               part)  # fmt: skip
+        job = (function, *sets, num_channels, part)
         if num_threads < 2 or num_channels <= part or not self._in_use.acquire(blocking=False):
             alone(*job)
             return
