@@ -7,7 +7,7 @@ comes from what was read or is a guess. A guess is right once in as many times a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -82,22 +82,22 @@ def filler_of(
     waiting = sorted(zip(depths, facts, strict=True), key=lambda pair: pair[0])
     told: list[str] = []
     num_told = 0
-    for sentence in _sentences_within(sentences(seed), room, count):
+    for sentence, length in _within(room, sentences(seed), count):
         while waiting and num_told >= waiting[0][0] * room:
             told.append(waiting.pop(0)[1].sentence)
         told.append(sentence)
-        num_told += count(f" {sentence}")
+        num_told += length
     told += [fact.sentence for _, fact in waiting]
     return Filler(" ".join(told), facts)
 
 
-def _sentences_within(
-    endless: Iterable[str], room: int, count: Callable[[str], int]
-) -> Iterable[str]:
-    """As many sentences as fit."""
-    left = room
+def _within(
+    room: int, endless: Iterable[str], count: Callable[[str], int]
+) -> Iterator[tuple[str, int]]:
+    """As many sentences as fit, each with its tokens."""
     for sentence in endless:
-        left -= count(f" {sentence}")
-        if left < 0:
+        length = count(f" {sentence}")
+        room -= length
+        if room < 0:
             return
-        yield sentence
+        yield sentence, length

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import lru_cache
 
 from falcon_mamba_app.books.standing import Standing
 from falcon_mamba_app.lab.answers import Answer, Cell, Plan, Tally
@@ -30,12 +29,10 @@ from falcon_mamba_app.protocol import (
     Text,
     TextDelta,
     TokenIds,
-    Tokenizer,
     Waiting,
 )
 
 REPLY = SamplingParams(temperature=0.0, max_new_tokens=24)
-KNOWN_SENTENCES = 20_000  # whose tokens are remembered: a chronicle repeats itself seldom
 MAX_REPLY_CHARS = 200
 ROOM = 200  # for the title, the markup and the question
 
@@ -117,8 +114,13 @@ class _Text:
     @classmethod
     def make(cls, standing: Standing, plan: Plan, sample: int, length: int) -> _Text:
         """Takes a second for a million tokens: on a thread."""
-        count = _counter(standing.tokenizer)
-        filler = filler_of(plan.seed_of(sample, length), length, plan.depths, count)
+        encode = standing.tokenizer.encode
+        filler = filler_of(
+            plan.seed_of(sample, length),
+            length,
+            plan.depths,
+            lambda sentence: len(encode(Text(sentence))),
+        )
         ids = standing.ids_of(TITLE, filler.text)
         after = ids[-1] if standing.closing is None else standing.closing[0]
         facts = dict(zip(plan.depths, filler.facts, strict=True))
@@ -183,11 +185,3 @@ async def _answer(
 def _first_line(reply: str) -> str:
     """A model that continues texts goes on with other questions."""
     return reply.strip().partition("\n")[0]
-
-
-def _counter(tokenizer: Tokenizer) -> Callable[[str], int]:
-    @lru_cache(maxsize=KNOWN_SENTENCES)
-    def count(sentence: str) -> int:
-        return len(tokenizer.encode(Text(sentence)))
-
-    return count
