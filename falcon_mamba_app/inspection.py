@@ -16,9 +16,12 @@ MAX_TURNS_LOOKED_AT = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateLook:
-    """What to look at, and for whom: the newest turns, each read over once without it."""
+    """What to look at, and for whom: the newest turns, each read over once without it. The
+    conversation may stand on the book `begins_from`, which then need not be read again.
+    """
 
     max_turns: int = 8
+    begins_from: str | None = None
     owner: str = ""
     weight: float = 1.0
 

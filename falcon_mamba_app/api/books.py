@@ -168,6 +168,13 @@ class BookShelf:
             return asked
         return (await self._books.on(await self._case(request), named, asked))[0]
 
+    async def named_in(self, request: Request) -> str | None:
+        """The id of the book that the query names. Raises NotFound."""
+        book_id = request.query_params.get("book")
+        if book_id is None:
+            return None
+        return (await self._books.find(await self._case(request), book_id)).id
+
     async def _case(self, request: Request) -> Bookcase:
         return await self._books.case_of(request, nobody=request.state.visitor.owner)
 

@@ -106,7 +106,7 @@ def create_api(
     shelves = Shelves(keeping)
     kept = KeptSessions(service, shelves, reader)
     belongings = Belongings()
-    sessions = Sessions(service, access, kept, belongings)
+    sessions = Sessions(service, access, kept, belongings, shelf)
     info = Information(service, names, figures)
     app = FastAPI(title="Falcon Mamba", docs_url=None, redoc_url=None, openapi_url=None)
 

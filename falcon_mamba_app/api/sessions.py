@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.access import Access
+from falcon_mamba_app.api.books import BookShelf
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.kept_sessions import KeptSessions
 from falcon_mamba_app.api.names import ready_model
@@ -34,9 +35,10 @@ class Sessions:
         access: Access,
         kept: KeptSessions,
         belongings: Belongings,
+        books: BookShelf,
     ) -> None:
         self._service, self._access, self._kept = service, access, kept
-        self._belongings = belongings
+        self._belongings, self._books = belongings, books
 
     async def export_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state; of a kept session also that of the moment
@@ -75,7 +77,8 @@ class Sessions:
 
     async def inspect_state(self, request: Request) -> Response:
         """GET /v1/sessions/{prompt_cache_key}/state/inspect: what the state holds, and what its
-        newest `turns` have left in it. They are read again for that.
+        newest `turns` have left in it. They are read again for that, but not the `book` that the
+        session stands on.
         """
         ready_model(self._service)
         visitor: Visitor = request.state.visitor
@@ -86,7 +89,10 @@ class Sessions:
             )
         visitor.count_transfer()
         look = StateLook(
-            max_turns=int(text), owner=f"look {visitor.line(None)}", weight=visitor.weight
+            max_turns=int(text),
+            begins_from=await self._books.named_in(request),
+            owner=f"look {visitor.line(None)}",
+            weight=visitor.weight,
         )
         session_id = await self._session_id(request)
         inspection = await self._service.inspect_state(session_id, look)

@@ -22,6 +22,7 @@ from falcon_mamba_app.protocol import (
     SamplingParams,
     TokenIds,
 )
+from falcon_mamba_app.service.local import inspecting
 from falcon_mamba_app.service.local.inspecting import Part, choose_parts
 from falcon_mamba_app.text.turns import opening_of_turns, turn_starts
 from tests.support.api_fixtures import in_process
@@ -203,6 +204,34 @@ async def test_the_api_tells_the_same_and_refuses_what_it_cannot(service):
             refused = await client.get(f"/v1/sessions/{KEY}/state/inspect?turns={turns}")
             assert (refused.status_code, "1 to 16" in refused.text) == (400, True)
         assert (await client.get("/v1/sessions/nobody/state/inspect")).status_code == 404
+
+
+async def test_a_book_that_a_session_stands_on_is_not_read_again(service):
+    app = create_api(service)
+    async with in_process(app) as client:
+        text = "The miller kept a red lamp in the cellar. " * 60
+        book = (await client.post("/v1/books", json={"text": text, "name": "mill.txt"})).json()
+        while book["status"] == "reading":
+            await asyncio.sleep(0.01)
+            book = (await client.get(f"/v1/books/{book['id']}")).json()
+        chat = {"messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 4}
+        asked = {**chat, "prompt_cache_key": "reader", "book": book["id"]}
+        assert (await client.post("/v1/chat/completions", json=asked)).status_code == 200
+        path = "/v1/sessions/reader/state/inspect?turns=1"
+        cold = (await client.get(path)).json()
+        warm = (await client.get(f"{path}&book={book['id']}")).json()
+        assert warm["num_tokens_read"] < 60 < book["tokens"] < cold["num_tokens_read"]
+        assert warm["turns"][0]["distance"] == pytest.approx(cold["turns"][0]["distance"], rel=1e-2)
+        assert (await client.get(f"{path}&book=book_nowhere")).status_code == 404
+        await app.state.books.close()
+
+
+async def test_a_look_that_takes_too_long_ends_with_a_sentence(service, monkeypatch):
+    monkeypatch.setattr(inspecting, "MAX_S", 0.0)
+    with pytest.raises(Overloaded, match="fewer turns"):
+        await service.inspect_state("talk", StateLook())
+    monkeypatch.undo()
+    assert (await service.inspect_state("talk", StateLook(max_turns=1))).turns
 
 
 async def test_turns_begin_at_the_templates_markup_and_never_at_words_that_look_like_it(service):

@@ -47,6 +47,7 @@ Result = TypeVar("Result")
 WEIGHT = 0.1  # a tenth of a share
 MAX_SCORED = 64  # tokens, in one pass; their logits are 17 MB at a vocabulary of 65,024
 MAX_TOKENS = 32_768  # read in one look
+MAX_S = 120.0
 NUM_PARTS = 8
 
 
@@ -98,7 +99,12 @@ class Inspector:
         self._is_looking = True
         one = _Look(self._service, self._worker, session_id, snapshot, look)
         try:
-            return await one.take()
+            async with asyncio.timeout(MAX_S):
+                return await one.take()
+        except TimeoutError:
+            raise Overloaded(
+                f"the look took longer than {MAX_S:.0f} s; ask for fewer turns, or try again later"
+            ) from None
         finally:
             self._is_looking = False
 
@@ -116,7 +122,8 @@ class _Look:
     ) -> None:
         assert service.tokenizer is not None, "a model in this process has one"
         self._service, self._worker, self._tokenizer = service, worker, service.tokenizer
-        self._session_id, self._look = session_id, look
+        self._origins = [session_id] if look.begins_from is None else [session_id, look.begins_from]
+        self._look = look
         self._ids = snapshot.token_ids
         self._names: list[str] = []
         self._num_read = 0
@@ -166,10 +173,8 @@ class _Look:
         packed, places = pack_token_ids(self._ids), starts[-self._look.max_turns :]
 
         def ask(states: SessionStates) -> dict[int, int]:
-            known = states.snapshots.num_known
-            return {
-                place: known(self._session_id, packed[: ID_BYTES * (place + 1)]) for place in places
-            }
+            known = {place: packed[: ID_BYTES * (place + 1)] for place in places}
+            return {place: self._num_known(states, ids) for place, ids in known.items()}
 
         num_known = await self._on_engine(ask)
         max_turns = self._look.max_turns
@@ -250,15 +255,25 @@ class _Look:
         """A name of the look's own for the session's best state to begin from: a session's newest
         state is the one that was used last, and no look may change which.
         """
-        name = self._new_name()
+        name, packed = self._new_name(), pack_token_ids(prompt)
 
         def lend(states: SessionStates) -> None:
-            best = states.snapshots.peek(self._session_id, prompt)
+            best = self._best(states, packed)
             if best is not None:
                 states.snapshots.put(name, best.packed_token_ids, best.state)
 
         await self._on_engine(lend)
         return name
+
+    def _best(self, states: SessionStates, packed: bytes) -> Snapshot | None:
+        """The state of the session's, or of its book, that has read most of these tokens."""
+        found = [states.snapshots.peek(origin, packed) for origin in self._origins]
+        known = [snapshot for snapshot in found if snapshot is not None]
+        return max(known, key=lambda snapshot: snapshot.num_tokens, default=None)
+
+    def _num_known(self, states: SessionStates, packed: bytes) -> int:
+        best = self._best(states, packed)
+        return 0 if best is None else best.num_tokens
 
     def _new_name(self) -> str:
         self._names.append(f"look {secrets.token_hex(16)}")

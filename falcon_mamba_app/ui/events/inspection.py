@@ -33,6 +33,7 @@ class Inspection:
             visitor = session.visitor
             look = StateLook(
                 max_turns=int(turns or 0) if is_allowed else StateLook().max_turns,
+                begins_from=None if session.book is None else session.book.book_id,
                 owner=f"look {visitor.line(None)}",
                 weight=visitor.weight,
             )
