@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 MAX_NAMES = 20_000
+MAX_SPENT = 100_000  # limits of visitors; the longest unchanged are forgotten
 IDLE_ROUNDS = 180  # of exchanges, after which what was spent has been forgiven everywhere
 RUNNING = "replies now"
 
@@ -48,6 +49,7 @@ class Tally:
         # Of each limit and visitor the amount so far, and in which round it changed; oldest first.
         self._spent: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
         self._untold: set[tuple[str, str]] = set()
+        self._old: list[Entry] = []
         self._running: dict[str, int] = {}
         self._ran: dict[str, int] = {}  # the same at the last exchange
         self._elsewhere: dict[str, dict[str, int]] = {}  # by visitor and copy
@@ -65,12 +67,12 @@ class Tally:
         so_far, _ = self._spent.pop(key, (0, 0))
         self._spent[key] = so_far + amount, self._round
         self._untold.add(key)
+        if len(self._spent) > MAX_SPENT:
+            self._drop_oldest()
 
     def run(self, visitor: str, number: int) -> None:
         """So many replies are written for the visitor, by name, from now on."""
-        name = self.name_of(visitor)
-        self._running[name] = number
-        self._untold.add((RUNNING, name))
+        self._running[self.name_of(visitor)] = number
 
     def running_elsewhere(self, visitor: str) -> int:
         """How many replies other copies write for the visitor, by name."""
@@ -81,13 +83,9 @@ class Tally:
     def news(self) -> tuple[list[Entry], list[Entry]]:
         """What has changed since the last time, and what is so old that nobody needs it."""
         self._round += 1
-        old = []
-        while self._spent:
-            key, (amount, changed) = next(iter(self._spent.items()))
-            if self._round - changed <= IDLE_ROUNDS:
-                break
-            del self._spent[key]
-            old.append(Entry(*key, amount))
+        while self._spent and self._round - next(iter(self._spent.values()))[1] > IDLE_ROUNDS:
+            self._drop_oldest()
+        old, self._old = self._old, []
         news = [Entry(*key, self._spent[key][0]) for key in self._untold if key in self._spent]
         # Only those that have lasted from one exchange to the next: what ends within a moment must
         # not stand in the way elsewhere when it is over.
@@ -127,6 +125,10 @@ class Tally:
             here.pop(copy, None)
         if not here:
             del self._elsewhere[visitor]
+
+    def _drop_oldest(self) -> None:
+        key, (amount, _) = self._spent.popitem(last=False)
+        self._old.append(Entry(*key, amount))
 
     def forget_copy(self, copy: str) -> None:
         """It has ended, and with it all replies that it wrote."""

@@ -188,7 +188,9 @@ async def test_nothing_of_a_visitor_may_be_cached_on_the_way(service):
 def test_names_of_sessions_cannot_be_guessed():
     ids = {Access(()).session_id("", "talk") for _ in range(100)}
     assert len(ids) == 100
-    assert min(len(session_id) for session_id in ids) == 64
+    # Of 256 bits each; before them stands the owner's name, which another process names otherwise.
+    assert {len(session_id.partition(".")[2]) for session_id in ids} == {64}
+    assert len({session_id.partition(".")[0] for session_id in ids}) == 100
 
 
 async def test_no_number_of_pages_pushes_out_one_that_reads_its_reply(service, monkeypatch):
