@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def encoded(
     encoder: PromptEncoder, request: GenerationRequest, *, max_tokens: int, vocab_size: int
-) -> Sequence[int]:
+) -> array[int]:
     """The prompt's ids, each below `vocab_size`. Raises InvalidRequest, and PromptTooLong beyond
     `max_tokens`.
     """
@@ -41,6 +40,8 @@ def encoded(
             " write it differently",
             param=param,
         ) from error
+    # Packed once: what follows takes microseconds then, where a list of 100,000 takes milliseconds.
+    token_ids = token_ids if isinstance(token_ids, array) else array("i", token_ids)
     smallest, largest = _range_of(token_ids)
     if not 0 <= smallest <= largest < vocab_size:
         foreign = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
@@ -53,10 +54,8 @@ def encoded(
     return token_ids
 
 
-def _range_of(token_ids: Sequence[int]) -> tuple[int, int]:
-    """The smallest and the largest id. Of an array of 100,000, torch finds them in 20 µs."""
-    if not isinstance(token_ids, array):
-        return min(token_ids), max(token_ids)
+def _range_of(token_ids: array[int]) -> tuple[int, int]:
+    """The smallest and the largest id; of 100,000 in 20 µs."""
     low, high = torch.frombuffer(token_ids, dtype=torch.int32).aminmax()
     return int(low), int(high)
 
