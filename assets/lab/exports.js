@@ -3,6 +3,7 @@
 (() => {
   const STYLED = ["stroke", "stroke-width", "stroke-dasharray", "fill", "fill-opacity", "opacity", "font-size", "font-family", "font-weight"];
   const PNG_SCALE = 2;
+  const MIN_WIDTH = 520; // for the words below a small map
 
   function save(name, data, type) {
     const link = document.createElement("a");
@@ -21,46 +22,66 @@
   const saveCsv = (name, columns, rows) =>
     save(`${name}.csv`, [columns, ...rows].map((row) => `${row.map(cell).join(",")}\n`).join(""), "text/csv");
 
-  /** Several plots below each other as one picture that needs no style sheet. */
-  function standalone(pictures, title) {
+  /** The plots of a figure below each other as one picture that needs no style sheet: with their names
+      above them, the keys of the legend, and sentences below. */
+  function standalone(figure, title, sentences) {
     const { svg } = window.plots;
-    const boxes = pictures.map((picture) => picture.viewBox.baseVal);
-    const width = Math.max(...boxes.map((box) => box.width));
-    const background = getComputedStyle(document.querySelector("#lab .card")).backgroundColor;
-    let top = 24;
-    const parts = pictures.map((picture, i) => {
-      const copy = picture.cloneNode(true);
-      const originals = [picture, ...picture.querySelectorAll("*")];
-      [copy, ...copy.querySelectorAll("*")].forEach((element, at) => {
-        const style = getComputedStyle(originals[at]);
-        for (const name of STYLED) element.setAttribute(name, style.getPropertyValue(name));
-        element.removeAttribute("class");
-      });
-      for (const [name, value] of [["x", 0], ["y", top], ["width", boxes[i].width], ["height", boxes[i].height]]) {
-        copy.setAttribute(name, value);
-      }
-      top += boxes[i].height + 10;
-      return copy;
-    });
-    const ink = getComputedStyle(document.querySelector("#lab .card")).color;
-    const whole = svg("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${width} ${top}`, width, height: top }, [
-      svg("rect", { width, height: top, fill: background }),
-      svg("text", { x: 8, y: 16, fill: ink, "font-size": 12, "font-family": "sans-serif" }, [title]), ...parts,
-    ]);
-    return { text: new XMLSerializer().serializeToString(whole), width, height: top };
+    const look = getComputedStyle(figure);
+    const words = (x, y, text, size = 12) =>
+      svg("text", { x, y, fill: look.color, "font-size": size, "font-family": "sans-serif" }, [text]);
+    const drawn = [words(8, 18, title, 13)];
+    let [width, top] = [0, 26];
+    for (const picture of figure.querySelectorAll(".plots svg")) {
+      const box = picture.viewBox.baseVal;
+      const name = nameOf(picture);
+      if (name) drawn.push(words(8, (top += 18), name));
+      drawn.push(styled(picture, top += 4));
+      [width, top] = [Math.max(width, box.width), top + box.height];
+    }
+    for (const key of figure.querySelectorAll(".key")) {
+      top += 18;
+      drawn.push(svg("rect", { x: 8, y: top - 6, width: 14, height: 3, fill: getComputedStyle(key, "::before").backgroundColor }));
+      drawn.push(words(28, top, key.textContent));
+    }
+    for (const sentence of sentences) drawn.push(words(8, top += 18, sentence));
+    const height = top + 12;
+    width = Math.max(width, MIN_WIDTH);
+    const background = svg("rect", { width, height, fill: look.backgroundColor });
+    const whole = svg("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${width} ${height}`, width, height }, [background, ...drawn]);
+    return { text: new XMLSerializer().serializeToString(whole), width, height };
   }
 
-  const saveSvg = (name, pictures, title) =>
-    save(`${name}.svg`, `<?xml version="1.0" encoding="UTF-8"?>\n${standalone(pictures, title).text}\n`, "image/svg+xml");
+  /** The heading before a plot, if it has one of its own. */
+  function nameOf(picture) {
+    let before = picture.previousElementSibling;
+    while (before && !before.matches("h3, svg")) before = before.previousElementSibling;
+    return before?.matches("h3") ? before.textContent : "";
+  }
 
-  async function savePng(name, pictures, title) {
-    const { text, width, height } = standalone(pictures, title);
+  /** A copy at this height that has its looks in itself. */
+  function styled(picture, top) {
+    const copy = picture.cloneNode(true);
+    const originals = [picture, ...picture.querySelectorAll("*")];
+    [copy, ...copy.querySelectorAll("*")].forEach((element, i) => {
+      const style = getComputedStyle(originals[i]);
+      for (const name of STYLED) element.setAttribute(name, style.getPropertyValue(name));
+      element.removeAttribute("class");
+    });
+    const { width, height } = picture.viewBox.baseVal;
+    for (const [name, value] of Object.entries({ x: 0, y: top, width, height })) copy.setAttribute(name, value);
+    return copy;
+  }
+
+  const saveSvg = (name, ...what) =>
+    save(`${name}.svg`, `<?xml version="1.0" encoding="UTF-8"?>\n${standalone(...what).text}\n`, "image/svg+xml");
+
+  async function savePng(name, ...what) {
+    const { text, width, height } = standalone(...what);
     const image = new Image();
     image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
     await image.decode();
     const canvas = Object.assign(document.createElement("canvas"), { width: width * PNG_SCALE, height: height * PNG_SCALE });
-    const pen = canvas.getContext("2d");
-    pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     canvas.toBlob((data) => save(`${name}.png`, data), "image/png");
   }
 

@@ -102,7 +102,7 @@
     if (!result) return;
     parts.outcome.hidden = false; // or it has no width
     parts.plots.replaceChildren(
-      make("h3", {}, ["Memory"]), memoryPlot(result), make("h3", {}, ["Reading, tokens per second"]), speedPlot(result),
+      make("h3", {}, ["Memory over tokens"]), memoryPlot(result), make("h3", {}, ["Reading, tokens per second over tokens"]), speedPlot(result),
     );
     const now = result.points.at(-1);
     const key = (css, words, value) => make("span", { class: `key ${css}` }, [`${words}: `, make("b", {}, [value])]);
@@ -239,7 +239,6 @@
   function build(place) {
     const name = () => `memory-${result.model}-${result.asked}`.replaceAll(/[^\w.-]+/g, "-");
     const title = () => `${result.model}: memory against context, ${String(result.date).slice(0, 10)}`;
-    const pictures = () => [...parts.plots.querySelectorAll("svg")];
     parts = {
       tokens: numberInput("growth-tokens", Math.min(10_000, facts.maxTokens ?? 10_000), { min: 1_000, max: 1_000_000 }),
       written: numberInput("growth-written", 32, { min: 0, max: 256 }),
@@ -269,8 +268,8 @@
     parts.tools = [
       button("JSON", () => window.lab.saveJson(name(), saved())),
       button("CSV", () => window.lab.saveCsv(name(), COLUMNS, result.points.map(rowOf))),
-      button("SVG", () => window.lab.saveSvg(name(), pictures(), title())),
-      button("PNG", () => window.lab.savePng(name(), pictures(), title())),
+      button("SVG", () => window.lab.saveSvg(name(), parts.outcome, title(), [])),
+      button("PNG", () => window.lab.savePng(name(), parts.outcome, title(), [])),
     ];
     const limit = facts.maxTokens ? `at most ${whole(Math.min(facts.maxTokens, 1_000_000))} here` : "";
     parts.form = make("div", { class: "card lab-form" }, [

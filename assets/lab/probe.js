@@ -170,7 +170,7 @@
   function build(place) {
     const name = () => `recall-${result.model}-seed-${result.plan.seed}`.replaceAll(/[^\w.-]+/g, "-");
     const title = () => `${result.model}: recall by depth and length, seed ${result.plan.seed}`;
-    const pictures = () => [...parts.plots.querySelectorAll("svg")];
+    const sentences = () => [summary(), "In each cell: share, right of asked, and Wilson's interval (95 %)."];
     const input = (id, value) => make("input", { type: "text", id, value, inputmode: "text", autocomplete: "off" });
     parts = {
       lengths: input("probe-lengths", "300, 600, 1200, 2400"),
@@ -193,8 +193,8 @@
     parts.tools = [
       button("JSON", () => window.lab.saveJson(name(), result)),
       button("CSV", () => window.lab.saveCsv(name(), COLUMNS, result.cells.map(rowOf))),
-      button("SVG", () => window.lab.saveSvg(name(), pictures(), title())),
-      button("PNG", () => window.lab.savePng(name(), pictures(), title())),
+      button("SVG", () => window.lab.saveSvg(name(), parts.outcome, title(), sentences())),
+      button("PNG", () => window.lab.savePng(name(), parts.outcome, title(), sentences())),
     ];
     parts.form = make("div", { class: "card lab-form" }, [
       make("p", { class: "lab-intro" }, ["Hides facts (“Mira lives in Oslo.”) at chosen depths of a made-up chronicle, has the model read it once, and asks for each. "

@@ -144,7 +144,6 @@
 
   function build(place, facts) {
     const name = () => `inside-${result.model}-${result.num_tokens}`.replaceAll(/[^\w.-]+/g, "-");
-    const pictures = () => [...parts.plots.querySelectorAll("svg")];
     const title = () => `${result.model}: inside the state after ${whole(result.num_tokens)} tokens`;
     parts = {
       model: facts.model,
@@ -159,7 +158,8 @@
       make("div", { class: "lab-tools", role: "group", "aria-label": "Save the result" }, [
         "Save as", button("JSON", () => window.lab.saveJson(name(), result)),
         button("CSV", () => window.lab.saveCsv(name(), LAYERS, layerRows())),
-        button("SVG", () => window.lab.saveSvg(name(), pictures(), title())),
+        button("SVG", () => window.lab.saveSvg(name(), parts.outcome, title(), [])),
+        button("PNG", () => window.lab.savePng(name(), parts.outcome, title(), [])),
       ]),
     ]);
     place.replaceChildren(make("div", { class: "card lab-form" }, [

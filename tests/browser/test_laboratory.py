@@ -108,6 +108,7 @@ async def test_the_plot_of_memory_shows_what_the_service_counted(page, service):
         await page.locator("#lab-growth").get_by_role("button", name="SVG").click()
     picture = (await (await downloading.value).path()).read_text("utf-8")
     assert picture.startswith("<?xml") and picture.count("<path") >= 4 and "class=" not in picture
+    assert "Cache of" in picture and "Memory over tokens" in picture
     async with page.expect_download() as downloading:
         await page.locator("#lab-growth").get_by_role("button", name="PNG").click()
     assert (await (await downloading.value).path()).read_bytes().startswith(b"\x89PNG")
