@@ -3,10 +3,17 @@
    is, or be made anew later. */
 window.page = (() => {
   const drawers = {}; // by the part's name
+  const newest = {}; // the number of the newest question that each part has asked
+  let numAsked = 0;
 
+  /** An answer brings its question's number back. One to an earlier question is not drawn. */
   const drawPart = (name) => {
     const part = window.parts?.[name];
-    if (part && drawers[name]) drawers[name](part.props.value, part);
+    if (!part || !drawers[name]) return;
+    const { value } = part.props;
+    const number = value?.asked ?? newest[name];
+    if (number === newest[name]) drawers[name].draw(value, part);
+    else drawers[name].late?.(number);
   };
 
   function begin(name) {
@@ -20,14 +27,22 @@ window.page = (() => {
   document.addEventListener("part", (event) => drawers[event.detail] && begin(event.detail));
 
   return {
-    /** From now on `draw(value, part)` draws the part, whenever its value changes. */
-    drawsWith(name, draw) {
-      drawers[name] = draw;
+    /** From now on `draw(value, part)` draws the part, whenever its value changes; `late` hears of
+        answers that another question has overtaken. */
+    drawsWith(name, draw, late = null) {
+      drawers[name] = { draw, late };
       if (window.parts?.[name]) begin(name);
     },
     element: (name) => window.parts?.[name]?.element ?? null,
     /** Tell the server of something that was done to a part. */
     tell: (name, event, data) => window.parts?.[name]?.trigger(event, data),
+    /** Ask the server something for a part to show (ui/events/questions.py); the question's number. */
+    ask(name, event, data) {
+      numAsked += 1;
+      newest[name] = numAsked;
+      window.page.tell(name, event, { ...data, asked: numAsked });
+      return numAsked;
+    },
     /** Mark what the page is like; style.css looks for it at #main, since Gradio puts all rules
         below its own container. */
     mark: (name, isOn) =>

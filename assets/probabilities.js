@@ -20,7 +20,7 @@
   function ask(id) {
     asked = id;
     window.page.note("Reading the conversation once more, for the probabilities…");
-    window.page.tell("probabilities", "look", { id });
+    window.page.ask("probabilities", "look", { id });
   }
 
   function askOfText(text, place) {

@@ -12,7 +12,7 @@
     if (window.page.isBusy()) return check();
     if (!window.page.element("system-cost") || question === asked) return;
     asked = question;
-    window.page.tell("system-cost", "look", { text });
+    window.page.ask("system-cost", "look", { text });
   }
 
   function check() {
@@ -21,10 +21,9 @@
   }
 
   window.page.drawsWith("system-cost", (value, { element }) => {
-    const place = element.querySelector(".system-cost");
-    if (value && value.of === document.querySelector("#system-prompt textarea")?.value) {
-      place.textContent = value.text;
-    } else asked = ""; // the settings have just been opened, or it is the answer to an earlier question
+    element.querySelector(".system-cost").textContent = value?.text ?? "";
+    if (value) return;
+    asked = ""; // the settings have just been opened
     check();
   });
   document.addEventListener("input", (event) => event.target.closest?.("#system-prompt") && check());

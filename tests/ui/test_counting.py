@@ -10,7 +10,6 @@ from falcon_mamba_app.ui.conversation.exact_ids import digest
 from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.conversation.tree import Facts
 from falcon_mamba_app.ui.events.counting import Counting
-from falcon_mamba_app.ui.view.updates import SKIP
 from tests.support.echo_service import EchoService
 from tests.support.page_requests import page_request
 
@@ -33,11 +32,11 @@ async def counting():
 
 
 async def count(counting, text) -> dict:
-    return await counting.count(gr.EventData(None, {"text": text}), PAGE)
+    return await counting.count(gr.EventData(None, {"text": text, "asked": 7}), PAGE)
 
 
 async def test_a_text_is_counted_in_the_models_own_tokens(counting):
-    assert await count(counting, "a b c") == {"chars": 5, "text": "3 tokens", "warns": False}
+    assert await count(counting, "a b c") == {"text": "3 tokens", "warns": False, "asked": 7}
 
 
 async def test_beyond_the_training_it_says_how_far_and_that_all_is_read(counting):
@@ -53,7 +52,7 @@ async def test_more_than_is_accepted_is_said_with_both_numbers(counting):
 
 async def test_without_a_tokenizer_here_nothing_is_said(counting):
     counting._service.tokenizer = None
-    assert await count(counting, "a b c") == SKIP
+    assert await count(counting, "a b c") == {"asked": 7}
 
 
 async def test_counting_begins_no_conversation(counting):

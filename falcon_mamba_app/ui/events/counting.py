@@ -13,7 +13,7 @@ from falcon_mamba_app.ui.conversation.exact_ids import digest
 from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.conversation.tree import Facts
 from falcon_mamba_app.ui.events.chat_and_document import page_of
-from falcon_mamba_app.ui.view.updates import SKIP
+from falcon_mamba_app.ui.events.questions import Answer, answers, asked_of
 
 MEASURED_TOKENS = 64  # fewer say more of the first step than of the speed
 SHORT_CHARS = 20_000  # longer texts are read on a thread
@@ -28,38 +28,38 @@ class Counting:
         self._service, self._sessions = service, sessions
         self._max_chars = max_message_chars
 
-    async def count(self, data: gr.EventData, request: gr.Request) -> Any:
+    @answers
+    async def count(self, data: gr.EventData, request: gr.Request) -> Answer:
         """The count and what it means; nothing where no tokenizer is here."""
-        text = data._data.get("text") if isinstance(data._data, dict) else None
-        tokenizer = self._service.tokenizer
+        text, tokenizer = asked_of(data).get("text"), self._service.tokenizer
         if not isinstance(text, str) or tokenizer is None:
-            return SKIP
+            return {}
         if len(text) > self._max_chars:
             words = f"{len(text):,} characters; this page accepts at most {self._max_chars:,}"
-            return {"chars": len(text), "text": words, "warns": True}
+            return {"text": words, "warns": True}
         try:
             if len(text) > SHORT_CHARS:
                 ids = await asyncio.to_thread(tokenizer.encode, Text(text))
             else:
                 ids = tokenizer.encode(Text(text))
         except FalconMambaError as error:
-            return {"chars": len(text), "text": str(error), "warns": True}
+            return {"text": str(error), "warns": True}
         session = self._sessions.shown_by(page_of(request))
         said = (session.context_tokens or 0) if session else 0
-        return {"chars": len(text), **self._in_words(said, len(ids))}
+        return self._in_words(said, len(ids))
 
-    async def system(self, data: gr.EventData, request: gr.Request) -> dict[str, str]:
-        """What the system prompt `of` the field costs the conversation that is shown, if it is not
-        the one under which that was read.
+    @answers
+    async def system(self, data: gr.EventData, request: gr.Request) -> Answer:
+        """What the field's system prompt costs the conversation that is shown, if it is not the one
+        under which that was read.
         """
-        asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
-        text, session = asked.get("text"), self._sessions.shown_by(page_of(request))
+        text, session = asked_of(data).get("text"), self._sessions.shown_by(page_of(request))
         if not isinstance(text, str) or session is None:
-            return {"of": "", "text": ""}
+            return {"text": ""}
         facts = [node.facts for node in session.tree.path if node.facts is not None]
         if not facts or not facts[-1].system or facts[-1].system == digest(text.strip()):
-            return {"of": text, "text": ""}
-        return {"of": text, "text": self._price_of_reading(facts)}
+            return {"text": ""}
+        return {"text": self._price_of_reading(facts)}
 
     def _price_of_reading(self, replies: list[Facts]) -> str:
         """Of all up to the last reply."""

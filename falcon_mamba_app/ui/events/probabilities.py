@@ -28,6 +28,7 @@ from falcon_mamba_app.ui.conversation.sessions import Session, Sessions
 from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.events.answering import chat_request
 from falcon_mamba_app.ui.events.chat_and_document import claim, page_of
+from falcon_mamba_app.ui.events.questions import Answer, answers, asked_of
 from falcon_mamba_app.ui.view.controls import ControlValues, values_of
 
 ALTERNATIVES = 5
@@ -45,10 +46,11 @@ class Probabilities:
         self._service, self._sessions = service, sessions
         self._max_chars = max_message_chars
 
-    async def look(self, data: gr.EventData, request: gr.Request, *controls: Any) -> dict[str, Any]:
+    @answers
+    async def look(self, data: gr.EventData, request: gr.Request, *controls: Any) -> Answer:
         """The reply's tokens, or why there are none."""
-        asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
-        shown: dict[str, Any] = {"id": asked.get("id")}
+        asked = asked_of(data)
+        shown: Answer = {"id": asked.get("id")}
         try:
             session = self._sessions.known(page_of(request))
             claim(self._sessions, session, request)
