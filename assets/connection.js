@@ -32,9 +32,15 @@
     return answer.status < 502;
   });
 
-  /** A refused connection is known at once; a server that is only slow gets a second question. */
-  const isThere = () => ask(1_500).catch((error) =>
-    error.name === "TimeoutError" && ask(6_000).catch(() => false));
+  /** A refused connection is known at once; a server that is only slow gets a second question.
+      Whoever asks meanwhile waits for the same answer. */
+  let asking = null;
+  const isThere = () => {
+    asking ??= ask(1_500)
+      .catch((error) => error.name === "TimeoutError" && ask(6_000).catch(() => false))
+      .finally(() => { asking = null; });
+    return asking;
+  };
 
   function say(words) {
     window.page.mark("lost", isLost);
@@ -56,13 +62,11 @@
     if (navigator.onLine !== false && await isThere()) return;
     if (isLost || isLeaving) return;
     isLost = true;
-    say(wording());
-    const asking = setInterval(async () => {
+    do {
       say(wording());
-      if (navigator.onLine === false || !await isThere()) return;
-      clearInterval(asking);
-      location.reload();
-    }, ASK_EVERY_MS);
+      await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
+    } while (navigator.onLine === false || !await isThere());
+    location.reload();
   }
 
   let usedAt = Date.now();
