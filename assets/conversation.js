@@ -161,7 +161,7 @@
       const again = isUser ? "Answer again" : "Try again";
       const made = [
         button("tool", "Copy", (event) => copy(event.target, message.text), {
-          "aria-label": isUser ? "Copy message" : "Copy message", title: "Copy as Markdown",
+          "aria-label": "Copy message", title: "Copy as Markdown",
         }),
         button("tool changes", "Edit", () => edit(this), { "aria-label": "Edit" }),
         button("tool changes", again, () => act("retry", message.id), {
@@ -284,8 +284,7 @@
         window.dialogs.ask("A name for this moment", message.name ?? "")
           .then((name) => name !== null && act("name", message.id, name));
       }, busy),
-      item("Save this memory", window.memory?.sizeText() ?? "", () => window.memory?.save(),
-        isLast ? null : "Only the newest can be saved: go back here and say something"),
+      item("Save this memory", window.memory?.sizeText() ?? "", () => window.memory?.save(message.id), busy),
       item("What changed since the turn before", "", () => showChange(message, before),
         before ? null : "This is the first"),
     ]);

@@ -74,7 +74,7 @@
 
   function open(file) {
     opening = file;
-    window.page.tell("files", "look", { op: "open" });
+    window.page.ask("files", "look", { op: "open" });
   }
 
   async function take(file) {
@@ -102,7 +102,8 @@
   });
 
   Object.assign(window.memory, {
-    save: () => window.page.tell("files", "look", { op: "save" }),
+    /** The newest memory, or that after the message of this id. */
+    save: (id = null) => window.page.ask("files", "look", { op: "save", id }),
     open,
   });
 })();

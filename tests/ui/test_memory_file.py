@@ -119,8 +119,9 @@ class Page:
         self.files.add_to(app)
         self.http = TestClient(app)
 
-    async def ticket(self) -> str:
-        given = await self.files.ticket(gr.EventData(None, {"op": "save"}), PAGE)
+    async def ticket(self, message_id=None) -> str:
+        asked = {"op": "save", "id": message_id}
+        given = await self.files.ticket(gr.EventData(None, asked), PAGE)
         return f"/memory/{given['ticket']}"
 
 
@@ -129,8 +130,8 @@ def page(monkeypatch):
     monkeypatch.setattr("falcon_mamba_app.ui.events.memory_files.visitor_in", lambda _: anybody())
     page = Page()
 
-    async def export_state(session_id):
-        return state({"echo": session_id})
+    async def export_state(session_id, token_ids=None):
+        return state({"echo": session_id, "ids": str(token_ids)})
 
     async def import_state(session_id, data):
         page.service.sessions[session_id] = 12
@@ -148,6 +149,19 @@ async def test_a_file_opens_as_a_conversation_of_its_own_beside_the_old_one(page
     shown = page.sessions.of_page("page")
     assert shown.id != page.session.id and shown.id in page.service.sessions
     assert shown.messages == page.session.messages
+
+
+async def test_an_earlier_memory_is_saved_by_the_ids_that_it_has_read(page, monkeypatch):
+    other, last = [*page.session.tree][2:]
+    refused = page.http.get(await page.ticket(other.id))
+    assert refused.status_code == 400 and "only the newest memory" in refused.json()["detail"]
+    ids = {other.id: (5, 6), last.id: (5, 6)}
+    monkeypatch.setattr(
+        "falcon_mamba_app.ui.events.memory_files.ids_at", lambda shelf, node: ids[node.id]
+    )
+    saved = page.http.get(await page.ticket(other.id)).content
+    assert b"(5, 6)" in saved
+    assert read(saved).head.message.content == "otherwise"
 
 
 async def test_a_ticket_is_good_for_one_transfer_and_two_minutes(page):

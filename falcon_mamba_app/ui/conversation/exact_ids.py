@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from falcon_mamba_app.library import MessageRecord
+from falcon_mamba_app.library.tree import ids_of
 from falcon_mamba_app.protocol import Continuation, Conversation, Prompt
 from falcon_mamba_app.ui.conversation.shelf import Shelf
 from falcon_mamba_app.ui.conversation.tree import Node
@@ -30,9 +31,22 @@ def continued(
     if shelf is None or not replies or not isinstance(prompt, Conversation):
         return prompt
     known = [shelf.known(path[at]) for at in replies]
-    ids = ids_up_to(known, model=model, system_prompt=system_prompt)
+    ids = ids_up_to(known, model=model, system=digest(system_prompt))
     num_before = replies[-1] + 1 + bool(system_prompt)
     return prompt if ids is None else Continuation(ids, Conversation(prompt[num_before:]))
+
+
+def ids_at(shelf: Shelf | None, node: Node) -> tuple[int, ...] | None:
+    """All ids that were read and written up to the last reply at or before `node`; None where they
+    are not known.
+    """
+    replies = [each for each in node.path() if each.message.role == "assistant"]
+    known = [None if shelf is None else shelf.known(reply) for reply in replies]
+    last = known[-1] if known else None
+    if last is None:
+        return None
+    packed = ids_up_to(known, model=last.model, system=last.extra.get("system"))
+    return None if packed is None else ids_of(packed)
 
 
 def stored_ids(
@@ -49,18 +63,18 @@ def stored_ids(
 
 
 def ids_up_to(
-    replies: Sequence[MessageRecord | None], *, model: str | None, system_prompt: str
+    replies: Sequence[MessageRecord | None], *, model: str | None, system: str | None
 ) -> bytes | None:
     """The ids up to the last of a path's replies; None where they are not all known, or another
-    model or system prompt had part in them.
+    model or system prompt (by its digest) had part in them.
     """
     parts: list[bytes] = []
     num_missing = 0
     for reply in reversed(replies):
         if reply is None or reply.token_ids is None or reply.model != model:
             return None
-        num_ids, system = reply.extra.get("num_ids"), reply.extra.get("system")
-        if system != digest(system_prompt) or not isinstance(num_ids, int):
+        num_ids = reply.extra.get("num_ids")
+        if reply.extra.get("system") != system or not isinstance(num_ids, int):
             return None
         if parts and num_ids != num_missing:
             return None

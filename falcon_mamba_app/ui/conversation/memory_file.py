@@ -28,14 +28,17 @@ STRIP = re.compile(r"\d{1,3}x\d{1,3}:[A-Za-z0-9+/=]{1,8000}")
 NOT_OURS = "this file is no saved conversation"
 
 
-def with_conversation(state: bytes, tree: Tree) -> bytes:
-    """The state's file with the conversation in it. Raises InvalidRequest if that is too long."""
+def with_conversation(state: bytes, tree: Tree, head: Node | None = None) -> bytes:
+    """The state's file with the conversation in it, which goes on from `head`, or from where it is
+    now. Raises InvalidRequest if that is too long.
+    """
     header, tensors = _parts(state)
     metadata = header.setdefault("__metadata__", {})
     places = {node.id: place for place, node in enumerate(tree)}
+    head = head or tree.head
     kept = {
         "format": FORMAT,
-        "head": None if tree.head is None else places[tree.head.id],
+        "head": None if head is None else places[head.id],
         "messages": [_kept(node, places) for node in tree],
     }
     metadata[KEY] = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))

@@ -58,7 +58,7 @@ class BookEvents:
     ) -> None:
         self._service, self.sessions, self._books = service, sessions, books
         self._documents = DocumentReader()
-        self._tickets = Tickets(max_number=MAX_WAITING, again="send the document", clock=clock)
+        self._tickets = Tickets[str](max_number=MAX_WAITING, again="send the document", clock=clock)
         self._counted: OrderedDict[str, Counted] = OrderedDict()  # by page
 
     def add_to(self, app: FastAPI) -> None:

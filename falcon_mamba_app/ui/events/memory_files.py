@@ -24,6 +24,7 @@ from falcon_mamba_app.http.refusals import refusal
 from falcon_mamba_app.library.exchange import read
 from falcon_mamba_app.library.exchange.moving import BroughtIn, take_states
 from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.ui.conversation.exact_ids import ids_at
 from falcon_mamba_app.ui.conversation.memory_file import (
     conversation_of,
     is_saved_state,
@@ -31,6 +32,7 @@ from falcon_mamba_app.ui.conversation.memory_file import (
 )
 from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessions
 from falcon_mamba_app.ui.conversation.shelf import opened, opened_text
+from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.events.answering import only
 from falcon_mamba_app.ui.events.chat_and_document import (
     Updates,
@@ -39,6 +41,7 @@ from falcon_mamba_app.ui.events.chat_and_document import (
     page_of,
     streams,
 )
+from falcon_mamba_app.ui.events.questions import Answer, answers, asked_of
 from falcon_mamba_app.ui.events.tickets import Tickets
 from falcon_mamba_app.visitors import Visitor, visitor_in
 
@@ -60,23 +63,29 @@ class MemoryFiles:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service, self.sessions, self._max_chars = service, sessions, max_chars
-        self._tickets = Tickets(max_number=MAX_TICKETS, again="save or open", clock=clock)
+        self._tickets = Tickets[tuple[str, object]](  # a page, and a message's id
+            max_number=MAX_TICKETS, again="save or open", clock=clock
+        )
 
     def add_to(self, app: FastAPI) -> None:
         """Offer the routes; to be called before the page is mounted at "/"."""
         app.add_api_route(PATH, self.save, methods=["GET"], include_in_schema=False)
         app.add_api_route(PATH, self.open, methods=["PUT"], include_in_schema=False)
 
-    async def ticket(self, data: gr.EventData, request: gr.Request) -> dict[str, Any]:
-        """For one transfer of the page that asks; `op` comes back, so that the page knows which."""
-        op = data._data.get("op") if isinstance(data._data, dict) else None
+    @answers
+    async def ticket(self, data: gr.EventData, request: gr.Request) -> Answer:
+        """For one transfer of the page that asks; `op` comes back, so that the page knows which.
+        `id` is of the message whose memory is saved, instead of the newest.
+        """
+        asked = asked_of(data)
         try:
             session = self.sessions.known(page_of(request))
             claim(self.sessions, session, request)
             session.refuse_if_busy()
         except (Busy, Lost) as error:
-            return {"op": op, "problem": str(error)}
-        return {"op": op, "ticket": self._tickets.give(page_of(request))}
+            return {"op": asked.get("op"), "problem": str(error)}
+        ticket = self._tickets.give((page_of(request), asked.get("id")))
+        return {"op": asked.get("op"), "ticket": ticket}
 
     @streams
     def opened(self, request: gr.Request) -> Updates:
@@ -87,11 +96,13 @@ class MemoryFiles:
     async def save(self, request: Request) -> Response:
         """The file of the page's conversation."""
         try:
-            session = self.sessions.known(self._tickets.take(request.path_params["ticket"]))
+            page, message_id = self._tickets.take(request.path_params["ticket"])
+            session = self.sessions.known(page)
             visitor_in(request.state).count_transfer()
             session.refuse_if_busy()
-            state = await self._service.export_state(session.id)
-            data = with_conversation(state, session.tree)
+            node = session.tree.node(message_id) or session.tree.head
+            state = await self._service.export_state(session.id, _read_up_to(session, node))
+            data = with_conversation(state, session.tree, node)
         except FalconMambaError as error:
             return refusal(error, request.url.path)
         headers = {"Content-Disposition": 'attachment; filename="conversation.safetensors"'}
@@ -103,10 +114,8 @@ class MemoryFiles:
         lines tell how many are in, and the last one what was opened.
         """
         try:
-            page, visitor = (
-                self._tickets.take(request.path_params["ticket"]),
-                visitor_in(request.state),
-            )
+            page, _ = self._tickets.take(request.path_params["ticket"])
+            visitor = visitor_in(request.state)
             self.sessions.known(page).refuse_if_busy()
             visitor.count_transfer()
             data = await request.body()
@@ -173,6 +182,16 @@ class MemoryFiles:
         except FalconMambaError as error:
             told = {"detail": str(error)}
         yield _line(told)
+
+
+def _read_up_to(session: Session, node: Node | None) -> tuple[int, ...] | None:
+    """The ids of the state to save; None for the newest. Raises InvalidRequest."""
+    ids = None if node is None else ids_at(session.shelf, node)
+    if ids is None and node is not session.tree.head:
+        raise InvalidRequest(
+            "the tokens up to this reply are not known here, only the newest memory can be saved"
+        )
+    return ids
 
 
 def _opened(num: int, session: Session, num_states: int, problem: str) -> dict[str, Any]:
