@@ -6,6 +6,7 @@ Each takes a connection within a transaction, and the owner; nothing of another 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +79,17 @@ def listed(
     return Page(
         tuple(map(conversation_of, rows[:limit])), _cursor(rows[limit - 1]) if more else None
     )
+
+
+def context_tokens(connection: Connection, owner: str, ids: Sequence[str]) -> dict[str, int]:
+    """What each conversation has read and written up to its head, where that is known."""
+    head = schema.message
+    statement = (
+        select(table.c.id, head.c.context_tokens)
+        .join(head, head.c.id == table.c.head_id)
+        .where(table.c.owner == owner, table.c.id.in_(ids), head.c.context_tokens.is_not(None))
+    )
+    return {row.id: row.context_tokens for row in connection.execute(statement)}
 
 
 def change(

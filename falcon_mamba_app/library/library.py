@@ -124,6 +124,10 @@ class Library:
             folder=folder,
         )
 
+    async def context_tokens(self, owner: str, ids: Sequence[str]) -> dict[str, int]:
+        """What each of these conversations has read and written up to its head, where known."""
+        return await self._database.read(conversations.context_tokens, owner, ids)
+
     async def search(self, owner: str, words: str, *, limit: int = 20) -> tuple[Hit, ...]:
         """Conversations with all these words in the title or in one message, on any branch."""
         return await self._database.read(search.search, owner, words, limit)

@@ -44,7 +44,7 @@ async def test_a_turn_comes_back_with_its_exact_ids(library):
         ADA, conversation.id, parent_id=question.id, model="nano", sampling={"temperature": 0.5}
     )
     end = ReplyEnd(
-        text="A snake.", token_ids=packed_ids(ids), num_tokens=4, finish_reason="stop", ttft_s=0.25
+        text="A snake.", token_ids=packed_ids(ids), num_tokens=4, context_tokens=9, ttft_s=0.25
     )
     await library.finish_reply(ADA, reply.generation, end)
 
@@ -55,6 +55,8 @@ async def test_a_turn_comes_back_with_its_exact_ids(library):
     assert (second.model, second.sampling, second.ttft_s) == ("nano", {"temperature": 0.5}, 0.25)
     found = await library.get(ADA, conversation.id)
     assert (found.head_id, found.num_messages, found.num_tokens) == (second.id, 2, 4)
+    assert await library.context_tokens(ADA, [conversation.id, "another"]) == {conversation.id: 9}
+    assert await library.context_tokens(BOB, [conversation.id]) == {}
 
 
 async def test_a_reply_being_written_shows_the_words_so_far(library):

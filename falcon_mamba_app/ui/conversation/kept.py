@@ -7,7 +7,7 @@ writes what the session has become, and `recording` a reply while it is written.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from falcon_mamba_app.errors import FalconMambaError, LibraryUnavailable, NotFound
@@ -60,6 +60,9 @@ class Kept:
 
     async def search(self, owner: str, words: str, *, limit: int = 20) -> tuple[Hit, ...]:
         return await self._library.search(owner, words, limit=limit)
+
+    async def context_tokens(self, owner: str, ids: Sequence[str]) -> dict[str, int]:
+        return await self._library.context_tokens(owner, ids)
 
     async def rename(self, owner: str, conversation_id: str, title: str) -> ConversationRecord:
         return await self._library.change(owner, conversation_id, title=title)
