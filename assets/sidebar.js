@@ -7,8 +7,8 @@
   const SEARCH_AFTER_MS = 160;
   const UNDO_MS = 10_000;
 
-  let answer = null; // the newest from the server, perhaps to an earlier question
   let value = null; // what is shown
+  let changing = 0; // the number of the last change that was asked for
   let parts = null;
   let searching = null;
   const going = new Map(); // what is being deleted, until it is too late to undo
@@ -31,11 +31,10 @@
     else window.page.visible("#composer textarea")?.focus();
   }
 
-  function look() {
-    window.page.tell("sidebar", "look", { words: parts?.search.value ?? "" });
-    take(); // Gradio says nothing of an answer that is as the newest one was
-  }
-  const change = (op, id, text = "") => window.page.tell("sidebar", "change", { op, id, text });
+  const ask = (event, asked) =>
+    window.page.ask("sidebar", event, { ...asked, words: parts?.search.value ?? "" });
+  const look = () => ask("look", {});
+  const change = (op, id, text = "") => { changing = ask("change", { op, id, text }); };
 
   // ---- entries --------------------------------------------------------------------------------------
 
@@ -60,14 +59,15 @@
   }
 
   function entry(item) {
-    const size = window.memory?.sizeText();
-    const facts = [item.tokens ? `${item.tokens.toLocaleString("en")} tokens` : "", size].filter(Boolean);
+    const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+    const facts = item.tokens ? [count(item.tokens, "token"), window.memory?.sizeText()]
+      : [count(item.messages, "message"), "not read yet"];
     const opener = make("button", {
       type: "button", class: "conversation", dir: "auto",
       ...(item.id === value.current ? { "aria-current": "page" } : {}),
     }, [
       make("span", { class: "title" }, [item.title]),
-      make("small", {}, [item.excerpt ?? facts.join(" · "), item.busy ? " · writing" : ""]),
+      make("small", {}, [item.excerpt ?? facts.filter(Boolean).join(" · "), item.busy ? " · writing" : ""]),
     ]);
     opener.addEventListener("click", () => {
       window.page.tell("sidebar", "act", { id: item.id });
@@ -168,7 +168,9 @@
     const keys = make("button", { type: "button", id: "show-keys", "aria-label": "Keys" }, ["?"]);
     const all = make("button", { type: "button", class: "delete-all" }, ["Delete everything…"]);
     all.addEventListener("click", () => window.everything.ask(value?.isKept));
-    place.replaceChildren(anew, search, list, make("div", { class: "foot" }, [notice, all, keys]));
+    const way = document.querySelector("meta[name=sign-out]")?.content;
+    const out = way ? [make("a", { class: "sign-out", href: way }, ["Sign out"])] : [];
+    place.replaceChildren(anew, search, list, make("div", { class: "foot" }, [notice, all, ...out, keys]));
     return { search, list, notice, place };
   }
 
@@ -192,19 +194,13 @@
     }
     if (!shown || typeof shown !== "object") return;
     if (shown.isGone) return window.everything.finish();
-    answer = shown;
-    take();
-  });
-
-  function take() {
-    if (!parts || answer?.words !== parts.search.value) return;
-    value = answer;
+    value = shown;
     document.querySelector("#sidebar-toggle")?.setAttribute("aria-expanded", String(isOpen()));
     parts.notice.textContent = value.problem ?? value.notice ?? "";
     drawList();
     keepAddress();
     if (value.untitled && !window.page.isBusy()) change("title", value.current);
-  }
+  }, (number) => number === changing && look()); // the list that is shown may be from before it
 
   /** The address of the conversation that is shown, for reloads and for other tabs. */
   function keepAddress() {
@@ -226,6 +222,18 @@
     seen = now;
     look();
   }, 400);
+
+  // What was there before "New conversation" is in the list, or can be called back for a while.
+  document.addEventListener("click", (event) => {
+    const text = document.querySelector("#document textarea")?.value.trim();
+    const hasWords = text || window.conversation.messages().length > 0;
+    if (!event.target.closest("#clear, #document-clear") || !value || !hasWords) return;
+    const { current, isKept } = value;
+    if (isKept && isOpen()) return;
+    window.page.note(isKept ? "The conversation before is in the list." : "A new one. The one before is not kept here.", {
+      label: "Undo", run: () => window.page.tell("sidebar", "act", { id: current }),
+    });
+  });
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#sidebar-toggle")) toggle();

@@ -99,6 +99,10 @@ async def test_retry_undo_and_new_conversation_by_their_buttons(page):
     await page.locator("#clear").click()
     await wait_for_status(page, "New conversation")
     assert await transcript(page) == []
+    assert await page.evaluate("document.activeElement.closest('#composer') !== null")
+    await page.locator("#toast").get_by_role("button", name="Undo").click()
+    await wait_for_status(page, "Ready")
+    assert await transcript(page) == ["hello", "You said: hello"]
 
 
 async def test_editing_a_message_answers_from_there(page):

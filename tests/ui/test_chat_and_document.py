@@ -162,13 +162,24 @@ async def test_undo_and_retry_of_nothing_say_so(chat):
     assert "Nothing to retry" in (await page_after(chat.retry(PAGE, *CONTROLS)))["status"]
 
 
-async def test_clear_empties_the_conversation_and_forgets_its_state(chat, service, sessions):
+async def test_clear_begins_another_conversation(chat, sessions):
     await page_after(chat.send("one", PAGE, *CONTROLS))
-    assert service.sessions
+    before = sessions.of_page("page")
     page = await page_after(chat.clear(PAGE))
     assert page["transcript"] == []
     assert remembered(page["saved"]).messages == ()
-    assert service.sessions == {}
+    assert sessions.of_page("page") is not before
+    assert len(before.messages) == 2  # it can be called back
+
+
+async def test_an_error_that_nobody_foresaw_has_an_end_on_the_page(chat, service, caplog):
+    def broken():
+        raise AttributeError("a secret word")
+
+    service.stats = broken
+    page = await page_after(chat.clear(PAGE))
+    assert "nobody foresaw" in page["status"] and page["busy"] == busy_html(False)
+    assert "AttributeError" in caplog.text and "secret" not in caplog.text
 
 
 async def until_text(outputs) -> dict:

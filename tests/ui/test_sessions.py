@@ -184,13 +184,22 @@ def test_an_idle_session_is_freed_even_if_its_client_never_said_goodbye():
     assert forgotten == [session.id]
 
 
-def test_clearing_drops_the_messages_and_the_state_but_keeps_the_id():
-    sessions, forgotten, _ = make()
+def test_clearing_begins_another_session_and_the_old_one_can_be_called_back_for_a_while():
+    sessions, forgotten, clock = make()
     session = sessions.of_page("page")
+    assert sessions.clear("page") is session  # nothing has been said
+    sessions.of_page("tab")
+    sessions.show("tab", session)
     session.tree = Tree(HELLO)
-    assert sessions.clear("page") is session
-    assert session.messages == []
-    assert forgotten == [session.id]
+    anew = sessions.clear("page")
+    assert anew is not session and anew.messages == [] and sessions.of_page("tab") is session
+    sessions.show("tab", sessions.another())
+    assert sessions.is_open_to(session.id, None) and not sessions.is_open_to("guessed", None)
+    assert sessions.resume("page", session.id) == (session, False)
+    sessions.clear("page")
+    clock.now_s += sessions.grace_s
+    sessions.sweep()
+    assert session.id in forgotten and not sessions.is_open_to(session.id, None)
 
 
 def test_who_opens_too_many_pages_loses_their_own_oldest_only():

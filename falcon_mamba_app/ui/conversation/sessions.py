@@ -13,14 +13,12 @@ from collections.abc import Callable
 
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.settings import ServerSettings
-from falcon_mamba_app.ui.conversation.document import Document
 from falcon_mamba_app.ui.conversation.kept import Kept
 from falcon_mamba_app.ui.conversation.session import Busy as Busy
 from falcon_mamba_app.ui.conversation.session import Lost as Lost
 from falcon_mamba_app.ui.conversation.session import Remark as Remark
 from falcon_mamba_app.ui.conversation.session import Session as Session
 from falcon_mamba_app.ui.conversation.session_ids import SessionIds
-from falcon_mamba_app.ui.conversation.tree import Tree
 from falcon_mamba_app.visitors import Visitor
 
 GRACE_S = float(ServerSettings().keep_session_s)
@@ -126,6 +124,11 @@ class Sessions:
         shelf = None if session is None else session.shelf
         return shelf is not None and shelf.owner == owner
 
+    def is_open_to(self, session_id: str, owner: str | None) -> bool:
+        """Whether the session is here, and is not kept for somebody else."""
+        session = self._sessions.get(session_id)
+        return session is not None and (session.shelf is None or session.shelf.owner == owner)
+
     def writing(self) -> set[str]:
         """The sessions in which a reply is being written."""
         return {one.id for one in self._sessions.values() if one.turn is not None}
@@ -159,20 +162,20 @@ class Sessions:
             self._free(longest_unused)
 
     def clear(self, page: str) -> Session:
-        """Empty the page's conversation and drop its state. The id stays, for its other pages. A
-        kept one stays as it is; the page then begins another.
+        """Begin another conversation on the page. The one before stays: in the library if it is
+        kept, else for as long as that of a page that has gone, and its reply ends here.
         """
         session = self.of_page(page)
-        if session.shelf is not None and (len(session.tree) or session.document.text):
-            anew = self._show(page, self._new())
-            anew.shelf = self.kept.shelf(session.shelf.owner)
-            anew.claimed_by = session.claimed_by
-            return anew
-        session.interrupt()
-        session.begin()
-        session.tree, session.document, session.removed = Tree(), Document(), None
-        self._forget(session.id)
-        return session
+        has_words = session.turn is not None or len(session.tree) or session.document.text
+        if not has_words and session.book is None:
+            return session
+        if session.shelf is None:
+            session.catch_up()
+            session.interrupt()
+        anew = self._show(page, self._new())
+        anew.shelf = session.shelf and self.kept.shelf(session.shelf.owner)
+        anew.claimed_by = session.claimed_by
+        return anew
 
     def let_go(self, owner: str | None) -> int:
         """Free all sessions whose conversations are kept for the owner; how many they were."""

@@ -6,6 +6,7 @@ While a reply is being written, whatever would start another or change the past 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from functools import wraps
@@ -13,10 +14,12 @@ from typing import Any, ParamSpec
 
 import gradio as gr
 
+from falcon_mamba_app.errors import FalconMambaError, origin_of
 from falcon_mamba_app.protocol import GenerationService
+from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
 from falcon_mamba_app.ui.conversation.browser_copy import saved_conversation
 from falcon_mamba_app.ui.conversation.document import Document
-from falcon_mamba_app.ui.conversation.sessions import Busy, Lost, Session, Sessions
+from falcon_mamba_app.ui.conversation.sessions import Lost, Session, Sessions
 from falcon_mamba_app.ui.conversation.tree import Node
 from falcon_mamba_app.ui.events.answering import Answerer, only
 from falcon_mamba_app.ui.view.controls import values_of
@@ -25,6 +28,9 @@ from falcon_mamba_app.ui.view.panel import Figures, shown_panel
 from falcon_mamba_app.ui.view.updates import Update, busy_html, status_html
 from falcon_mamba_app.visitors import Visitor, visitor_in
 
+logger = logging.getLogger(__name__)
+
+UNFORESEEN = "Something failed here that nobody foresaw. What was said is kept: reload the page"
 Updates = AsyncGenerator[Update, None]
 P = ParamSpec("P")
 
@@ -59,10 +65,13 @@ def streams(handler: Callable[P, Updates]) -> Callable[P, Updates]:
                 async for update in updates:
                     yield update
             await _save(*args)
-        except Busy as error:
-            yield Update(status=status_html(str(error), phase="failed"))
         except Lost as error:  # assets/page.js opens the page again
             yield Update(status=status_html(str(error), phase="lost"))
+        except FalconMambaError as error:
+            yield Update(status=status_html(sentence_for(error), phase="failed"))
+        except Exception as error:
+            logger.error("an event failed: unexpected %s", origin_of(error))
+            yield Update(status=status_html(UNFORESEEN, phase="failed"), busy=busy_html(False))
         yield Update()
 
     return stream
@@ -144,7 +153,7 @@ class ChatHandlers(_Handlers):
 
     @streams
     def clear(self, request: gr.Request) -> Updates:
-        """Begin a new conversation; the old one's state is dropped."""
+        """Begin a new conversation."""
         session = self._cleared(request)
         return only(moved(self._service, session, "New conversation", busy=busy_html(False)))
 
@@ -213,7 +222,7 @@ class DocumentHandlers(_Handlers):
 
     @streams
     def clear(self, request: gr.Request) -> Updates:
-        """Begin with an empty text; the old one's state is dropped, unless a chat has it too."""
+        """Begin with an empty text; a chat that stands beside it stays."""
         session = self._session(request)
         if len(session.tree):
             session.refuse_if_busy()

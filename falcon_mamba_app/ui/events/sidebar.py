@@ -18,6 +18,7 @@ from falcon_mamba_app.ui.conversation.shelf import title_of
 from falcon_mamba_app.ui.events.arrival import Arrival
 from falcon_mamba_app.ui.events.chat_and_document import Updates, claim, page_of, streams
 from falcon_mamba_app.ui.events.everything import Everything
+from falcon_mamba_app.ui.events.questions import Answer, answers, asked_of
 from falcon_mamba_app.ui.events.titles import Titles
 from falcon_mamba_app.ui.view.updates import Update, status_html
 
@@ -36,21 +37,21 @@ class Sidebar:
         self.sessions, self._arrival, self._titles = sessions, arrival, titles
         self._everything = everything
 
-    async def look(self, data: gr.EventData, request: gr.Request) -> dict[str, Any]:
+    @answers
+    async def look(self, data: gr.EventData, request: gr.Request) -> Answer:
         """The list, or what a search finds."""
-        asked = data._data if isinstance(data._data, dict) else {}
-        words = asked.get("words")
-        return await self._shown(request, words if isinstance(words, str) else "")
+        return await self._shown(request, asked_of(data))
 
-    async def change(self, data: gr.EventData, request: gr.Request) -> dict[str, Any]:
+    @answers
+    async def change(self, data: gr.EventData, request: gr.Request) -> Answer:
         """Rename, pin, archive or delete an entry; the list as it is then."""
-        asked: dict[str, Any] = data._data if isinstance(data._data, dict) else {}
+        asked = asked_of(data)
         kept, owner = self.sessions.kept, self.sessions.kept.owner_of(request)
         entry, text = asked.get("id"), asked.get("text")
         if asked.get("op") == "delete everything":
             return await self._delete_everything(request)
         if owner is None or not isinstance(entry, str):
-            return await self._shown(request, "")
+            return await self._shown(request, asked)
         try:
             match asked.get("op"):
                 case "rename" if isinstance(text, str) and text.strip():
@@ -66,16 +67,16 @@ class Sidebar:
                 case "delete":
                     await kept.delete(owner, entry)
         except FalconMambaError as error:
-            return {**await self._shown(request, ""), "problem": sentence_for(error)}
-        return await self._shown(request, "")
+            return {**await self._shown(request, asked), "problem": sentence_for(error)}
+        return await self._shown(request, asked)
 
-    async def _delete_everything(self, request: gr.Request) -> dict[str, Any]:
+    async def _delete_everything(self, request: gr.Request) -> Answer:
         """`isGone` lets the browser delete its part, and open the page anew."""
         try:
             await self._everything.delete(request)
         except FalconMambaError as error:
-            return {**await self._shown(request, ""), "problem": sentence_for(error)}
-        return {**await self._shown(request, ""), "isGone": True}
+            return {**await self._shown(request, {}), "problem": sentence_for(error)}
+        return {**await self._shown(request, {}), "isGone": True}
 
     async def _give_title(self, owner: str, request: gr.Request) -> None:
         """Ask the model, unless somebody has named the conversation."""
@@ -93,14 +94,13 @@ class Sidebar:
     @streams
     def open(self, data: gr.EventData, request: gr.Request) -> Updates:
         """Show a kept conversation on this page, and the reply being written in it."""
-        asked = data._data if isinstance(data._data, dict) else {}
-        return self._open(str(asked.get("id")), request)
+        return self._open(str(asked_of(data).get("id")), request)
 
     async def _open(self, conversation_id: str, request: gr.Request) -> Updates:
         page, owner = page_of(request), self.sessions.kept.owner_of(request)
         self.sessions.known(page)
         await self.sessions.fetch(conversation_id, owner)
-        if not self.sessions.has_kept(conversation_id, owner):
+        if not self.sessions.is_open_to(conversation_id, owner):
             gone = "This conversation is no longer kept here"
             yield Update(status=status_html(gone, phase="failed"))
             return
@@ -109,12 +109,14 @@ class Sidebar:
         async for update in self._arrival.changed_to(page, session):
             yield update
 
-    async def _shown(self, request: gr.Request, words: str) -> dict[str, Any]:
+    async def _shown(self, request: gr.Request, asked: Answer) -> Answer:
+        words = asked.get("words")
+        words = words if isinstance(words, str) else ""
         kept, owner = self.sessions.kept, self.sessions.kept.owner_of(request)
         session = self.sessions.shown_by(page_of(request))
         if session is not None:
             claim(self.sessions, session, request)
-        shown: dict[str, Any] = {"notice": kept.notice, "isKept": owner is not None}
+        shown: Answer = {"notice": kept.notice, "isKept": owner is not None}
         shown |= {"current": session.id if session else "", "words": words, "items": []}
         if owner is None:
             return shown
@@ -127,18 +129,22 @@ class Sidebar:
                     page = await kept.list(owner, limit=SHOWN, is_archived=is_archived)
                     shown["items"] += [_item(record) for record in page.conversations]
                 items = shown["items"]
+            tokens = await kept.context_tokens(owner, [item["id"] for item in items])
         except FalconMambaError as error:
             return {**shown, "problem": sentence_for(error)}
         shown["untitled"] = session is not None and self._titles.is_wanted(session)
         writing = self.sessions.writing()
-        return {**shown, "items": [{**item, "busy": item["id"] in writing} for item in items]}
+        shown["items"] = [
+            {**item, "tokens": tokens.get(item["id"]), "busy": item["id"] in writing}
+            for item in items
+        ]
+        return shown
 
 
 def _item(record: ConversationRecord) -> dict[str, Any]:
     item: dict[str, Any] = {
         "id": record.id,
         "title": record.title or "Untitled",
-        "tokens": record.num_tokens,
         "messages": record.num_messages,
         "at": round(record.updated_s),
     }
