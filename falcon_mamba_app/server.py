@@ -214,6 +214,7 @@ def build_app(
         session_secret=server.session_secret,
         keeping=keeping,
         signs_in=settings.platform.signs_in,
+        signs_out=settings.has_login,
     )
     protect(app, settings, refused=figures.refused, tally=tally)
     return app

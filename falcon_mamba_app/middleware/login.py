@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from html import escape
 from string import Template
 from urllib.parse import parse_qs, quote
 
@@ -28,7 +29,8 @@ from falcon_mamba_app.visitors import Visitor
 PAGE = Template((ASSETS / "login.html").read_text("utf-8"))
 SIGN_OUT_PAGE = Template(
     PAGE.template.partition("<form")[0].replace("sign in", "sign out")
-    + '<form method="post" action="$action"><button>Sign out</button></form>\n</body>\n</html>\n'
+    + '<form method="post" action="$action"><button>Sign out</button></form>\n'
+    + "</main>\n</body>\n</html>\n"
 )
 
 
@@ -94,13 +96,14 @@ class Login:
         if request.method != "POST":
             raise WrongMethod("here only GET and POST are allowed", {"Allow": "GET, POST"})
         visitor: Visitor = request.state.visitor
+        user = ""
         try:
             form = parse_qs((await read_body(request)).decode("latin-1"))
             user, password = _first(form, "username"), _first(form, "password")
             person = await self._check(visitor, user, password)
         except (NotSignedIn, TooManyRequests) as error:
             if _wants_html(request):
-                return self._form(target, error)
+                return self._form(target, error, user)
             return refusal(error, request.url.path)
         signed_in: Response = (
             RedirectResponse(target, 303)
@@ -152,11 +155,15 @@ class Login:
         if is_https:
             response.headers["set-cookie"] += "; Partitioned"
 
-    def _form(self, target: str, error: FalconMambaError | None = None) -> Response:
-        """The login page, with the error of the last attempt."""
+    def _form(self, target: str, error: FalconMambaError | None = None, user: str = "") -> Response:
+        """The login page, with the error of the last attempt and the name that was typed."""
+        sentence = "" if error is None else str(error)
         page = PAGE.substitute(
             action=f"{self._root_path}/login?next={quote(target)}",
-            error="" if error is None else str(error),
+            error=escape(sentence[:1].upper() + sentence[1:] + "." * bool(sentence)),
+            user=escape(user),
+            at_user="" if user else "autofocus",
+            at_password="autofocus" if user else "",
         )
         response = HTMLResponse(page, 200 if error is None else error.http_status)
         retry_after_s = getattr(error, "retry_after_s", None)

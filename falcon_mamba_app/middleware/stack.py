@@ -63,8 +63,7 @@ def protect(
     people = settings.people
     users = Users(Path(people.users)) if people.users else None
     keys = Keys(Path(people.keys)) if people.keys else None
-    has_login = bool(server.auth or server.api_key or users or keys)
-    if has_login:
+    if settings.has_login:
         secret = (server.session_secret or secrets.token_urlsafe(32)).encode()
         credentials = Credentials(server.auth, server.api_key, secret, users, keys)
         app.add_middleware(Login, credentials=credentials, root_path=server.base_path)
@@ -85,7 +84,7 @@ def protect(
             ProxyUser,
             header=people.user_header,
             trusted=server.trusted_proxies,
-            is_only_door=not has_login,
+            is_only_door=not settings.has_login,
         )
     app.add_middleware(
         VisitorLimits,

@@ -226,6 +226,12 @@ class Settings:
     platform: Platform = field(default_factory=Platform)
 
     @property
+    def has_login(self) -> bool:
+        """Whether visitors of the page sign in at this server."""
+        server, people = self.server, self.people
+        return bool(server.auth or server.api_key or people.users or people.keys)
+
+    @property
     def keeps_states(self) -> bool:
         """Whether states of conversations outlive the process."""
         server = self.server

@@ -80,6 +80,7 @@ def mount_page(
     session_secret: str | None = None,
     keeping: Keeping | None = None,
     signs_in: bool = False,
+    signs_out: bool = False,
 ) -> FastAPI:
     """Mount the page at "/" of `app`; mount whatever else `app` has before.
 
@@ -87,8 +88,8 @@ def mount_page(
 
     The session of a page that has gone is kept for `keep_session_s`; its unfinished reply ends
     after `alone_s`. With a `session_secret`, pages keep their session's id over a restart, and at
-    other copies with the same secret. `signs_in` offers Hugging Face's sign-in. Access to the page
-    is not decided here.
+    other copies with the same secret. `signs_in` offers Hugging Face's sign-in, `signs_out` the way
+    out of this server's own. Access to the page is not decided here.
     """
     os.environ.update(GRADIO_ENVIRONMENT)
     keep_words_out_of_the_log()
@@ -123,8 +124,8 @@ def mount_page(
         root_path=root_path,
         theme=build_theme(),
         css_paths=ASSETS / "style.css",
-        head=head(),
-        footer_links=["gradio"],
+        head=head(signs_out=signs_out),
+        footer_links=[],
         run_history=False,
         enable_monitoring=False,
         show_error=False,

@@ -87,15 +87,16 @@ async def test_the_login_lets_in_who_knows_the_password(watched, locked_url):
     await page.keyboard.press("Enter")
     await page.wait_for_selector("[role=alert] >> text=the user or the password is wrong")
     assert await page.evaluate(LOW_CONTRAST_JS) == []
-    await page.fill("[name=username]", "ada")
-    await page.fill("[name=password]", "secret")
+    assert await page.input_value("[name=username]") == "ada"
+    await page.keyboard.type("secret")  # the focus is on the password
     await page.click("button")
     await page.wait_for_url(f"{locked_url}/?view=chat")
     await page.wait_for_selector("#composer textarea")
     await send(page, "hello")
     await wait_for_status(page, "Done")
     assert ["401" in text for text in complaints] == [True]  # of the wrong password
-    await page.goto(f"{locked_url}/logout")
+    await page.get_by_role("link", name="Sign out").click()
+    await page.wait_for_url(f"{locked_url}/login")
     await page.goto(locked_url)
     assert "/login" in page.url
 

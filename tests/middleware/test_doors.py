@@ -120,7 +120,8 @@ async def test_a_browser_is_led_to_the_login_and_back_again():
         assert 'name="password"' in form.text
         wrong = await client.post(led.headers["location"], data={"username": "ada"}, headers=HTML)
         assert wrong.status_code == 401
-        assert "the user or the password is wrong" in wrong.text
+        assert "The user or the password is wrong." in wrong.text
+        assert 'name="username" autocomplete="username" value="ada"' in wrong.text
         data = {"username": "ada", "password": "secret"}
         right = await client.post(led.headers["location"], data=data, headers=HTML)
         assert right.status_code == 303

@@ -74,7 +74,7 @@ class _Server(threading.Thread):
         settings = Settings(server=server)
         app = FastAPI()
         app.add_api_route("/health", lambda: {"status": "ok"})  # which the page asks
-        mount_page(app, self._service, **self._options)
+        mount_page(app, self._service, signs_out=settings.has_login, **self._options)
         protect(app, settings)
         options = {**listening(settings), "log_level": "critical"}
         config = uvicorn.Config(app, timeout_graceful_shutdown=1, **options)

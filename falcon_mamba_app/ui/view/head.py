@@ -45,10 +45,11 @@ ICON = (
 )
 
 
-def head() -> str:
-    """The head's HTML."""
+def head(*, signs_out: bool = False) -> str:
+    """The head's HTML; with it the page offers to sign out, or not."""
     scripts = "\n".join((ASSETS / name).read_text("utf-8") for name in SCRIPTS)
-    return f"{ICON}{_katex()}<script>{scripts}</script>"
+    sign_out = '<meta name="sign-out" content="logout">' if signs_out else ""
+    return f"{ICON}{_katex()}{sign_out}<script>{scripts}</script>"
 
 
 def _katex() -> str:
