@@ -13,6 +13,9 @@
     document.querySelector("#composer-row")?.classList.toggle("queued", isOn);
   }
 
+  // Before the page has its conversation, the server knows nothing of it.
+  const isStarting = () => document.querySelector(".status-line[data-phase=starting]") !== null;
+
   // Enter during a reply: the message is sent when the reply is over.
   document.addEventListener("keydown", (event) => {
     const isEnter = event.key === "Enter" && !event.shiftKey && !event.isComposing;
@@ -28,6 +31,10 @@
       window.page.note(isQueued
         ? "It is sent as soon as this reply is over. Enter again keeps it back; Escape stops the reply."
         : "Kept back: it stays in the box.");
+    } else if (isStarting() && field().value.trim()) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      queue(true);
     } else if (visible("#send")?.disabled) {
       window.page.note("The model is not ready yet.");
     }
@@ -38,13 +45,17 @@
       event.preventDefault();
       event.stopImmediatePropagation();
       window.page.note("The server does not answer. What you wrote is kept.");
+    } else if (isStarting() && event.target.closest("#send")) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      queue(true);
     }
   }, true);
 
   let wasBusy = false;
   setInterval(() => {
     const busy = isBusy();
-    if (!busy && isQueued) { // a reply may have come and gone between two looks
+    if (!busy && isQueued && !isStarting()) { // a reply may have come and gone between two looks
       queue(false);
       if (field()?.value.trim()) setTimeout(() => visible("#send")?.click(), 0);
     }
@@ -89,8 +100,8 @@
     const text = field()?.value ?? "";
     if (text === counted) return;
     counted = text;
-    if (text.length >= COUNTED_CHARS) window.page.tell("counter", "look", { text });
-    else if (window.page.element("counter")) window.page.element("counter").textContent = "";
+    if (text.length >= COUNTED_CHARS) window.page.ask("counter", "look", { text });
+    else window.page.mark("counted", false);
   }
   document.addEventListener("input", (event) => {
     if (event.target !== field()) return;
@@ -98,10 +109,20 @@
     counting = setTimeout(count, COUNT_AFTER_MS);
   });
   window.page.drawsWith("counter", (value, { element }) => {
-    const isOfThis = value && counted.length === value.chars;
-    element.textContent = isOfThis ? value.text : "";
-    element.classList.toggle("warns", Boolean(isOfThis && value.warns));
+    const isLong = counted.length >= COUNTED_CHARS;
+    element.textContent = (isLong && value?.text) || "";
+    window.page.mark("counted", element.textContent !== "");
+    element.classList.toggle("warns", Boolean(isLong && value?.warns));
   });
+
+  // What takes the place of the text gives it back.
+  document.addEventListener("click", (event) => {
+    const text = document.querySelector("#document textarea")?.value;
+    if (!event.target.closest("#document-clear, #document-page .gallery-item") || !text?.trim()) return;
+    window.page.note("The text has made room.", {
+      label: "Undo", run: () => window.page.type("#document", text),
+    });
+  }, true);
 
   // The completion page follows its own writing.
   setInterval(() => {

@@ -44,7 +44,7 @@
       drawn.push(svg("circle", { class: "kv", cx: x(now), cy: y(perToken * now), r: 3.5 }));
       drawn.push(svg("circle", { class: "state", cx: x(now), cy: y(stateBytes), r: 3.5 }));
     }
-    const kvNow = tokens ? `${bytes(perToken * tokens)} now` : "grows with every token";
+    const kvNow = tokens ? `${bytes(perToken * tokens)} now` : "it grows";
     const label = `Memory over the length of the context, ${short(MIN_TOKENS)} to ${short(MAX_TOKENS)} `
       + `tokens, in powers of ten. This model's state: ${bytes(stateBytes)}, constant. Computed cache `
       + `of ${name}: ${tokens ? `${kvNow} with ${whole(tokens)} tokens, ` : ""}${bytes(end)} at 1 M.`
@@ -154,6 +154,7 @@
     const figures = ["always", tokens ? `${whole(tokens)} tokens` : "", speed?.includes("tok") ? speed : ""];
     const canvas = line.querySelector("canvas") ?? make("canvas", { "aria-hidden": "true" });
     window.strip.set(canvas, strip, { maxRows: 4, maxColumns: 32 });
+    canvas.hidden = !strip;
     line.replaceChildren(canvas, make("b", {}, [stateBytes ? bytes(stateBytes) : "–"]),
       make("span", {}, [figures.filter(Boolean).join(" · ")]));
   }

@@ -38,9 +38,29 @@
     }
   });
 
+  // Gradio makes the fields of a closed fold when it is first opened, and sets them to their values a
+  // moment later, over what was typed by then. So the settings begin open, and are folded unseen.
+  function foldUp() {
+    const left = document.querySelectorAll("#behaviour .label-wrap:not([data-folded])");
+    for (const fold of left) {
+      if (fold.classList.contains("open")) fold.click(); // again, where Gradio was not listening yet
+      else fold.dataset.folded = "";
+    }
+    const isReady = document.querySelector(".status-line:not([data-phase=starting])");
+    if (!isReady || left.length) requestAnimationFrame(foldUp);
+  }
+  foldUp();
+
+  function tellFolds() {
+    for (const fold of document.querySelectorAll(".label-wrap")) {
+      fold.ariaExpanded = String(fold.classList.contains("open"));
+    }
+  }
+  setInterval(tellFolds, 250);
+
   // Opened below the figures, the settings would stay out of sight.
   document.addEventListener("click", (event) => {
-    const opened = event.target.closest("#behaviour > button")?.parentElement;
+    const opened = event.isTrusted && event.target.closest("#behaviour > button")?.parentElement;
     if (opened) setTimeout(() => opened.scrollIntoView({ block: "start" }), 0);
   });
 

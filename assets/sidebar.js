@@ -225,9 +225,8 @@
 
   // What was there before "New conversation" is in the list, or can be called back for a while.
   document.addEventListener("click", (event) => {
-    const text = document.querySelector("#document textarea")?.value.trim();
-    const hasWords = text || window.conversation.messages().length > 0;
-    if (!event.target.closest("#clear, #document-clear") || !value || !hasWords) return;
+    const hasWords = window.conversation.messages().length > 0;
+    if (!event.target.closest("#clear") || !value || !hasWords) return;
     const { current, isKept } = value;
     if (isKept && isOpen()) return;
     window.page.note(isKept ? "The conversation before is in the list." : "A new one. The one before is not kept here.", {

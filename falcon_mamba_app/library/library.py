@@ -140,9 +140,8 @@ class Library:
         expected_version: int | None = None,
         **changes: Any,
     ) -> ConversationRecord:
-        """Change title, system_prompt, settings, extra, folder, is_pinned or is_archived.
-
-        Raises Conflict if the conversation has another version than the expected one.
+        """Change title, system_prompt, settings, extra, folder, is_pinned or is_archived. Raises
+        Conflict if the conversation has another version than the expected one.
         """
         return await self._database.write(
             conversations.change, owner, conversation_id, changes, expected_version

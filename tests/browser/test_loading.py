@@ -60,6 +60,9 @@ async def test_the_page_is_up_while_the_model_loads_and_becomes_ready_by_itself(
     await wait_for_status(visitor, "Done")
 
 
+VALUE = "document.querySelector('#document textarea').value"
+
+
 async def test_a_base_model_continues_a_text(visitor):
     with serve_page(EchoService(has_chat_template=False)) as url:
         await open_page(visitor, url)
@@ -72,4 +75,16 @@ async def test_a_base_model_continues_a_text(visitor):
         await visitor.locator("#document-undo").click()
         await wait_for_status(visitor, "Taken back")
         assert await text.input_value() == "Once upon a time "
+        # What was typed stays; what takes its place can be called back.
+        await text.press_sequentially("mine")
+        await visitor.locator("#document-undo").click()
+        await wait_for_status(visitor, "Nothing to undo")
+        for away in ("#document-clear", "#document-page .gallery-item"):
+            await visitor.locator(away).first.click()
+            await visitor.wait_for_function(f"({VALUE}) !== 'Once upon a time mine'")
+            await visitor.locator("#toast").get_by_role("button", name="Undo").click()
+            await visitor.wait_for_function(f"({VALUE}) === 'Once upon a time mine'")
+        await visitor.get_by_role("button", name="Model behaviour").click()
+        await visitor.locator("#control-temperature input").first.wait_for()
+        assert await visitor.locator("#system-prompt").count() == 0  # it would do nothing here
         await visitor.goto("about:blank")

@@ -41,6 +41,29 @@ async def test_a_reply_tells_how_sure_the_model_was_and_goes_on_from_another_wor
     assert await page.evaluate("document.activeElement.matches('article.assistant')")
 
 
+async def test_a_pasted_system_prompt_tells_its_price_counts_and_is_remembered(page, service, url):
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    await open_settings(page)
+    prompt = page.locator("#system-prompt textarea")
+    await prompt.focus()
+    await page.keyboard.insert_text("Be brief.")  # as a paste: no key is pressed
+    await page.locator(".system-cost", has_text="read again from its first word").wait_for()
+    await page.wait_for_function("localStorage.getItem('falcon-mamba-settings')")
+    await open_page(page, url)
+    await open_settings(page)
+    await page.wait_for_function(
+        "document.querySelector('#system-prompt textarea').value === 'Be brief.'"
+    )
+    await send(page, "again")
+    await wait_for_status(page, "Done")
+    assert service.requests[-1].prompt[0].content == "Be brief."
+    # Under it all has been read now; the one before has its price again.
+    await page.wait_for_selector(".system-cost:empty", state="attached")
+    await prompt.fill("")
+    await page.locator(".system-cost", has_text="read again").wait_for()
+
+
 async def test_a_preset_of_ones_own_is_kept_and_leaves_by_link_and_by_file(browser, url):
     context = await browser.new_context(viewport=LAPTOP)
     await context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from falcon_mamba_app.books.books import Books
@@ -32,7 +32,7 @@ async def server(tmp_path):
 
 
 async def delete_everything(server, request):
-    data = SimpleNamespace(_data={"op": "delete everything"})
+    data = gr.EventData(None, {"op": "delete everything"})
     return await server.sidebar.change(data, request)
 
 

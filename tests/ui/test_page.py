@@ -131,4 +131,4 @@ def test_whatever_a_visitor_does_one_thread_does_it(visitor, service):
     visitor.cause_at_once("stop", "click")
     visitor.cause_at_once("reset-controls", "click", "")
     visitor.cause_at_once("timer", "tick", None)
-    assert service.threads == {"stats": {loop_thread}, "forget": {loop_thread}}
+    assert service.threads == {"stats": {loop_thread}}

@@ -186,6 +186,11 @@ class Sessions:
             self._free(session)
         return len(own)
 
+    def free_of(self, page: str) -> None:
+        """Free what the page shows, with its state; it begins another conversation."""
+        self._free(self.of_page(page))
+        self.of_page(page)
+
     async def save(self, page: str) -> None:
         """Write what the page's conversation has become, if it is kept."""
         session = self._sessions.get(self._pages.get(page, ""))

@@ -34,7 +34,7 @@ class Everything:
             await self._belongings.delete(request)
             return
         await self._books.remove_all(request)
-        self._sessions.clear(page_of(request))
+        self._sessions.free_of(page_of(request))
 
     async def _delete_conversations(self, request: Asking) -> int:
         kept = self._sessions.kept

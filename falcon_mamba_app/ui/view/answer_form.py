@@ -39,7 +39,7 @@ def is_sound(answer_as: object, details: object) -> bool:
 
 def build_answer_form() -> dict[str, gr.components.Component]:
     """Draw the two controls where the caller's layout context is."""
-    with gr.Accordion("The reply's form", open=False, elem_classes="quiet"):
+    with gr.Accordion("The reply's form", open=True, elem_classes="quiet"):
         return {
             "answer_as": gr.Radio([TEXT, JSON, CHOICE], value=TEXT, label="Answer as"),
             "form_details": gr.Textbox(

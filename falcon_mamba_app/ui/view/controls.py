@@ -179,12 +179,12 @@ def values_of(given: tuple[Any, ...]) -> ControlValues:
 
 def updates_for(values: ControlValues, model: ModelInfo | None) -> list[Any]:
     """Updates that make the components show `values`, in the order of `Controls.listed`."""
-    limit = max_new_tokens_limit(model)
+    others: dict[str, dict[str, Any]] = {
+        "max_new_tokens": {"maximum": max_new_tokens_limit(model)},
+        "system_prompt": {"visible": model is None or model.has_chat_template},
+    }
     return [
-        gr.update(value=getattr(values, name), maximum=limit)
-        if name == "max_new_tokens"
-        else gr.update(value=getattr(values, name))
-        for name in CONTROL_NAMES
+        gr.update(value=getattr(values, name), **others.get(name, {})) for name in CONTROL_NAMES
     ]
 
 
@@ -228,7 +228,7 @@ def build_controls(system_prompt: gr.Textbox, presets: gr.HTML) -> Controls:
         "top_k": _slider("top_k", 0, 200, 1, "Top k", "Keeps this many tokens; 0 keeps all"),
         "min_p": _slider("min_p", 0, 0.5, 0.01, "Min p", "Relative to the likeliest token"),
     }
-    with gr.Accordion("More filters", open=False, elem_classes="quiet"):
+    with gr.Accordion("More filters", open=True, elem_classes="quiet"):
         components |= {
             "typical_p": _slider(
                 "typical_p",
@@ -258,7 +258,7 @@ def build_controls(system_prompt: gr.Textbox, presets: gr.HTML) -> Controls:
                 "From here on a token is a top choice",
             ),
         }
-    with gr.Accordion("Penalties, seed and stop strings", open=False, elem_classes="quiet"):
+    with gr.Accordion("Penalties, seed and stop strings", open=True, elem_classes="quiet"):
         components |= {
             "repetition_penalty": _slider("repetition_penalty", 1, 2, 0.05, "Repetition penalty"),
             "presence_penalty": _slider("presence_penalty", -2, 2, 0.1, "Presence penalty"),

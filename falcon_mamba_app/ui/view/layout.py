@@ -133,9 +133,10 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
         with gr.Column(elem_id="side", scale=3, min_width=300):
             with gr.Accordion("Memory and figures", open=True, elem_id="figures") as side:
                 panel = part("panel", template=PANEL, value=first.panel)
-            # What is inside a closed accordion is not there until it is opened.
+            # Open: Gradio makes a closed one's fields when it is first opened, and sets them, a
+            # moment later, to what they were, over what was typed. assets/page.js folds it unseen.
             presets = part("presets", value=shown_presets(ControlValues()))
-            with gr.Accordion("Model behaviour", open=False, elem_id="behaviour"):
+            with gr.Accordion("Model behaviour", open=True, elem_id="behaviour"):
                 controls = build_controls(build_system_prompt(), presets)
     gr.HTML(frame_html(), elem_id="lab", padding=False)
     return Components(

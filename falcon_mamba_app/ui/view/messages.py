@@ -80,7 +80,7 @@ def line_of(facts: Facts) -> str:
     """What a reply took: "27 tokens · 37 tok/s · read 24 new, 27,677 remembered"."""
     parts = []
     if facts.completion_tokens:
-        parts.append(f"{facts.completion_tokens:,} tokens")
+        parts.append(f"{facts.completion_tokens:,} token{'s' * (facts.completion_tokens > 1)}")
     if facts.tokens_per_s:
         parts.append(f"{facts.tokens_per_s:.0f} tok/s")
     if facts.prompt_tokens is not None and facts.reused_tokens is not None:
