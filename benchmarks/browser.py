@@ -1,11 +1,13 @@
-"""What one browser that reads the page leaves of the engine's speed, at a GPU's pace.
+"""What one browser that reads the page leaves of the engine's speed, at a GPU's pace, and what long
+conversations cost the browser.
 
-    python -m benchmarks.browser [--step-ms 5] [--rounds 5] [--save NAME]
+    python -m benchmarks.browser [--step-ms 5] [--rounds 5] [--messages 0 400 1000] [--save NAME]
 
 Chromium reads long replies on the page while the engine writes them on a device that is a clock
 (`paced.py`); service, server, page and browser are real. The figure is the engine's tokens a second
-meanwhile over those of the engine alone, in rounds that take turns. Prints a table and one JSON
-line. Needs Playwright and Chromium ($CHROMIUM, else /usr/bin/chromium).
+meanwhile over those of the engine alone, in rounds that take turns. The second table is of the
+browser's main thread: a reply behind so many messages, and a scroll over all of them. Prints the
+tables and one JSON line. Needs Playwright and Chromium ($CHROMIUM, else /usr/bin/chromium).
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ import asyncio
 import os
 import statistics
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
+from benchmarks.lib.long_page import LongPage, measure_long_page
 from benchmarks.lib.paced import pace
-from benchmarks.lib.report import Table, about, finish
+from benchmarks.lib.report import Table, about, finish_several
 from benchmarks.serving import alone, on_engine, served
 from falcon_mamba_app.ops.select import select_ops
 from falcon_mamba_app.service.local.build import build_local
@@ -51,6 +55,14 @@ async def read_on_page(page: Page, service: LocalService) -> float:
     return (last - first) / (end_s - start_s)
 
 
+async def opened(browser: Browser, url: str) -> Page:
+    """The page of a new visitor."""
+    page = await (await browser.new_context()).new_page()
+    await page.goto(url)
+    await page.wait_for_selector(".status-line:not([data-phase=starting])")
+    return page
+
+
 def _num_tokens(service: LocalService) -> int:
     """Written since the service began."""
     total = service.stats().completion_tokens_total
@@ -58,7 +70,9 @@ def _num_tokens(service: LocalService) -> int:
     return total
 
 
-async def measure(options: argparse.Namespace) -> list[dict[str, float]]:
+async def measure(
+    options: argparse.Namespace,
+) -> tuple[list[dict[str, float]], list[LongPage]]:
     service = build_local(ModelSettings(model="nano", device="cpu"), EngineSettings())
     await service.start()
     try:
@@ -66,16 +80,21 @@ async def measure(options: argparse.Namespace) -> list[dict[str, float]]:
         async with served(service) as url, async_playwright() as playwright:
             arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-            page = await browser.new_page()
-            await page.goto(url)
-            await page.wait_for_selector(".status-line:not([data-phase=starting])")
+            page = await opened(browser, url)
             rounds = []
             for _ in range(options.rounds):
                 rate = await on_engine(service, alone, 1, ENGINE_STEPS)
                 read = await read_on_page(page, service)
                 rounds.append({"alone": rate, "with_browser": read, "share": read / rate})
+            await page.context.close()
+            long_pages = []
+            for num_messages in options.messages:
+                page = await opened(browser, url)
+                count = partial(_num_tokens, service)
+                long_pages.append(await measure_long_page(page, num_messages, count))
+                await page.context.close()
             await browser.close()
-            return rounds
+            return rounds, long_pages
     finally:
         await service.close()
 
@@ -84,10 +103,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step-ms", type=float, default=5.0, help="of the device that is a clock")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, nargs="*", default=[0, 400, 1_000])
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    rounds = asyncio.run(measure(options))
+    rounds, long_pages = asyncio.run(measure(options))
     table = Table("round", "engine alone, tok/s", "with a browser, tok/s", "share")
     for number, found in enumerate(rounds, start=1):
         rates = f"{found['alone']:.1f}", f"{found['with_browser']:.1f}"
@@ -98,7 +118,13 @@ def main() -> None:
     facts = about("browser", device, select_ops(device, "reference"))
     facts |= {"kernels": f"none: a clock of {options.step_ms:g} ms a step", "load": f"{load:.1f}"}
     result: dict[str, Any] = {"benchmark": "browser", "share": share, "rounds": rounds}
-    finish("A browser on the page", facts, table, result, options.save)
+    result["long_pages"] = [asdict(cost) for cost in long_pages]
+    heads = "ms a token", "longest task, ms", "ms a frame, scrolled", "19 of 20 frames within, ms"
+    costs = Table("messages", *heads)
+    for cost in long_pages:
+        figures = cost.ms_per_token, cost.longest_ms, cost.frame_ms, cost.slow_frame_ms
+        costs.add(str(cost.num_messages), *(f"{figure:.1f}" for figure in figures))
+    finish_several("A browser on the page", facts, [table, costs], result, options.save)
 
 
 if __name__ == "__main__":
