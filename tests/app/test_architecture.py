@@ -110,7 +110,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         },
         {"fastapi", "starlette", "pydantic", "prometheus_client"},
     ),
-    "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2", "llguidance"}),
+    "text": ({*VOCABULARY, "text"}, {"tokenizers", "jinja2", "llguidance", "numpy"}),
     "ops": (
         {"errors", "ops", "temporary"},
         {
