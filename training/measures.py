@@ -179,10 +179,10 @@ class Measures:
             found.append(Figure(f"  {group}", percentage(flags), count=len(flags)))
         return found
 
-    def situations(self) -> list[Figure]:
+    def situations(self, *, has_far: bool = True) -> list[Figure]:
         share = self.share
         several = self.answered(situations.several_facts())
-        far = self.answered(situations.far_away())
+        far = self.answered(situations.far_away()) if has_far else []
         return [
             self.after_story(),
             share("a fact put right, then asked for", situations.corrections(), goal="≥ 90"),
@@ -191,7 +191,7 @@ class Measures:
             *self.by_group(several),
             share("small letters, no full stops", situations.small_letters(), goal="≥ 95"),
             share("with emoji", situations.with_emoji(), goal="≥ 90"),
-            self.whole("told 60 turns earlier", far, "≥ 80"),
+            *([self.whole("told 60 turns earlier", far, "≥ 80")] if far else []),
             share("yes or no about what was told", situations.checks(), says_yes_or_no),
             share("two people told apart", situations.two_people()),
             share("lists", situations.lists()),
@@ -218,12 +218,13 @@ class Measures:
         ]
         return self.share("recall of a name after a story", questions, goal="≥ 90")
 
-    def reading(self) -> list[Figure]:
-        documents = self.answered(reading.document_questions(self._answerer.num_tokens))
+    def reading(self, *, has_documents: bool = True) -> list[Figure]:
+        asked = reading.document_questions(self._answerer.num_tokens) if has_documents else []
+        documents = self.answered(asked)
         return [
             self.share("questions about a paragraph", reading.paragraph_questions(), goal="≥ 90"),
             self.share("what a paragraph does not say", reading.missing_questions(), _not_there),
-            self.whole("a sentence of a document", documents, "≥ 90"),
+            *([self.whole("a sentence of a document", documents, "≥ 90")] if documents else []),
             *self.by_group(documents),
         ]  # fmt: skip
 

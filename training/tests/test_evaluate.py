@@ -130,6 +130,18 @@ def test_a_table_is_saved_beside_its_figures(tmp_path):
     assert '"value": 97.5' in (tmp_path / "model.json").read_text()
 
 
+def test_what_was_not_measured_is_a_dash_in_the_table():
+    whole = evaluate.Figure("recall", 90.0, count=4)
+    part, same = evaluate.Figure("  name", 80.0), evaluate.Figure("sums", 70.0)
+    lines = evaluate.markdown({"a": [whole, part, same, part], "b": [whole, part]}).splitlines()
+    assert lines[2:] == [
+        "| recall | 90.0 % | 90.0 % |  | 4 |",
+        "|   name | 80.0 % | 80.0 % |  |  |",
+        "| sums | 70.0 % | – |  |  |",
+        "|   name | 80.0 % | – |  |  |",
+    ]
+
+
 def test_figures_of_two_machines_are_joined(tmp_path, capsys):
     files = [tmp_path / "old.json", tmp_path / "new.json"]
     for file, value in zip(files, (95.0, 97.5), strict=True):
