@@ -12,7 +12,7 @@ from torch import Tensor
 from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit, dequantize, quantize
-from falcon_mamba_app.ops.triton import few_rows_8bit
+from falcon_mamba_app.ops.triton import few_rows_8bit, gluon_parts
 from falcon_mamba_app.ops.triton.ops import TRITON
 
 HAS_GPU = torch.cuda.is_available()
@@ -192,12 +192,13 @@ def test_the_step_from_x_proj_to_the_gate_is_its_reference(num_rows, group):
     torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
 
 
-def test_the_kernel_of_full_tiles_of_rows_needs_a_card_and_32_rows_in_bf16(monkeypatch):
+def test_the_kernel_of_few_rows_needs_a_card_and_2_to_8_or_32_rows_in_bf16(monkeypatch):
     weight, x = make_weight(16_384, 512), rows(32, 512, torch.bfloat16)
     assert few_rows_8bit.applies(x, weight) == HAS_GPU
-    monkeypatch.setattr(few_rows_8bit, "_is_available", lambda: True)
+    monkeypatch.setattr(gluon_parts, "is_available", lambda: True)
     assert few_rows_8bit.applies(x, weight)
-    assert not few_rows_8bit.applies(x[:31], weight)
+    assert few_rows_8bit.applies(x[:2], weight) and few_rows_8bit.applies(x[:8], weight)
+    assert not any(few_rows_8bit.applies(x[:n], weight) for n in (0, 1, 9, 16, 31))
     assert not few_rows_8bit.applies(x.float(), weight)
     assert not few_rows_8bit.applies(x, make_weight(16_384, 512, group=32))
     assert not few_rows_8bit.applies(x, make_weight(40, 512))  # no whole tiles

@@ -1,4 +1,4 @@
-"""32 rows in bf16 times a matrix in 8 bits, without a detour of the weights.
+"""A few rows in bf16 times a matrix in 8 bits, without a detour of the weights.
 
 Triton moves a tile through shared memory twice before the matrix units get it: as it was loaded,
 and converted. In Gluon, Triton's own lower language, the lanes load the weights where the matrix
@@ -6,9 +6,8 @@ units expect them: 16 neighbouring inputs of two outputs. The order of a product
 matter, as long as x is read in the same order. Only x goes through shared memory, for all warps.
 
 On an H200 a step of the 7B with 32 rows is 16 % faster than in bf16, and by the kernel of `linear`
-it is not. With fewer rows the padding rows all read one row of x, and the step took longer; with 64
-both kernels are as fast alone. Gluon may change from version to version, and has no interpreter:
-where it cannot be used, the kernel of `linear` takes over.
+it is not. With 2, 4 and 8 rows it takes 3, 3 and 2 % less than by that kernel, with 16 and 64 rows
+7 and 32 % more: there, and where Gluon cannot be used, the kernel of `linear` takes over.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import triton
 from torch import Tensor
 
 from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit
+from falcon_mamba_app.ops.triton import gluon_parts
 from falcon_mamba_app.ops.triton.device import current_gpu
 from falcon_mamba_app.ops.triton.overlap import CAN_OVERLAP, OVERLAPPED
 
@@ -29,10 +29,6 @@ try:
     from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 except ImportError:
     gluon = None
-
-# Versions of Triton that were tried: 3.6 on a card, 3.9 as far as its compiler.
-OLDEST, NEWEST = (3, 6), (3, 9)
-ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +40,13 @@ class Tile:
 
 def applies(x: Tensor, weight: Weight8bit) -> bool:
     """Whether the kernel below can multiply these."""
-    fits = len(x) == ROWS and weight.has_row_scales and x.dtype == torch.bfloat16
-    if not (fits and _is_available() and current_gpu().capability >= (8, 0)):
+    is_faster = 2 <= len(x) <= 8 or len(x) == 32
+    fits = is_faster and weight.has_row_scales and x.dtype == torch.bfloat16
+    if not (fits and gluon_parts.is_available() and current_gpu().capability >= (8, 0)):
         return False
     tile = _tile(weight.shape[0])
     length = weight.shape[1] // num_addends(*weight.shape)
     return weight.shape[0] % tile.outputs == 0 and length % tile.inputs == 0
-
-
-def _is_available() -> bool:
-    if gluon is None or not torch.cuda.is_available() or torch.version.hip is not None:
-        return False
-    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    return OLDEST <= version <= NEWEST
 
 
 def num_addends(num_outputs: int, num_inputs: int) -> int:
@@ -69,13 +59,15 @@ def num_addends(num_outputs: int, num_inputs: int) -> int:
 
 def product(x: Tensor, weight: Weight8bit, *, num_addends: int, out_dtype: torch.dtype) -> Tensor:
     """(num_addends, t, o), where `applies`."""
-    num_outputs, num_inputs = weight.shape
+    (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     assert x.stride(1) == 1 and weight.values.is_contiguous(), x.stride()
-    y = torch.empty((num_addends, ROWS, num_outputs), dtype=out_dtype, device=x.device)
+    y = torch.empty((num_addends, num_rows, num_outputs), dtype=out_dtype, device=x.device)
     tile = _tile(num_outputs)
+    # The least that the matrix units know.
+    rows = max(8, triton.next_power_of_2(num_rows))
     few_rows_kernel[(num_outputs // tile.outputs, num_addends)](
-        x, weight.values.view(torch.int32), weight.scale, y, x.stride(0), num_outputs,
-        num_inputs, num_addends, ROWS, tile.outputs, tile.inputs, tile.warps,
+        x, weight.values.view(torch.int32), weight.scale, y, num_rows, x.stride(0), num_outputs,
+        num_inputs, num_addends, rows, tile.outputs, tile.inputs, tile.warps,
         CAN_OVERLAP, num_warps=tile.warps, **OVERLAPPED,
     )  # fmt: skip
     return y
@@ -91,35 +83,9 @@ def _tile(num_outputs: int) -> Tile:
 
 
 if gluon is not None:
-    # Its name from 3.9 on, and the one before.
-    _load_ahead = getattr(async_copy, "async_load", async_copy.async_copy_global_to_shared)
+    from falcon_mamba_app.ops.triton.gluon_parts import load_ahead, start_next, wait_for_inputs
+
     STAGES = gl.constexpr(3)  # STAGES − 1 tiles of x are loading at a time
-
-    @gluon.jit
-    def _start_next(HAS_PDL: gl.constexpr):
-        """`overlap.start_next`"""
-        if HAS_PDL:
-            gl.inline_asm_elementwise(
-                "griddepcontrol.launch_dependents; mov.u32 $0, 0;",
-                "=r",
-                [],
-                dtype=gl.int32,
-                is_pure=False,
-                pack=1,
-            )
-
-    @gluon.jit
-    def _wait_for_inputs(HAS_PDL: gl.constexpr):
-        """`overlap.wait_for_inputs`"""
-        if HAS_PDL:
-            gl.inline_asm_elementwise(
-                "griddepcontrol.wait; mov.u32 $0, 0;",
-                "=r",
-                [],
-                dtype=gl.int32,
-                is_pure=False,
-                pack=1,
-            )
 
     @gluon.jit
     def _as_bf16(words, layout: gl.constexpr):
@@ -151,12 +117,13 @@ if gluon is not None:
         values = gl.reshape(values, [words.shape[0], words.shape[1] * 4])
         return gl.convert_layout(values, layout, assert_trivial=True)
 
-    @gluon.jit
+    @gluon.jit(do_not_specialize=["num_rows"])
     def few_rows_kernel(
         x_ptr,
         words_ptr,
         scale_ptr,
         y_ptr,
+        num_rows,
         x_stride,
         num_outputs: gl.constexpr,
         num_inputs: gl.constexpr,
@@ -168,7 +135,7 @@ if gluon is not None:
         HAS_PDL: gl.constexpr,
     ):
         """One tile of outputs of one addend, which is the product over its share of the inputs."""
-        _start_next(HAS_PDL)
+        start_next(HAS_PDL)
         products: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
         of_weights: gl.constexpr = gl.DotOperandLayout(0, products, 16)
         of_words: gl.constexpr = gl.DotOperandLayout(0, products, 4)
@@ -193,11 +160,12 @@ if gluon is not None:
         inputs = gl.arange(0, INPUTS, layout=gl.SliceLayout(0, copied))
         x_ptrs = x_ptr + addend * length + rows[:, None] * x_stride
         x_ptrs += inputs[None, :]
+        is_row = (rows < num_rows)[:, None]
         swizzled: gl.constexpr = gl.SwizzledSharedLayout(8, 1, 8, order=[1, 0])
         tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, ROWS, INPUTS], swizzled)
-        _wait_for_inputs(HAS_PDL)
+        wait_for_inputs(HAS_PDL)
         for i in gl.static_range(STAGES - 1):
-            _load_ahead(tiles.index(i), x_ptrs + min(i * INPUTS, LAST))
+            load_ahead(tiles.index(i), x_ptrs + min(i * INPUTS, LAST), mask=is_row)
             async_copy.commit_group()
         total = gl.zeros([OUTPUTS, ROWS], gl.float32, layout=products)
         for i in range(length // INPUTS):
@@ -208,11 +176,11 @@ if gluon is not None:
             x = tiles.index(i % STAGES).permute((1, 0)).load(of_x)
             ahead = min((i + STAGES - 1) * INPUTS, LAST)
             place = tiles.index((i + STAGES - 1) % STAGES)
-            _load_ahead(place, x_ptrs + ahead)
+            load_ahead(place, x_ptrs + ahead, mask=is_row)
             async_copy.commit_group()
             total = mma_v2(_as_bf16(now, of_weights), x, total)
         async_copy.wait_group(0)
         total = total * scale[:, None]
         rows = gl.arange(0, ROWS, layout=gl.SliceLayout(0, products))
-        cells = (addend * ROWS + rows)[None, :] * num_outputs + outputs[:, None]
-        gl.store(y_ptr + cells, total.to(y_ptr.dtype.element_ty))
+        cells = (addend * num_rows + rows)[None, :] * num_outputs + outputs[:, None]
+        gl.store(y_ptr + cells, total.to(y_ptr.dtype.element_ty), mask=(rows < num_rows)[None, :])
