@@ -93,18 +93,15 @@ class Mixer(nn.Module):
         self, x: Tensor, conv_states: Tensor, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(b, h) → x after the convolution and z, both (b, d)."""
-        ops, conv, in_proj = self._ops, self.conv, self.in_proj
-        if not isinstance(in_proj, Linear4bit):
-            return ops.projected_conv_step(
-                x, in_proj.weight, in_proj.bias, conv, conv_states=conv_states, slots=slots
-            )
-        x, z = in_proj.step(x).chunk(2, dim=-1)
-        return ops.conv_step(x, conv, conv_states=conv_states, slots=slots), z
+        in_proj = self.in_proj
+        return self._ops.projected_conv_step(
+            x, in_proj.weight, in_proj.bias, self.conv, conv_states=conv_states, slots=slots
+        )
 
     def _scanned_step(self, x: Tensor, z: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
         """(b, d): everything after the convolution, up to the gate."""
         ops, scan, dt_proj = self._ops, self.scan, self.dt_proj
-        if self._eps is not None and not isinstance(dt_proj, Linear4bit):
+        if self._eps is not None:
             return ops.projected_scan_step(
                 x,
                 scan,
@@ -116,11 +113,7 @@ class Mixer(nn.Module):
                 ssm_states=ssm_states,
                 slots=slots,
             )
-        if self._eps is None:
-            dt, B, C = self.x_proj.step(x).split(self._sizes, dim=-1)
-        else:
-            addends = self.x_proj.step_addends(x)
-            dt, B, C = ops.split_rms_norm(addends, self._sizes, self._eps, x.dtype)
+        dt, B, C = self.x_proj.step(x).split(self._sizes, dim=-1)
         # dt_proj's bias is added in the scan, in fp32.
         dt = dt_proj.step_without_bias(dt)
         return ops.scan_step(x, scan, dt=dt, B=B, C=C, z=z, ssm_states=ssm_states, slots=slots)

@@ -11,7 +11,8 @@ device gets.
 
 from __future__ import annotations
 
-from falcon_mamba_app.ops.contract import REFERENCE, Ops, total
+from falcon_mamba_app.ops.contract import REFERENCE, Ops
+from falcon_mamba_app.ops.reference.matrix import total
 from falcon_mamba_app.ops.reference.recurrence import ConvWeights, ScanWeights
 
 __all__ = ["REFERENCE", "ConvWeights", "Ops", "ScanWeights", "total"]

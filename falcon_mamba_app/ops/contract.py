@@ -25,7 +25,7 @@ from falcon_mamba_app.ops.reference import (
     sampling,
     weight_4bit,
 )
-from falcon_mamba_app.ops.reference.matrix import Matrix, Packed
+from falcon_mamba_app.ops.reference.matrix import Matrix, Packed, total
 from falcon_mamba_app.ops.reference.recurrence import ConvWeights, ScanWeights
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
 
@@ -95,6 +95,11 @@ class Ops:
         """`matmul_step_addends` of a quantised matrix."""
         return self.matmul_4bit_step(x, weight, bias).unsqueeze(0)
 
+    def _multiply_step(self, x: Tensor, weight: Matrix | Weight4bit, bias: Tensor | None) -> Tensor:
+        if isinstance(weight, Weight4bit):
+            return self.matmul_4bit_step(x, weight, bias)
+        return self.matmul_step(x, weight, bias)
+
     # ---- Norms ----
 
     def rms_norm(
@@ -160,7 +165,7 @@ class Ops:
     def projected_conv_step(
         self,
         x: Tensor,
-        weight: Matrix,
+        weight: Matrix | Weight4bit,
         bias: Tensor | None,
         conv: ConvWeights,
         *,
@@ -168,7 +173,7 @@ class Ops:
         slots: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """conv_step of the first half of x·weightᵀ + bias, and the second half unchanged."""
-        x, z = self.matmul_step(x, weight, bias).chunk(2, dim=-1)
+        x, z = self._multiply_step(x, weight, bias).chunk(2, dim=-1)
         return self.conv_step(x, conv, conv_states=conv_states, slots=slots), z
 
     # ---- Scan ----
@@ -237,7 +242,7 @@ class Ops:
         addends: Tensor,
         sizes: list[int],
         eps: float,
-        dt_weight: Matrix,
+        dt_weight: Matrix | Weight4bit,
         z: Tensor,
         ssm_states: Tensor,
         slots: Tensor,
@@ -246,7 +251,7 @@ class Ops:
         `sizes`; each is normalised, and dt is multiplied by dt_weight (d, r).
         """
         dt, B, C = self.split_rms_norm(addends, sizes, eps, x.dtype)
-        dt = self.matmul_step(dt, dt_weight, None)
+        dt = self._multiply_step(dt, dt_weight, None)
         return self.scan_step(x, weights, dt=dt, B=B, C=C, z=z, ssm_states=ssm_states, slots=slots)
 
     # ---- The next token ----
@@ -310,11 +315,6 @@ class Ops:
         return next_token.remember_tokens(
             sampled, inputs, live_slots=live_slots, is_eos=is_eos, last_tokens=last_tokens
         )
-
-
-def total(addends: Tensor) -> Tensor:
-    """(a, t, m) → (t, m), the sum over a; no copy where a is 1."""
-    return addends[0] if len(addends) == 1 else addends.sum(0)
 
 
 REFERENCE = Ops()

@@ -13,11 +13,11 @@ import torch
 from bitsandbytes import functional
 from torch import Tensor
 
-from falcon_mamba_app.ops import REFERENCE
+from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
 from falcon_mamba_app.ops.cpu import products
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, dequantize
-from falcon_mamba_app.ops.triton import linear_4bit
+from falcon_mamba_app.ops.triton import few_rows_4bit, gluon_parts, linear_4bit
 from falcon_mamba_app.ops.triton.ops import TRITON
 from tests.support.quantized import FORMS, make_weight
 
@@ -148,6 +148,75 @@ def test_a_bias_is_added_and_the_dtype_kept(num_rows):
     torch.testing.assert_close(addends.double().sum(0), expected, atol=5e-3, rtol=2**-7)
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize(
+    ("d", "num_rows"),
+    [(128, 1), (128, 2), *(pytest.param(8192, n, marks=gpu) for n in (1, 2, 16, 17, 40, 64))],
+)
+def test_in_proj_and_its_convolution_are_their_reference(d, num_rows, has_bias):
+    weight = make_weight(2 * d, 512, compute_dtype=HALF, device=DEVICE)
+    x = rows(num_rows, 512, HALF)
+    bias = torch.randn(d).to(DEVICE, HALF) if has_bias else None
+    conv = ConvWeights(torch.randn(4, d).to(DEVICE, HALF), bias)
+    states = torch.randn(num_rows + 1, 3, d).to(DEVICE, HALF)
+    slots = torch.arange(num_rows, 0, -1, device=DEVICE)
+    found = []
+    for ops in (REFERENCE, TRITON):
+        own = states.clone()
+        y = ops.projected_conv_step(x, weight, None, conv, conv_states=own, slots=slots)
+        found.append((*y, own))
+    torch.testing.assert_close(*found, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(("kind", "is_double"), FORMS)
+@pytest.mark.parametrize(
+    ("num_rows", "d", "r"), [(1, 40, 64), (1, 33, 256), (2, 40, 64), (1, 40, 32)]
+)
+def test_the_step_from_x_proj_to_the_gate_is_its_reference(num_rows, d, r, kind, is_double):
+    n, weight = 16, make_weight(d, r, kind, is_double=is_double, device=DEVICE)
+    scan = ScanWeights(
+        A=-torch.rand(n, d).to(DEVICE),
+        D=torch.randn(d).to(DEVICE),
+        dt_bias=torch.randn(d).to(DEVICE),
+    )
+    x, z = (torch.randn(num_rows, d).to(DEVICE) for _ in range(2))
+    addends = torch.randn(1, num_rows, r + 2 * n).to(DEVICE)
+    states = torch.randn(num_rows + 1, n, d).to(DEVICE)
+    slots = torch.arange(num_rows, 0, -1, device=DEVICE)
+    found = []
+    for ops in (REFERENCE, TRITON):
+        own = states.clone()
+        y = ops.projected_scan_step(
+            x, scan, addends=addends, sizes=[r, n, n], eps=1e-6, dt_weight=weight, z=z,
+            ssm_states=own, slots=slots,
+        )  # fmt: skip
+        found.append((y, own))
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+
+
+def test_the_kernel_of_few_rows_needs_a_card_bf16_and_whole_blocks(monkeypatch):
+    weight = make_weight(128, 512, compute_dtype=torch.bfloat16, device=DEVICE)
+    x = rows(8, 512, torch.bfloat16)
+    assert few_rows_4bit.applies(x, weight) == HAS_GPU
+    monkeypatch.setattr(gluon_parts, "is_available", lambda: True)
+    assert few_rows_4bit.applies(x, weight)
+    assert not few_rows_4bit.applies(x.float(), weight)
+    assert few_rows_4bit.applies(rows(32, 512, torch.bfloat16), weight)
+    assert not few_rows_4bit.applies(x[:1], weight)
+    assert not few_rows_4bit.applies(rows(33, 512, torch.bfloat16), weight)
+    assert not few_rows_4bit.applies(x, replace(weight, compute_dtype=torch.float32))
+    assert not few_rows_4bit.applies(x, replace(weight, shape=(1024, 64)))
+    double = make_weight(128, 512, is_double=True, compute_dtype=torch.bfloat16, device=DEVICE)
+    assert not few_rows_4bit.applies(x, double)
+
+
+@pytest.mark.parametrize("tile_bytes", [4_096, 8_192, 16_384, 32_768, 65_536])
+def test_shared_memory_is_what_triton_asks_for_or_what_every_kernel_has(tile_bytes):
+    known = few_rows_4bit.num_stages(tile_bytes) * tile_bytes
+    assert known > 49_152 or known + few_rows_4bit.TABLE_BYTES <= 49_152
+    assert known <= max(2 * tile_bytes, 65_536)
+
+
 @pytest.mark.parametrize("blocksize", [32, 128, 4096])
 def test_blocks_of_other_sizes_are_dequantised_too(blocksize):
     matrix = torch.randn(32, 256)
@@ -172,6 +241,6 @@ def test_no_rows_or_fp32_rows_are_products_too(ops):
 def test_the_storage_is_read_where_it_lies():
     """A second copy would cost what 4 bits save."""
     weight = make_weight(64, 256, device=DEVICE)
-    words, absmax, code, *nested = linear_4bit._storage(weight)
+    words, absmax, code, *nested = linear_4bit.storage(weight)
     assert words.data_ptr() == weight.packed.data_ptr() and absmax is weight.absmax
     assert code is weight.code and nested == [None, None, None]

@@ -39,8 +39,8 @@ EVERYWHERE = {
 WITH_MATRIX_UNITS = {"_in_proj_rows_kernel", "rows_times_matrix_kernel"}
 
 FOR_8_BITS = {"_rows_kernel"}
-FOR_4_BITS = {"dequantize_kernel", "row_kernel", "rows_kernel"}
-BYTES_OF_PAIRS = 32_768  # of one row's table, which the compiler's figure leaves out
+FOR_4_BITS = {"dequantize_kernel", "row_kernel", "rows_kernel", "few_rows_4bit_kernel"}
+BYTES_OF_PAIRS = 32_768  # of the table for one row or a few, which the compiler's figure leaves out
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,20 @@ def test_every_kernel_compiles_for_the_card_and_fits_it(cache, capability):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("capability", [75, 89, 90])  # the least memory without and with units
-def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(cache, capability):
-    kernels = compiled_for(cache, capability, "nf4 double")
+# The least memory without and with matrix units.
+@pytest.mark.parametrize(
+    ("capability", "form"), [(75, "nf4 double"), (89, "nf4 double"), (89, "nf4"), (90, "nf4")]
+)
+def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(cache, capability, form):
+    kernels = compiled_for(cache, capability, form)
     ours = {name: takes for name, takes in kernels.items() if name.split()[0] in FOR_4_BITS}
-    tiles = {"rows_kernel"} if capability >= 80 else set()
-    assert {name.split()[0] for name in ours} == {"dequantize_kernel", "row_kernel"} | tiles
+    expected = {"dequantize_kernel", "row_kernel"}
+    if capability >= 80:
+        expected |= {"rows_kernel"} | ({"few_rows_4bit_kernel"} if form == "nf4" else set())
+    assert {name.split()[0] for name in ours} == expected
     for name, takes in ours.items():
-        shared_bytes = takes["shared_bytes"] + (BYTES_OF_PAIRS if name.startswith("row_") else 0)
+        has_table = name.startswith(("row_", "few_rows_4bit"))
+        shared_bytes = takes["shared_bytes"] + (BYTES_OF_PAIRS if has_table else 0)
         assert shared_bytes <= SHARED_BYTES[capability], name
         assert takes["threads"] * takes["registers"] <= REGISTERS_OF_A_BLOCK, name
         assert takes["stack_bytes"] <= MAX_STACK_BYTES, name

@@ -1,4 +1,6 @@
-"""The forms of a matrix as a product reads it, and what the packed ones have in common."""
+"""The forms of a matrix as a product reads it, what the packed ones have in common, and the sum of
+a product that came in parts.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +27,8 @@ def rows_of(weight: Packed, rows: Tensor, dtype: torch.dtype) -> Tensor:
     if isinstance(weight, WeightGgml):
         return weight_ggml.rows_of(weight, rows, dtype)
     return weight_8bit.rows_of(weight, rows, dtype)
+
+
+def total(addends: Tensor) -> Tensor:
+    """(a, t, m) → (t, m), the sum over a; no copy where a is 1."""
+    return addends[0] if len(addends) == 1 else addends.sum(0)

@@ -1,12 +1,12 @@
 """Products with matrices in bitsandbytes' 4-bit storage, read without conversion.
 
 A GPU multiplies far more than it reads, so decoding must not cost what 4 bits save in reading. One
-row sums in fp32; in bf16 it looks up both numbers of a byte at once. In all other cases each lane
-of a warp holds one of the 16 code values. A shuffle looks up a number: it takes the low bits of its
-index and ignores the others, so the eight numbers of a word need one shift each and no mask. A few
-rows use the matrix units, with each weight rounded once, as `dequantize` rounds it. Many rows, and
-shapes that these kernels do not support, multiply one dequantised matrix, which is freed before the
-next one is made.
+row sums in fp32; in bf16 it looks up both numbers of a byte at once, and so do a few rows in
+`few_rows_4bit`. In all other cases each lane of a warp holds one of the 16 code values. A shuffle
+looks up a number: it takes the low bits of its index and ignores the others, so the eight numbers
+of a word need one shift each and no mask. A few rows use the matrix units, with each weight rounded
+once, as `dequantize` rounds it. Many rows, and shapes that these kernels do not support, multiply
+one dequantised matrix, which is freed before the next one is made.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
 from falcon_mamba_app.ops.reference.weight_4bit import dequantize as portable_dequantize
+from falcon_mamba_app.ops.triton import few_rows_4bit
 from falcon_mamba_app.ops.triton.device import current_gpu
 from falcon_mamba_app.ops.triton.linear_4bit_kernels import (
     dequantize_kernel,
@@ -48,7 +49,10 @@ def matmul_addends(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor
     """The addends of `matmul`: several programs share a tile of a matrix that has few outputs."""
     if bias is not None or not _is_ours(x, weight):
         return matmul(x, weight, bias).unsqueeze(0)
-    num_addends = 1 if _takes_one_row(x, weight) else _num_addends(*weight.shape)
+    if few_rows_4bit.applies(x, weight):
+        num_addends = few_rows_4bit.num_addends(*weight.shape)
+    else:
+        num_addends = 1 if _takes_one_row(x, weight) else _num_addends(*weight.shape)
     return _product(x, weight, num_addends=num_addends, out_dtype=torch.float32)
 
 
@@ -60,7 +64,7 @@ def dequantize(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
         return portable_dequantize(weight, dtype)
     y = torch.empty(weight.shape, dtype=dtype, device=weight.packed.device)
     dequantize_kernel[(triton.cdiv(num_words, DEQUANTIZED_WORDS),)](
-        *_storage(weight), y, num_words, DEQUANTIZED_WORDS, block, num_warps=4
+        *storage(weight), y, num_words, DEQUANTIZED_WORDS, block, num_warps=4
     )
     return y
 
@@ -89,6 +93,8 @@ def _takes_one_row(x: Tensor, weight: Weight4bit) -> bool:
 def _product(x: Tensor, weight: Weight4bit, *, num_addends: int, out_dtype: torch.dtype) -> Tensor:
     """(num_addends, t, o)"""
     assert x.stride(1) == 1, x.stride()
+    if few_rows_4bit.applies(x, weight):
+        return few_rows_4bit.product(x, weight, num_addends=num_addends, out_dtype=out_dtype)
     (num_outputs, num_inputs), num_rows = weight.shape, len(x)
     y = torch.empty((num_addends, num_rows, num_outputs), dtype=out_dtype, device=x.device)
     if _takes_one_row(x, weight):
@@ -96,7 +102,7 @@ def _product(x: Tensor, weight: Weight4bit, *, num_addends: int, out_dtype: torc
         return y
     tile = _tile(num_outputs, num_inputs, num_addends, num_rows)
     rows_kernel[(triton.cdiv(num_outputs, tile.outputs), num_addends)](
-        x, *_storage(weight), y, num_rows, x.stride(0), num_outputs, num_inputs, num_addends,
+        x, *storage(weight), y, num_rows, x.stride(0), num_outputs, num_inputs, num_addends,
         tile.rows, tile.outputs, tile.blocks, tile.stages,
         weight.compute_dtype == torch.float32, num_warps=tile.warps, **OVERLAPPED,
     )  # fmt: skip
@@ -108,12 +114,12 @@ def _launch_row(x: Tensor, weight: Weight4bit, y: Tensor) -> None:
     tile = _row_tile(num_outputs, num_inputs)
     rounds = 1 if num_outputs % (tile.outputs * tile.rounds) else tile.rounds
     row_kernel[(num_outputs // (tile.outputs * rounds),)](
-        x, *_storage(weight), y, num_inputs, tile.outputs, rounds, tile.group,
+        x, *storage(weight), y, num_inputs, tile.outputs, rounds, tile.group,
         weight.compute_dtype != torch.bfloat16, num_warps=tile.warps, **OVERLAPPED,
     )  # fmt: skip
 
 
-def _storage(weight: Weight4bit) -> tuple[Tensor | None, ...]:
+def storage(weight: Weight4bit) -> tuple[Tensor | None, ...]:
     """The tensors that a kernel reads, in the order of its parameters."""
     words, nested = weight.packed.view(torch.int32), weight.nested
     if nested is None:

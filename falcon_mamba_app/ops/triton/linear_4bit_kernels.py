@@ -46,8 +46,8 @@ def row_kernel(
     blocks = outputs[:, None] * BLOCKS + (tl.arange(0, GROUPS) // (8 // GROUP))[None, :]
     # The first weights load while the previous kernel ends.
     next_words = tl.load(packed_ptrs, eviction_policy="evict_first")
-    next_absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
-    table = _table(code_ptr, packed_ptrs) if IS_EXACT else _pairs_table(code_ptr)
+    next_absmax = absmax_of(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
+    table = table_of(code_ptr, packed_ptrs) if IS_EXACT else _pairs_table(code_ptr)
     wait_for_inputs()
     x = tl.load(x_ptr + tl.arange(0, num_inputs)).to(tl.float32)
     even, odd = tl.split(x.reshape(WORDS, 2, 2, 2))
@@ -61,7 +61,7 @@ def row_kernel(
         words, absmax = next_words, next_absmax
         ahead = tl.minimum(i + 1, ROUNDS - 1) * OUTPUTS
         next_words = tl.load(packed_ptrs + ahead * WORDS, eviction_policy="evict_first")
-        next_absmax = _absmax(
+        next_absmax = absmax_of(
             absmax_ptr, blocks + ahead * BLOCKS, nested_code_ptr, nested_scale_ptr, offset_ptr
         )
         v0, v1 = _pair(table, words, 0, IS_EXACT)
@@ -114,14 +114,16 @@ def rows_kernel(
     packed_ptrs = packed_ptr + firsts[:, None] * 8 + tl.arange(0, WORDS)[None, :]
     blocks = firsts[:, None] + tl.arange(0, BLOCKS)[None, :]
     x_ptrs = x_ptr + rows[None, :] * x_stride + inputs[:, None]
-    table = _table(code_ptr, packed_ptrs)
+    table = table_of(code_ptr, packed_ptrs)
     total = tl.zeros((OUTPUTS, ROWS), tl.float32)
     wait_for_inputs()
     for start in tl.range(0, length, BLOCKS, num_stages=STAGES):
         words = tl.load(packed_ptrs + start * 8, eviction_policy="evict_first")
-        absmax = _absmax(absmax_ptr, blocks + start, nested_code_ptr, nested_scale_ptr, offset_ptr)
+        absmax = absmax_of(
+            absmax_ptr, blocks + start, nested_code_ptr, nested_scale_ptr, offset_ptr
+        )
         x = tl.load(x_ptrs + start * 64, mask=has_row[None, :], other=0.0)
-        values = _unpacked(table, words).reshape(OUTPUTS, BLOCKS, 64) * absmax[:, :, None]
+        values = unpacked(table, words).reshape(OUTPUTS, BLOCKS, 64) * absmax[:, :, None]
         values = values.reshape(OUTPUTS, BLOCKS * 64)
         weight = values.to(x.dtype)
         total = tl.dot(weight, x, total)
@@ -153,15 +155,15 @@ def dequantize_kernel(
     # Past the end the last block's magnitude is read again, so that no kernel needs a mask.
     last = words_left // BLOCK - 1
     blocks = first // BLOCK + tl.minimum(tl.arange(0, WORDS // BLOCK), last)
-    absmax = _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
-    table = _table(code_ptr, packed_ptrs)
-    values = _unpacked(table, words).reshape(WORDS // BLOCK, BLOCK * 8) * absmax[:, None]
+    absmax = absmax_of(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr)
+    table = table_of(code_ptr, packed_ptrs)
+    values = unpacked(table, words).reshape(WORDS // BLOCK, BLOCK * 8) * absmax[:, None]
     places = tl.arange(0, WORDS * 8)
     tl.store(y_ptr + first * 8 + places, values.reshape(WORDS * 8), mask=places < words_left * 8)
 
 
 @triton.jit
-def _unpacked(table, words):
+def unpacked(table, words):
     """(o, w) words → (o, w, 2, 2, 2) code values in the order of the numbers."""
     v04 = tl.join(_lookup(table, words, 4), _lookup(table, words, 20))
     v26 = tl.join(_lookup(table, words, 12), _lookup(table, words, 28))
@@ -171,7 +173,7 @@ def _unpacked(table, words):
 
 
 @triton.jit
-def _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr):
+def absmax_of(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr):
     """The blocks' largest magnitudes, fp32."""
     absmax = tl.load(absmax_ptr + blocks)
     if nested_code_ptr is not None:
@@ -181,7 +183,7 @@ def _absmax(absmax_ptr, blocks, nested_code_ptr, nested_scale_ptr, offset_ptr):
 
 
 @triton.jit
-def _table(code_ptr, like):
+def table_of(code_ptr, like):
     """The table of `_lookup`: a tensor shaped as `like`, in which lane i holds code value i % 16 in
     one register; or the address of the code values.
     """

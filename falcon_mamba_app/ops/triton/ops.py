@@ -18,6 +18,7 @@ from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit
 from falcon_mamba_app.ops.triton import (
     allowed_tokens,
     conv,
+    few_rows_4bit,
     in_proj_step,
     linear,
     linear_4bit,
@@ -72,14 +73,19 @@ class TritonOps(Ops):
     def projected_conv_step(
         self,
         x: Tensor,
-        weight: Matrix,
+        weight: Matrix | Weight4bit,
         bias: Tensor | None,
         conv: ConvWeights,
         *,
         conv_states: Tensor,
         slots: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        if in_proj_step.is_faster(x, weight, bias, conv):
+        if isinstance(weight, Weight4bit):
+            if few_rows_4bit.convolves(x, weight, bias, conv):
+                return few_rows_4bit.projected_conv_step(
+                    x, weight, conv, conv_states=conv_states, slots=slots
+                )
+        elif in_proj_step.is_faster(x, weight, bias, conv):
             return in_proj_step.projected_conv_step(
                 x, weight, conv, conv_states=conv_states, slots=slots
             )
@@ -95,7 +101,7 @@ class TritonOps(Ops):
         addends: Tensor,
         sizes: list[int],
         eps: float,
-        dt_weight: Matrix,
+        dt_weight: Matrix | Weight4bit,
         z: Tensor,
         ssm_states: Tensor,
         slots: Tensor,
