@@ -18,6 +18,7 @@ from benchmarks import (
     cpu_choices,
     cpu_file,
     cpu_quantized,
+    few_rows,
     kernels,
     library,
     page,
@@ -53,6 +54,7 @@ RUN_IN = {
     "benchmarks.cpu_quantized": HERE,
     "benchmarks.decode": BENCHMARKS,
     "benchmarks.fairness": HERE,
+    "benchmarks.few_rows": HERE,
     "benchmarks.forms": "tests/benchmarks/test_forms.py",
     "benchmarks.killed": "tests/benchmarks/test_killed.py",
     "benchmarks.killed_writers": HERE,
@@ -223,6 +225,16 @@ def test_every_operation_is_measured():
     assert {"conv_prefill", "scan_prefill", "conv_step", "scan_step", "linear"} < names
     assert all(row.us > 0 and row.limit_us > 0 for row in rows)
     assert len(table.lines) == 2 + len(rows)
+
+
+def test_a_step_is_measured_in_every_form(monkeypatch, run):
+    monkeypatch.setattr(few_rows, "TURNS", 1)
+    monkeypatch.setattr(few_rows, "STEPS_OF_A_TURN", 1)
+    rows = run("few_rows", "--rows", "1", "2")[0]["rows"]
+    assert [(row["rows"], row["weights"]) for row in rows] == [
+        (num_rows, form) for num_rows in (1, 2) for form in ("bf16", "int8", "nf4")
+    ]
+    assert all(row["step_ms"] > 0 and row["share_of_roofline"] > 0 for row in rows)
 
 
 def test_the_best_of_the_machine_is_measured(monkeypatch, capsys):
