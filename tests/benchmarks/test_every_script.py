@@ -81,6 +81,7 @@ RUN_IN = {
     "benchmarks.lib.killed_writers": "benchmarks/killed_writers.py",
     "benchmarks.lib.readers": "benchmarks/serving.py",
     "benchmarks.lib.roofline": HERE,
+    "training.average": "training/tests/test_average.py",
     "training.evaluate": HERE,
     "training.export": HERE,
     "training.prepare": HERE,

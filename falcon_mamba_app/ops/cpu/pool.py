@@ -39,7 +39,7 @@ class Sets(NamedTuple):
 
     address: int
     num_bytes: int  # of each
-    count: int
+    number: int
 
 
 class Pool:
