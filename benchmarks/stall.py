@@ -31,6 +31,7 @@ MAX_P99_MS, MAX_MS = 100.0, 250.0
 # Of the quick form: multiples of the undisturbed, and what a busy machine adds to them.
 MAX_RATIO, SLACK_MS = 10.0, 400.0
 MAX_GROWTH = 1.1
+QUICK_TRIES = 3
 GIVEN_BACK_S = 60.0
 IDLE_S, AFTER_S = 2.0, 0.5
 HEADS = ("attack", "answered", "took s", "p50 ms", "p99 ms", "max ms", "memory MiB", "kept")
@@ -104,17 +105,23 @@ def is_like(idle: Row) -> Callable[[Row], bool]:
 
 
 async def quick(address: str, only: str) -> tuple[list[Row], Callable[[Row], bool]]:
-    """Some attacks on a server that runs."""
+    """Some attacks on a server that runs. One that misses its bound is tried again: others on the
+    machine may have been the cause, and a server that stalls does so every time.
+    """
     with probing(address) as probe:
         probe.wait_past(time.monotonic())
         target = _target(address)
         idle = await measure(IDLE, target, probe)
-        rows = [
-            await measure(attack, target.as_visitor(10 * number), probe)
-            for number, attack in enumerate(ATTACKS)
-            if attack.is_quick and only in attack.name
-        ]
-    return [idle, *rows], is_like(idle)
+        rows, is_kept = [idle], is_like(idle)
+        for number, attack in enumerate(ATTACKS):
+            if not attack.is_quick or only not in attack.name:
+                continue
+            for attempt in range(QUICK_TRIES):
+                row = await measure(attack, target.as_visitor(1_000 * attempt + 10 * number), probe)
+                if is_kept(row):
+                    break
+            rows.append(row)
+    return rows, is_kept
 
 
 async def whole(only: str) -> tuple[list[Row], Callable[[Row], bool]]:

@@ -142,9 +142,9 @@ def test_a_named_model_that_fits_in_no_form_is_refused(folder):
 def test_auto_falls_back_to_the_bundled_model(folder, monkeypatch, caplog):
     real = placement.locate
 
-    def locate(settings, *, has_cuda):
+    def locate(settings, **more):
         name = str(folder) if settings.model == "auto" else settings.model
-        return real(ModelSettings(model=name), has_cuda=has_cuda)
+        return real(ModelSettings(model=name), **more)
 
     monkeypatch.setattr(placement, "locate", locate)
     found = placed("auto", gpu_with(1_000_000))

@@ -67,6 +67,8 @@ def test_one_pass_over_rows_and_prompts_is_a_pass_over_each(shape):
 
     def passes(*parts):
         pool = StatePool(model.config, max_running=6, device=model.device, dtype=model.dtype)
+        for slot in range(pool.num_slots):
+            pool.clear(slot)  # as `take` would
         passes = Passes(model, pool, eos_token_ids=frozenset({2}))
         with torch.inference_mode():
             steps = [passes.advance(pack(*part), part[2]) for part in parts]

@@ -88,6 +88,8 @@ def test_padding_rows_change_no_other_row_s_token_and_no_state():
     tokens, states = [], []
     for batch_size in (2, 5):
         pool = StatePool(model.config, max_running=4, device=model.device, dtype=model.dtype)
+        for slot in range(pool.num_slots):
+            pool.clear(slot)  # as `take` would
         passes = Passes(model, pool, eos_token_ids=frozenset({2}))
         seqs = [make_sequence(random_prompt(1, seed=i), temperature=1.0) for i in range(2)]
         for slot, seq in zip((3, 1), seqs, strict=True):
