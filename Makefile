@@ -5,9 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
 # A file's tests share servers and models, so they stay in one process; the longest files come first.
-# A third of their time tests wait for something, so there is one process more than cores.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")
-PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Kept beside other caches, so that each checkout does not install it anew.
 LOWEST ?= $(HOME)/.cache/falcon-mamba-app/lowest-$(shell cat requirements.txt constraints-lowest.txt | sha256sum | cut -c1-12)
 
