@@ -63,7 +63,7 @@
     const facts = item.tokens ? [count(item.tokens, "token"), window.memory?.sizeText()]
       : [count(item.messages, "message"), "not read yet"];
     const opener = make("button", {
-      type: "button", class: "conversation", dir: "auto",
+      type: "button", class: "conversation", dir: "auto", "data-for": item.id,
       ...(item.id === value.current ? { "aria-current": "page" } : {}),
     }, [
       make("span", { class: "title" }, [item.title]),
@@ -76,18 +76,22 @@
     });
     const more = make("button", {
       type: "button", class: "more-of", "aria-haspopup": "menu", "aria-label": `More for ${item.title}`,
+      "data-for": item.id,
     }, ["⋯"]);
-    more.addEventListener("click", () => openMenu(more, item));
+    more.addEventListener("click", () => openMenu(item));
     return make("li", { class: item.busy ? "busy" : "" }, [opener, more]);
   }
 
-  function openMenu(opener, item) {
+  /** The button of a menu: another one after each drawing of the list. */
+  const openerOf = (id) => document.querySelector(`#sidebar .more-of[data-for="${CSS.escape(id)}"]`);
+
+  function openMenu(item) {
     const was = document.querySelector("#sidebar .menu");
     was?.remove();
     if (was?.dataset.of === item.id) return;
     const choice = (label, run) => {
       const made = make("button", { type: "button", role: "menuitem", tabindex: "-1" }, [label]);
-      made.addEventListener("click", () => { menu.remove(); opener.focus(); run(); });
+      made.addEventListener("click", () => { menu.remove(); openerOf(item.id)?.focus(); run(); });
       return made;
     };
     const menu = make("div", { class: "menu", role: "menu", "data-of": item.id }, [
@@ -109,12 +113,12 @@
       const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
       if (step) {
         items[(items.indexOf(document.activeElement) + step + items.length) % items.length].focus();
-      } else if (["Escape", "Tab"].includes(event.key)) { menu.remove(); opener.focus(); }
+      } else if (["Escape", "Tab"].includes(event.key)) { menu.remove(); openerOf(item.id)?.focus(); }
       else return;
       event.preventDefault();
       event.stopPropagation();
     });
-    opener.after(menu);
+    openerOf(item.id).after(menu);
     menu.firstChild.focus();
   }
 
@@ -176,6 +180,8 @@
 
   function drawList() {
     const items = value.items.filter((item) => !going.has(item.id));
+    const menu = document.querySelector("#sidebar .menu");
+    const focused = parts.list.contains(document.activeElement) ? document.activeElement : null;
     parts.list.replaceChildren(...groups(items).flatMap(([name, those]) => [
       make("h2", {}, [name]), make("ul", {}, those.map(entry)),
     ]));
@@ -184,6 +190,11 @@
         ? "What is said will be listed here." : "This page has one conversation.";
       parts.list.replaceChildren(make("p", { class: "kept-notice" }, [words]));
     }
+    // An open menu stays open when the list changes under it, and focus stays where it was.
+    if (menu) openerOf(menu.dataset.of)?.after(menu);
+    if (!focused) return;
+    const same = `.${focused.classList[0]}[data-for="${CSS.escape(focused.dataset.for ?? "")}"]`;
+    (menu?.contains(focused) ? focused : parts.list.querySelector(same))?.focus();
   }
 
   window.page.drawsWith("sidebar", (shown, { element }) => {

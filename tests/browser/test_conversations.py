@@ -8,6 +8,17 @@ from tests.support.page_server import serve_page
 
 TITLES = "[...document.querySelectorAll('#sidebar .title')].map((title) => title.innerText)"
 
+# Ends when the list has been drawn again, as it is whenever something in it changes.
+DRAW_LIST_ANEW = """() => new Promise((done) => {
+    const list = document.querySelector('#sidebar ul');
+    window.page.ask('sidebar', 'look', { words: '' });
+    const looking = setInterval(() => {
+        if (list.isConnected) return;
+        clearInterval(looking);
+        done();
+    }, 20);
+})"""
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
@@ -58,6 +69,7 @@ async def test_nothing_that_was_said_is_lost_and_all_of_it_is_found(page, url):
 
     # A deletion can be undone; then the list is as it was.
     await page.get_by_label("More for a fox in Lisbon").click()
+    await page.evaluate(DRAW_LIST_ANEW)
     await page.get_by_role("menuitem", name="Delete").click()
     await wait_for_titles(page, "My name is Dora")
     await page.locator("#toast").get_by_role("button", name="Undo").click()
