@@ -18,6 +18,7 @@ from typing import Any
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HTTPError as _HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     WeakFileLock,
     build_hf_headers,
@@ -29,7 +30,8 @@ from falcon_mamba_app.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-BrokenConnection: type[Exception] = _HTTPError
+# The base of httpx's errors, and of httpx2's from huggingface_hub 2 on.
+HTTPError: type[Exception] = _HTTPError
 OnBytes = Callable[[int], None]
 MAX_TRIES = 5  # in a row in which nothing arrived
 PAUSE_S = 1.0
@@ -47,9 +49,9 @@ def download(hub_id: str, commit: str, name: str, on_bytes: OnBytes) -> None:
     found = get_hf_file_metadata(url)
     if found.etag is None or Path(found.etag).name != found.etag:
         return  # a hub that does not say what it sends: the library knows what to do
-    cache, repository = Path(constants.HF_HUB_CACHE), f"models--{hub_id.replace('/', '--')}"
-    blob = cache / repository / "blobs" / found.etag
-    lock = cache / ".locks" / repository / f"{found.etag}.part.lock"
+    folder = cache_folder(hub_id)
+    blob = folder / "blobs" / found.etag
+    lock = folder.parent / ".locks" / folder.name / f"{found.etag}.part.lock"
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
@@ -63,6 +65,11 @@ def download(hub_id: str, commit: str, name: str, on_bytes: OnBytes) -> None:
                 f"{name} of {hub_id} arrived damaged and was deleted; start again to download it"
             )
         os.replace(part, blob)
+
+
+def cache_folder(hub_id: str) -> Path:
+    """Where huggingface_hub keeps what it has of the repository."""
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model")
 
 
 def _fill(part: Path, url: str, num_bytes: int | None, on_bytes: OnBytes) -> None:
@@ -79,8 +86,8 @@ def _fill(part: Path, url: str, num_bytes: int | None, on_bytes: OnBytes) -> Non
             have = _append(part, have, url, on_bytes)
             if num_bytes is None or have == num_bytes:
                 return
-            raise BrokenConnection(f"the hub closed the connection after {have} of {num_bytes}")
-        except BrokenConnection as error:
+            raise HTTPError(f"the hub closed the connection after {have} of {num_bytes}")
+        except HTTPError as error:
             if getattr(error, "response", None) is not None:
                 raise  # an answer, and not for want of a connection
             before, have = have, part.stat().st_size if part.is_file() else 0

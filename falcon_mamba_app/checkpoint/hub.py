@@ -24,18 +24,15 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.errors import HTTPError as _HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.utils import tqdm as _hub_tqdm  # type: ignore[attr-defined]
 
-from falcon_mamba_app.checkpoint.download import download
+from falcon_mamba_app.checkpoint.download import HTTPError, cache_folder, download
 from falcon_mamba_app.checkpoint.progress import OnProgress, unheard
 from falcon_mamba_app.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-# The base of httpx's errors (httpx2's, from huggingface_hub 2 on), and the terminal's progress bar.
-HTTPError: type[Exception] = _HTTPError
-hub_tqdm: Any = _hub_tqdm
+hub_tqdm: Any = _hub_tqdm  # the terminal's progress bar
 
 SMALL_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 MAX_SMALL_BYTES = 64 * 2**20
@@ -130,8 +127,8 @@ def _chosen_gguf(hub_id: str, names: Sequence[str], kind: str) -> str:
 
 def _cached_gguf(hub_id: str) -> list[Path]:
     """Whole files of earlier downloads, one of each name."""
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
-    found = {path.name: path for path in sorted(folder.glob(f"*/*{GGUF_SUFFIX}")) if path.is_file()}
+    paths = sorted((cache_folder(hub_id) / "snapshots").glob(f"*/*{GGUF_SUFFIX}"))
+    found = {path.name: path for path in paths if path.is_file()}
     return list(found.values())
 
 

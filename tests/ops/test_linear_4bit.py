@@ -13,12 +13,13 @@ import torch
 from bitsandbytes import functional
 from torch import Tensor
 
-from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
+from falcon_mamba_app.ops import REFERENCE, ConvWeights
 from falcon_mamba_app.ops.cpu import products
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, dequantize
 from falcon_mamba_app.ops.triton import few_rows_4bit, gluon_parts, linear_4bit
 from falcon_mamba_app.ops.triton.ops import TRITON
+from tests.support.fused_steps import projected_scans
 from tests.support.quantized import FORMS, make_weight
 
 HAS_GPU = torch.cuda.is_available()
@@ -173,24 +174,8 @@ def test_in_proj_and_its_convolution_are_their_reference(d, num_rows, has_bias):
     ("num_rows", "d", "r"), [(1, 40, 64), (1, 33, 256), (2, 40, 64), (1, 40, 32)]
 )
 def test_the_step_from_x_proj_to_the_gate_is_its_reference(num_rows, d, r, kind, is_double):
-    n, weight = 16, make_weight(d, r, kind, is_double=is_double, device=DEVICE)
-    scan = ScanWeights(
-        A=-torch.rand(n, d).to(DEVICE),
-        D=torch.randn(d).to(DEVICE),
-        dt_bias=torch.randn(d).to(DEVICE),
-    )
-    x, z = (torch.randn(num_rows, d).to(DEVICE) for _ in range(2))
-    addends = torch.randn(1, num_rows, r + 2 * n).to(DEVICE)
-    states = torch.randn(num_rows + 1, n, d).to(DEVICE)
-    slots = torch.arange(num_rows, 0, -1, device=DEVICE)
-    found = []
-    for ops in (REFERENCE, TRITON):
-        own = states.clone()
-        y = ops.projected_scan_step(
-            x, scan, addends=addends, sizes=[r, n, n], eps=1e-6, dt_weight=weight, z=z,
-            ssm_states=own, slots=slots,
-        )  # fmt: skip
-        found.append((y, own))
+    weight = make_weight(d, r, kind, is_double=is_double, device=DEVICE)
+    found = projected_scans([REFERENCE, TRITON], weight, num_rows=num_rows, d=d, r=r, device=DEVICE)
     torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
 
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from falcon_mamba_app.ops import REFERENCE, ConvWeights, ScanWeights
+from falcon_mamba_app.ops import REFERENCE, ConvWeights
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit, dequantize, quantize
 from falcon_mamba_app.ops.triton import few_rows_8bit, gluon_parts
 from falcon_mamba_app.ops.triton.ops import TRITON
+from tests.support.fused_steps import projected_scans
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -170,25 +171,9 @@ def test_in_proj_and_its_convolution_are_their_reference(num_rows):
 @pytest.mark.parametrize("group", [None, 16])
 @pytest.mark.parametrize("num_rows", [1, 2])
 def test_the_step_from_x_proj_to_the_gate_is_its_reference(num_rows, group):
-    d, n, r = 40, 16, 32
+    d, r = 40, 32
     weight = make_weight(d, r, group=group)
-    scan = ScanWeights(
-        A=-torch.rand(n, d, device=DEVICE),
-        D=torch.randn(d).to(DEVICE),
-        dt_bias=torch.randn(d).to(DEVICE),
-    )
-    x, z = (torch.randn(num_rows, d).to(DEVICE) for _ in range(2))
-    addends = torch.randn(1, num_rows, r + 2 * n).to(DEVICE)
-    states = torch.randn(num_rows + 1, n, d).to(DEVICE)
-    slots = torch.arange(num_rows, 0, -1, device=DEVICE)
-    found = []
-    for ops in ON_HALVES:
-        own = states.clone()
-        y = ops.projected_scan_step(
-            x, scan, addends=addends, sizes=[r, n, n], eps=1e-6, dt_weight=weight, z=z,
-            ssm_states=own, slots=slots,
-        )  # fmt: skip
-        found.append((y, own))
+    found = projected_scans(ON_HALVES, weight, num_rows=num_rows, d=d, r=r, device=DEVICE)
     torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
 
 
