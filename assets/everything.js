@@ -19,7 +19,7 @@
         button("Cancel", close),
         button("Delete everything", () => {
           close();
-          window.page.tell("sidebar", "change", { op: "delete everything" });
+          window.page.tell("sidebar", "amend", { op: "delete everything" });
         }, "go"),
       ]),
     ]);

@@ -34,7 +34,7 @@
   const ask = (event, asked) =>
     window.page.ask("sidebar", event, { ...asked, words: parts?.search.value ?? "" });
   const look = () => ask("look", {});
-  const change = (op, id, text = "") => { changing = ask("change", { op, id, text }); };
+  const change = (op, id, text = "") => { changing = ask("amend", { op, id, text }); };
 
   // ---- entries --------------------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ def wire_looks(
     _on(components.book.look, books.look, outputs=[components.book])
     _on(components.book.act, books.act, outputs=outputs)
     _on(shown.look, sidebar.look, outputs=[shown])
-    _on(shown.change, sidebar.change, outputs=[shown])
+    _on(shown.amend, sidebar.amend, outputs=[shown])
     _on(shown.act, sidebar.open, outputs=outputs)
 
 

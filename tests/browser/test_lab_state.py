@@ -43,6 +43,7 @@ async def test_what_the_laboratory_shows_of_a_state_is_what_the_api_tells(page, 
     assert await place.locator("svg[role=img]").count() == 3
     for summary in await place.locator("summary").all():
         await summary.click()
+    await place.locator("table").nth(1).wait_for()  # each is made when it is unfolded
     turns, layers = [await table_of(one) for one in await place.locator("table").all()]
     assert [row[1] for row in turns] == ["My name is Zorvic.", "What is my name?"]
     assert [row[2] for row in turns] == [f"{turn.start}–{turn.end}" for turn in told.turns]

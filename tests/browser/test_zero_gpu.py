@@ -4,7 +4,6 @@ import pytest
 
 from tests.app.test_app import wait_until_ready
 from tests.browser.conftest import send, transcript, wait_for_status
-from tests.support.api_fixtures import until
 from tests.support.zero_gpu_platform import DeviceApi, running_space
 
 
@@ -25,6 +24,7 @@ async def test_a_conversation_takes_a_loan_for_each_turn(page, device_api):
         await send(page, text)
         await wait_for_status(page, "Done")
     assert len(await transcript(page)) == 4
+    device_api.all_back()
     assert [path for path, _ in device_api.asked].count("/release") == 2
 
 
@@ -39,9 +39,10 @@ async def test_a_spent_quota_is_said_and_the_message_kept(page, device_api):
 
 
 async def test_stop_gives_the_gpu_back(page, device_api):
-    num_before = len(device_api.asked)
+    num_before = device_api.all_back()
     await send(page, "Tell me a long story")
     await page.wait_for_selector("#transcript [data-testid=bot]")
     await page.keyboard.press("Escape")
     await wait_for_status(page, "Stopped")
-    await until(lambda: "/release" in [path for path, _ in device_api.asked[num_before:]])
+    device_api.all_back()
+    assert "/release" in [path for path, _ in device_api.asked[num_before:]]

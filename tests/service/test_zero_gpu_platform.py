@@ -39,8 +39,8 @@ def visitor(address):
     client.close()
 
 
-def loans(device_api: DeviceApi) -> list[dict[str, str]]:
-    return [query for path, query in device_api.asked if path == "/schedule"]
+def last_loan(device_api: DeviceApi) -> dict[str, str]:
+    return [query for path, query in device_api.asked if path == "/schedule"][-1]
 
 
 def test_the_platform_hears_of_the_start(address, device_api):
@@ -48,17 +48,18 @@ def test_the_platform_hears_of_the_start(address, device_api):
 
 
 def test_each_turn_is_one_loan_that_is_given_back(visitor, device_api):
-    num_before = len(device_api.asked)
-    assert visitor.predict("Hello!", api_name="/chat")
-    assert visitor.predict("And then?", api_name="/chat")
+    num_before = device_api.all_back()
+    for text in ("Hello!", "And then?"):
+        assert visitor.predict(text, api_name="/chat")
+        device_api.all_back()
     paths = [path for path, _ in device_api.asked[num_before:] if path != "/allow"]
     assert paths == ["/schedule", "/release"] * 2
-    assert loans(device_api)[-1]["durationSeconds"] == "26"  # 12 + 1 + 512 tokens at 40 a second
+    assert last_loan(device_api)["durationSeconds"] == "26"  # 12 + 1 + 512 tokens at 40 a second
 
 
 def test_a_shorter_reply_is_a_shorter_loan(visitor, device_api):
     assert visitor.predict("Hello!", max_new_tokens=40, api_name="/chat")
-    assert loans(device_api)[-1]["durationSeconds"] == "15"
+    assert last_loan(device_api)["durationSeconds"] == "15"
 
 
 def test_a_spent_quota_is_a_sentence_with_the_platforms_own_figures(visitor, device_api):
@@ -88,7 +89,7 @@ def test_a_stop_leaves_the_state_that_has_read_the_prompt(visitor, address):
 
 
 def test_the_api_is_off_and_says_what_to_use(address, device_api):
-    num_before = len(device_api.asked)
+    num_before = device_api.all_back()
     body = {"messages": [{"role": "user", "content": "Hello!"}]}
     answer = httpx.post(f"{address}/v1/chat/completions", json=body)
     assert answer.status_code == 400

@@ -26,19 +26,33 @@ ROOT = Path(__file__).parents[2]
 
 
 class DeviceApi:
-    """Lends a GPU for the asking until `is_spent`; `asked` is what it was asked, in order."""
+    """Lends a GPU for the asking until `is_spent`; `asked` has all its questions in order."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.is_spent = False
+        self.num_lent = 0
+        self._more = threading.Condition()
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, object]]:
-        self.asked.append((path, query))
+        with self._more:
+            self.asked.append((path, query))
+            if path == "/schedule" and self.is_spent:
+                return 429, {"left": 10, "wait": "PT1H"}
+            self.num_lent += {"/schedule": 1, "/release": -1}.get(path, 0)
+            self._more.notify_all()
         if path != "/schedule":
             return 200, {}
-        if self.is_spent:
-            return 429, {"left": 10, "wait": "PT1H"}
         return 200, {"idle": True, "nvidiaIndex": 0, "nvidiaUUID": "none", "allowToken": "token"}
+
+    def all_back(self) -> int:
+        """How many questions there were, once every loan has come back.
+
+        A loan comes back a moment after the reply that it was for.
+        """
+        with self._more:
+            assert self._more.wait_for(lambda: not self.num_lent, 60), "A loan did not come back"
+            return len(self.asked)
 
     @contextmanager
     def serve(self) -> Iterator[str]:

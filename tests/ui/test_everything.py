@@ -33,7 +33,7 @@ async def server(tmp_path):
 
 async def delete_everything(server, request):
     data = gr.EventData(None, {"op": "delete everything"})
-    return await server.sidebar.change(data, request)
+    return await server.sidebar.amend(data, request)
 
 
 async def test_all_of_a_person_goes_with_the_reply_that_another_tab_writes(server):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -19,6 +21,7 @@ from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.gradio_patches.spare_apps import make_no_spare_apps
 from falcon_mamba_app.ui.page import build_page, mount_page
 from falcon_mamba_app.ui.view.controls import CONTROL_NAMES, ControlValues
+from falcon_mamba_app.ui.view.parts import ON_LOAD
 from tests.support.echo_service import EchoService
 from tests.support.page_server import serve_page
 from tests.support.web_fixtures import every_route
@@ -41,6 +44,13 @@ async def test_every_event_runs_on_the_event_loop():
 
 def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
+
+
+def test_no_part_of_the_page_has_an_event_with_a_name_of_gradios_own():
+    """One named "change" came by itself after every answer, and took the place of a search."""
+    ours = re.findall(r"'(\w+)'", ON_LOAD)
+    assert len(ours) == 3
+    assert not set(ours) & {str(event) for event in gr.HTML.EVENTS}
 
 
 async def test_gradios_routes_are_made_once_for_a_page(monkeypatch):

@@ -46,7 +46,7 @@ def sidebar_of(server) -> Sidebar:
 
 async def title_in(sidebar) -> dict:
     data = gr.EventData(None, {"op": "title", "id": "current"})
-    return await sidebar.change(data, asking())
+    return await sidebar.amend(data, asking())
 
 
 async def test_a_kept_conversation_gets_a_title_once_and_does_not_notice(server):

@@ -29,7 +29,7 @@ MAX_TITLE_CHARS = 120
 
 
 class Sidebar:
-    """`look` asks for the list, `change` changes an entry of it, `open` shows a conversation."""
+    """`look` asks for the list, `amend` changes an entry of it, `open` shows a conversation."""
 
     def __init__(
         self, sessions: Sessions, arrival: Arrival, titles: Titles, everything: Everything
@@ -43,7 +43,7 @@ class Sidebar:
         return await self._shown(request, asked_of(data))
 
     @answers
-    async def change(self, data: gr.EventData, request: gr.Request) -> Answer:
+    async def amend(self, data: gr.EventData, request: gr.Request) -> Answer:
         """Rename, pin, archive or delete an entry; the list as it is then."""
         asked = asked_of(data)
         kept, owner = self.sessions.kept, self.sessions.kept.owner_of(request)

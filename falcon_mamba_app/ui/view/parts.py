@@ -9,11 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-# The events are named in it, since Gradio offers only those that it finds in the text.
+# The events are named in it, since Gradio offers only those that it finds in the text. None may
+# have a name of Gradio's own: "change" comes by itself whenever an answer changes the value.
 ON_LOAD = """
 (window.parts ??= {})[%r] = { element, props, trigger, watch };
 document.dispatchEvent(new CustomEvent("part", { detail: %r }));
-/* events: 'act' 'look' 'change' */
+/* events: 'act' 'look' 'amend' */
 """
 
 
