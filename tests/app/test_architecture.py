@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -253,3 +254,23 @@ def test_every_room_of_the_product_is_named_where_its_package_opens():
         for room in rooms:
             named = {f"`{room.name}`", f"`{room.name}/`"}
             assert any(name in opening for name in named), f"{path} does not name {room.name}"
+
+
+def test_the_page_of_the_architecture_has_a_line_for_every_module_and_folder():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## The folders")[2].partition("\n## ")[0]
+    for path in (ROOT / PACKAGE).iterdir():
+        if path.suffix == ".py" and path.stem != "__init__":
+            assert f"`{path.name}`" in table, path.name
+        elif (path / "__init__.py").is_file():
+            assert f"| `{path.name}/` |" in table, path.name
+
+
+def test_the_drawing_of_a_requests_way_names_modules_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawing = page.partition("```\n")[2].partition("```")[0]
+    named = re.findall(r"\b([a-z_]+\.[a-z_]+)\b(?!\()", drawing)
+    assert len(named) >= 6
+    for name in named:
+        path = (ROOT / PACKAGE).joinpath(*name.split("."))
+        assert path.is_dir() or path.with_suffix(".py").is_file(), name

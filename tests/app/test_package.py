@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email import message_from_bytes
 from email.message import Message
@@ -16,13 +17,10 @@ from packaging.utils import canonicalize_name
 from falcon_mamba_app import __version__
 
 ROOT = Path(__file__).parents[2]
-# Extra of the package → the file whose lines it has.
-EXTRAS = {
-    "gpu": "requirements-library.txt",
-    "test": "requirements-dev.txt",
-    "train": "requirements-train.txt",
-    "ray": "requirements-ray.txt",
-}
+# Extra of the package → the files whose lines it has.
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"][
+    "metadata"
+]["hooks"]["requirements_txt"]["optional-dependencies"]
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +52,15 @@ def test_the_package_needs_what_the_requirements_files_say(wheel):
     needed = [Requirement(line) for line in metadata(wheel).get_all("Requires-Dist", [])]
     always = {plain(one) for one in needed if one.marker is None}
     assert always == required("requirements.txt")
-    for extra, name in EXTRAS.items():
+    for extra, names in EXTRAS.items():
         asked_for = {plain(one) for one in needed if f'extra == "{extra}"' in str(one.marker)}
-        assert asked_for == required(name), extra
+        assert asked_for == set().union(*map(required, names)), extra
+
+
+def test_every_requirements_file_is_the_packages_or_an_extras():
+    """pre-requirements.txt is the Space's; a new file would else be nobody's."""
+    files = {path.name for path in ROOT.glob("requirements*.txt")}
+    assert files == {"requirements.txt"}.union(*EXTRAS.values())
 
 
 def test_the_package_brings_the_page_the_model_and_its_types(wheel):
