@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,7 +24,8 @@ MAX_WAIT_MS = 120_000
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = os.path.dirname(__file__)
     for item in items:
-        if str(item.path).startswith(here):
+        is_async = inspect.iscoroutinefunction(getattr(item, "function", None))
+        if is_async and str(item.path).startswith(here):
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
@@ -108,6 +110,14 @@ HAS_STATUS = """text => {
 async def wait_for_status(page: Page, text: str) -> None:
     """Until the status line says so."""
     await page.wait_for_function(HAS_STATUS, arg=text)
+
+
+HOLDS = "text => document.querySelector('#composer textarea')?.value === text"
+
+
+async def wait_for_draft(page: Page, text: str) -> None:
+    """Until the composer holds the text: what comes back is put there after its answer is shown."""
+    await page.wait_for_function(HOLDS, arg=text)
 
 
 async def transcript(page: Page) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from falcon_mamba_app.protocol import ServiceStats
-from tests.browser.conftest import LAPTOP, open_page, send, wait_for_status
+from tests.browser.conftest import LAPTOP, open_page, send, wait_for_draft, wait_for_status
 from tests.support.echo_service import EchoService
 from tests.support.page_server import serve_page
 
@@ -52,7 +52,7 @@ async def test_the_page_is_up_while_the_model_loads_and_becomes_ready_by_itself(
     assert await visitor.locator("#send").is_disabled()
     await send(visitor, "too early")
     await wait_for_status(visitor, "Not answered")
-    assert await visitor.locator("#composer textarea").input_value() == "too early"
+    await wait_for_draft(visitor, "too early")
     loading.make_ready()
     await bar.wait_for(state="detached")
     await visitor.wait_for_function("!document.querySelector('#send').disabled")

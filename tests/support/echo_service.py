@@ -2,9 +2,9 @@
 API.
 
 It keeps the protocol in full (order of events, sessions, limits, cancelling), so that the contract
-test runs over it too. Special words in the last message or prompt steer it: "SLOW" waits between
-tokens, "LONG" writes 400 words, "SILENT" none, "QUEUE" waits in line first, "BREAK" fails in
-mid-reply. What follows "SAY " is the reply as it is.
+test runs over it too. Special words in the prompt, or in what the user said last, steer it: "SLOW"
+waits between tokens, "LONG" writes 400 words, "SILENT" none, "QUEUE" waits in line first, "BREAK"
+fails in mid-reply. What follows "SAY " is the reply as it is.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class EchoService:
         self.tokenizer = None
         self.running = 0
         self.holds_line = False  # whoever waits in line stays there
+        self.holds_at: int | None = None  # a reply waits there for its next word
         self.requests_total = 0
         self.pinned: dict[str, tuple[int, ...]] = {}
         self.sessions: dict[str, int] = {}
@@ -90,6 +91,7 @@ class EchoService:
         started_s = time.monotonic()
         prompt = self._prompt_text(request)
         words = prompt.split() or [""]
+        steering = self._steering_words(request, words)
         if len(words) > MAX_PROMPT_TOKENS:
             raise PromptTooLong(
                 f"prompt has {len(words)} tokens; this server accepts at most {MAX_PROMPT_TOKENS}"
@@ -100,7 +102,7 @@ class EchoService:
         self.requests_total += 1
         self.running += 1
         try:
-            for position in (2, 1) if "QUEUE" in words else ():
+            for position in (2, 1) if "QUEUE" in steering else ():
                 yield Waiting(position)
                 await asyncio.sleep(0.05)
                 while self.holds_line:
@@ -113,18 +115,20 @@ class EchoService:
                 first = _token(words[0], None)
                 rest = [_token(" " + w, alternatives=request.score_prompt) for w in words[1:]]
                 yield PromptScored((first, *rest))
-            reply = ("word " * 400).split() if "LONG" in words else self._reply_words(request)
-            reply = [] if "SILENT" in words else reply
+            reply = ("word " * 400).split() if "LONG" in steering else self._reply_words(request)
+            reply = [] if "SILENT" in steering else reply
             sampling, written, reason = request.sampling, 0, "stop"
             num_characters = 0
             for word in reply:
                 if written == sampling.max_new_tokens:
                     reason = "length"
                     break
-                await asyncio.sleep(0.05 if "SLOW" in words else 0)
+                await asyncio.sleep(0.05 if "SLOW" in steering else 0)
+                while self._status == "ready" and self.holds_at == written:
+                    await asyncio.sleep(0.005)
                 if self._status == "failed":
                     raise EngineFailure("the service is closed")
-                if "BREAK" in words and written == 2:
+                if "BREAK" in steering and written == 2:
                     raise EngineFailure("the device failed; the server must be restarted")
                 text = word if written == 0 else " " + word
                 if any(stop in text for stop in sampling.stop):
@@ -163,6 +167,13 @@ class EchoService:
                 "this model has no chat template; use a plain prompt", param="messages"
             )
         return " ".join(m.content for m in request.prompt)
+
+    def _steering_words(self, request: GenerationRequest, words: list[str]) -> list[str]:
+        """Not those of earlier turns: whoever was slow once would be so for ever."""
+        if not isinstance(request.prompt, Conversation):
+            return words
+        said = [message.content for message in request.prompt if message.role == "user"]
+        return said[-1].split() if said else words
 
     def _reply_words(self, request: GenerationRequest) -> list[str]:
         if isinstance(request.prompt, Conversation):

@@ -234,7 +234,15 @@ async def test_a_session_that_is_freed_keeps_its_states_unless_it_is_deleted(ser
     assert (await server.load(remembered_id=session.id)).messages == []
 
 
-async def test_where_the_library_fails_the_chat_goes_on_and_the_rest_is_written_later(server):
+@pytest.fixture
+def impatient(monkeypatch):
+    """For the server that is made after it: the library waits a moment for others."""
+    monkeypatch.setattr("falcon_mamba_app.library.sqlite.BUSY_TIMEOUT_S", 0.2)
+
+
+async def test_where_the_library_fails_the_chat_goes_on_and_the_rest_is_written_later(
+    impatient, server
+):
     session = await server.load()
     await server.say("one")
     file = server.keeping.library.place.file
