@@ -85,9 +85,9 @@ def test_a_prompt_of_nothing_but_broken_bytes_does_no_harm(backend, vocabulary):
 
 def test_a_long_run_of_broken_bytes_costs_the_same_for_each(backend, vocabulary):
     lone = next(i for i in range(backend.get_vocab_size()) if vocabulary.token_bytes(i) == b"\x80")
-    started = time.perf_counter()
+    started = time.thread_time()
     assert stream(vocabulary, [lone] * 100_000) == "\ufffd" * 100_000
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_tokenizers_that_are_not_byte_level_are_refused(backend):
