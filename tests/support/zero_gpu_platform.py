@@ -95,13 +95,20 @@ def space_variables(device_api: str) -> dict[str, str]:
 def running_space(
     device_api: DeviceApi, log: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The app as on ZeroGPU, and its address, once it has printed that to `log`."""
+    """The app as on ZeroGPU, and its address, once it has printed that to `log`. While there is a
+    file "slow" beside the log, each step takes half a second.
+    """
     with device_api.serve() as address, log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, __file__, "--model", "nano", "--port", "0", "--kernels", "reference"],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **space_variables(address), "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                **space_variables(address),
+                "PYTHONUNBUFFERED": "1",
+                "SLOW_WHILE": str(log.with_name("slow")),
+            },
         )
         try:
             while not (found := re.search(r"is at (http://\S+)\n", log.read_text())):
@@ -135,7 +142,16 @@ def _replace_the_hardware() -> None:
 
     def build_on_the_cpu(self: Any, model: Any, **options: Any) -> Any:
         self.placement = replace(self.placement, device=torch.device("cpu"))
-        return build_engine(self, model, **options)
+        engine = build_engine(self, model, **options)
+        step = engine.step
+
+        def paced_step() -> Any:
+            if Path(os.environ["SLOW_WHILE"]).exists():
+                time.sleep(0.5)
+            return step()
+
+        engine.step = paced_step
+        return engine
 
     startup.build_engine = build_on_the_cpu
 
