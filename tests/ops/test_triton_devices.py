@@ -43,43 +43,59 @@ FOR_4_BITS = {"dequantize_kernel", "row_kernel", "rows_kernel", "few_rows_4bit_k
 BYTES_OF_PAIRS = 32_768  # of the table for one row or a few, which the compiler's figure leaves out
 
 
+# What each card is tested with beside weights as they are; 4 bits at the least memory without and
+# with matrix units.
+FORMS_OF_4_BITS = [(75, "nf4 double"), (89, "nf4 double"), (89, "nf4"), (90, "nf4")]
+CARDS_OF_8_BITS = [75, 86, 90]
+
+Kernels = dict[str, dict[str, int]]  # what each takes of the card, by name
+
+
+class Compiler:
+    """Compiles for a card in a process of its own: all forms at once, since most of the kernels are
+    the same, and to start costs seconds.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self._found: dict[int, dict[str, Kernels]] = {}
+
+    def kernels(self, capability: int, form: str = "none") -> Kernels:
+        if capability not in self._found:
+            forms = [form for card, form in FORMS_OF_4_BITS if card == capability]
+            forms += ["int8"] * (capability in CARDS_OF_8_BITS)
+            self._found[capability] = self.compile(capability, "none", *forms)
+        return self._found[capability][form]
+
+    def compile(self, capability: int, *forms: str) -> dict[str, Kernels]:
+        inherited = {
+            name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"
+        }
+        card = str(capability), str(SHARED_BYTES[capability])
+        finished = subprocess.run(
+            [sys.executable, "-m", "tests.support.compile_for_card", *card, *forms],
+            cwd=ROOT,
+            env=inherited | {"TRITON_CACHE_DIR": str(self.cache)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        found: dict[str, Kernels] = json.loads(finished.stdout)
+        return found
+
+
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """One folder for compiled kernels: what the forms of a model share is compiled once a card."""
-    return Path(tmp_path_factory.mktemp("triton"))
-
-
-def compiled_for(cache: Path, capability: int, form: str = "none") -> dict[str, dict[str, int]]:
-    """What each kernel takes of the card, by name; compiled in a process of its own."""
-    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    finished = subprocess.run(
-        [
-            sys.executable,
-            *(
-                "-m",
-                "tests.support.compile_for_card",
-                str(capability),
-                str(SHARED_BYTES[capability]),
-                form,
-            ),
-        ],
-        cwd=ROOT,
-        env=inherited | {"TRITON_CACHE_DIR": str(cache)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    kernels: dict[str, dict[str, int]] = json.loads(finished.stdout)
-    return kernels
+def compiler(tmp_path_factory) -> Compiler:
+    return Compiler(Path(tmp_path_factory.mktemp("triton")))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("capability", SHARED_BYTES)
-def test_every_kernel_compiles_for_the_card_and_fits_it(cache, capability):
+def test_every_kernel_compiles_for_the_card_and_fits_it(compiler, capability):
     shared_bytes = SHARED_BYTES[capability]
-    kernels = compiled_for(cache, capability)
+    kernels = compiler.kernels(capability)
     names = {name.split()[0] for name in kernels}
     assert names == EVERYWHERE | (WITH_MATRIX_UNITS if capability >= 80 else set())
     tiles = [takes for name, takes in kernels.items() if "rows_times_matrix" in name]
@@ -95,12 +111,9 @@ def test_every_kernel_compiles_for_the_card_and_fits_it(cache, capability):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-# The least memory without and with matrix units.
-@pytest.mark.parametrize(
-    ("capability", "form"), [(75, "nf4 double"), (89, "nf4 double"), (89, "nf4"), (90, "nf4")]
-)
-def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(cache, capability, form):
-    kernels = compiled_for(cache, capability, form)
+@pytest.mark.parametrize(("capability", "form"), FORMS_OF_4_BITS)
+def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(compiler, capability, form):
+    kernels = compiler.kernels(capability, form)
     ours = {name: takes for name, takes in kernels.items() if name.split()[0] in FOR_4_BITS}
     expected = {"dequantize_kernel", "row_kernel"}
     if capability >= 80:
@@ -116,9 +129,9 @@ def test_every_kernel_for_4_bits_compiles_for_the_card_and_fits_it(cache, capabi
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("capability", [75, 86, 90])
-def test_every_kernel_for_8_bits_compiles_for_the_card_and_fits_it(cache, capability):
-    kernels = compiled_for(cache, capability, "int8")
+@pytest.mark.parametrize("capability", CARDS_OF_8_BITS)
+def test_every_kernel_for_8_bits_compiles_for_the_card_and_fits_it(compiler, capability):
+    kernels = compiler.kernels(capability, "int8")
     tiles = {*WITH_MATRIX_UNITS, "few_rows_kernel"} if capability >= 80 else set()
     assert {name.split()[0] for name in kernels} == EVERYWHERE | FOR_8_BITS | tiles
     for name, takes in kernels.items():
@@ -129,13 +142,13 @@ def test_every_kernel_for_8_bits_compiles_for_the_card_and_fits_it(cache, capabi
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_second_start_finds_every_kernel_compiled(cache):
+def test_a_second_start_finds_every_kernel_compiled(compiler):
     """The first may be that of another test."""
-    first = compiled_for(cache, 90)
-    files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.cubin")}
+    first = compiler.kernels(90)
+    files = {path: path.stat().st_mtime_ns for path in compiler.cache.rglob("*.cubin")}
     assert files
-    assert compiled_for(cache, 90) == first
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.cubin")} == files
+    assert compiler.compile(90, "none") == {"none": first}
+    assert {path: path.stat().st_mtime_ns for path in compiler.cache.rglob("*.cubin")} == files
 
 
 @pytest.mark.parametrize("shared_bytes", [101_376, 166_912, 232_448])

@@ -1,11 +1,11 @@
 """Compile every kernel that 7B needs for a card that is not there, and print what each takes.
 
     python -m tests.support.compile_for_card 90 232448 none
-    python -m tests.support.compile_for_card 90 232448 "nf4 double"
+    python -m tests.support.compile_for_card 90 232448 none nf4 int8
 
-The model runs on tensors without memory, and each launch is compiled for compute capability 9.0
-and 232,448 bytes of shared memory instead: so what is compiled is what that card would be asked to
-run, and nothing else.
+The model runs on tensors without memory, in each of the forms that are named, and each launch is
+compiled for compute capability 9.0 and 232,448 bytes of shared memory instead: so what is compiled
+is what that card would be asked to run, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,32 +137,43 @@ def integers(*shape: int) -> torch.Tensor:
 
 def takes(kernel: Any) -> dict[str, int]:
     """Shared bytes, threads, and what ptxas gave it: registers and bytes of spilled ones."""
+    registers, stack = given(kernel.asm["cubin"])
+    return {
+        "shared_bytes": kernel.metadata.shared,
+        "threads": kernel.metadata.num_warps * 32,
+        "registers": registers,
+        "stack_bytes": stack,
+    }
+
+
+@cache
+def given(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and the bytes of its stack."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
+        file.write(cubin)
         file.flush()
         command = [str(tool), "--dump-resource-usage", file.name]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", shown)
     assert found is not None, shown
     registers, stack = found.groups()
-    return {
-        "shared_bytes": kernel.metadata.shared,
-        "threads": kernel.metadata.num_warps * 32,
-        "registers": int(registers),
-        "stack_bytes": int(stack),
-    }
+    return int(registers), int(stack)
 
 
 def main() -> None:
     capability, shared_bytes = map(int, sys.argv[1:3])
     pretend_to_have(capability, shared_bytes)
     compiled = record_launches()
-    with torch.inference_mode():
-        run_model(torch.bfloat16 if capability >= 80 else torch.float16, sys.argv[3])
-    print(json.dumps({name: takes(kernel) for name, kernel in compiled.items()}))
+    found = {}
+    for form in sys.argv[3:]:
+        with torch.inference_mode():
+            run_model(torch.bfloat16 if capability >= 80 else torch.float16, form)
+        found[form] = {name: takes(kernel) for name, kernel in compiled.items()}
+        compiled.clear()
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
