@@ -1,4 +1,4 @@
-"""Three hundred damaged requests: each gets a 4xx in one sentence or a good answer, none a 5xx."""
+"""Damaged requests and files: each gets a 4xx in one sentence or a good answer, none a 5xx."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import random
 from typing import Any
 
 from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.library.exchange import read
+from falcon_mamba_app.ui.conversation.session import Session
+from falcon_mamba_app.ui.conversation.shelf import opened, opened_text
+from falcon_mamba_app.ui.view.messages import shown_conversation
 from tests.support.api_fixtures import USER, in_process
 from tests.support.echo_service import EchoService
 
@@ -99,3 +103,64 @@ async def test_no_damaged_request_breaks_the_server():
     assert healthy.status_code == 200
     assert service.running == 0
     assert statuses[200] > 10 and statuses[400] > 100, statuses
+
+
+SHOWN_AT = (
+    *("/v1/sessions/{id}", "/v1/sessions/{id}/export?format=zip", "/v1/conversations/{id}"),
+    *("/v1/conversations/{id}/items", "/v1/responses/{last}", "/v1/responses/{last}/input_items"),
+    "/v1/sessions/{id}/state?message_id={last}",
+)
+REPLY: dict[str, Any] = {
+    "id": "b",
+    "parent_id": "a",
+    "role": "assistant",
+    "text": "Hello",
+    "model": "nano",
+    "num_tokens": 1,
+    "created_s": 1.5,
+    "sampling": {"temperature": 0.5},
+    "extra": {
+        "settings": "seed 1",
+        "strip": "1x1:AA==",
+        "prompt_tokens": 5,
+        "reused_tokens": 3,
+        "parts": ["Hello"],
+        "role": "developer",
+        "continuations": [[0, "Hel"]],
+        "response": {"asked": {"book": None}, "input_ids": ["a"], "lengths": [5], "usage": {}},
+    },
+}
+CONVERSATION: dict[str, Any] = {
+    "format": "falcon-mamba conversation",
+    "version": 1,
+    "conversation": {"title": "t", "settings": {"x": 1.5}, "extra": {"metadata": {}}},
+    "messages": [{"id": "a", "parent_id": None, "role": "user", "text": "Hi"}, REPLY],
+    "branches": [{"name": "here", "message_id": "b"}],
+}
+
+
+async def test_no_damaged_file_of_a_conversation_breaks_what_shows_it():
+    rng = random.Random(20261201)
+    service = EchoService()
+    await service.start()
+    num_taken = 0
+    async with in_process(create_api(service)) as client:
+        for _ in range(50):
+            data = json.dumps(_mutate(rng, CONVERSATION)).encode()
+            taken = await client.post("/v1/sessions/import", content=data)
+            assert taken.status_code in (200, 400), (taken.text, data)
+            for one in taken.json().get("data", ()):
+                num_taken += 1
+                last = (await client.get(f"/v1/sessions/{one['id']}")).json()["messages"][-1]["id"]
+                for path in SHOWN_AT:
+                    shown = await client.get(path.format(id=one["id"], last=last))
+                    assert shown.status_code < 500, (path, shown.text, data)
+                for before in ({"conversation": one["id"]}, {"previous_response_id": last}):
+                    body = {"input": "x", "max_output_tokens": 1, **before}
+                    answer = await client.post("/v1/responses", json=body)
+                    assert answer.status_code < 500, (answer.text, data)
+            for tree in read(data)[0] if taken.status_code == 200 else ():
+                session = Session("id", 0.0)
+                session.tree, session.document = opened(tree), opened_text(tree)
+                json.dumps(shown_conversation(session))
+    assert num_taken > 10

@@ -206,6 +206,14 @@ def node(id, parent_id):
     return {"id": id, "parent_id": parent_id, "role": "user", "text": "x"}
 
 
+def zipped(*files, compression=zipfile.ZIP_DEFLATED):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", compression) as archive:
+        for name, content in files:
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
 HOSTILE = {
     "nothing": b"",
     "no text": b"\xff\xfe\x00\x01",
@@ -227,6 +235,9 @@ HOSTILE = {
     "no words": json.dumps({"messages": [{"role": "user", "content": {"x": 1}}]}).encode(),
     "nodes that are lists": json.dumps([{"mapping": {"a": []}}]).encode(),
     "damaged ids": json.dumps(ours([{**node("a", None), "token_ids": "?"}])).encode(),
+    "a zip that was folded otherwise": zipped(
+        ("conversation.json", b"[]"), compression=zipfile.ZIP_LZMA
+    ),
     "a zip that is none": b"PK\x03\x04" + b"\x00" * 100,
 }  # fmt: skip
 
@@ -236,14 +247,6 @@ def test_a_hostile_file_costs_a_sentence(data):
     with pytest.raises(InvalidRequest) as refused:
         read(data)
     assert 10 < len(str(refused.value)) < 400
-
-
-def zipped(*files, compression=zipfile.ZIP_DEFLATED):
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", compression) as archive:
-        for name, content in files:
-            archive.writestr(name, content)
-    return data.getvalue()
 
 
 def test_a_zip_bomb_costs_a_sentence_and_little_memory_or_time():
@@ -268,6 +271,30 @@ def test_a_conversation_deeper_than_python_is_read():
     deep = ours([node(str(n), str(n - 1) if n else None) for n in range(20_000)], head_id="19999")
     ((tree,), _) = read(json.dumps(deep).encode())
     assert len(tree.path()) == 20_000
+
+
+def test_every_flipped_byte_of_a_zip_costs_a_sentence_or_nothing():
+    whole = bundle(TREE, {"b": b"a state"})
+    for place in range(len(whole)):
+        try:
+            read(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        except InvalidRequest as refused:
+            assert len(str(refused)) < 400, place
+
+
+def test_lines_of_a_file_end_where_json_says_so():
+    text = "one\u2028two\u2029three\x85four"
+    talk = Tree(TREE.conversation, (said("a", None, text),))
+    talk = replace(talk, conversation=replace(talk.conversation, head_id="a"))
+    trees, _ = read(as_jsonl([talk, talk]).replace("\n", "\r\n").encode())
+    assert [tree.messages[0].text for tree in trees] == [text, text]
+
+
+def test_a_number_that_is_none_becomes_nothing():
+    data = json.dumps(ours([node("a", None)], settings={"temperature": 1.5, "seed": 1}))
+    data = data.replace("1.5", "1e400").replace('"seed": 1', '"seed": NaN')
+    ((tree,), _) = read(data.encode())
+    assert tree.conversation.settings == {"temperature": None, "seed": None}
 
 
 async def test_what_a_file_does_not_say_is_made_of_what_it_does(library):

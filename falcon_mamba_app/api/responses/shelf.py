@@ -31,6 +31,7 @@ STATUS: dict[str, Status] = {
     "failed": "failed",
     "interrupted": "failed",
 }
+NAMES = ("item_id", "input_ids", "previous_id")  # of other messages, in what is kept of a response
 STATUS_KEPT = {"completed": "complete", "incomplete": "complete", "cancelled": "stopped"}
 
 
@@ -136,8 +137,12 @@ class Shelves:
 
 
 def record_of(message: MessageRecord) -> Record:
-    """A response from the library's reply, whoever asked for it."""
+    """A response from the library's reply, whoever asked for it. A copy of one has other ids than
+    it was kept with.
+    """
     kept: Json = dict(message.extra.get("response") or {})
+    if not message.id.startswith("resp_"):
+        kept = {name: value for name, value in kept.items() if name not in NAMES}
     is_over = message.status in ("complete", "stopped", "failed")
     status: Status | None = kept.get("status") if is_over else None
     if status is None:
@@ -186,12 +191,19 @@ def messages_of(path: tuple[MessageRecord, ...]) -> list[Message]:
 
 def item_of(message: MessageRecord) -> tuple[str, Item]:
     """The item that a message is, with its id."""
-    role = str(message.extra.get("role") or message.role)
-    parts = tuple(message.extra.get("parts") or (message.text,))
-    kept = message.extra.get("response") or {}
+    role = "developer" if message.extra.get("role") == "developer" else message.role
     is_response = message.role == "assistant" and message.id.startswith("resp_")
-    item_id = kept.get("item_id") or (item_id_of(message.id) if is_response else message.id)
-    return item_id, Item(role, parts)
+    item_id = item_id_of(message.id) if is_response else message.id
+    return item_id, Item(role, _parts(message))
+
+
+def _parts(message: MessageRecord) -> tuple[str, ...]:
+    """The text's parts as they came; the conversation may have come from a file."""
+    parts = message.extra.get("parts")
+    is_list = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+    return (
+        tuple(parts) if is_list and parts and "\n".join(parts) == message.text else (message.text,)
+    )
 
 
 def item_id_of(response_id: str) -> str:

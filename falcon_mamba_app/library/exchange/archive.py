@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 from falcon_mamba_app.errors import InvalidRequest
@@ -21,6 +22,8 @@ MAX_UNFOLDED_BYTES = 512 * 2**20
 MAX_JSON_BYTES = 128 * 2**20
 MAX_RATIO = 200  # of what text is folded to
 PIECE_BYTES = 2**20
+FOLDINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, ValueError, OSError)
 
 
 def bundle(tree: Tree, states: Mapping[str, bytes]) -> bytes:
@@ -41,7 +44,7 @@ def unbundle(data: bytes, *, wanted: tuple[str, ...] = (TREE,)) -> tuple[bytes, 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _unfold(archive, wanted)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, OSError) as error:
+    except DAMAGE as error:
         raise InvalidRequest(f"the zip is damaged ({type(error).__name__})") from None
     except (NotImplementedError, RuntimeError):
         raise InvalidRequest("the zip is encrypted, or folded in a way not known here") from None
@@ -72,6 +75,8 @@ def _read(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int = MAX_UNFOLDED_BYTES
 ) -> bytes:
     """The file, as long as it is no longer than it says, and than so little could unfold to."""
+    if entry.compress_type not in FOLDINGS:
+        raise NotImplementedError
     limit = min(limit, entry.file_size, MAX_RATIO * entry.compress_size + PIECE_BYTES)
     with archive.open(entry) as file:
         data = file.read(limit + 1)

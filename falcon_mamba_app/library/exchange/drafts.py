@@ -21,6 +21,7 @@ from falcon_mamba_app.library.tree import (
 MAX_MESSAGES = 100_000  # of one file
 MAX_MESSAGE_CHARS = 2_000_000
 MAX_TITLE_CHARS = 60
+MAX_SECONDS = 253_402_300_800.0  # the year 10,000
 ROLES: dict[object, Role] = {
     **dict.fromkeys(("user", "human", "User", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "bing"), "assistant"),
@@ -131,7 +132,8 @@ def seconds(value: object) -> float:
         return 0.0
     if not math.isfinite(given) or given < 0:
         return 0.0
-    return given / 1_000 if given > 1e11 else given
+    given = given / 1_000 if given > 1e11 else given
+    return given if given < MAX_SECONDS else 0.0
 
 
 def _by_id(drafts: Iterable[Draft]) -> dict[str, Draft]:

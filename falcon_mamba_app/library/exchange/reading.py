@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
@@ -24,7 +26,9 @@ from falcon_mamba_app.library.exchange.drafts import (
     tree_of,
 )
 from falcon_mamba_app.library.exchange.writing import FORMAT, VERSION
+from falcon_mamba_app.library.rows import storable
 from falcon_mamba_app.library.tree import BranchRecord, ConversationRecord, MessageRecord, Tree
+from falcon_mamba_app.protocol import sampling_field_names
 
 MAX_BYTES = 256 * 2**20
 MAX_CONVERSATIONS = 20_000
@@ -34,6 +38,9 @@ KINDS = (
 )
 STATUSES = ("complete", "stopped", "failed", "interrupted")
 TEXTS = {"model", "finish_reason"}
+# Without `num_ids` nobody feeds the file's token ids to a model; in `response` are the names that
+# the messages had where the file was written.
+NOT_TAKEN = {"num_ids", "response"}
 COUNTS = {"num_tokens", "context_tokens"}
 TIMES = {"ttft_s", "duration_s", "tokens_per_s"}
 
@@ -72,9 +79,9 @@ def _entries(data: bytes) -> list[Any]:
         raise InvalidRequest(f"the file is no text in UTF-8; it may be {KINDS}") from None
     try:
         try:
-            whole = json.loads(text)
+            whole = _json(text)
         except json.JSONDecodeError:
-            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+            whole = [_json(line) for line in text.split("\n") if line.strip()]
     except RecursionError:
         raise InvalidRequest("the file is nested too deep") from None
     except ValueError as error:
@@ -82,6 +89,16 @@ def _entries(data: bytes) -> list[Any]:
     if isinstance(whole, list):
         return [whole] if _is_row(whole) else whole
     return [whole]
+
+
+def _json(text: str) -> Any:
+    """The text's value, with null for what is no finite number: no database keeps that in JSON."""
+    return json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _is_row(whole: list[Any]) -> bool:
@@ -187,7 +204,7 @@ def _ours(entry: dict[str, Any]) -> Tree:
     record = ConversationRecord(
         id="",
         owner="",
-        title=text_of(about.get("title")),
+        title=_title(about),
         system_prompt=text_of(about.get("system_prompt")),
         settings=_object(about.get("settings")),
         extra=_object(about.get("extra")),
@@ -235,16 +252,25 @@ def _known(name: str, value: Any) -> Any:
         return _ids(value) if isinstance(value, str) else None
     if name == "status":
         return value if value in STATUSES else None
-    if name in ("sampling", "extra"):
-        is_object = isinstance(value, dict)
-        # Without `num_ids` nobody feeds the file's token ids to a model.
-        return {k: v for k, v in value.items() if k != "num_ids"} if is_object else None
+    if name == "sampling":
+        return _only(value, sampling_field_names())
+    if name == "extra":
+        return _without(value, NOT_TAKEN)
     if name in TEXTS:
-        return value[:200] if isinstance(value, str) else None
+        return storable(value[:200]) if isinstance(value, str) else None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in COUNTS:
         return int(value) if is_number and 0 <= value < 2**31 else None
     return float(value) if name in TIMES and is_number and 0 <= value < 1e12 else None
+
+
+def _only(value: Any, names: Collection[str]) -> dict[str, Any] | None:
+    """The fields of an object that have these names, None where it is no object."""
+    return {k: v for k, v in value.items() if k in names} if isinstance(value, dict) else None
+
+
+def _without(value: Any, names: Collection[str]) -> dict[str, Any] | None:
+    return {k: v for k, v in value.items() if k not in names} if isinstance(value, dict) else None
 
 
 def _ids(text: str) -> bytes:

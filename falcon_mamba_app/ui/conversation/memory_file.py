@@ -8,12 +8,12 @@ knows nothing of the state but where its header ends.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import fields
 from typing import Any
 
 from falcon_mamba_app.errors import InvalidRequest
 from falcon_mamba_app.protocol import Message
+from falcon_mamba_app.ui.conversation.sound_facts import facts_in
 from falcon_mamba_app.ui.conversation.tree import Facts, Node, Tree, new_node_id
 
 KEY = "conversation"
@@ -23,8 +23,6 @@ ALIGNMENT = 8
 MAX_HEADER_BYTES = 6 * 2**20  # the state's reader accepts 8
 MAX_MESSAGES = 10_000
 MAX_NAME_CHARS = 60
-MAX_FACT_CHARS = 500
-STRIP = re.compile(r"\d{1,3}x\d{1,3}:[A-Za-z0-9+/=]{1,8000}")
 NOT_OURS = "this file is no saved conversation"
 
 
@@ -133,44 +131,9 @@ def _tree(messages: Any, head: Any, max_chars: int) -> Tree:
             raise InvalidRequest(f"message {place + 1} in this file is out of turn")
         node = tree.add(parent, Message(role, text), node_id=new_node_id())
         node.name = kept["name"][:MAX_NAME_CHARS] if isinstance(kept.get("name"), str) else ""
-        node.facts = _facts(kept.get("facts")) if role == "assistant" else None
+        node.facts = facts_in(kept.get("facts")) if role == "assistant" else None
         nodes.append(node)
     if not isinstance(head, int) or isinstance(head, bool) or not 0 <= head < len(nodes):
         raise InvalidRequest("this file does not say where its conversation ends")
     tree.head = nodes[head]
     return tree
-
-
-KINDS: dict[str, tuple[type, ...]] = {
-    "context_tokens": (int,),
-    "completion_tokens": (int,),
-    "prompt_tokens": (int,),
-    "reused_tokens": (int,),
-    "tokens_per_s": (int, float),
-    "ttft_s": (int, float),
-    "prefill_s": (int, float),
-    "is_cut_short": (bool,),
-    "settings": (str,),
-    "model": (str,),
-    "ended_s": (int, float),
-    "strip": (str,),
-}
-
-
-def _facts(kept: Any) -> Facts | None:
-    """What is sound of the figures; they are shown and decide nothing."""
-    if not isinstance(kept, dict):
-        return None
-    sound: dict[str, Any] = {}
-    for name, kinds in KINDS.items():
-        value: Any = kept.get(name)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != (bool,)):
-            continue
-        if name == "strip" and not STRIP.fullmatch(str(value)):
-            continue
-        if isinstance(value, str) and name != "strip":
-            value = value[:MAX_FACT_CHARS]
-        if isinstance(value, int | float) and not 0 <= value < 1e15:
-            continue
-        sound[name] = value
-    return Facts(**sound)

@@ -17,11 +17,12 @@ from falcon_mamba_app.library import Changes, Library, MessageRecord, new_id
 from falcon_mamba_app.library.tree import Tree as KeptTree
 from falcon_mamba_app.protocol import Message
 from falcon_mamba_app.ui.conversation.document import Continuation, Document
+from falcon_mamba_app.ui.conversation.sound_facts import sound
 from falcon_mamba_app.ui.conversation.tree import Facts, Node, Tree
 
 MAX_TITLE_CHARS = 60
 CONTINUATIONS = "continuations"  # only the completion page's text has them
-SHOWN = ("prompt_tokens", "reused_tokens", "prefill_s", "settings", "strip", "system")
+SHOWN = ("prompt_tokens", "reused_tokens", "prefill_s", "settings", "strip")
 
 
 class Shelf:
@@ -211,11 +212,13 @@ def title_of(text: str) -> str:
 
 def _extra(facts: Facts) -> dict[str, Any]:
     """What only the page shows."""
-    named = {name: getattr(facts, name) for name in SHOWN}
+    named = {name: getattr(facts, name) for name in (*SHOWN, "system")}
     return {name: value for name, value in named.items() if value is not None}
 
 
 def _facts(record: MessageRecord) -> Facts:
+    """What the library knows of a reply; the conversation may have come from a file."""
+    system = record.extra.get("system")
     return Facts(
         context_tokens=record.context_tokens,
         completion_tokens=record.num_tokens,
@@ -224,5 +227,6 @@ def _facts(record: MessageRecord) -> Facts:
         is_cut_short=record.status != "complete" or record.finish_reason == "length",
         model=record.model or "",
         ended_s=record.created_s + (record.duration_s or 0.0),
-        **{name: record.extra[name] for name in SHOWN if name in record.extra},
+        system=system if isinstance(system, str) else "",
+        **sound({**record.extra}, SHOWN),
     )
