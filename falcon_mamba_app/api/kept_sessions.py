@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.fields import Cleaner, shown
+from falcon_mamba_app.api.listing import number_between
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.responses.beginning import Before, whole
 from falcon_mamba_app.api.responses.shelf import Owner, Shelves
@@ -31,7 +32,8 @@ from falcon_mamba_app.protocol import Conversation, GenerationService
 
 Json = dict[str, Any]
 
-MAX_PAGE = 200
+DEFAULT_LIMIT, MAX_PAGE = 50, 200
+MAX_VERSION = 2**31 - 1
 MAX_MESSAGES = 1_000  # of one request that makes a session
 NOT_TOLD = ("token_ids", "generation", "extra", "conversation_id")
 YES_AND_NO = {"true": True, "1": True, "false": False, "0": False, "any": None}
@@ -72,7 +74,9 @@ class SessionChanges(_Body):
     is_pinned: bool | None = None
     is_archived: bool | None = None
     head_id: str | None = None
-    version: int | None = None  # the one that the changes were made for
+    version: Annotated[int, Field(ge=0, le=MAX_VERSION)] | None = (
+        None  # the one that the changes were made for
+    )
 
 
 class NewFork(_Body):
@@ -97,7 +101,7 @@ class KeptSessions:
     async def listed(self, request: Request) -> Response:
         """GET /v1/sessions: a page of them, the pinned ones first; with `q` those that have it."""
         owner, query = await self._shelves.of(request), request.query_params
-        limit = _limit(query)
+        limit = number_between(query, "limit", DEFAULT_LIMIT, 1, MAX_PAGE)
         if "q" in query:
             hits = await owner.shelf.library.search(owner.name, query["q"], limit=limit)
             found = [
@@ -297,13 +301,6 @@ def _message(record: MessageRecord, *, with_ids: bool) -> Json:
     if with_ids:
         told["token_ids"] = list(ids_of(record.token_ids)) if record.token_ids else None
     return {"object": "session.message", **told}
-
-
-def _limit(query: QueryParams) -> int:
-    text = query.get("limit", "50")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_PAGE:
-        raise InvalidRequest(f"limit is {shown(text)}; allowed are 1 to {MAX_PAGE}", param="limit")
-    return int(text)
 
 
 def _yes_or_no(query: QueryParams, name: str, default: bool | None) -> bool | None:

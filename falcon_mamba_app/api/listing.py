@@ -11,6 +11,7 @@ from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.errors import InvalidRequest
 
 DEFAULT_LIMIT, MAX_PAGE = 20, 100
+MAX_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,8 @@ class PageQuery:
     @classmethod
     def of(cls, query: QueryParams, *, default_limit: int = DEFAULT_LIMIT) -> PageQuery:
         """Raises InvalidRequest."""
-        limit = whole_number(query, "limit", default_limit)
+        limit = number_between(query, "limit", default_limit, 1, MAX_PAGE)
         order = query.get("order", "desc")
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequest(f"limit is {limit}; allowed are 1 to {MAX_PAGE}", param="limit")
         if order not in ("asc", "desc"):
             raise InvalidRequest(f"order is {shown(order)}; allowed are asc, desc", param="order")
         return cls(limit, order, query.get("after"))
@@ -52,11 +51,29 @@ class PageQuery:
         }
 
 
+def number_between(query: QueryParams, name: str, default: int, low: int, high: int) -> int:
+    """Raises InvalidRequest."""
+    text = query.get(name, str(default))
+    number = number_of(text)
+    if number is None or not low <= number <= high:
+        raise InvalidRequest(
+            f"{name} is {shown(text)}; allowed are {low:,} to {high:,}", param=name
+        )
+    return number
+
+
+def number_of(text: str) -> int | None:
+    """The number that the text is, of at most nine digits; Python reads none of 5,000."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    return int(text) if is_number else None
+
+
 def whole_number(query: QueryParams, name: str, default: int) -> int:
     """Raises InvalidRequest."""
     text = query.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    number = number_of(text)
+    if number is None:
         raise InvalidRequest(f"{name} is {shown(text)}; it must be a whole number", param=name)
-    return int(text)
+    return number

@@ -7,6 +7,7 @@ has read the prompt instead of reading it again. There is no HTTP here, and no s
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from falcon_mamba_app.protocol import (
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 SEED_RANGE = 2**64
+TOKEN_ID = re.compile("[0-9]{1,10}")  # Python reads no number of 5,000 digits
 # Log-probabilities per request: an answer of 300 MB, thirty times what harnesses ask for.
 MAX_LOGPROBS_IN_ALL = 500_000
 
@@ -219,7 +221,7 @@ def _refuse_too_many_logprobs(requests: list[GenerationRequest], *, num_each: in
 
 def _biases(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
     """Biases by token id. JSON's names are texts."""
-    wrong = next((name for name in given if not name.isascii() or not name.isdigit()), None)
+    wrong = next((name for name in given if not TOKEN_ID.fullmatch(name)), None)
     if wrong is not None:
         raise InvalidRequest(
             f'logit_bias names {shown(wrong)}; it takes token ids, as in {{"50": -100}}',

@@ -16,6 +16,7 @@ from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.books import BookShelf
 from falcon_mamba_app.api.fields import shown
 from falcon_mamba_app.api.kept_sessions import KeptSessions
+from falcon_mamba_app.api.listing import number_between
 from falcon_mamba_app.api.names import ready_model
 from falcon_mamba_app.belongings import Belongings
 from falcon_mamba_app.errors import InvalidRequest, NotFound, NotSupported
@@ -82,14 +83,12 @@ class Sessions:
         """
         ready_model(self._service)
         visitor: Visitor = request.state.visitor
-        text = request.query_params.get("turns", str(StateLook().max_turns))
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_TURNS:
-            raise InvalidRequest(
-                f"turns is {shown(text)}; allowed are 1 to {MAX_TURNS}", param="turns"
-            )
+        max_turns = number_between(
+            request.query_params, "turns", StateLook().max_turns, 1, MAX_TURNS
+        )
         visitor.count_transfer()
         look = StateLook(
-            max_turns=int(text),
+            max_turns=max_turns,
             begins_from=await self._books.named_in(request),
             owner=f"look {visitor.line(None)}",
             weight=visitor.weight,

@@ -29,6 +29,7 @@ from falcon_mamba_app.library.tree import BranchRecord, ConversationRecord, Page
 MAX_TITLE_CHARS = 200
 MAX_NAME_CHARS = 100
 MAX_PAGE = 200
+MAX_NUMBER = 2**63 - 1  # of a row
 CHANGEABLE = {
     *("title", "system_prompt", "settings", "extra", "folder", "is_pinned", "is_archived"),
 }
@@ -229,6 +230,9 @@ def _cursor(row: Any) -> str:
 def _read_cursor(cursor: str) -> tuple[bool, float, int]:
     try:
         is_pinned, updated_s, number = cursor.split(":")
-        return bool(int(is_pinned)), float(updated_s), int(number)
+        found = bool(int(is_pinned)), float(updated_s), int(number)
     except (ValueError, OverflowError):
-        raise InvalidRequest("the cursor is not one of this list", param="cursor") from None
+        found = False, 0.0, -1
+    if not 0 <= found[2] <= MAX_NUMBER:
+        raise InvalidRequest("the cursor is not one of this list", param="cursor")
+    return found

@@ -155,6 +155,11 @@ async def test_another_owners_session_is_as_if_it_had_never_been(client):
             "messages[0].role",
         ),
         ("GET", "/v1/sessions?limit=0", None, "limit"),
+        ("GET", "/v1/sessions?limit=000000050999", None, "limit"),
+        ("GET", f"/v1/sessions?limit=1{'0' * 5_000}", None, "limit"),
+        ("GET", f"/v1/sessions/a/state/inspect?turns=1{'0' * 5_000}", None, "turns"),
+        ("GET", f"/v1/sessions?cursor=1:1.0:{2**63}", None, "cursor"),
+        ("POST", "/v1/sessions/a", {"title": "x", "version": 2**63}, "version"),
         ("GET", "/v1/sessions?is_pinned=maybe", None, "is_pinned"),
     ],
 )

@@ -161,6 +161,7 @@ async def test_a_message_that_is_not_plain_text_is_refused(client, message):
         {"frequency_penalty": -3},
         {"seed": 2**63},
         {"seed": 1.5},
+        {"logit_bias": {"9" * 5_000: 1}},
         {"stop": [1]},
         {"stop": 1},
         {"stop": ["x"] * 17},

@@ -23,7 +23,7 @@ from falcon_mamba_app.api.batches.record import Batch
 from falcon_mamba_app.api.batches.running import Places, Runs
 from falcon_mamba_app.api.fields import Cleaner, shown
 from falcon_mamba_app.api.generation import Caller, Generation
-from falcon_mamba_app.api.listing import MAX_PAGE, PageQuery
+from falcon_mamba_app.api.listing import MAX_PAGE, PageQuery, number_of
 from falcon_mamba_app.api.reading import BodyReader
 from falcon_mamba_app.api.responses.bodies import Metadata
 from falcon_mamba_app.api.schemas import Strict
@@ -262,9 +262,8 @@ def _expiry(form: FormData) -> int | None:
     given = form.get("expires_after[seconds]")
     if given is None:
         return None
-    is_number = isinstance(given, str) and given.isascii() and given.isdigit()
-    seconds = int(str(given)[:9]) if is_number else 0
-    if not MIN_EXPIRY_S <= seconds <= MAX_EXPIRY_S:
+    seconds = number_of(given) if isinstance(given, str) else None
+    if seconds is None or not MIN_EXPIRY_S <= seconds <= MAX_EXPIRY_S:
         raise InvalidRequest(
             f"expires_after[seconds] is {shown(str(given))}; allowed are {MIN_EXPIRY_S:,} to"
             f" {MAX_EXPIRY_S:,}",
