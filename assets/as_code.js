@@ -81,11 +81,7 @@
       next.click();
     });
     open("This conversation as code", (close) => {
-      const copy = button("Copy", () => {
-        navigator.clipboard?.writeText(code.textContent);
-        copy.textContent = "Copied";
-        setTimeout(() => { copy.textContent = "Copy"; }, 1500);
-      }, "go");
+      const copy = button("Copy", () => window.page.copyFrom(copy, code.textContent), "go");
       return [
         make("p", {}, ["The API is OpenAI's. The ", make("code", {}, ["prompt_cache_key"]), " names the memory: "
           + "with the next message under the same key, only what is new is read."]),

@@ -19,10 +19,10 @@
     if (isLeaving || !name || name === life) return;
     const isFirst = life === null;
     life = name;
-    const last = Number(sessionStorage.getItem("opened-anew") ?? 0);
+    const last = Number(window.page.recall("opened-anew", { forTab: true }) ?? 0);
     if (isFirst || Date.now() - last < ANEW_EVERY_MS) return;
-    sessionStorage.setItem("opened-anew", String(Date.now()));
-    location.reload();
+    const isKept = window.page.remember("opened-anew", String(Date.now()), { forTab: true });
+    if (isKept && !sessionStorage.isOfThisPage) location.reload();
   }
 
   const ask = (timeoutMs) => fetch("health", {

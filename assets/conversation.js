@@ -152,7 +152,7 @@
       return make("span", { class: "tools" }, [
         message.pair === "picked" ? make("span", { class: "tool picked" }, ["The next message follows this"])
           : button("tool changes go-on", "Go on with this", goOn, { title: "The other one stays as a branch" }),
-        button("tool", "Copy", (event) => copy(event.target, message.text), { "aria-label": "Copy message" }),
+        button("tool", "Copy", (event) => window.page.copyFrom(event.target, message.text), { "aria-label": "Copy message" }),
       ]);
     }
 
@@ -160,7 +160,7 @@
       const isUser = message.role === "user";
       const again = isUser ? "Answer again" : "Try again";
       const made = [
-        button("tool", "Copy", (event) => copy(event.target, message.text), {
+        button("tool", "Copy", (event) => window.page.copyFrom(event.target, message.text), {
           "aria-label": "Copy message", title: "Copy as Markdown",
         }),
         button("tool changes", "Edit", () => edit(this), { "aria-label": "Edit" }),
@@ -191,13 +191,6 @@
     window.page.note("Deleted, with what followed.", {
       label: "Undo", run: () => act("restore", message.id),
     });
-  }
-
-  function copy(target, text) {
-    navigator.clipboard?.writeText(text);
-    const label = target.textContent;
-    target.textContent = "Copied";
-    setTimeout(() => { target.textContent = label; }, 1500);
   }
 
   // ---- editing ----------------------------------------------------------------------------------
@@ -487,11 +480,11 @@
       const last = shown.filter((message) => message.role === "user").pop();
       if (last && !refusal()) edit(rows.get(last.id));
     },
-    copyLast() {
+    async copyLast() {
       const last = lastReply();
       if (!last) return;
-      navigator.clipboard?.writeText(last.text);
-      window.page.note("The last reply is copied.");
+      const isCopied = await window.page.copy(last.text);
+      window.page.note(isCopied ? "The last reply is copied." : "This browser does not let the page copy.");
     },
     asMarkdown: () => shown.filter((message) => message.id)
       .map(({ role, text }) => `${role}: ${text}`).join("\n\n"),

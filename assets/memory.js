@@ -71,8 +71,7 @@
       make("option", { value: String(i), ...(name === kept ? { selected: "" } : {}) }, [name])));
   }
 
-  const read = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
-  const keep = (key, value) => { try { localStorage.setItem(key, value); } catch { /* no room */ } };
+  const { recall: read, remember: keep } = window.page;
 
   // ---- the card --------------------------------------------------------------------------------------
 

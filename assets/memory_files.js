@@ -81,8 +81,10 @@
     if (/\.(safetensors|zip|jsonl)$/i.test(file.name)) return open(file);
     const isText = TEXT.test(file.name) || file.type.startsWith("text/");
     if (!isText || file.size > MAX_TEXT_BYTES) return window.books.open(file); // a short text is a message
+    const text = await file.text().catch(() => null);
+    if (text === null) return window.page.note(`${file.name} cannot be read: it has gone, or is a folder.`);
     const before = document.querySelector("#composer textarea")?.value ?? "";
-    return window.page.type("#composer", `${before ? `${before}\n\n` : ""}${await file.text()}`)?.focus();
+    return window.page.type("#composer", `${before ? `${before}\n\n` : ""}${text}`)?.focus();
   }
 
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");

@@ -76,9 +76,7 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.(".copy-code");
     if (!button) return;
-    navigator.clipboard?.writeText(button.closest("figure").querySelector("code").textContent);
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    window.page.copyFrom(button, button.closest("figure").querySelector("code").textContent);
   });
 
   window.messages = { Growing };

@@ -2,10 +2,11 @@
    fields left empty, and coming back after a reload or a broken connection. */
 (() => {
   const STORAGE_KEY = "falcon-mamba-theme"; // "dark" or "light"; absent follows the system
+  let chosenHere = null; // where the browser keeps nothing
   const { visible, isBusy } = window.page;
 
   function applyTheme() {
-    const chosen = localStorage.getItem(STORAGE_KEY);
+    const chosen = window.page.recall(STORAGE_KEY) ?? chosenHere;
     if (chosen && document.body.classList.contains("dark") !== (chosen === "dark")) {
       document.body.classList.toggle("dark", chosen === "dark");
     }
@@ -15,7 +16,8 @@
 
   function switchTheme() {
     const isDark = document.body.classList.contains("dark");
-    localStorage.setItem(STORAGE_KEY, isDark ? "light" : "dark");
+    chosenHere = isDark ? "light" : "dark";
+    window.page.remember(STORAGE_KEY, chosenHere);
     applyTheme();
     window.strip.drawAgain();
   }
@@ -64,12 +66,13 @@
     if (opened) setTimeout(() => opened.scrollIntoView({ block: "start" }), 0);
   });
 
-  document.addEventListener("click", (event) => {
+  document.addEventListener("click", async (event) => {
     const button = event.target.closest("#copy-all");
     if (!button) return;
-    navigator.clipboard?.writeText(window.conversation.asMarkdown());
+    const isCopied = await window.page.copy(window.conversation.asMarkdown());
+    if (!isCopied) return window.page.note("This browser does not let the page copy.");
     button.classList.add("copied");
-    setTimeout(() => button.classList.remove("copied"), 1500);
+    return setTimeout(() => button.classList.remove("copied"), 1500);
   });
 
   // Gradio makes 0 of an emptied field when it is left; the model's default is meant.
@@ -124,19 +127,13 @@
     const drafts = {
       composer: textOf("#composer"), document: textOf("#document"), busy: isBusy(),
     };
-    try {
-      sessionStorage.setItem(DRAFTS_KEY, JSON.stringify(drafts));
-    } catch { /* no room, or a frame without storage: nothing is kept */ }
+    window.page.remember(DRAFTS_KEY, JSON.stringify(drafts), { forTab: true });
   }
 
   window.takeDrafts = () => {
-    try {
-      const drafts = sessionStorage.getItem(DRAFTS_KEY);
-      sessionStorage.removeItem(DRAFTS_KEY);
-      return drafts;
-    } catch {
-      return null;
-    }
+    const drafts = window.page.recall(DRAFTS_KEY, { forTab: true });
+    window.page.remember(DRAFTS_KEY, null, { forTab: true });
+    return drafts;
   };
 
   window.addEventListener("pagehide", keepDrafts);

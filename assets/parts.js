@@ -70,6 +70,47 @@ window.page = (() => {
       if (window.page.isBusy() || !window.page.type("#composer", text)) return;
       setTimeout(() => window.page.visible("#send")?.click(), 60); // when Gradio has the value
     },
+    /** What this browser keeps under a name, for its other visits or (`forTab`) for this tab; null
+        where it keeps nothing: storage may be full or, in a frame or with cookies refused, forbidden. */
+    recall(key, { forTab = false } = {}) {
+      try { return (forTab ? sessionStorage : localStorage).getItem(key); } catch { return null; }
+    },
+    /** Keep a text, or with null forget it; whether that was possible. */
+    remember(key, text, { forTab = false } = {}) {
+      try {
+        const store = forTab ? sessionStorage : localStorage;
+        if (text === null) store.removeItem(key);
+        else store.setItem(key, text);
+        return true;
+      } catch {
+        return false;
+      }
+    },
+    /** Put a text on the clipboard; whether that was possible. Browsers give the newer way to pages
+        behind https and with leave only. */
+    async copy(text) {
+      try {
+        await navigator.clipboard.writeText(text);
+        return true;
+      } catch { /* not here */ }
+      const before = document.activeElement;
+      const field = Object.assign(document.createElement("textarea"), { value: text, className: "unseen" });
+      (before?.closest("dialog") ?? document.body).append(field);
+      field.select();
+      let isCopied = false;
+      try { isCopied = document.execCommand("copy"); } catch { /* neither */ }
+      field.remove();
+      before?.focus?.();
+      return isCopied;
+    },
+    /** The same for a button, which tells it. */
+    async copyFrom(button, text) {
+      const label = button.dataset.label ??= button.textContent;
+      if (!await window.page.copy(text)) return window.page.note("This browser does not let the page copy.");
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = label; }, 1500);
+      return undefined;
+    },
     /** Say something to screen readers, and in a note at the page's foot; it may offer an action. */
     note(text, action = null) {
       const place = document.querySelector("#toast");

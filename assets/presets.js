@@ -27,15 +27,13 @@
   }
 
   function read() {
-    try { return sound(JSON.parse(localStorage.getItem(KEY) ?? "{}")).slice(0, MAX_PRESETS); } catch { return []; }
+    try { return sound(JSON.parse(window.page.recall(KEY) ?? "{}")).slice(0, MAX_PRESETS); } catch { return []; }
   }
 
   function keep(presets) {
     own = presets.slice(0, MAX_PRESETS);
-    try {
-      localStorage.setItem(KEY, JSON.stringify({ presets: own }));
-    } catch {
-      window.page.note("This browser has no room to keep presets; they are here until it is closed.");
+    if (!window.page.remember(KEY, JSON.stringify({ presets: own }))) {
+      window.page.note("This browser has no room to keep presets; they are here until the page is closed.");
     }
     draw();
   }
@@ -144,9 +142,10 @@
     const tools = [button("Save as…", keepNow, "quiet"), button("Import", () => parts.file.click(), "quiet")];
     if (own.length) tools.push(button("Export all", () => save(own, "presets"), "quiet"));
     if (mine) {
-      tools.push(button("Copy link", () => {
-        navigator.clipboard?.writeText(linkTo(mine));
-        window.page.note(`The link to “${mine.name}” is copied. Who opens it here may use the preset.`);
+      tools.push(button("Copy link", async () => {
+        const isCopied = await window.page.copy(linkTo(mine));
+        window.page.note(isCopied ? `The link to “${mine.name}” is copied. Who opens it here may use the preset.`
+          : `This browser does not let the page copy. The link: ${linkTo(mine)}`);
       }, "quiet"), button("Delete", () => {
         const before = own;
         keep(own.filter((one) => one !== mine));

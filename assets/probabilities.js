@@ -101,9 +101,9 @@
       where.leave();
     }
     const colours = make("input", { type: "checkbox" });
-    colours.checked = localStorage.getItem(SURPRISE_KEY) === "on";
+    colours.checked = window.page.recall(SURPRISE_KEY) === "on";
     const colour = () => {
-      localStorage.setItem(SURPRISE_KEY, colours.checked ? "on" : "off");
+      window.page.remember(SURPRISE_KEY, colours.checked ? "on" : "off");
       place.toggleAttribute("data-surprise", colours.checked);
     };
     colours.addEventListener("change", colour);

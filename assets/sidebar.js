@@ -6,12 +6,13 @@
   const OPEN_KEY = "falcon-mamba-sidebar";
   const SEARCH_AFTER_MS = 160;
   const UNDO_MS = 10_000;
+  const GOING_KEY = "falcon-mamba-going"; // what is deleted, and since when that cannot be undone
 
   let value = null; // what is shown
   let changing = 0; // the number of the last change that was asked for
   let parts = null;
   let searching = null;
-  const going = new Map(); // what is being deleted, until it is too late to undo
+  const going = new Map(); // timers of what is being deleted, until it is too late to undo
 
   const isNarrow = () => matchMedia("(max-width: 1099px)").matches;
   const isOpen = () => window.page.isMarked("sidebar");
@@ -20,7 +21,7 @@
     window.page.mark("sidebar", isShown);
     document.querySelector("#sidebar-toggle")?.setAttribute("aria-expanded", String(isShown));
     if (!isNarrow()) {
-      try { localStorage.setItem(OPEN_KEY, isShown ? "open" : "closed"); } catch { /* no room */ }
+      window.page.remember(OPEN_KEY, isShown ? "open" : "closed");
     }
     if (isShown) look();
   }
@@ -122,15 +123,44 @@
     menu.firstChild.focus();
   }
 
+  // A page that is closed meanwhile deletes nothing any more: the next one does.
+  function leftToDelete() {
+    try { return new Map(Object.entries(JSON.parse(window.page.recall(GOING_KEY)) ?? {})); } catch { return new Map(); }
+  }
+
+  const keepLeft = (left) =>
+    window.page.remember(GOING_KEY, left.size ? JSON.stringify(Object.fromEntries(left)) : null);
+
+  function letGo(id, at) {
+    const isKept = keepLeft(leftToDelete().set(id, at));
+    const end = () => {
+      const left = leftToDelete();
+      const isWanted = left.delete(id) || !isKept; // another tab may have brought it back
+      keepLeft(left);
+      going.delete(id);
+      if (isWanted) change("delete", id);
+      else look();
+    };
+    going.set(id, setTimeout(end, Math.max(0, at - Date.now())));
+  }
+
+  function bringBack(id) {
+    clearTimeout(going.get(id));
+    going.delete(id);
+    const left = leftToDelete();
+    left.delete(id);
+    keepLeft(left);
+    drawList();
+  }
+
   /** It is gone from the list at once, and from the disk when it is too late to undo. */
   function remove(item) {
-    const timer = setTimeout(() => { going.delete(item.id); change("delete", item.id); }, UNDO_MS);
-    going.set(item.id, timer);
+    letGo(item.id, Date.now() + UNDO_MS);
     drawList();
     if (item.id === value.current) window.page.visible("#clear")?.click();
     window.page.note(`“${item.title.slice(0, 40)}” is deleted.`, {
       label: "Undo",
-      run: () => { clearTimeout(timer); going.delete(item.id); drawList(); },
+      run: () => bringBack(item.id),
     });
   }
 
@@ -205,6 +235,7 @@
     }
     if (!shown || typeof shown !== "object") return;
     if (shown.isGone) return window.everything.finish();
+    if (!value) leftToDelete().forEach((at, id) => letGo(id, Number(at) || 0));
     value = shown;
     document.querySelector("#sidebar-toggle")?.setAttribute("aria-expanded", String(isOpen()));
     parts.notice.textContent = value.problem ?? value.notice ?? "";
@@ -255,9 +286,7 @@
   });
 
   const openAtFirst = () => {
-    let kept = null;
-    try { kept = localStorage.getItem(OPEN_KEY); } catch { /* a frame without storage */ }
-    window.page.mark("sidebar", !isNarrow() && kept !== "closed");
+    window.page.mark("sidebar", !isNarrow() && window.page.recall(OPEN_KEY) !== "closed");
   };
   window.sidebar = {
     toggle,

@@ -81,6 +81,26 @@ async def test_nothing_that_was_said_is_lost_and_all_of_it_is_found(page, url):
     assert (await transcript(page))[0] == "My name is Dora"
 
 
+async def test_a_deletion_outlives_the_page_that_was_closed_before_its_time(page, url):
+    await send(page, "one to go")
+    await wait_for_status(page, "Done")
+    await page.get_by_label("More for one to go").click()
+    await page.get_by_role("menuitem", name="Delete").click()
+    await page.locator("#toast").get_by_role("button", name="Undo").wait_for()
+    await page.evaluate(
+        """() => {
+            const left = Object.keys(JSON.parse(localStorage["falcon-mamba-going"]));
+            localStorage["falcon-mamba-going"] = JSON.stringify({ [left[0]]: Date.now() });
+        }"""
+    )
+    await open_page(page, url)
+    await page.wait_for_function("localStorage['falcon-mamba-going'] === undefined")
+    await page.wait_for_function(f"!{TITLES}.includes('one to go')")
+    await open_page(page, url)
+    await page.wait_for_selector("#sidebar .kept-notice")
+    assert "one to go" not in await page.evaluate(TITLES)
+
+
 async def test_branches_are_walked_by_keyboard_and_the_stamp_goes_back(page):
     for text in ("first", "second"):
         await send(page, text)

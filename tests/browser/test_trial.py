@@ -91,3 +91,42 @@ async def test_on_a_phone_a_wide_table_scrolls_inside_its_message(browser, url):
     # Its cells are not broken inside a word.
     assert await page.evaluate("document.querySelector('#transcript td').offsetHeight") < 60
     await context.close()
+
+
+POOR = """() => {
+    for (const name of ["localStorage", "sessionStorage"]) {
+        const get = () => { throw new DOMException("Access is denied.", "SecurityError"); };
+        Object.defineProperty(window, name, { get, configurable: true });
+    }
+    navigator.clipboard.writeText = () => Promise.reject(new DOMException("", "NotAllowedError"));
+    document.execCommand = () => false;
+}"""
+
+
+async def test_a_browser_that_keeps_and_copies_nothing_can_chat_and_is_told(browser, url):
+    """As in another site's frame, or with cookies refused."""
+    context = await browser.new_context(viewport=LAPTOP)
+    page = await context.new_page()
+    await page.add_init_script(f"({POOR})()")
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console", lambda said: said.type == "error" and complaints.append(f"console: {said.text}")
+    )
+    await open_page(page, url)
+    await send(page, "hello")
+    await wait_for_status(page, "Done")
+    is_dark = "document.body.classList.contains('dark')"
+    before = await page.evaluate(is_dark)
+    await page.locator("#theme-toggle").click()
+    assert await page.evaluate(is_dark) is not before
+    for button in ("#copy-all", "#transcript button[aria-label='Copy message'] >> nth=-1"):
+        await page.evaluate("window.page.note('')")
+        await page.locator(button).click()
+        await page.locator("#toast", has_text="does not let the page copy").wait_for()
+    await send(page, "SLOW LONG")
+    await page.wait_for_function("window.page.isBusy()")
+    await page.keyboard.press("Escape")
+    await page.wait_for_function("!window.page.isBusy()")
+    assert complaints == []
+    await context.close()

@@ -6,11 +6,12 @@ list says so, and the page goes on with one conversation.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 
-from falcon_mamba_app.errors import FalconMambaError
+from falcon_mamba_app.errors import FalconMambaError, NotFound
 from falcon_mamba_app.library import ConversationRecord
 from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
 from falcon_mamba_app.ui.conversation.sessions import Sessions
@@ -65,7 +66,8 @@ class Sidebar:
                 case "title":
                     await self._give_title(owner, request)
                 case "delete":
-                    await kept.delete(owner, entry)
+                    with suppress(NotFound):  # by another page, or by the API
+                        await kept.delete(owner, entry)
         except FalconMambaError as error:
             return {**await self._shown(request, asked), "problem": sentence_for(error)}
         return await self._shown(request, asked)

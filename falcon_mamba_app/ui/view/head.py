@@ -10,6 +10,7 @@ from falcon_mamba_app.bundled import ASSETS
 
 # Each builds on those before it.
 SCRIPTS = (
+    "storage.js",
     "markdown_inline.js",
     "markdown_blocks.js",
     "plots.js",
