@@ -1,8 +1,8 @@
 """The subcommands of `falcon-mamba`; without one, the server starts.
 
-`people` has `user` and `key`, `chat/` is the chat in the terminal, `probe` asks a model overnight
-what it recalls. Each command reads its own
-arguments and imports what it needs when it runs.
+`people` has `user` and `key`, `chat/` is the chat in the terminal, and `probe` asks a model
+overnight what it recalls. Each command reads its own arguments, and imports what it needs when it
+runs.
 """
 
 from __future__ import annotations

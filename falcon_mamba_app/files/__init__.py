@@ -1,1 +1,1 @@
-"""Files that callers send and fetch again."""
+"""Files that callers send and fetch again: `store` keeps them, in a folder or in memory."""

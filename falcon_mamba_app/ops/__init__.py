@@ -5,8 +5,8 @@ This package is the only code that knows kernels. All other code receives an `Op
 
 Read in this order: `contract` defines every operation; `reference/` computes each one in plain
 torch, and every kernel is tested against it; `cpu/` and `triton/` are our kernels; `mamba_ssm`
-calls the libraries' kernels instead; `bitsandbytes` quantises; `select` decides which of them a
-device gets.
+calls the libraries' kernels instead; `bitsandbytes` quantises; `damage` finds compiled kernels that
+are damaged on disk; `select` decides which of them a device gets.
 """
 
 from __future__ import annotations

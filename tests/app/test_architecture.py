@@ -27,6 +27,12 @@ MAX_LINES = 320
 STANDARD = frozenset(sys.stdlib_module_names)
 VOCABULARY = {"protocol", "errors", "bundled", "inspection"}
 
+PACKAGES = sorted(
+    path.parent
+    for path in (ROOT / PACKAGE).rglob("__init__.py")
+    if path.parent != ROOT / PACKAGE and path.parent.name != "versions"
+)
+
 # For each module or folder: our own modules it may import, and the packages from outside.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "protocol": ({"errors", "events", "forms", "inspection", "prompts", "ranges"}, set()),
@@ -246,14 +252,15 @@ def test_every_package_opens_with_what_it_is(folder):
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
-def test_every_room_of_the_product_is_named_where_its_package_opens():
-    """Folders at least; files come and go."""
-    for path in (ROOT / PACKAGE).rglob("__init__.py"):
-        rooms = [room for room in path.parent.iterdir() if (room / "__init__.py").is_file()]
-        opening = path.read_text(encoding="utf-8")
-        for room in rooms:
-            named = {f"`{room.name}`", f"`{room.name}/`"}
-            assert any(name in opening for name in named), f"{path} does not name {room.name}"
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_a_package_opens_with_the_name_of_each_of_its_parts(folder):
+    """The steps of a migration are named by their numbers."""
+    opening = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    parts = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+    folders = [path.parent.name for path in folder.glob("*/__init__.py")]
+    for name in (*parts, *folders):
+        named = f"`{name}`" in opening or f"`{name}/`" in opening
+        assert named, f"the docstring of {folder.name} does not name {name}"
 
 
 def test_the_page_of_the_architecture_has_a_line_for_every_module_and_folder():

@@ -2,5 +2,6 @@
 
 It does not decide which sequences run. `step_tensors` packs a step into one tensor. `passes` runs
 the model over it, and `graphs` replays that on a GPU. `model_runner` does so for sequences, with
-`penalties` and `scoring` where a request asks for them. `warm_up` compiles everything in advance.
+`penalties` and `scoring` where a request asks for them, and with drafts by `prompt_lookup` on a
+CPU. `warm_up` compiles everything in advance.
 """

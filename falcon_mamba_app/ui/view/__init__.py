@@ -1,6 +1,8 @@
 """The look of the page: pure functions and components.
 
-It knows no session and no service. `layout` places the components, `theme` and `head` style them,
-`controls` draws the sampling sliders. `updates` holds the changes of one event, `readiness` shows
-the model's status, `metrics_panel` the live figures, and `message_text` makes texts safe to show.
+It knows no session and no service. `layout` places the components, `parts` are those that the
+page's own scripts draw, `theme` and `head` style and load them. `controls` draws the sampling
+sliders, `answer_form` the form of replies, `messages` a conversation, `panel` the memory and the
+figures, `laboratory` the second tab. `readiness` shows the model's status, and `updates` holds the
+changes of one event.
 """
