@@ -3,7 +3,7 @@
     python -m benchmarks.cpu_choices [--save NAME]
 
 Prints two tables. The first times the bundled model's matrix products in fp32 and bf16 by MKL or
-torch's choice, by oneDNN, and by our kernel on one thread. The second runs our engine in fresh
+torch's choice, by oneDNN, and by our kernels. The second runs our engine in fresh
 processes at several GOMP_SPINCOUNT, with the machine to itself and beside a process that keeps one
 core busy.
 """
@@ -37,7 +37,7 @@ Product = Callable[[Tensor, Tensor, None], Tensor]
 PRODUCTS: dict[str, Product] = {
     "torch": F.linear,
     "oneDNN": products.onednn_linear,
-    "ours": products.few_rows_linear,  # at every size, to find the break-even
+    "ours": products.rows_of_step,  # at every size, to find the break-even
 }
 
 

@@ -163,7 +163,7 @@ def test_the_peak_of_a_prompt_is_read_from_the_system(capsys):
 def test_each_product_is_timed_by_the_function_that_its_column_names(monkeypatch):
     """Once the column "ours" timed somebody else's."""
     called = []
-    for name in ("onednn_linear", "few_rows_linear"):
+    for name in ("onednn_linear", "rows_of_step"):
         whole = getattr(cpu_choices.products, name)
         column = next(key for key, value in cpu_choices.PRODUCTS.items() if value is whole)
         spy = lambda *args, name=name, whole=whole: called.append(name) or whole(*args)  # noqa: E731
@@ -171,13 +171,12 @@ def test_each_product_is_timed_by_the_function_that_its_column_names(monkeypatch
     monkeypatch.setattr(cpu_choices, "HEAD", (64, 512))
     table = cpu_choices.products_table([2], num_layers=1)
     assert len(table.lines) == 4
-    assert set(called) == {"onednn_linear", "few_rows_linear"}
-    kernel = cpu_choices.products.kernels.linear
-    calls = []
+    assert set(called) == {"onednn_linear", "rows_of_step"}
+    product, calls = cpu_choices.products.dense.linear, []
     monkeypatch.setattr(
-        cpu_choices.products.kernels, "linear", lambda *args: calls.append(1) or kernel(*args)
+        cpu_choices.products.dense, "linear", lambda *args: calls.append(1) or product(*args)
     )
-    cpu_choices.products.few_rows_linear(torch.ones(1, 8), torch.ones(4, 8), None)
+    cpu_choices.products.rows_of_step(torch.ones(1, 8), torch.ones(4, 8), None)
     assert calls == [1]
 
 

@@ -53,7 +53,7 @@ def pointer(typingctx, address, kind):
 
 
 @intrinsic
-def _bytes(typingctx, kind):
+def bytes_of(typingctx, kind):
     """The bytes of one stored value."""
     size = _element(kind).bitwidth // 8
     return types.int64(kind), lambda context, builder, signature, args: ir.IntType(64)(size)
@@ -70,7 +70,7 @@ def _element(kind):
 @compiled(OPTIONS)
 def row_values(address, row, stride, kind):
     """The values of one row; strides count values."""
-    return pointer(address + row * stride * _bytes(kind), kind)
+    return pointer(address + row * stride * bytes_of(kind), kind)
 
 
 @intrinsic
@@ -164,23 +164,6 @@ def silu(x):
     return x / (ONE + exp2(x * -LOG2_E))
 
 
-@compiled(OPTIONS)
-def linear(x, stride, weight, bias, b, num_inputs, num_outputs, y, kind, low, high):
-    """y = x·weightᵀ + bias for outputs low … high; each weight leaves memory once."""
-    inputs = np.empty((b, num_inputs), np.float32)
-    for row in range(b):
-        xs = row_values(x, row, stride, kind)
-        for i in range(num_inputs):
-            inputs[row, i] = load(xs[i])
-    biases, out = pointer(bias, kind), pointer(y, kind)
-    for j in range(low, high):
-        weights = row_values(weight, j, num_inputs, kind)
-        start = ZERO if bias == 0 else load(biases[j])
-        for row in range(b):
-            total = start + dot(weights, inputs[row], num_inputs)
-            out[row * num_outputs + j] = store(total, kind)
-
-
 @compiled(REORDERED)
 def dot(a, b, num_columns):
     total = ZERO
@@ -206,13 +189,13 @@ def rms_norm(x, stride, weight, eps, num_rows, num_columns, y, kind, weight_kind
 @compiled(OPTIONS)
 def conv(x, stride, weight, bias, conv_states, slots, query_starts, q, d, k, y, kind, low, high):
     """The convolution of q sequences for channels low … high; address 0 means no bias."""
-    width, offset = high - low, low * _bytes(kind)
+    width, offset = high - low, low * bytes_of(kind)
     sums = np.empty(width, np.float32)
     biases = bias + offset if bias != 0 else 0
     for seq in range(q):
         start, end = _span(query_starts, seq)
         window = _state(conv_states, slots, seq, (k - 1) * d, kind) + offset
-        new = x + start * stride * _bytes(kind) + offset
+        new = x + start * stride * bytes_of(kind) + offset
         for t in range(end - start):
             out = row_values(y + offset, start + t, d, kind)
             _conv_token(
@@ -307,4 +290,4 @@ def _span(query_starts, seq):
 @compiled(OPTIONS)
 def _state(states, slots, seq, num_values, kind):
     """The address of a sequence's state."""
-    return states + pointer(slots, INT64)[seq] * num_values * _bytes(kind)
+    return states + pointer(slots, INT64)[seq] * num_values * bytes_of(kind)

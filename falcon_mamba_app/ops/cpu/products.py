@@ -5,14 +5,13 @@ A packed matrix is multiplied by rows where it lies, and unpacked tile by tile f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_mamba_app.ops.cpu import ggml, kernels, quantized_kernels
+from falcon_mamba_app.ops.cpu import dense, ggml, kernels, quantized_kernels
 from falcon_mamba_app.ops.cpu.tensors import KINDS, address_of, check, row_stride
 from falcon_mamba_app.ops.cpu.threads import split
 from falcon_mamba_app.ops.reference import matrix, weight_4bit
@@ -28,7 +27,7 @@ MIN_UNPACKED_PER_THREAD = 1_048_576
 # A tile of an unpacked matrix: it should stay in a processor's last cache until it is multiplied.
 VALUES_OF_A_TILE = 4_194_304
 
-# Up to this number of rows our matrix product on one thread is at least as fast as oneDNN's on two
+# Up to this number of rows a product of ours takes little longer than one of a single row
 # (benchmarks/cpu_choices.py).
 MAX_ROWS = 4
 
@@ -65,8 +64,10 @@ def _by_tiles(x: Tensor, weight: Packed, bias: Tensor | None) -> Tensor:
 
 def rows_of_step(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
     """`Ops.matmul_step`, always by our kernels: a row's result is the same, bit for bit, alone and
-    in any batch. For 8 rows oneDNN would be a third faster.
+    in any batch.
     """
+    if isinstance(weight, Tensor):
+        return dense.linear(x, weight, bias)
     if isinstance(weight, WeightGgml) or ggml.has_whole_groups(weight):
         return ggml.linear(x, weight, bias).to(x.dtype)
     if len(x) <= MAX_ROWS:
@@ -74,27 +75,17 @@ def rows_of_step(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
     return torch.cat([few_rows_linear(rows, weight, bias) for rows in x.split(MAX_ROWS)])
 
 
-def few_rows_linear(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
-    """At most MAX_ROWS rows times the matrix."""
+def few_rows_linear(x: Tensor, weight: Weight8bit, bias: Tensor | None) -> Tensor:
+    """At most MAX_ROWS rows times a matrix in 8 bits with groups of any size."""
     (b, num_inputs), num_outputs = x.shape, weight.shape[0]
     y = torch.empty((b, num_outputs), dtype=x.dtype)
-    run: Callable[[int, int], None]
-    if isinstance(weight, Weight8bit):
-        check(weight.values, weight.scale)
-        run = partial(
-            quantized_kernels.linear_8bit,
-            x.data_ptr(), row_stride(x), weight.values.data_ptr(), weight.scale.data_ptr(),
-            weight.scale.shape[1], address_of(bias), b, num_inputs, num_outputs, y.data_ptr(),
-            KINDS[x.dtype],
-        )  # fmt: skip
-    else:
-        assert isinstance(weight, Tensor), "of blocks `ggml` takes any number of rows"
-        check(weight)
-        run = partial(
-            kernels.linear,
-            x.data_ptr(), row_stride(x), weight.data_ptr(), address_of(bias), b, num_inputs,
-            num_outputs, y.data_ptr(), KINDS[x.dtype],
-        )  # fmt: skip
+    check(weight.values, weight.scale)
+    run = partial(
+        quantized_kernels.linear_8bit,
+        x.data_ptr(), row_stride(x), weight.values.data_ptr(), weight.scale.data_ptr(),
+        weight.scale.shape[1], address_of(bias), b, num_inputs, num_outputs, y.data_ptr(),
+        KINDS[x.dtype],
+    )  # fmt: skip
     split(run, num_outputs, num_outputs * num_inputs // MIN_WEIGHTS_PER_THREAD)
     return y
 
