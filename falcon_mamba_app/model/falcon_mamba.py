@@ -100,23 +100,18 @@ class Mixer(nn.Module):
 
     def _scanned_step(self, x: Tensor, z: Tensor, ssm_states: Tensor, slots: Tensor) -> Tensor:
         """(b, d): everything after the convolution, up to the gate."""
-        ops, scan, dt_proj = self._ops, self.scan, self.dt_proj
-        if self._eps is not None:
-            return ops.projected_scan_step(
-                x,
-                scan,
-                addends=self.x_proj.step_addends(x),
-                sizes=self._sizes,
-                eps=self._eps,
-                dt_weight=dt_proj.weight,
-                z=z,
-                ssm_states=ssm_states,
-                slots=slots,
-            )
-        dt, B, C = self.x_proj.step(x).split(self._sizes, dim=-1)
         # dt_proj's bias is added in the scan, in fp32.
-        dt = dt_proj.step_without_bias(dt)
-        return ops.scan_step(x, scan, dt=dt, B=B, C=C, z=z, ssm_states=ssm_states, slots=slots)
+        return self._ops.projected_scan_step(
+            x,
+            self.scan,
+            addends=self.x_proj.step_addends(x),
+            sizes=self._sizes,
+            eps=self._eps,
+            dt_weight=self.dt_proj.weight,
+            z=z,
+            ssm_states=ssm_states,
+            slots=slots,
+        )
 
     def _read(self, x: Tensor, conv_states: Tensor, ssm_states: Tensor, batch: Batch) -> Tensor:
         """`forward` of prompts, with or without rows before them."""

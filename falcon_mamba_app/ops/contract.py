@@ -4,11 +4,9 @@ Letters as in `model/config.py`: b rows, t packed tokens, q sequences, d channel
 channel, k convolution width, s slots, v vocabulary; here also i inputs and o outputs of a matrix.
 
 The states of all sequences lie in tensors of s rows. An operation reads and writes in place only
-the rows named by `slots`. Channels are the innermost dimension everywhere, so a row of channels is
-contiguous for a CPU's vectors and a GPU's warps. Arithmetic is fp32, whatever the inputs' dtype.
-
-A decode step and the reading of prompts have separate operations. They compute the same, but a
-kernel may serve only one of them.
+the rows named by `slots`. Channels are innermost everywhere, so a row of them is contiguous for a
+CPU's vectors and a GPU's warps. Arithmetic is fp32, whatever the inputs' dtype. A decode step and
+the reading of prompts have separate operations, which compute the same.
 """
 
 from __future__ import annotations
@@ -118,7 +116,7 @@ class Ops:
     def split_rms_norm(
         self, addends: Tensor, sizes: list[int], eps: float, out_dtype: torch.dtype
     ) -> tuple[Tensor, ...]:
-        """The sum of addends (a, t, m) as three groups of columns, each normalised by itself."""
+        """The sum of addends (a, t, m) as groups of columns, each normalised by itself."""
         groups = total(addends).split(sizes, dim=-1)
         return tuple(self.rms_norm(group, None, eps, out_dtype) for group in groups)
 
@@ -241,16 +239,18 @@ class Ops:
         *,
         addends: Tensor,
         sizes: list[int],
-        eps: float,
+        eps: float | None,
         dt_weight: Matrix | Weight4bit,
         z: Tensor,
         ssm_states: Tensor,
         slots: Tensor,
     ) -> Tensor:
         """scan_step of x_proj's output, addends (a, b, r + 2·n). It holds dt, B and C with these
-        `sizes`; each is normalised, and dt is multiplied by dt_weight (d, r).
+        `sizes`; each is normalised unless eps is None, and dt is multiplied by dt_weight (d, r).
         """
-        dt, B, C = self.split_rms_norm(addends, sizes, eps, x.dtype)
+        dt, B, C = total(addends).to(x.dtype).split(sizes, dim=-1)
+        if eps is not None:
+            dt, B, C = self.split_rms_norm(addends, sizes, eps, x.dtype)
         dt = self._multiply_step(dt, dt_weight, None)
         return self.scan_step(x, weights, dt=dt, B=B, C=C, z=z, ssm_states=ssm_states, slots=slots)
 

@@ -1,9 +1,8 @@
 """The operations for the CPU; each is one call of a compiled kernel.
 
-Outputs are new tensors; states are read and written once, in place. A step of a small model runs on
-the calling thread alone, since a second thread would start too late for an operation of 10 to
-100 µs. Prompts and large matrices are split over torch's number of threads. Torch multiplies a
-matrix by many rows.
+Outputs are new tensors; states are read and written once, in place. A step's products, and what
+`step` computes beside them, are shared among threads that stay (`pool`); a prompt's channels among
+threads of their own. Torch multiplies a matrix by many rows.
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ import torch
 from torch import Tensor
 
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
-from falcon_mamba_app.ops.cpu import kernels, products
+from falcon_mamba_app.ops.cpu import kernels, products, step
 from falcon_mamba_app.ops.cpu.sampling import allow_only, sample
 from falcon_mamba_app.ops.cpu.tensors import KINDS, address_of, check, row_stride
 from falcon_mamba_app.ops.cpu.threads import split
+from falcon_mamba_app.ops.reference.matrix import Matrix
+from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit
 
 # A thread takes 50 µs to start. A second one only pays above this number of values (t·d) of a
 # prompt.
@@ -47,6 +48,51 @@ class CpuOps(Ops):
             y.data_ptr(), KINDS[x.dtype], weight_kind, KINDS[out_dtype],
         )  # fmt: skip
         return y
+
+    def add_rms_norm(
+        self, hidden: Tensor, addends: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        if hidden.dtype == torch.float32 and len(addends) == 1:
+            return step.add_rms_norm(hidden, addends, weight, eps, out_dtype)
+        return super().add_rms_norm(hidden, addends, weight, eps, out_dtype)
+
+    def projected_conv_step(
+        self,
+        x: Tensor,
+        weight: Matrix | Weight4bit,
+        bias: Tensor | None,
+        conv: ConvWeights,
+        *,
+        conv_states: Tensor,
+        slots: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        rows = {"conv_states": conv_states, "slots": slots}
+        if isinstance(weight, Tensor):
+            return step.projected_conv(x, weight, bias, conv, **rows)
+        return super().projected_conv_step(x, weight, bias, conv, **rows)
+
+    def projected_scan_step(
+        self,
+        x: Tensor,
+        weights: ScanWeights,
+        *,
+        addends: Tensor,
+        sizes: list[int],
+        eps: float | None,
+        dt_weight: Matrix | Weight4bit,
+        z: Tensor,
+        ssm_states: Tensor,
+        slots: Tensor,
+    ) -> Tensor:
+        if isinstance(dt_weight, Tensor) and len(addends) == 1:
+            return step.projected_scan(
+                x, weights, addends=addends, eps=eps, dt_weight=dt_weight, z=z,
+                ssm_states=ssm_states, slots=slots,
+            )  # fmt: skip
+        return super().projected_scan_step(
+            x, weights, addends=addends, sizes=sizes, eps=eps, dt_weight=dt_weight, z=z,
+            ssm_states=ssm_states, slots=slots,
+        )  # fmt: skip
 
     def conv_step(
         self, x: Tensor, weights: ConvWeights, *, conv_states: Tensor, slots: Tensor

@@ -41,7 +41,14 @@ def _run_every_operation(dtype: torch.dtype, *, d: int, n: int, k: int) -> None:
     NUMBA.rms_norm(x, None, 1.0, dtype)
     for residual in (x, x.float()):
         NUMBA.rms_norm(residual, x[0], 1.0, dtype)
+    NUMBA.add_rms_norm(x.float(), x.unsqueeze(0), x[0], 1.0, dtype)
+    NUMBA.projected_conv_step(x, torch.zeros(2 * d, d, dtype=dtype), None, conv, **conv_rows)
     NUMBA.conv_step(x, conv, **conv_rows)
     NUMBA.conv_prefill(x, conv, **conv_rows, query_starts=query_starts)
+    for eps in (1.0, None):
+        NUMBA.projected_scan_step(
+            x, scan, addends=torch.zeros(1, 1, 1 + 2 * n, dtype=dtype), sizes=[1, n, n], eps=eps,
+            dt_weight=torch.zeros(d, 1, dtype=dtype), z=x, **scan_rows,
+        )  # fmt: skip
     NUMBA.scan_step(x, scan, dt=x, B=B, C=B, z=x, **scan_rows)
     NUMBA.scan_prefill(x, scan, dt=x, B=B, C=B, z=x, **scan_rows, query_starts=query_starts)

@@ -100,13 +100,13 @@ class TritonOps(Ops):
         *,
         addends: Tensor,
         sizes: list[int],
-        eps: float,
+        eps: float | None,
         dt_weight: Matrix | Weight4bit,
         z: Tensor,
         ssm_states: Tensor,
         slots: Tensor,
     ) -> Tensor:
-        if x_proj_step.is_faster(addends, dt_weight):
+        if eps is not None and x_proj_step.is_faster(addends, dt_weight):
             return x_proj_step.projected_scan_step(
                 x,
                 weights,
