@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import monotonic
@@ -21,12 +20,9 @@ from falcon_mamba_app.protocol import (
     GenerationEvent,
     GenerationRequest,
     GenerationService,
-    ServiceStats,
-    StateInspection,
-    StateLook,
     TextDelta,
-    Tokenizer,
 )
+from falcon_mamba_app.service_wrapper import ServiceWrapper
 from falcon_mamba_app.traces import Traces
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -78,18 +74,15 @@ class Figures:
     key_tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # by key and kind
 
 
-class FiguredService:
+class FiguredService(ServiceWrapper):
     """A service whose replies are counted in `figures`; in all else the service itself."""
 
     def __init__(
         self, service: GenerationService, figures: Figures, traces: Traces | None = None
     ) -> None:
         """With `traces` each reply has one."""
-        self._service, self._figures, self._traces = service, figures, traces
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        return self._service.tokenizer
+        super().__init__(service)
+        self._figures, self._traces = figures, traces
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """The service's events, each noted as it passes."""
@@ -110,39 +103,6 @@ class FiguredService:
             self._figures.ended[reply.ended_by] += 1
             if trace is not None:
                 trace.end(reply.ended_by)
-
-    async def start(self) -> None:
-        await self._service.start()
-
-    async def export_state(self, session_id: str, token_ids: Sequence[int] | None = None) -> bytes:
-        return await self._service.export_state(session_id, token_ids)
-
-    async def import_state(self, session_id: str, data: bytes) -> int:
-        return await self._service.import_state(session_id, data)
-
-    async def sketch(self, session_id: str) -> str | None:
-        return await self._service.sketch(session_id)
-
-    async def inspect_state(self, session_id: str, look: StateLook) -> StateInspection:
-        return await self._service.inspect_state(session_id, look)
-
-    async def publish_state(self, session_id: str) -> int:
-        return await self._service.publish_state(session_id)
-
-    async def pin_state(self, session_id: str, token_ids: Sequence[int]) -> int:
-        return await self._service.pin_state(session_id, token_ids)
-
-    async def unpin_state(self, session_id: str, token_ids: Sequence[int]) -> None:
-        await self._service.unpin_state(session_id, token_ids)
-
-    def forget(self, session_id: str) -> Future[bool]:
-        return self._service.forget(session_id)
-
-    def stats(self) -> ServiceStats:
-        return self._service.stats()
-
-    async def close(self) -> None:
-        await self._service.close()
 
 
 class _Reply:

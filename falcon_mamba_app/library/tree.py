@@ -190,15 +190,6 @@ class Tree:
         tries = self.children[self.by_id[message_id].parent_id]
         return tries, [one.id for one in tries].index(message_id)
 
-    def tip(self, message_id: str) -> MessageRecord:
-        """Where the telling through this message went on last: the newest message below it."""
-        below, newest = [self.by_id[message_id]], self.by_id[message_id]
-        while below:
-            one = below.pop()
-            newest = max(newest, one, key=lambda message: (message.created_s, message.id))
-            below += self.children.get(one.id, [])
-        return newest
-
     def renamed(self) -> Tree:
         """The same under new ids of its messages: those of a file may be anybody's."""
         names: dict[str | None, str | None] = {None: None}

@@ -43,7 +43,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "prompts": (set(), set()),
     "errors": (set(), set()),
     "metrics": ({"protocol"}, set()),
-    "figures": ({"protocol", "errors", "traces"}, set()),
+    "figures": ({"protocol", "errors", "service_wrapper", "traces"}, set()),
+    "service_wrapper": ({"protocol"}, set()),
     "traces": ({"errors", "events", "logs"}, {"opentelemetry"}),
     "bundled": (set(), set()),
     "logs": ({"errors"}, set()),
@@ -140,7 +141,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({*VOCABULARY, "engine", "model", "ops", "thinning"}, {"torch", "safetensors"}),
     "service.remote": ({*VOCABULARY, "service.remote"}, {"httpx"}),
     "service.zero_gpu": (
-        {*VOCABULARY, "settings", "service", "text", "engine", "checkpoint", "model"},
+        {
+            *(*VOCABULARY, "settings", "service", "service_wrapper", "text", "engine"),
+            *("checkpoint", "model"),
+        },
         {"spaces", "gradio", "torch"},
     ),
     "service": (

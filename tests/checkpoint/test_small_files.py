@@ -18,7 +18,6 @@ from falcon_mamba_app.settings import ModelSettings
 from tests.support.checkpoints import make_tiny_checkpoint
 
 DEEP = "[" * 100_000
-NO_OBJECTS = ["[]", "{", "", "null", "7", '"x"', "\ufeff{}", DEEP]
 FILES = ["config.json", "generation_config.json", "tokenizer_config.json"]
 FILES += ["special_tokens_map.json", "model.safetensors.index.json"]
 

@@ -113,20 +113,5 @@ def story_questions() -> list[Question]:
     ]
 
 
-def after_story_questions() -> list[tuple[Question, dict[str, str]]]:
-    """A name is told and a story asked for; when the model has told it, what is asked then."""
-    recall, rng = load("recall"), random.Random(5)
-    wording = recall["name"]
-    asked = []
-    for story, name in zip(story_questions(), wording["values"], strict=False):
-        told = [
-            user(rng.choice(wording["tell"]).format(v=name)),
-            assistant(rng.choice(recall["acknowledgements"])),
-        ]
-        question = Question("after a story", [*told, *story.messages], name)
-        asked.append((question, user(rng.choice(wording["ask"]))))
-    return asked
-
-
 def unknown_questions() -> list[Question]:
     return [Question("unknown", [user(text)]) for text in load("questions")["unknown"]]

@@ -14,7 +14,6 @@ from training.held_out import reading, situations
 from training.tests.sources import SOURCES
 
 WORDS = re.compile(r"[a-z0-9']+")
-PLACE_OF_A_VALUE = "\0"
 
 
 def plain(text: str) -> str:
