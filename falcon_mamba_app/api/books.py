@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from falcon_mamba_app.api.fields import Cleaner
 from falcon_mamba_app.api.names import ready_model
 from falcon_mamba_app.api.planning import Plan
-from falcon_mamba_app.api.reading import BodyReader
+from falcon_mamba_app.api.reading import BodyReader, form_of_file
 from falcon_mamba_app.api.schemas import Strict
 from falcon_mamba_app.books.bookcase import Bookcase
 from falcon_mamba_app.books.books import Books, Counted
@@ -29,7 +29,6 @@ from falcon_mamba_app.books.standing import warning
 from falcon_mamba_app.documents.limits import Document
 from falcon_mamba_app.documents.reading import DocumentReader, short_name
 from falcon_mamba_app.errors import InvalidRequest
-from falcon_mamba_app.http.errors import WrongContentType
 from falcon_mamba_app.http.transport import json_response
 from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.protocol import GenerationRequest, GenerationService
@@ -40,8 +39,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 BookIds = str | list[str]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 YES = ("true", "1", "yes", "on")
-MAX_FIELDS = 8
-MAX_FIELD_BYTES = 64 * 2**10
+OR_TEXT = ", or JSON with name and text"
 
 
 class _Body(Strict):
@@ -188,7 +186,7 @@ class BookShelf:
         if kind == "application/json":
             body = await self._reader.read(request, NewBook)
             return await self._count_body(request, body), body.dry_run
-        name, document, is_dry = await self._document(request, kind)
+        name, document, is_dry = await self._document(request)
         return await self._books.count(name, document), is_dry
 
     async def _count_body(self, request: Request, body: NewBook) -> Counted:
@@ -202,15 +200,9 @@ class BookShelf:
         counted = await self._books.count_row(await self._case(request), body.books)
         return replace(counted, name=short_name(body.name or counted.name))
 
-    async def _document(self, request: Request, kind: str) -> tuple[str, Document, bool]:
+    async def _document(self, request: Request) -> tuple[str, Document, bool]:
         """Name, document, and whether it is only to be counted. Raises InvalidRequest."""
-        if kind != "multipart/form-data":
-            raise WrongContentType(
-                "send a form with a file (multipart/form-data), or JSON with name and text"
-            )
-        async with request.form(
-            max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
-        ) as form:
+        async with form_of_file(request, OR_TEXT) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise InvalidRequest("the form has no file; its field is named file", param="file")

@@ -346,6 +346,28 @@ async def test_what_is_no_file_is_refused_in_a_sentence(http, request_fields, st
     assert answer.status_code == status and says in answer.json()["error"]["message"]
 
 
+FORM = {"content-type": "multipart/form-data; boundary=a"}
+PART = b'--a\r\nContent-Disposition: form-data; name="%s"\r\n\r\nx\r\n'
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/books"])
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (b"x", {"content-type": "multipart/form-data"}),
+        (b"x", FORM),
+        (b"".join(PART % (b"field%d" % n) for n in range(9)) + b"--a--\r\n", FORM),
+        (2 * (PART % b'file"; filename="a') + b"--a--\r\n", FORM),
+        (PART.replace(b"x", b"x" * 2**21) % b"name" + b"--a--\r\n", FORM),
+    ],
+    ids=["no boundary", "another boundary", "many fields", "two files", "a long field"],
+)
+async def test_a_form_that_cannot_be_read_costs_a_sentence(http, path, content, headers):
+    answer = await http.post(path, content=content, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("the form cannot be read: ")
+
+
 async def test_a_list_is_told_in_pages_either_way(http):
     ids = [await uploaded(http, b"x") for _ in range(5)]
     newest_first = [one["id"] for one in (await http.get("/v1/files")).json()["data"]]

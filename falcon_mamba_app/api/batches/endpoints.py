@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import Field, PlainValidator
 from starlette.datastructures import FormData, QueryParams, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from falcon_mamba_app.api.batches.lines import ENDPOINTS
@@ -24,13 +20,12 @@ from falcon_mamba_app.api.batches.running import Places, Runs
 from falcon_mamba_app.api.fields import Cleaner, shown
 from falcon_mamba_app.api.generation import Caller, Generation
 from falcon_mamba_app.api.listing import MAX_PAGE, PageQuery, number_of
-from falcon_mamba_app.api.reading import BodyReader
+from falcon_mamba_app.api.reading import BodyReader, form_of_file
 from falcon_mamba_app.api.responses.bodies import Metadata
 from falcon_mamba_app.api.schemas import Strict
 from falcon_mamba_app.errors import Conflict, InvalidRequest, TooManyRequests
 from falcon_mamba_app.files.store import StoredFile
-from falcon_mamba_app.http.errors import WrongContentType
-from falcon_mamba_app.http.transport import ReaderGone, json_response
+from falcon_mamba_app.http.transport import json_response
 from falcon_mamba_app.library import new_id
 from falcon_mamba_app.owners import Asking
 from falcon_mamba_app.protocol import GenerationService
@@ -43,7 +38,6 @@ WINDOW = "24h"
 MAX_NAME_CHARS = 255
 MAX_UNFINISHED = 10  # of one caller
 MAX_OVER = 100  # whose records are kept for one caller
-MAX_FIELDS = 8  # of a form
 MIN_EXPIRY_S, MAX_EXPIRY_S = 3_600, 30 * 24 * 3_600  # OpenAI's
 DEFAULT_RUNNING = 2  # if the service does not tell how many replies it writes at a time
 
@@ -86,7 +80,7 @@ class FileEndpoints:
     async def create(self, request: Request) -> Response:
         """POST /v1/files: a form with `file` and `purpose`."""
         place = self._desks.of(request)
-        async with _form_of(request) as form:
+        async with form_of_file(request) as form:
             upload, purpose = form.get("file"), form.get("purpose")
             lasts_s = _expiry(form)
             if not isinstance(upload, UploadFile):
@@ -236,25 +230,6 @@ class BatchEndpoints:
             running = self._service.stats().max_running or DEFAULT_RUNNING
             self._runs = Runs(Places(max(1, running // 2)))
         return self._runs
-
-
-@asynccontextmanager
-async def _form_of(request: Request) -> AsyncIterator[FormData]:
-    """The form in the body. Raises WrongContentType, InvalidRequest, ReaderGone."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise WrongContentType("send the file as a form: Content-Type: multipart/form-data")
-    try:
-        form = await request.form(max_files=1, max_fields=MAX_FIELDS)
-    except ClientDisconnect:
-        raise ReaderGone from None
-    except (MultiPartException, HTTPException) as error:
-        reason = getattr(error, "message", None) or getattr(error, "detail", "")
-        raise InvalidRequest(f"the form cannot be read: {reason}") from None
-    try:
-        yield form
-    finally:
-        await form.close()
 
 
 def _expiry(form: FormData) -> int | None:
