@@ -101,6 +101,24 @@ async def test_a_deletion_outlives_the_page_that_was_closed_before_its_time(page
     assert "one to go" not in await page.evaluate(TITLES)
 
 
+async def test_a_second_tab_on_a_kept_conversation_shows_what_the_first_one_says(page):
+    await send(page, "said before")
+    await wait_for_status(page, "Done")
+    await wait_for_titles(page, "said before", *(await page.evaluate(TITLES))[1:])
+    other = await page.context.new_page()
+    await open_page(other, page.url)
+    await send(page, "said in the first tab")
+    await wait_for_status(page, "Done")
+    await other.wait_for_function(
+        "document.querySelector('#transcript').innerText.includes('You said: said in the first')"
+    )
+    await send(other, "and in the second")
+    await page.wait_for_function(
+        "document.querySelector('#transcript').innerText.includes('You said: and in the second')"
+    )
+    await other.close()
+
+
 async def test_branches_are_walked_by_keyboard_and_the_stamp_goes_back(page):
     for text in ("first", "second"):
         await send(page, text)

@@ -36,8 +36,19 @@ def saved_conversation(session: Session) -> str:
         "id": session.id,
         "messages": texts if _fit(shown) else [],
         "document": document,
+        "now": _now(session),
     }
     return json.dumps(copy, ensure_ascii=False, separators=(",", ":"))
+
+
+def _now(session: Session) -> str:
+    """Another text whenever something else is shown: other tabs of the browser hear of it then,
+    also where the library keeps the words.
+    """
+    head = session.tree.head
+    at = "" if head is None else f"{head.id} {len(head.message.content)}"
+    writing = "" if session.turn is None else " writing"
+    return f"{len(session.tree)} {at}{writing} {len(session.document.text)}"
 
 
 @dataclass(frozen=True, slots=True)
