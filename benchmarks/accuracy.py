@@ -62,6 +62,12 @@ class Reader:
         return self._model.prompt_logits(self._run(Batch(prompt, self._slots(prompt), starts)))
 
     @torch.inference_mode()
+    def read_on(self, prompt: Tensor) -> None:
+        """`read` without logits, as the engine reads all of a prompt but its last token."""
+        starts = torch.tensor([0, len(prompt)], device=prompt.device)
+        self._run(Batch(prompt, self._slots(prompt), starts))
+
+    @torch.inference_mode()
     def write(self, tokens: Tensor) -> Tensor:
         """(t,) → (t, v) fp32, each token fed by a decode step of its own."""
         steps = [

@@ -2,6 +2,6 @@
 
 The tools of measuring: `timing`, `roofline` with `exponentials`, `gauges`, `health`, `report`. The
 measured objects: `models` and `checkpoint`, `paced` (an engine whose device is a clock),
-`app_process`, and `peers` to compare with. The clients: `readers`, `page_client`, `soak_visitors`,
-`attacks`.
+`app_process`, and `peers` and `llama_cpp` to compare with. The clients: `readers`, `page_client`,
+`soak_visitors`, `attacks`.
 """
