@@ -101,13 +101,14 @@ def test_quantising_while_reading_gives_what_transformers_quantises(tmp_path, ki
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kernels", ["reference", "numba"])
-def test_the_bundled_model_in_4_bits_gives_the_logits_of_transformers(kernels):
+@pytest.mark.parametrize(("kernels", "atol"), [("reference", 1e-3), ("numba", 1e-2)])
+def test_the_bundled_model_in_4_bits_gives_the_logits_of_transformers(kernels, atol):
+    """The CPU's step rounds its rows to 16 bits and the 16 codes to 15."""
     folder = ROOT / "assets" / "nano"
     theirs = their_logits(folder, quantization_config=config_of("nf4", is_double=True))
     model = load("nano", Quantization("nf4", is_double=True), kernels=kernels)
     ours = logits_in_chunks(model, [20, 5, *[1] * 15])
-    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=atol, rtol=0)
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -78,7 +78,7 @@ def test_the_cpu_dequantises_bit_for_bit(num_outputs, num_inputs, kind, is_doubl
 
 def test_a_large_matrix_is_dequantised_by_several_threads_alike(monkeypatch):
     weight = make_weight(512, 512)
-    monkeypatch.setattr(products, "MIN_WEIGHTS_PER_THREAD", 65_536)
+    monkeypatch.setattr(products, "MIN_UNPACKED_PER_THREAD", 65_536)
     matrix = NUMBA.dequantize(weight, torch.bfloat16)
     assert torch.equal(matrix, dequantize(weight, torch.bfloat16))
 

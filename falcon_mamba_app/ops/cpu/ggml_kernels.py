@@ -65,8 +65,8 @@ SMALLEST_SCALE = np.float32(1e-30)
 GROUPS_LOG2 = 3  # of the groups in a block
 # The arguments of a product, one integer each.
 (
-    X, SCALES, SUMS, WEIGHT, ROW_BYTES, FACTORS, NUM_GROUPS, NUM_INPUTS, BIAS, NUM_OUTPUTS, Y
-) = range(11)  # fmt: skip
+    X, SCALES, SUMS, WEIGHT, ROW_BYTES, FACTORS, NUM_GROUPS, EXTRA, NUM_INPUTS, BIAS, NUM_OUTPUTS, Y
+) = range(12)  # fmt: skip
 SET_BYTES = 128  # of them, in whole cache lines
 # The matrix is asked for so many bytes ahead: a processor's own guesses end at each page of 4 KB.
 LINE, AHEAD, Q4_K_LINES = 64, 2_048, 144
@@ -76,7 +76,7 @@ NOTHING = np.uint16(0)
 @compiled(OPTIONS)
 def prepare(
     scratch, at_a_time, num_sets, x, stride, num_rows, kind, weight, row_bytes, factors, num_groups,
-    num_inputs, bias, num_outputs, y,
+    extra, num_inputs, bias, num_outputs, y,
 ):  # fmt: skip
     """Round the rows of x, and put down the arguments of a product for each `at_a_time` of them."""
     num_blocks = -(-num_inputs // BLOCK)
@@ -91,7 +91,7 @@ def prepare(
         args[SCALES] = scales + row * num_blocks * 4
         args[SUMS] = sums + row * num_blocks * (BLOCK // GROUP) * 4
         args[WEIGHT], args[ROW_BYTES] = weight, row_bytes
-        args[FACTORS], args[NUM_GROUPS] = factors, num_groups
+        args[FACTORS], args[NUM_GROUPS], args[EXTRA] = factors, num_groups, extra
         args[NUM_INPUTS], args[BIAS] = num_inputs, bias
         args[NUM_OUTPUTS], args[Y] = num_outputs, y + row * num_outputs * 4
 
@@ -141,10 +141,10 @@ def linear_int8(form, rows):
 
     @compiled(OPTIONS)
     def product(args, low, high):
-        x, scales, weight = _at(args, X), _at(args, SCALES), _at(args, WEIGHT)
-        factors, num_groups = _at(args, FACTORS), _at(args, NUM_GROUPS)
-        num_inputs = _at(args, NUM_INPUTS)
-        stride, scale_stride = _strides(num_inputs)
+        x, scales, weight = at(args, X), at(args, SCALES), at(args, WEIGHT)
+        factors, num_groups = at(args, FACTORS), at(args, NUM_GROUPS)
+        num_inputs = at(args, NUM_INPUTS)
+        stride, scale_stride = strides(num_inputs)
         width = num_inputs // num_groups
         num_whole = num_inputs // BLOCK if num_groups == 1 or width % BLOCK == 0 else 0
         results = np.empty(4, np.float32)
@@ -164,7 +164,7 @@ def linear_int8(form, rows):
                 place, common = scales + 4 * (i // BLOCK), all_floats(factor[i // width])
                 totals = add_scaled(totals, part, place, scale_stride, common)
             put_sums(results.ctypes.data, totals)
-            _finish(results, args, rows, j)
+            finish(results, args, rows, j)
 
     return product
 
@@ -174,9 +174,9 @@ def linear_32(form, rows):
 
     @compiled(OPTIONS)
     def product(args, low, high):
-        x, scales, weight = _at(args, X), _at(args, SCALES), _at(args, WEIGHT)
-        num_inputs, row_bytes = _at(args, NUM_INPUTS), _at(args, ROW_BYTES)
-        stride, scale_stride = _strides(num_inputs)
+        x, scales, weight = at(args, X), at(args, SCALES), at(args, WEIGHT)
+        num_inputs, row_bytes = at(args, NUM_INPUTS), at(args, ROW_BYTES)
+        stride, scale_stride = strides(num_inputs)
         num_blocks = num_inputs // GROUP
         block_bytes = row_bytes // num_blocks
         results = np.empty(4, np.float32)
@@ -189,7 +189,7 @@ def linear_32(form, rows):
                 part = add_products(int_zeros(rows), numbers, x + 2 * GROUP * i, stride)
                 totals = add_scaled(totals, part, place, scale_stride, half_floats(address))
             put_sums(results.ctypes.data, totals)
-            _finish(results, args, rows, j)
+            finish(results, args, rows, j)
 
     return product
 
@@ -199,9 +199,9 @@ def linear_minima(form, rows):
 
     @compiled(OPTIONS)
     def product(args, low, high):
-        x, scales, weight = _at(args, X), _at(args, SCALES), _at(args, WEIGHT)
-        num_inputs, row_bytes, sums = _at(args, NUM_INPUTS), _at(args, ROW_BYTES), _at(args, SUMS)
-        stride, scale_stride = _strides(num_inputs)
+        x, scales, weight = at(args, X), at(args, SCALES), at(args, WEIGHT)
+        num_inputs, row_bytes, sums = at(args, NUM_INPUTS), at(args, ROW_BYTES), at(args, SUMS)
+        stride, scale_stride = strides(num_inputs)
         num_blocks = num_inputs // BLOCK
         block_bytes = row_bytes // num_blocks
         results, minima = np.empty(4, np.float32), np.empty(4, np.float32)
@@ -233,7 +233,7 @@ def linear_minima(form, rows):
             put_sums(minima.ctypes.data, subtracted)
             for row in range(len(rows)):
                 results[row] -= minima[row]
-            _finish(results, args, rows, j)
+            finish(results, args, rows, j)
 
     return product
 
@@ -241,9 +241,9 @@ def linear_minima(form, rows):
 def linear_q6_k(form, rows):
     @compiled(OPTIONS)
     def product(args, low, high):
-        x, scales, weight = _at(args, X), _at(args, SCALES), _at(args, WEIGHT)
-        num_inputs, row_bytes = _at(args, NUM_INPUTS), _at(args, ROW_BYTES)
-        stride, scale_stride = _strides(num_inputs)
+        x, scales, weight = at(args, X), at(args, SCALES), at(args, WEIGHT)
+        num_inputs, row_bytes = at(args, NUM_INPUTS), at(args, ROW_BYTES)
+        stride, scale_stride = strides(num_inputs)
         num_blocks = num_inputs // BLOCK
         results = np.empty(4, np.float32)
         for j in range(low, high):
@@ -256,33 +256,33 @@ def linear_q6_k(form, rows):
                 multiples = pointer(address + 192, INT8)
                 for side in range(2):
                     for i in range(4):
-                        at = 8 * side + 2 * i
-                        first, second = np.int64(multiples[at]), np.int64(multiples[at + 1])
+                        pair = 8 * side + 2 * i
+                        first, second = np.int64(multiples[pair]), np.int64(multiples[pair + 1])
                         numbers = times(numbers_q6_k(address, side, i), first, second)
-                        part = add_products(part, numbers, inputs + GROUP * at, stride)
+                        part = add_products(part, numbers, inputs + GROUP * pair, stride)
                 factor = half_floats(address + 208)
                 totals = add_scaled(totals, part, scales + 4 * block, scale_stride, factor)
             put_sums(results.ctypes.data, totals)
-            _finish(results, args, rows, j)
+            finish(results, args, rows, j)
 
     return product
 
 
 @compiled(OPTIONS)
-def _at(args, place):
+def at(args, place):
     return pointer(args, INT64)[place]
 
 
 @compiled(OPTIONS)
-def _strides(num_inputs):
+def strides(num_inputs):
     """The bytes from one row of activations to the next, and of their scales."""
     num_blocks = -(-num_inputs // BLOCK)
     return num_blocks * BLOCK * 2, num_blocks * 4
 
 
 @compiled(OPTIONS)
-def _finish(results, args, rows, j):
-    biases, out = pointer(_at(args, BIAS), FLOAT32), pointer(_at(args, Y), FLOAT32)
-    start = ZERO if _at(args, BIAS) == 0 else biases[j]
+def finish(results, args, rows, j):
+    biases, out = pointer(at(args, BIAS), FLOAT32), pointer(at(args, Y), FLOAT32)
+    start = ZERO if at(args, BIAS) == 0 else biases[j]
     for row in range(len(rows)):
-        out[row * _at(args, NUM_OUTPUTS) + j] = results[row] + start
+        out[row * at(args, NUM_OUTPUTS) + j] = results[row] + start

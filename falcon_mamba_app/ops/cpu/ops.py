@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from falcon_mamba_app.ops import ConvWeights, Ops, ScanWeights
-from falcon_mamba_app.ops.cpu import kernels, products, step
+from falcon_mamba_app.ops.cpu import ggml, kernels, products, step
 from falcon_mamba_app.ops.cpu.sampling import allow_only, sample
 from falcon_mamba_app.ops.cpu.tensors import KINDS, address_of, check, row_stride
 from falcon_mamba_app.ops.cpu.threads import split
@@ -36,6 +36,17 @@ class CpuOps(Ops):
     matmul_step = staticmethod(products.rows_of_step)
     dequantize = staticmethod(products.dequantize)
     rows_of = staticmethod(products.rows_of)
+
+    def matmul_4bit_prompt(self, x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
+        if products.has_tiles_4bit(weight):
+            return products.many_rows_4bit(x, weight, bias)
+        return super().matmul_4bit_prompt(x, weight, bias)
+
+    def matmul_4bit_step(self, x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
+        """More exact than `compute_dtype` where that is a half."""
+        if ggml.has_whole_blocks(weight):
+            return ggml.linear(x, weight, bias).to(x.dtype)
+        return super().matmul_4bit_step(x, weight, bias)
 
     def rms_norm(
         self, x: Tensor, weight: Tensor | None, eps: float, out_dtype: torch.dtype

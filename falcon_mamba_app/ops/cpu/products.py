@@ -5,6 +5,7 @@ A packed matrix is multiplied by rows where it lies, and unpacked tile by tile f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -47,19 +48,51 @@ def many_rows(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
 
 
 def _by_tiles(x: Tensor, weight: Packed, bias: Tensor | None) -> Tensor:
-    """`many_rows`, some outputs at a time: no more of the matrix is ever unpacked."""
-    num_outputs, num_inputs = weight.shape
+    """`many_rows` of a packed matrix."""
+    return _tile_by_tile(
+        x, weight.shape, lambda tile, part: _unpack_into(tile, weight.part(part)), bias
+    )
+
+
+def _tile_by_tile(
+    x: Tensor,
+    shape: tuple[int, ...],
+    unpack: Callable[[Tensor, slice], None],
+    bias: Tensor | None,
+) -> Tensor:
+    """`many_rows`, some outputs at a time: no more of the matrix is ever unpacked. `unpack` fills
+    a tile (outputs, inputs) with those of the matrix.
+    """
+    num_outputs, num_inputs = shape
     height = min(num_outputs, max(kernels.BLOCK, VALUES_OF_A_TILE // num_inputs))
-    if height == num_outputs:
-        return many_rows(x, dequantize(weight, x.dtype), bias)
     tile = torch.empty((height, num_inputs), dtype=x.dtype)
+    if height == num_outputs:
+        unpack(tile, slice(0, height))
+        return many_rows(x, tile, bias)
     y = torch.empty((len(x), num_outputs), dtype=x.dtype)
     for first in range(0, num_outputs, height):
         part = slice(first, min(first + height, num_outputs))
         rows = tile[: part.stop - first]
-        _unpack_into(rows, weight.part(part))
+        unpack(rows, part)
         y[:, part] = many_rows(x, rows, None if bias is None else bias[part])
     return y
+
+
+def many_rows_4bit(x: Tensor, weight: Weight4bit, bias: Tensor | None) -> Tensor:
+    """`Ops.matmul_4bit_prompt` of a matrix whose rows are whole blocks."""
+    dtype, per_row = weight.compute_dtype, weight.shape[1] // weight.blocksize
+    absmax = block_absmax(weight)
+    bias = None if bias is None else bias.to(dtype)
+
+    def unpack(tile: Tensor, part: slice) -> None:
+        _unpack_4bit_into(tile, weight, absmax, part.start * per_row)
+
+    return _tile_by_tile(x.to(dtype), weight.shape, unpack, bias).to(x.dtype)
+
+
+def has_tiles_4bit(weight: Weight4bit) -> bool:
+    """Whether `many_rows_4bit` takes it."""
+    return weight.compute_dtype in KINDS and weight.shape[1] % weight.blocksize == 0
 
 
 def rows_of_step(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
@@ -126,18 +159,24 @@ def _dequantize_4bit(weight: Weight4bit, dtype: torch.dtype) -> Tensor:
     num_blocks = weight.packed.numel() * 2 // weight.blocksize
     if num_blocks * weight.blocksize != weight.shape[0] * weight.shape[1]:
         return weight_4bit.dequantize(weight, dtype)
-    y, absmax = torch.empty(weight.shape, dtype=dtype), block_absmax(weight)
-    check(weight.packed, absmax, weight.code)
+    y = torch.empty(weight.shape, dtype=dtype)
+    _unpack_4bit_into(y, weight, block_absmax(weight), 0)
+    return y
+
+
+def _unpack_4bit_into(y: Tensor, weight: Weight4bit, absmax: Tensor, first: int) -> None:
+    """The matrix's numbers from its block `first` on, as many as y holds."""
+    check(weight.packed, absmax, weight.code, y)
 
     def run(low: int, high: int) -> None:
-        scratch = torch.empty(16, dtype=dtype)
+        scratch = torch.empty(16, dtype=y.dtype)
         quantized_kernels.dequantize_4bit(
-            weight.packed.data_ptr(), absmax.data_ptr(), weight.code.data_ptr(),
-            weight.blocksize, scratch.data_ptr(), y.data_ptr(), KINDS[dtype], low, high,
+            weight.packed.data_ptr() + first * weight.blocksize // 2, absmax[first:].data_ptr(),
+            weight.code.data_ptr(), weight.blocksize, scratch.data_ptr(), y.data_ptr(),
+            KINDS[y.dtype], low, high,
         )  # fmt: skip
 
-    split(run, num_blocks, y.numel() // MIN_WEIGHTS_PER_THREAD)
-    return y
+    split(run, y.numel() // weight.blocksize, y.numel() // MIN_UNPACKED_PER_THREAD)
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:
