@@ -199,7 +199,8 @@ class ModelInfo:
 class ServiceStats:
     """A snapshot of the service; None means "not known". Counters only grow.
 
-    Rates are over the last few seconds, all sequences together. `gpu_memory_bytes`: this process's.
+    Rates are over the last few seconds, all sequences together; `reading_tokens_per_s` is of the
+    prompts that were read last, however long ago. `gpu_memory_bytes`: this process's.
     """
 
     status: ServiceStatus
@@ -220,6 +221,7 @@ class ServiceStats:
     accepted_tokens_total: int | None = None  # of them, verified
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
+    reading_tokens_per_s: float | None = None
     process_memory_bytes: int | None = None
     peak_process_memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None

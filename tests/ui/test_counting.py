@@ -45,6 +45,24 @@ async def test_beyond_the_training_it_says_how_far_and_that_all_is_read(counting
     assert "7,680 tokens" in shown["text"] and "10 times" in shown["text"]
 
 
+async def test_a_text_that_takes_long_to_read_says_how_long_before_it_is_sent(
+    counting, monkeypatch
+):
+    """At the server's speed, until a reply of this conversation has shown one."""
+    stats = replace(counting._service.stats(), reading_tokens_per_s=12.5)
+    monkeypatch.setattr(counting._service, "stats", lambda: stats)
+    assert (await count(counting, "word " * 20))["text"] == "20 tokens"
+    assert (await count(counting, "word " * 500))["text"] == "500 tokens, read in about 40 s"
+    long = await count(counting, "word " * 7_680)
+    assert long["text"].startswith(
+        "7,680 tokens, read in about 10 min: with what was said 10 times"
+    )
+    session = counting._sessions.of_page("page")
+    session.tree.head = session.tree.add(None, Message("assistant", "Yes"))
+    session.tree.head.facts = Facts(prompt_tokens=600, reused_tokens=100, prefill_s=50.0)
+    assert (await count(counting, "word " * 500))["text"] == "500 tokens, read in about 50 s"
+
+
 async def test_more_than_is_accepted_is_said_with_both_numbers(counting):
     shown = await count(counting, "x" * 50_001)
     assert shown["warns"] and "50,001 characters" in shown["text"] and "50,000" in shown["text"]

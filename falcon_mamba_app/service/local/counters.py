@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import resource
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
 
 from falcon_mamba_app.engine.events import Admitted, EngineEvent, Prefilled, Sampled
 from falcon_mamba_app.metrics import RollingRate
+from falcon_mamba_app.service.local.reading_speed import Asked, ReadingSpeed
 
 WINDOW_S = 5.0
 
@@ -26,12 +28,21 @@ class Counters:
         self._accepted_tokens = 0
         self._decode_rate = RollingRate(WINDOW_S)
         self._prefill_rate = RollingRate(WINDOW_S)
+        self._reading_speed = ReadingSpeed()
 
     def count_request(self, num_prompt_tokens: int) -> None:
         self._requests += 1
         self._prompt_tokens += num_prompt_tokens
 
-    def count_event(self, event: EngineEvent, *, now_s: float) -> None:
+    def count_step(
+        self, events: Sequence[EngineEvent], asked: Mapping[int, Asked], *, now_s: float
+    ) -> None:
+        """Count what one step did, for the requests by their sequences' ids."""
+        self._reading_speed.note(events, asked, now_s=now_s)
+        for event in events:
+            self._count_event(event, now_s=now_s)
+
+    def _count_event(self, event: EngineEvent, *, now_s: float) -> None:
         """Count what one step did for one sequence."""
         match event:
             case Admitted(num_reused_tokens=num_reused):
@@ -54,6 +65,7 @@ class Counters:
             "draft_tokens_total": self._draft_tokens,
             "accepted_tokens_total": self._accepted_tokens,
             "decode_tokens_per_s": self._decode_rate.per_s(now_s=now_s),
+            "reading_tokens_per_s": self._reading_speed.tokens_per_s,
             "prefill_tokens_per_s": self._prefill_rate.per_s(now_s=now_s),
         }
 

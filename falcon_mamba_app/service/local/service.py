@@ -213,8 +213,8 @@ class LocalService:
 
     def _deliver(self, events: list[EngineEvent]) -> None:
         now_s = time.monotonic()
+        self._counters.count_step(events, self._streams, now_s=now_s)
         for event in events:
-            self._counters.count_event(event, now_s=now_s)
             self._kept.break_even.note_event(event, now_s=now_s)
             if (stream := self._streams.get(event.seq_id)) is not None:
                 stream.put(event, now_s)

@@ -77,7 +77,7 @@ class Stream:
         self._inbox: asyncio.Queue[tuple[EngineEvent, float] | FalconMambaError] = asyncio.Queue()
         self._num_reused_tokens = 0
         self._prompt_scores: list[ScoredToken] = []
-        self._started_s = started_s
+        self.started_s = started_s
         self._first_token_s: float | None = None
         self._last_token_s: float | None = None
 
@@ -161,7 +161,7 @@ class Stream:
             prompt_tokens=len(self.prompt_ids),
             reused_tokens=self._num_reused_tokens,
             completion_tokens=len(self.reply_ids),
-            ttft_s=_between(self._started_s, self._first_token_s),
+            ttft_s=_between(self.started_s, self._first_token_s),
             decode_s=_between(self._first_token_s, self._last_token_s),
             packed_ids=self._packed_ids(),
         )

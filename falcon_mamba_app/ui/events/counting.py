@@ -1,4 +1,6 @@
-"""How many tokens a text has that is about to be sent, and whether that is beyond the training."""
+"""How many tokens a text has that is about to be sent, how long it will be read where that is long,
+and whether it is beyond the training.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import gradio as gr
 from falcon_mamba_app.errors import FalconMambaError
 from falcon_mamba_app.protocol import GenerationService, Text
 from falcon_mamba_app.ui.conversation.exact_ids import digest
+from falcon_mamba_app.ui.conversation.session import Session
 from falcon_mamba_app.ui.conversation.sessions import Sessions
 from falcon_mamba_app.ui.conversation.tree import Facts
 from falcon_mamba_app.ui.events.chat_and_document import page_of
@@ -17,6 +20,7 @@ from falcon_mamba_app.ui.events.questions import Answer, answers, asked_of
 
 MEASURED_TOKENS = 64  # fewer say more of the first step than of the speed
 SHORT_CHARS = 20_000  # longer texts are read on a thread
+TOLD_S = 2.0  # a text that is read sooner is not worth a word
 
 
 class Counting:
@@ -46,7 +50,8 @@ class Counting:
             return {"text": str(error), "warns": True}
         session = self._sessions.shown_by(page_of(request))
         said = (session.context_tokens or 0) if session else 0
-        return self._in_words(said, len(ids))
+        replies = _facts(session) if session else []
+        return self._in_words(said, len(ids), replies)
 
     @answers
     async def system(self, data: gr.EventData, request: gr.Request) -> Answer:
@@ -56,7 +61,7 @@ class Counting:
         text, session = asked_of(data).get("text"), self._sessions.shown_by(page_of(request))
         if not isinstance(text, str) or session is None:
             return {"text": ""}
-        facts = [node.facts for node in session.tree.path if node.facts is not None]
+        facts = _facts(session)
         if not facts or not facts[-1].system or facts[-1].system == digest(text.strip()):
             return {"text": ""}
         return {"text": self._price_of_reading(facts)}
@@ -66,16 +71,20 @@ class Counting:
         tokens = replies[-1].context_tokens
         again = "all of it" if tokens is None else f"its {tokens:,} tokens"
         words = f"The next message has this conversation read again from its first word, {again}"
-        seconds = seconds_to_read(tokens, replies, self._service.stats().prefill_tokens_per_s)
+        seconds = seconds_to_read(tokens, replies, self._service.stats().reading_tokens_per_s)
         if seconds is not None:
-            words += ", in about a second" if seconds < 1.5 else f", in about {seconds:.0f} s"
+            words += ", in about a second" if seconds < 1.5 else f", in about {_duration(seconds)}"
         return f"{words}. With the prompt as it was, nothing is."
 
-    def _in_words(self, said_tokens: int, num_tokens: int) -> dict[str, Any]:
-        model = self._service.stats().model
+    def _in_words(self, said_tokens: int, num_tokens: int, replies: list[Facts]) -> dict[str, Any]:
+        stats = self._service.stats()
+        seconds = seconds_to_read(num_tokens, replies, stats.reading_tokens_per_s)
+        model = stats.model
         trained = model.trained_context_tokens if model else None
         context = said_tokens + num_tokens
         words = f"{num_tokens:,} tokens"
+        if seconds is not None and seconds >= TOLD_S:
+            words += f", read in about {_duration(seconds)}"
         if trained is None or context <= trained:
             return {"text": words, "warns": False}
         times = context / trained
@@ -85,6 +94,15 @@ class Counting:
             f"({trained:,}). It is read in full; recall fades",
             "warns": True,
         }
+
+
+def _facts(session: Session) -> list[Facts]:
+    """What is known of the replies that are shown."""
+    return [node.facts for node in session.tree.path if node.facts is not None]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def seconds_to_read(
