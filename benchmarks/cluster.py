@@ -43,9 +43,9 @@ REPEATS = 15
 
 @contextmanager
 def served(number: int, options: list[str]) -> Iterator[tuple[Copies, float]]:
-    """So many copies that are ready, and the seconds until they were."""
+    """This many copies, ready to serve, and the seconds until they were."""
     folder = Path(tempfile.mkdtemp(prefix="cluster-"))
-    # One copy has a parent too, so that the same is measured.
+    # One copy runs behind a parent too, so that the comparison is fair.
     copies = Copies(
         folder / "log",
         *("--port=0", f"--replicas={number if number > 1 else 'auto'}", *options),

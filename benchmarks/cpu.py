@@ -221,7 +221,7 @@ def _cell(value: float | None, base: float | None) -> str:
 
 
 def shortfalls(figures: list[Figures], prompt_memory_mb: float) -> list[str]:
-    """What is below its floor, in words."""
+    """The measures below their floors, in words."""
     theirs, ours = figures[0].tokens_per_s, figures[1].tokens_per_s
     prefill = ours[f"prefill {PROMPT}"] / theirs[f"prefill {PROMPT}"]
     rate = ours["decode 1"] / theirs["decode 1"]
@@ -237,7 +237,7 @@ def shortfalls(figures: list[Figures], prompt_memory_mb: float) -> list[str]:
 
 
 def about(benchmark: str) -> dict[str, str]:
-    """Of this machine, in which numba's version and OpenMP's spinning count too."""
+    """The machine's facts, with numba's version and OpenMP's spinning, which matter here."""
     import numba
 
     facts = report.about(benchmark, CPU, select_ops(CPU, "auto"))

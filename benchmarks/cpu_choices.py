@@ -98,7 +98,7 @@ def _speeds_of(spin_count: str) -> list[str]:
 
 
 def own_speeds(*, repeats: int = 5, new_tokens: int = 40) -> str:
-    """Of this process, as cells of the table."""
+    """The speeds of this process, as cells of the table."""
     cells = []
     for dtype in ("float32", "bfloat16"):
         model = cpu.load("numba", dtype)

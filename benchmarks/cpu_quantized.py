@@ -140,7 +140,7 @@ def random_matrix(num_outputs: int, num_inputs: int, kind: str) -> Packed:
     if num_inputs % BLOCKS[kind][0]:
         kind = "Q8_0"
     block, block_bytes = BLOCKS[kind]
-    # Bytes of at most 15 are halves of next to nothing, wherever they stand.
+    # As half-precision scales, bytes up to 15 are close to zero, wherever they lie.
     data = torch.randint(0, 16, (num_outputs, num_inputs // block * block_bytes), dtype=torch.uint8)
     return WeightGgml(data, kind)
 
@@ -175,7 +175,7 @@ def measure(kind: str, effort: Effort) -> Figures:
 
 
 def shortfalls(figures: list[Figures]) -> list[str]:
-    """What is below its floor, in words."""
+    """The measures below their floors, in words."""
     return [
         f"{row.kind}: {what} is {value:.2f}, not {floor}"
         for row in figures

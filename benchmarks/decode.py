@@ -84,7 +84,7 @@ def unpaused_step_s(engine: Engine) -> float | None:
         return None
     rows = engine._scheduler.plan().decode
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # What is behind this pause is launched before the device comes to it.
+    # The device waits here until the steps behind it are launched.
     torch.cuda._sleep(50_000_000)
     start.record()
     launched = [engine._launch(rows, []) for _ in range(UNPAUSED_STEPS)]
@@ -97,7 +97,7 @@ def unpaused_step_s(engine: Engine) -> float | None:
 
 
 def bytes_moved(model: FalconMamba, num_rows: int) -> int:
-    """Of a step: the weights as they are held, once, and each row's state in and out."""
+    """The bytes of a step: the weights as stored, once, and each row's state in and out."""
     config = model.config
     states = 2 * num_rows * config.state_bytes(model.dtype.itemsize)
     table = 0 if config.tie_word_embeddings else model.backbone.embeddings.weight.nbytes

@@ -24,7 +24,7 @@ from benchmarks.startup import starting, wait_until_ready
 from falcon_mamba_app.ops.select import select_ops
 
 CROWD, NEWCOMER = "203.0.113.7", "198.51.100.9"  # addresses for documentation
-PROMPTS_IN_LINE = 8  # what one visitor may be waiting for
+PROMPTS_IN_LINE = 8  # the most that one visitor may have in line
 CHUNK_TOKENS = 512  # of a prompt, on a CPU
 SETTLE_S = 3.0  # the rate of reading is over the last seconds
 ALLOWED = {
@@ -49,7 +49,7 @@ async def first_token_s(http: httpx.AsyncClient) -> float:
 
 
 async def ask_for_ever(http: httpx.AsyncClient, prompt: list[int]) -> None:
-    """One of the crowd's places in line, never left empty."""
+    """Keep one of the crowd's places in line filled."""
     body = {"prompt": prompt, "max_tokens": 1}
     while True:
         headers = {"X-Forwarded-For": CROWD}

@@ -23,7 +23,7 @@ from falcon_mamba_app.ops.select import select_ops
 
 
 def memory_gb(address: str, gauge: str = "process_memory_bytes") -> float:
-    """Of the app's process, as it tells."""
+    """The memory of the app's process, as /metrics reports it."""
     text = httpx.get(f"{address}/metrics").raise_for_status().text
     return gauges(text)[gauge] / 1e9
 

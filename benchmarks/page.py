@@ -80,7 +80,7 @@ async def measure(
 
 
 async def measure_all(num_updates: int) -> list[Cost]:
-    """Of the page over the bundled model, a line each."""
+    """The costs of the page over the bundled model, at several lengths of a conversation."""
     service = build_local(ModelSettings(model="nano", device="cpu"), EngineSettings())
     await service.start()
     try:

@@ -28,7 +28,7 @@ from benchmarks.lib.attacks import ATTACKS, Attack, Target
 from benchmarks.lib.health import HealthProbe, probing
 
 MAX_P99_MS, MAX_MS = 100.0, 250.0
-# Of the quick form: multiples of the undisturbed, and what a busy machine adds to them.
+# Bounds of the quick form: multiples of the undisturbed times, plus a busy machine's delay.
 MAX_RATIO, SLACK_MS = 10.0, 400.0
 MAX_GROWTH = 1.1
 QUICK_TRIES = 3

@@ -60,7 +60,7 @@ def _histogram(bounds: tuple[float, ...]) -> Histogram:
 
 @dataclass(slots=True)
 class Figures:
-    """Of all replies, the page's and the API's."""
+    """Counts and histograms of all replies, the page's and the API's."""
 
     ttft_s: Histogram = _histogram(SECONDS)
     itl_s: Histogram = _histogram(SHORT_SECONDS)

@@ -304,7 +304,7 @@ def _share(port: int, platform: Platform) -> None:
 
 
 def _warn_if_open(settings: Settings) -> None:
-    """Whoever shares a server without a lock should know it; any lock locks both doors."""
+    """Warn about a shared server without a lock. Any lock locks both the page and the API."""
     server = settings.server
     is_private = server.host in LOOPBACK and not server.share
     if not (is_private or server.auth or server.api_key or settings.people.is_lock):

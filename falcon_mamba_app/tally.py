@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 
 class Tally:
-    """Of one copy."""
+    """The tally of one copy."""
 
     def __init__(self, secret: str) -> None:
         """Copies with the same secret name a visitor alike."""
@@ -44,9 +44,9 @@ class Tally:
 
         self.name_of: Callable[[str], str] = hashed
         self._charges: dict[str, Charge] = {}
-        # Of limits that nobody has come up against here; by limit and visitor.
+        # Amounts from elsewhere for limits that nobody has met here yet, by limit and visitor.
         self._waiting: OrderedDict[tuple[str, str], int] = OrderedDict()
-        # Of each limit and visitor the amount so far, and in which round it changed; oldest first.
+        # By limit and visitor: the amount so far, and the round of its last change; oldest first.
         self._spent: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
         self._untold: set[tuple[str, str]] = set()
         self._old: list[Entry] = []
@@ -71,7 +71,7 @@ class Tally:
             self._drop_oldest()
 
     def run(self, visitor: str, number: int) -> None:
-        """So many replies are written for the visitor, by name, from now on."""
+        """From now on this many replies are being written for the visitor of that name."""
         self._running[self.name_of(visitor)] = number
 
     def running_elsewhere(self, visitor: str) -> int:
@@ -117,7 +117,7 @@ class Tally:
             self._waiting.popitem(last=False)
 
     def hear_running(self, copy: str, visitor: str, number: int) -> None:
-        """So many replies are written there now."""
+        """The number of replies being written at that copy now."""
         here = self._elsewhere.setdefault(visitor, {})
         if number:
             here[copy] = number

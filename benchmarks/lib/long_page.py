@@ -35,7 +35,7 @@ WATCH_LONG_TASKS = """() => {
 
 @dataclass(frozen=True, slots=True)
 class LongPage:
-    """Of the browser's main thread, in milliseconds."""
+    """Times of the browser's main thread, in milliseconds."""
 
     num_messages: int
     ms_per_token: float  # all its work while a reply is written, by the reply's tokens

@@ -133,7 +133,7 @@ def _quantize_(
 
 
 def forms(asked: list[str], device: torch.device) -> list[str]:
-    """Of the forms asked for, those that can be made here; the others are named on the terminal."""
+    """The requested forms that can be made here; the others are named on the terminal."""
     if device.type != "cpu":  # blocks stay packed on the CPU alone
         asked = [form for form in asked if form not in BLOCKS]
     why, ours = why_unusable(device), ("none", "int8", *BLOCKS)
@@ -144,7 +144,7 @@ def forms(asked: list[str], device: torch.device) -> list[str]:
 
 
 def resident_bytes(model: FalconMamba) -> int:
-    """Of all that the model holds, derived constants included."""
+    """The bytes of all that the model holds, derived constants included."""
     layers: Iterable[Any] = model.backbone.layers
     mixers = [layer.mixer for layer in layers]
     derived = [(m.conv.weight, m.scan.A, m.scan.D, m.scan.dt_bias) for m in mixers]

@@ -1,6 +1,6 @@
 """Books as the page and the API have them: count, read, stop, list, share, delete, stand on.
 
-Whose books they are says `keeping`; those of callers who have no place in the library lie in memory
+`keeping` says whose books they are; those of callers without a place in the library are in memory
 and go with the process. One book of an owner is read at a time.
 """
 
@@ -64,7 +64,7 @@ class Books:
         self._ids: OrderedDict[str, array[int]] = OrderedDict()
 
     async def case_of(self, asking: Asking, *, nobody: str) -> Bookcase:
-        """The books of who asks; of `nobody` where the caller has no place in the library."""
+        """The caller's books; those of `nobody` where the caller has no place in the library."""
         kept = self._library
         owner = self._keeping.owner_of(asking) if self._keeping is not None else None
         if kept is not None and owner is not None:
@@ -201,7 +201,7 @@ class Books:
             await asyncio.wrap_future(self._service.forget(book.id))
 
     async def delete_all(self, case: Bookcase) -> int:
-        """Delete all books of the owner's; how many they were."""
+        """Delete all books of the owner; returns how many."""
         own = await case.books()
         for book in own:
             with suppress(NotFound):  # another request was faster

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who has a book read: their share of the service, and what counts their tokens."""
+    """The caller for whom a book is read: their share of the service, and their token counter."""
 
     line: str = ""
     weight: float = 1.0
@@ -105,7 +105,7 @@ class Desk:
         try:
             await reading.run()
             status = "ready" if reading.num_read == len(ids) else "stopped"
-        except (asyncio.CancelledError, EngineFailure):  # the server stops; later is another day
+        except (asyncio.CancelledError, EngineFailure):  # the server stops; `resume` reads it on
             status = "interrupted"
         except Exception as failure:
             status, error = "failed", sentence_for(failure)

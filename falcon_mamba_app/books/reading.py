@@ -1,7 +1,7 @@
 """One book being read: in parts, behind everybody's replies, until its end or until it is stopped.
 
 Each part leaves a state under the book's id, so a stop keeps all that was read. A part takes about
-two seconds: that long a stop takes to be heard.
+two seconds, so a stop is heard within that time.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ QUESTION = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\
 
 
 class CannotStart(Exception):
-    """A copy has refused its settings, as all others would; it has said why."""
+    """A copy refused its settings and has said why. The other copies would refuse them too."""
 
 
 class CopyProcess:
@@ -69,7 +69,7 @@ class CopyProcess:
         self._replaced = asyncio.Event()
 
     async def hand(self, kind: bytes, data: bytes, connection: socket.socket) -> bool:
-        """Give the copy a connection; False if it does not take it, so that another may."""
+        """Hand the copy a connection. False if it does not take it: another copy may."""
         if self._channel is None:
             return False
         try:
@@ -111,7 +111,7 @@ class CopyProcess:
         await self._drain()
 
     async def replace(self) -> None:
-        """End the copy, and return once the next one is ready; what it had becomes the others'."""
+        """End the copy, and return once its successor is ready. Other copies take its requests."""
         self._replaced.clear()
         await self._drain()
         await self._replaced.wait()
@@ -176,7 +176,7 @@ class CopyProcess:
             self._process = None
 
     def _hear(self) -> None:
-        """A letter for each connection that was taken, and for each that has ended."""
+        """Read a letter for each connection that was taken, and for each that has ended."""
         assert self._channel is not None
         try:
             letter = self._channel.recv(16)
@@ -195,7 +195,7 @@ class CopyProcess:
             self._take_back()
 
     def _take_back(self) -> None:
-        """The copy has ended, or is about to: nothing more goes to it, and others get the rest."""
+        """The copy has ended or is about to: other copies get its connections."""
         if self.state in ("ready", "starting", "silent"):
             self.state = "down"
         while self._handed:
@@ -223,7 +223,7 @@ class CopyProcess:
             self._say(self.name, rest)
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Ask the copy how it is, again and again. One that is silent for long is killed."""
+        """Poll the copy's health. A copy that does not answer for long is killed."""
         heard_s, was_ready = time.monotonic(), False
         while True:
             health = await self._ask()

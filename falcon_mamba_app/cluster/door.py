@@ -55,14 +55,14 @@ class Door:
         self._lifeline = inherited.lifeline
 
     def end_with_parent(self) -> None:
-        """From now on this process ends when its parent has ended in any way."""
+        """From now on this process ends when its parent ends, however it ends."""
         watching = threading.Thread(
             target=_end_with_parent, args=(self._lifeline,), name="lifeline", daemon=True
         )
         watching.start()
 
     def open(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
-        """From now on serve what comes with such a protocol. On the event loop."""
+        """From now on serve the connections with this protocol. Call it on the event loop."""
         self._make_protocol = make_protocol
         asyncio.get_running_loop().add_reader(self._channel, self._receive)
 

@@ -1,5 +1,7 @@
-"""How many copies a machine gets, and what each of them is given. Without torch, whose import takes
-longer than everything else here, and would hold memory of each GPU.
+"""Decides how many copies a machine gets, and the options of each.
+
+It knows no torch, whose import takes longer than everything else here, and would hold memory of
+each GPU.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ NOBODY = (
 
 
 class Router:
-    """Over the copies of one machine."""
+    """The router over the copies of one machine."""
 
     def __init__(self, copies: Sequence[CopyProcess]) -> None:
         self._copies = {copy.name: copy for copy in copies}
@@ -38,7 +38,7 @@ class Router:
         self._leading: set[asyncio.Task[None]] = set()
 
     async def accept(self, listener: socket.socket) -> None:
-        """Until it is cancelled."""
+        """Accept connections until it is cancelled."""
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
         while True:
@@ -67,7 +67,7 @@ class Router:
                     connection.send(NOBODY)
 
     async def _hand(self, asked: Asked, data: bytes, connection: socket.socket) -> bool:
-        """To the best copy that takes it: one that is ready, else one that starts and says so."""
+        """Give it to the best copy that takes it: a ready one, else one that is starting."""
         kind = API if asked.is_api else PAGE
         for states in (("ready",), ("starting",), ("silent", "draining")):
             left = [copy for copy in self._copies.values() if copy.state in states]

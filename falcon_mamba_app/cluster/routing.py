@@ -138,7 +138,7 @@ class Routing:
         return name
 
     def _idlest(self, loads: dict[str, Load]) -> str:
-        """Of several, each in its turn: sessions that ask nothing yet are divided too."""
+        """The copy with the least to do; equals take turns, so idle sessions are divided too."""
         self._turn += 1
         names = sorted(loads)
         turned = names[self._turn % len(names) :] + names[: self._turn % len(names)]

@@ -38,7 +38,7 @@ async def supervise(
     """
     plans = plan_copies(settings, environment)
     given = {name: value for name, value in environment.items() if name != OURS}
-    # All copies sign with one secret, or none would know the conversations of another.
+    # All copies sign with one secret; otherwise none would accept the ids of another.
     given[SECRET] = settings.server.session_secret or secrets.token_urlsafe(32)
     given["PYTHONUNBUFFERED"] = "1"
     is_json = settings.server.log_format == "json"

@@ -1,4 +1,4 @@
-"""How much a document may take. Whoever goes beyond gets a sentence with the number."""
+"""The limits of a document. Beyond one, the sender gets a sentence with the number."""
 
 from __future__ import annotations
 

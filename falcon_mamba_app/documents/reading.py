@@ -39,7 +39,7 @@ class DocumentReader:
 
     def __init__(self, *, max_wall_s: float = MAX_WALL_S) -> None:
         self._max_wall_s = max_wall_s
-        self._turn = asyncio.Semaphore(1)  # a document takes a core and up to 1 GiB
+        self._turn = asyncio.Semaphore(1)  # one at a time: a document takes a core and up to 1 GiB
         self._num_waiting = 0
 
     async def read(self, name: str, data: bytes) -> Document:

@@ -122,7 +122,7 @@ class FileStore:
         self._drop(file_id)
 
     def remove_all(self, owner: str) -> int:
-        """Also those that are being written; how many they were."""
+        """Remove all files of the owner, also those being written; returns how many."""
         own = [file.id for file in self._files.values() if file.owner == owner]
         for file_id in own:
             self._drop(file_id)

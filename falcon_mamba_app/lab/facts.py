@@ -65,7 +65,7 @@ class Filler:
 
 
 def facts_of(seed: str, number: int) -> tuple[Fact, ...]:
-    """So many facts of different people in different towns; the same ones for the same seed."""
+    """This many facts of different people in different towns; a seed gives the same ones."""
     random = Random(f"facts {seed}")
     people, towns = random.sample(PEOPLE, number), random.sample(TOWNS, number)
     return tuple(Fact(person, town) for person, town in zip(people, towns, strict=True))

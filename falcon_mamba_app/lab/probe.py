@@ -113,7 +113,7 @@ class _Text:
 
     @classmethod
     def make(cls, standing: Standing, plan: Plan, sample: int, length: int) -> _Text:
-        """Takes a second for a million tokens: on a thread."""
+        """A million tokens take a second, so call it on a thread."""
         encode = standing.tokenizer.encode
         filler = filler_of(
             plan.seed_of(sample, length),

@@ -54,7 +54,7 @@ def sentences(seed: str) -> Iterator[str]:
 
 
 def chronicle_ids(tokenizer: Tokenizer, model: ModelInfo, num_tokens: int, seed: str) -> array[int]:
-    """So many ids of the chronicle. Takes a second for a million: on a thread."""
+    """This many ids of the chronicle. A million take a second, so call it on a thread."""
     told = sentences(seed)
     size = _piece_size(model) // 80
     pieces = (" ".join(itertools.islice(told, max(1, size))) + "\n" for _ in itertools.count())
@@ -62,7 +62,7 @@ def chronicle_ids(tokenizer: Tokenizer, model: ModelInfo, num_tokens: int, seed:
 
 
 def own_ids(tokenizer: Tokenizer, model: ModelInfo, num_tokens: int, text: str) -> array[int]:
-    """So many ids of a text, which is begun again where it is too short. Raises InvalidRequest."""
+    """This many ids of a text, which is repeated if it is too short. Raises InvalidRequest."""
     if not text.strip():
         raise InvalidRequest("the text is empty; paste one, or take the chronicle", param="text")
     size = _piece_size(model)

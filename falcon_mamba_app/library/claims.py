@@ -34,11 +34,11 @@ class Claim:
 
 
 class Claims:
-    """Of one library."""
+    """The claims of one library."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._left: list[Claim] = []  # that the database did not take back yet
+        self._left: list[Claim] = []  # claims whose end the database does not know yet
 
     async def take(self, owner: str, conversation_id: str) -> Claim:
         """Raises Conflict while somebody else writes a turn there, and NotFound."""
@@ -48,7 +48,7 @@ class Claims:
         return await self._database.write(_take, owner, conversation_id, self._database.this)
 
     async def let_go(self, claim: Claim) -> None:
-        """Let others write; where the database fails, it hears of it before the next `take`."""
+        """Let others write. If the database fails, it is told before the next `take`."""
         try:
             await self._database.write(_delete, claim)
         except LibraryUnavailable as error:

@@ -97,7 +97,7 @@ class Database:
         return await self._run(self._reading, lambda: self._read(work, args, kwargs))
 
     async def wipe(self) -> None:
-        """After a deletion: let nothing of the words stay. PostgreSQL sees to that by itself."""
+        """Erase what a deletion left of the words. PostgreSQL does that by itself."""
         if self.is_postgres:
             return
         for index in wiping.INDEXES:
@@ -107,7 +107,7 @@ class Database:
         await self._run(self._writing, self._empty_log)
 
     def close(self) -> None:
-        """Finish the writes that were asked for, and let go of the database. Blocking."""
+        """Finish the requested writes, and close the database. Blocking."""
         self._writing.shutdown()
         self._reading.shutdown()
         self._writer.dispose()

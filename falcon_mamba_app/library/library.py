@@ -97,7 +97,7 @@ class Library:
         return await self._database.read(own_conversation, owner, conversation_id)
 
     async def has(self, conversation_id: str) -> bool:
-        """Whether the id is taken, by whomever."""
+        """Whether the id is taken, by any owner."""
         return await self._database.read(conversations.has, conversation_id)
 
     async def list(
@@ -252,7 +252,7 @@ class Library:
         return await self._database.write_durably(replies.finish, owner, generation, end)
 
     async def close_broken_off(self) -> int:
-        """End the replies whose processes have gone, with the words that they had. How many."""
+        """End the replies whose processes have gone, with the words they had; returns how many."""
         return await self._database.write(replies.close_broken_off, self._database.this)
 
     async def name_branch(

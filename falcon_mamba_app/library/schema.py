@@ -128,7 +128,7 @@ event = Table(
     Column("created_s", Float(53), nullable=False),
 )
 
-# Who is writing the next turn of a conversation.
+# The process that writes the next turn of a conversation.
 claim = Table(
     "claim",
     metadata,

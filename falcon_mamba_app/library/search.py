@@ -18,7 +18,7 @@ from falcon_mamba_app.library.tree import Hit
 
 MAX_WORDS = 16
 MAX_HITS = 100
-# A conversation may hold many of the hits: so many messages are looked through.
+# One conversation may hold many hits, so the search reads this many messages at most.
 MAX_MESSAGES = 2_000
 BATCH = 200
 EXCERPT_CHARS = 160
@@ -84,7 +84,7 @@ def _numbers(
     else:
         column = "text" if table == "message" else "title"
         quoted = " AND ".join(f'{column} : "{term}"' for term in terms)
-        # A beginning of one letter would be most words.
+        # A single letter would match most words.
         query = f"owner_tag : {tag} AND {quoted}" + ("*" if len(terms[-1]) > 1 else "")
         values = {"query": query, "before": before, "batch": batch}
         rows = connection.execute(text(IN_SQLITE[table]), values)

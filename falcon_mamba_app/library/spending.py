@@ -30,7 +30,7 @@ class Told:
 
 
 class Spending:
-    """Of one library."""
+    """The spending told through one library."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

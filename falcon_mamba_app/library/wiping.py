@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 INDEXES = ("message_words", "conversation_words")
-# Of the index, in a transaction: others write between two of them. 1,000 take about 50 ms.
+# Pages of the index merged in one transaction; others write between two. 1,000 take about 50 ms.
 PAGES_AT_ONCE = 1_000
 
 

@@ -39,13 +39,13 @@ def new_generation(writer: Writer) -> str:
 
 
 def writer_of(generation: str) -> str:
-    """Who writes under this name; "" for a version of this app that did not say."""
+    """The writer under this name; "" if a version of this app made it that did not say."""
     found = GENERATION.fullmatch(generation)
     return found[1] if found else ""
 
 
 class OnlyWriter:
-    """Of a database in memory, which no other process sees."""
+    """The writer of a database in memory, which no other process sees."""
 
     def __init__(self) -> None:
         self.name = secrets.token_hex(8)

@@ -95,7 +95,7 @@ def limited_protocol(
             super().connection_made(transport)
             transport.max_size = MAX_READ_BYTES
             self._address = self.client[0] if self.client else ""
-            # Who holds the connection, whatever a header will say about whom it speaks for.
+            # The peer that holds the connection, whatever a forwarding header will claim.
             self.app_state = {**self.app_state, PEER: self._address}
             if connections.open(self._address):
                 self._expect_head()

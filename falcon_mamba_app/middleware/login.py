@@ -140,7 +140,7 @@ class Login:
 
     def _set_cookie(self, request: Request, response: Response, value: str, age_s: int) -> None:
         # In a Space's frame the cookie is a third-party one: it must be marked so, and be secure.
-        # Of several proxies, the first one speaks to the browser.
+        # With several proxies, the first one speaks to the browser.
         forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
         is_https = "https" in (request.url.scheme, forwarded)
         response.set_cookie(

@@ -59,7 +59,7 @@ class Header:
 
     @property
     def num_bytes(self) -> int:
-        """Of all tensors."""
+        """The number of bytes of all tensors."""
         return sum(place.num_bytes for place in self.tensors.values())
 
 

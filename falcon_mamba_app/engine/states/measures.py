@@ -32,7 +32,7 @@ def distances(ssm: Tensor, other: Tensor | None) -> tuple[float, tuple[float, ..
 def half_lives(
     rates: Tensor, shares: tuple[float, ...], bounds: tuple[float, ...]
 ) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Of each layer: the half-lives below which these shares of its numbers lie, and the share of
+    """For each layer: the half-lives below which these shares of its numbers lie, and the share of
     numbers in each interval between the bounds.
 
     rates: (l, n, d), −Δ·A: a number keeps exp(−rate) of itself at each token.

@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Background(Executor):
-    """So many threads, begun with the first work, which take works in the order of asking."""
+    """A fixed number of threads, started with the first task; tasks begin in their order."""
 
     def __init__(self, number: int, name: str) -> None:
         self._works: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]

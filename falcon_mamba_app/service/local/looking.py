@@ -53,7 +53,7 @@ async def existing_state(
 
 
 def picture(states: SessionStates, session_id: str) -> str | None:
-    """Of the reply being written, or else of the newest snapshot; None without either."""
+    """The picture of the reply being written, else of the newest snapshot; None without either."""
     running = states.running_state(session_id)
     if running is not None:
         return sketch(running)

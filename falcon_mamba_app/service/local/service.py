@@ -193,7 +193,7 @@ class LocalService:
         if not stream.has_ended:
             self._worker.abort(stream.seq_id)
         session_id = None if stream.request.is_aside else stream.request.session_id
-        # Whoever continues ids has them, and hashing 100,000 takes 4 ms.
+        # A caller that continues from ids has them already, and hashing 100,000 takes 4 ms.
         continues_ids = isinstance(stream.request.prompt, Continuation)
         if session_id is not None and not stream.is_forgotten and not continues_ids:
             self._reply_log.record(session_id, stream.prompt_ids, stream.reply_ids)
