@@ -32,7 +32,7 @@ from falcon_mamba_app.server import build
 from falcon_mamba_app.settings import load_settings
 
 ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
-# Requests of one replica. An open page holds three, most of them idle; the engine has its own queue.
+# Requests of one replica. An open page holds three, most of them idle; the engine has a queue.
 MAX_REQUESTS = 1_000
 CLOSING_S = 20.0  # beyond the drain: states are written
 ROWS, PLACES = "rows", "places"  # what each replica tells the autoscaler

@@ -40,7 +40,7 @@ GRADIO_API = frozenset(
 FIRST_PARTS = PAGE | PAGE_EXTRAS | SERVICE
 
 
-class Surface:
+class AllowedPaths:
     """Answers 404 for every path whose first part is not named above."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from falcon_mamba_app.middleware.allowed_hosts import AllowedHosts
-from falcon_mamba_app.middleware.allowed_paths import Surface
+from falcon_mamba_app.middleware.allowed_paths import AllowedPaths
 from falcon_mamba_app.middleware.arrival import OneSpelling, RequestIds
 from falcon_mamba_app.middleware.body_limits import BodyLimits
 from falcon_mamba_app.middleware.connections import Connections, allow_files_for
@@ -69,7 +69,7 @@ def protect(
         app.add_middleware(Login, credentials=credentials, root_path=server.base_path)
     app.add_middleware(PageBodies)
     app.add_middleware(PageLine)
-    app.add_middleware(Surface)
+    app.add_middleware(AllowedPaths)
     app.add_middleware(SameSiteOnly, origins=server.cors_origins)
     app.add_middleware(MemoryReturn)
     app.add_middleware(
