@@ -155,6 +155,8 @@ def test_the_cpu_is_measured_beside_transformers(small):
     ours = figures[1].tokens_per_s
     ours["prefill 32"] = ours["decode 1"] = 1.0  # far below what either side does
     assert len(cpu.shortfalls(figures, cpu.MAX_PROMPT_MEMORY_MB + 1)) == 3
+    del ours["prefill 32"]  # as where no prompts were read
+    assert [words.split(" is ")[0] for words in cpu.shortfalls(figures, 0)] == ["decode 1"]
 
 
 def test_the_peak_of_a_prompt_is_read_from_the_system(capsys):
