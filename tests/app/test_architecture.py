@@ -285,3 +285,21 @@ def test_the_drawing_of_a_requests_way_names_modules_that_exist():
     for name in named:
         path = (ROOT / PACKAGE).joinpath(*name.split("."))
         assert path.is_dir() or path.with_suffix(".py").is_file(), name
+
+
+def test_the_page_of_the_architecture_says_who_may_import_whom_as_it_is_held_here():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rules = re.findall(r"^([a-z_.]+) +──► ([^;\n]+)", page.partition("## Who may")[2], re.MULTILINE)
+    assert len(rules) > 10
+    for module, told in rules:
+        if module == "server":
+            continue
+        ours = {name for name in ALLOWED[module][0] - VOCABULARY if name != module}
+        assert ours == set(told.split(", ")) - {"nothing of ours"}, module
+
+
+@pytest.mark.parametrize("name", ["top_n_sigma", "xtc_probability"])
+def test_a_sampling_filter_stands_in_six_files_of_the_product_at_most(name):
+    """typical_p is in two more: transformers' generation_config has it too."""
+    files = [path for path in modules() if re.search(rf"\b{name}\b", path.read_text("utf-8"))]
+    assert 0 < len(files) <= 6, files
