@@ -5,21 +5,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
 # A file's tests share servers and models, so they stay in one process; the longest files come first.
-PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A third of their time tests wait for something, so there is one process more than cores.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")
+PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Kept beside other caches, so that each checkout does not install it anew.
 LOWEST ?= $(HOME)/.cache/falcon-mamba-app/lowest-$(shell cat requirements.txt constraints-lowest.txt | sha256sum | cut -c1-12)
 
-.PHONY: run test check kernels format clean constraints lowest sbom
+.PHONY: run test check kernels suite format clean constraints lowest sbom
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
 
-# mypy has one core for itself, and the kernels are compiled on the other: once, and not by each of
-# the processes that test them.
+# mypy has one core for itself, while the kernels are compiled on the other and the first tests run.
 test: $(VENV)/.installed-dev
-	@$(MAKE) --no-print-directory -j 2 --output-sync check kernels
+	@$(MAKE) --no-print-directory -j 2 check suite
+
+suite: kernels
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
+# Once, and not by each of the processes that test them.
 kernels: $(VENV)/.installed-dev
 	@$(BIN)/python -c "from falcon_mamba_app.ops.cpu.warm_up import warm_up; warm_up()"
 
@@ -48,7 +52,7 @@ lowest: $(LOWEST)/.installed
 
 $(LOWEST)/.installed:
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet -r requirements.txt -c constraints-lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-compile -r requirements.txt -c constraints-lowest.txt
 	@touch $@
 
 # What the app is made of, in CycloneDX's format; `pip-audit -r constraints.txt` asks for known faults.

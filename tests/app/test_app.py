@@ -96,12 +96,6 @@ def stop_in_mid_reply(process: subprocess.Popen[str], address: str, stop: signal
     return printed
 
 
-def test_it_ends_within_seconds_in_mid_reply():
-    process, address = start()
-    wait_until_ready(address)
-    stop_in_mid_reply(process, address, signal.SIGINT)
-
-
 def test_without_a_public_link_it_goes_on_serving_and_ends_as_it_should(tmp_path):
     """No relay is reached: not Gradio's, and nobody listens at this one."""
     nowhere = {"GRADIO_SHARE_SERVER_ADDRESS": "127.0.0.1:9", "HF_HOME": str(tmp_path)}
@@ -153,6 +147,11 @@ def refusal(*options: str) -> str:
 def test_a_port_that_is_taken_ends_the_app(app):
     _, address = app
     assert "choose another with --port" in refusal("--port", address.rpartition(":")[2])
+
+
+def test_it_ends_within_seconds_in_mid_reply(app):
+    """The last one of those that ask the app: it ends it."""
+    stop_in_mid_reply(*app, signal.SIGINT)
 
 
 async def test_answers_leave_at_once():

@@ -50,7 +50,7 @@ async def talk(http: httpx.AsyncClient, tab: Tab, number: int) -> None:
     async for _ in tab.attach():
         pass
     for turn in range(2):
-        async for _ in tab.send(f"Tell me story number {number}", max_new_tokens=60, seed=turn):
+        async for _ in tab.send(f"Tell me story number {number}", max_new_tokens=30, seed=turn):
             pass
     tab.close()
 
@@ -84,8 +84,8 @@ async def test_no_callback_holds_the_event_loop_for_50_ms_under_load(monkeypatch
         with watched(monkeypatch) as taken:
             long_prompt = asyncio.create_task(stream(http, "the old man went " * 12_000, 1))
             await asyncio.gather(
-                *(talk(http, Tab(http, events_of_page), i) for i in range(6)),
-                *(stream(http, f"Tell me story {i}", 80) for i in range(6)),
+                *(talk(http, Tab(http, events_of_page), i) for i in range(4)),
+                *(stream(http, f"Tell me story {i}", 40) for i in range(4)),
                 carry_state(http),
             )
             long_prompt.cancel()
