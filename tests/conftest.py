@@ -10,11 +10,14 @@ import tests.support.environment  # noqa: F401
 # begun last would run alone. Those that mostly wait stand beside those that mostly compute.
 LONGEST = (
     "tests/ops/test_triton_devices.py",
-    "tests/browser/test_reload.py",
+    "tests/cluster/test_copies.py",
     "tests/benchmarks/test_benchmarks.py",
-    "tests/browser/test_chat.py",
+    "tests/browser/test_reload.py",
     "tests/benchmarks/test_every_script.py",
+    "tests/browser/test_chat.py",
+    "tests/ops/test_triton_sampling.py",
     "tests/browser/test_messages.py",
+    "training/tests/test_training.py",
     "tests/service/test_local_service.py",
     "tests/browser/test_newcomer.py",
     "tests/service/test_zero_gpu.py",

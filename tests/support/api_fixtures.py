@@ -24,6 +24,9 @@ from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
 from falcon_mamba_app.visitors import anybody
 
 USER = {"role": "user", "content": "hello there"}
+# httpx and uvicorn both give up a connection that was idle for five seconds: on busy cores a
+# request left on one that the server was just closing.
+KEEP_ALIVE_S = 60
 
 
 def with_visitor(app: ASGIApp) -> ASGIApp:
@@ -68,6 +71,7 @@ async def on_loopback(app: ASGIApp) -> AsyncGenerator[str, None]:
             ws="none",
             lifespan="off",
             timeout_graceful_shutdown=1,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
