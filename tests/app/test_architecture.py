@@ -32,6 +32,7 @@ PACKAGES = sorted(
     for path in (ROOT / PACKAGE).rglob("__init__.py")
     if path.parent != ROOT / PACKAGE and path.parent.name != "versions"
 )
+PACKAGES.append(ROOT / "benchmarks" / "lib")
 
 # For each module or folder: our own modules it may import, and the packages from outside.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
