@@ -1,6 +1,7 @@
 """The 7B's file on this machine's CPU: loading, memory, speed, and a turn after a history.
 
-    python -m benchmarks.cpu_file [--layers 64] [--history 64] [--file PATH] [--save NAME]
+    GOMP_SPINCOUNT=100 python -m benchmarks.cpu_file [--layers 64] [--history 64] [--file PATH]
+                                                     [--save NAME]
 
 A file of the 7B's shape in Q4_K is written, 4.2 GB with all layers, and read once, so that it is in
 the page cache. A process of its own then loads it as the app does, and reads and writes through the

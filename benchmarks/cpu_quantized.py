@@ -1,12 +1,13 @@
 """Packed matrices on this machine's CPU, in the 7B's shape: decoding, several rows, and prompts.
 
-    python -m benchmarks.cpu_quantized [--quick] [--save NAME]
+    GOMP_SPINCOUNT=100 python -m benchmarks.cpu_quantized [--quick] [--save NAME]
 
 A few layers with random weights and the head are timed, and a token of all 64 layers is computed
 from that: speed does not depend on the weights' values, and the layers exceed every cache. Before
 each figure the machine's read bandwidth is measured with the same threads; the share is the median
 of such pairs, because a shared machine changes from minute to minute. Prompts are compared with the
-same matrices unpacked.
+same matrices unpacked. The spin count is the app's own: OpenMP's waiting threads would hold the
+cores that a tile is unpacked on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One GGUF file in llama.cpp and here: the same first choices, and both speeds, in turns.
 
-    python -m benchmarks.llama_cpp FOLDER [--layers 8] [--save NAME]
+    GOMP_SPINCOUNT=100 python -m benchmarks.llama_cpp FOLDER [--layers 8] [--save NAME]
 
 FOLDER holds llama.cpp's libraries; `benchmarks/lib/llama_cpp.py` says which and where from. The
 bundled model is written as GGUF in several kinds and reads a conversation in both programs, which
