@@ -4,7 +4,7 @@ It knows no model, no page and no layer around it. In the order of a request: `r
 endpoints; `access` identifies the caller and the session, `names` holds the model's names;
 `reading` reads a body, `body_shape` counts its values, `fields`, `contents`, `forms`,
 `generation_config` and `schemas` check it; `planning` makes replies of it, `running` runs them,
-`generation` joins both; `answers` and `usage` are OpenAI's shapes.
+`generation` joins both; `answers`, `logprobs` and `usage` are OpenAI's shapes.
 
 `tools` describes functions, `tool_messages` and `tool_calls` are their calls as text; `anthropic`
 is its Messages API as a chat; `telling` is what vLLM tells beside a reply, `tokenization` its

@@ -10,6 +10,7 @@ import codecs
 from collections import defaultdict
 from typing import Any, Protocol
 
+from falcon_mamba_app.api.logprobs import chat_logprob, completion_logprobs
 from falcon_mamba_app.api.planning import PlannedReply
 from falcon_mamba_app.api.telling import Asked, Telling, joined_ids
 from falcon_mamba_app.api.tool_calls import CallReader, joined_calls
@@ -116,7 +117,8 @@ class ChatFormat:
         token_ids: tuple[int, ...] = (),
         finish_reason: str | None = None,
     ) -> Json:
-        content = [chat_logprob(token, with_top=True) for token in logprobs]
+        by_id = self._telling.names_by_id
+        content = [chat_logprob(token, with_top=True, by_id=by_id) for token in logprobs]
         return {
             "index": reply.index,
             "delta": delta,
@@ -145,13 +147,6 @@ class ChatFormat:
 
     def beside_choices(self) -> Json:
         return {**self._telling.prompt_logprobs(), **self._telling.prompt_ids()}
-
-
-def chat_logprob(token: TokenLogprob, *, with_top: bool) -> Json:
-    shape: Json = {"token": token.token, "logprob": token.logprob, "bytes": list(token.token_bytes)}
-    if with_top:
-        shape["top_logprobs"] = [chat_logprob(other, with_top=False) for other in token.top]
-    return shape
 
 
 class CompletionFormat:
@@ -229,12 +224,8 @@ class CompletionFormat:
     def _logprobs(self, tokens: tuple[TokenLogprob, ...], offsets: list[int]) -> Json | None:
         if self._num_top is None or not tokens:
             return None
-        return {
-            "tokens": [_legacy_name(token) for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [_legacy_top(token, self._num_top) for token in tokens],
-            "text_offset": offsets,
-        }
+        by_id = self._telling.names_by_id
+        return completion_logprobs(tokens, offsets, self._num_top, by_id=by_id)
 
     def join(self, chunks: list[Json]) -> Json:
         parts = [chunk["logprobs"] for chunk in chunks if chunk["logprobs"]]
@@ -297,22 +288,3 @@ def _characters_before(data: bytes, places: list[int]) -> list[int]:
         is_inside = place < len(data) and data[place] & 0xC0 == 0x80
         counts.append(num - is_inside)
     return counts
-
-
-def _legacy_name(token: TokenLogprob) -> str:
-    """The token's text, or OpenAI's "bytes:\\xe2\\x80" where its bytes alone are no text."""
-    try:
-        token.token_bytes.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.token_bytes)
-    return token.token
-
-
-def _legacy_top(token: TokenLogprob, num_top: int) -> dict[str, float | None] | None:
-    """Alternatives by name, the token itself among them; None for the first of a prompt."""
-    if token.logprob is None:
-        return None
-    top: dict[str, float | None] = {_legacy_name(token): token.logprob}
-    for other in token.top[:num_top]:
-        top.setdefault(_legacy_name(other), other.logprob)
-    return top

@@ -133,7 +133,17 @@ class Generation:
         model = ready_model(self._service)
         name = self._names.answered(model, body.model)
         session_id = self._session_id(owner, body)
-        asked = Asked(bool(body.return_token_ids), body.prompt_logprobs)
+        if body.return_tokens_as_token_ids and self._service.tokenizer is None:
+            raise NotSupported(
+                "return_tokens_as_token_ids is true; the server behind --backend-url does not tell"
+                " which ids its tokens have: leave it out",
+                param="return_tokens_as_token_ids",
+            )
+        asked = Asked(
+            token_ids=bool(body.return_token_ids),
+            prompt_logprobs=body.prompt_logprobs,
+            names_by_id=bool(body.return_tokens_as_token_ids),
+        )
         if isinstance(body, CompletionBody):
             texts = CompletionFormat(echo=bool(body.echo), logprobs=body.logprobs, asked=asked)
             return plan_completion(body, model, session_id), _Answer(texts, name)

@@ -168,6 +168,7 @@ class ChatBody(GenerationBody):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     prompt_logprobs: NumTop | None = None
     return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
@@ -224,6 +225,7 @@ class CompletionBody(GenerationBody):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     prompt_logprobs: NumTop | None = None
     return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
     echo: bool | None = None
     best_of: int | None = None
 

@@ -17,10 +17,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`prompt_logprobs` is the number of alternatives beside each token of the prompt."""
+    """`prompt_logprobs` is the number of alternatives beside each token of the prompt. With
+    `names_by_id` tokens beside log-probabilities are named by their ids.
+    """
 
     token_ids: bool = False
     prompt_logprobs: int | None = None
+    names_by_id: bool = False
 
 
 class Telling:
@@ -30,6 +33,10 @@ class Telling:
         self._asked = asked
         self._prompt_ids: dict[int, list[int]] = {}
         self._scored: dict[int, list[Json | None]] = {}
+
+    @property
+    def names_by_id(self) -> bool:
+        return self._asked.names_by_id
 
     def note(self, reply: PlannedReply, event: GenerationEvent) -> None:
         """Keep what the event tells of a prompt."""

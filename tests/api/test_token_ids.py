@@ -101,6 +101,31 @@ async def test_each_token_of_the_prompt_has_its_score_and_rank(client, url, body
             assert ranked == sorted(ranked, key=lambda entry: -entry["logprob"])
 
 
+@EITHER
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_tokens_beside_logprobs_are_named_by_their_ids_on_demand(
+    client, url, body, is_streamed
+):
+    asked = {"logprobs": True, "top_logprobs": 2} if url == CHAT else {"logprobs": 2, "echo": True}
+    fields = {**body, **asked, "return_token_ids": True, "return_tokens_as_token_ids": True}
+    if is_streamed:
+        response = await client.post(url, json={**fields, "stream": True})
+        choices = [chunk["choices"][0] for chunk in sse_values(response.text)[:-1]]
+    else:
+        choices = (await answer(client, url, fields))["choices"]
+    told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    if url == CHAT:
+        entries = [entry for part in told for entry in part["content"]]
+        names = [entry["token"] for entry in entries]
+        others = [other["token"] for entry in entries for other in entry["top_logprobs"]]
+    else:
+        names = [name for part in told for name in part["tokens"]]
+        others = [name for part in told for top in part["top_logprobs"] for name in top or ()]
+    ids = [token_id for choice in choices for token_id in choice.get("token_ids", ())]
+    assert names[-len(ids) :] == [f"token_id:{token_id}" for token_id in ids]
+    assert others and all(name.startswith("token_id:") for name in others)
+
+
 async def test_scores_of_a_prompt_are_those_of_its_echo_and_each_has_its_own_width(client):
     told = await answer(client, COMPLETIONS, PROMPT, prompt_logprobs=4, echo=True, logprobs=1)
     choice = told["choices"][0]

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from falcon_mamba_app.api.answers import chat_logprob
+from falcon_mamba_app.api.logprobs import chat_logprob
 from falcon_mamba_app.api.responses.events import event
 from falcon_mamba_app.api.responses.items import Item
 from falcon_mamba_app.api.responses.record import Json, Piece, Record
