@@ -11,7 +11,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from falcon_mamba_app.errors import TooManyRequests
@@ -101,15 +101,22 @@ class Rate:
         return min(self._per_minute, tokens + (self._clock() - at_s) * self._per_minute / 60)
 
 
+def _always() -> None:
+    """No key, or one without an end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What one key may take; None is what every visitor may."""
+    """What one key may take; None is what every visitor may. `check_admitted` raises once the key
+    has ended: what is being written for it must not outlast it.
+    """
 
     weight: float = 1.0
     requests_per_minute: int | None = None
     replies_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_replies: int | None = None
+    check_admitted: Callable[[], None] = field(default=_always, compare=False)
 
     @property
     def has_limits(self) -> bool:

@@ -144,7 +144,8 @@ class Visitor:
         return f"{self.name} {session_id or ''}" if self._is_exempt else self.name
 
     def count_tokens(self, amount: int) -> None:
-        """Count tokens that were read or written; a debt blocks the next reply until it is paid."""
+        """Count tokens; a debt blocks the next reply. Raises WrongKey once the key has ended."""
+        self._allowance.check_admitted()
         if not self._is_exempt:
             self._visitors.rates.tokens(self._allowance).charge(self.name, amount)
 

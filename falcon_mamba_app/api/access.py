@@ -13,6 +13,8 @@ import hmac
 import json
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 from starlette.requests import Request
 
@@ -66,7 +68,8 @@ class Access:
                 visitor.count_wrong_key()
             raise
         if isinstance(key, NamedKey):
-            request.state.visitor = visitor.as_person(key.user, key.name, _allowance_of(key))
+            allowance = _allowance_of(key, partial(self._check_named, key))
+            request.state.visitor = visitor.as_person(key.user, key.name, allowance)
             request.state.person, request.state.key_name = key.user, key.name
             request.state.visitor.count_request()
         else:
@@ -85,11 +88,18 @@ class Access:
         if matches:
             return matches[0]
         named = self._keys.find(given.strip()) if self._keys is not None else None
-        if named is None or self._keys is None:
+        if named is None:
             raise WrongKey("this API key is not known to the server")
-        if self._keys.has_expired(named):
-            raise WrongKey(f"the API key {named.name} has expired")
+        self._check_named(named)
         return named
+
+    def _check_named(self, key: NamedKey) -> None:
+        """Raises WrongKey for a key that has expired or was removed since."""
+        assert self._keys is not None, f"{key.name} is of no file"
+        if self._keys.has_expired(key):
+            raise WrongKey(f"the API key {key.name} has expired")
+        if not self._keys.has(key):
+            raise WrongKey(f"the API key {key.name} was removed")
 
     def name_of_key(self, request: Request) -> str | None:
         """The name of the caller's key, or the number of one without a name; None without keys."""
@@ -135,8 +145,9 @@ class Access:
         return hmac.new(self._secret, json.dumps(what).encode(), hashlib.sha256).hexdigest()
 
 
-def _allowance_of(key: NamedKey) -> Allowance:
-    return Allowance(weight=key.weight, **{limit: getattr(key, limit) for limit in LIMITS})
+def _allowance_of(key: NamedKey, check_admitted: Callable[[], None]) -> Allowance:
+    limits = {limit: getattr(key, limit) for limit in LIMITS}
+    return Allowance(weight=key.weight, check_admitted=check_admitted, **limits)
 
 
 def _key_header(request: Request) -> str | None:

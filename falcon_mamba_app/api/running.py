@@ -32,8 +32,8 @@ ReplyEvent = tuple[PlannedReply, GenerationEvent]
 async def run_plan(
     service: GenerationService, plan: Plan, visitor: Visitor
 ) -> AsyncGenerator[ReplyEvent, None]:
-    """The events of all replies, each with the reply it belongs to. Raises the first error, and
-    TooManyRequests before the first event.
+    """The events of all replies, each with the reply it belongs to. Raises the first error,
+    TooManyRequests before the first event, and WrongKey once the caller's key has ended.
     """
     with visitor.replies(plan.session_id, len(plan.replies)) as width:
         plan = plan.of_owner(visitor.line(plan.session_id), visitor.weight)
@@ -58,7 +58,7 @@ async def run_reply(
     service: GenerationService, request: GenerationRequest, visitor: Visitor
 ) -> AsyncGenerator[GenerationEvent, None]:
     """The events of one reply that is counted as no session of the visitor's. Raises
-    TooManyRequests before the first event.
+    TooManyRequests before the first event, and WrongKey once the caller's key has ended.
     """
     with visitor.replies(None):
         line, weight = visitor.line(request.session_id), visitor.weight * request.weight

@@ -69,6 +69,10 @@ class Keys:
         """The key with this secret, also one that has expired."""
         return self._file.value.get(_digest(key))
 
+    def has(self, key: NamedKey) -> bool:
+        """Whether the key is still in the file."""
+        return key.digest in self._file.value
+
     def has_expired(self, key: NamedKey) -> bool:
         return key.has_expired(self._clock())
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from argon2 import PasswordHasher
 
+from falcon_mamba_app.api.routes import create_api
+from falcon_mamba_app.events import TextDelta
 from falcon_mamba_app.middleware.proxy_user import PEER
 from falcon_mamba_app.people.keys import Keys
 from falcon_mamba_app.people.users import Users
@@ -138,6 +140,49 @@ async def test_a_key_ends_when_it_says_or_when_it_is_removed(keys, tmp_path):
         headers = {"Authorization": f"Bearer {lost}"}
         assert (await client.get("/v1/models", headers=headers)).status_code == 200
         keys.remove("lost")
+        assert (await client.get("/v1/models", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("how", ["expires", "is removed"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": [USER], "stream": True}),
+        (CHAT, {"messages": [USER], "stream": True, "n": 2}),
+        (CHAT, {"messages": [USER]}),
+        ("/v1/completions", {"prompt": "hi", "stream": True}),
+        ("/v1/responses", {"input": "hi", "stream": True}),
+        ("/v1/messages", {"messages": [USER], "max_tokens": 9, "stream": True}),
+    ],
+)
+async def test_a_key_that_ends_ends_what_is_being_written_for_it(tmp_path, how, path, body):
+    now_s = [1_000.0]
+    keys = Keys(tmp_path / "keys", clock=lambda: now_s[0])
+    secret = keys.add("laptop", "anna", expires_s=2_000.0)
+
+    class Ending(EchoService):
+        """The key ends when the first word has been written."""
+
+        async def generate(self, request):
+            async with aclosing(super().generate(request)) as events:
+                async for event in events:
+                    yield event
+                    if not isinstance(event, TextDelta):
+                        continue
+                    if how == "expires":
+                        now_s[0] = 2_000.0
+                    elif keys.all:
+                        keys.remove("laptop")
+
+    service = Ending()
+    await service.start()
+    told = "has expired" if how == "expires" else "was removed"
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with in_process(create_api(service, keys=keys)) as client:
+        answer = await client.post(path, json=body, headers=headers)
+        assert answer.status_code == (200 if "stream" in body else 401)
+        assert f"the API key laptop {told}" in answer.text and "You said: hi" not in answer.text
+        assert service.running == 0
         assert (await client.get("/v1/models", headers=headers)).status_code == 401
 
 
