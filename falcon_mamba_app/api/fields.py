@@ -103,7 +103,7 @@ PART_FIELDS: Table = {
 }
 REASONS = {
     "suffix": "the model reads from left to right and cannot write towards a text that follows",
-    "tools": "the model was not trained to call tools",
+    "tools": "functions are called at /v1/chat/completions and /v1/messages only",
     "chat_template": "no program of a caller's is run; chat_template_kwargs is read",
     "reasoning_effort": "the model does not reason before it answers",
     "audio": "the model reads and writes text",

