@@ -36,6 +36,8 @@ class TokenizeBody(Strict):
 
     @classmethod
     def cleaned(cls, body: dict[str, Any]) -> dict[str, Any]:
+        # "content" is llama.cpp's name.
+        body = {"prompt" if name == "content" else name: body[name] for name in body}
         body = Cleaner(LIKE_GENERATION, own=cls.model_fields.keys()).clean(body)
         if "messages" in body:
             body["messages"] = clean_messages(body["messages"])

@@ -52,6 +52,12 @@ async def test_ids_of_prompt_and_reply_are_those_that_were_read_and_written(clie
     assert (await read_back(client, choice["token_ids"])).startswith(shown_in(choice))
 
 
+async def test_a_text_is_tokenised_under_llama_cpps_name_too(client):
+    for name in ("content", "prompt"):
+        told = (await client.post("/tokenize", json={name: PROMPT["prompt"]})).json()
+        assert (await read_back(client, told["tokens"])) == PROMPT["prompt"], name
+
+
 @EITHER
 async def test_a_stream_tells_the_prompts_ids_once_and_each_of_the_replys(client, url, body):
     whole = await answer(client, url, body, return_token_ids=True, n=2)

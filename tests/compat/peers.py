@@ -33,7 +33,8 @@ class Suite:
     """Which of a peer's tests are run, and which are not. `helpers` is its module that starts
     servers, `stand_ins` are packages that the tests import and do not need. `other_models` are
     parameters of tests that hold a text of the peer's own model, or a count of its tokens, which
-    are not compared; `prefix` stands before paths that the peer has without it.
+    are not compared in tests that have the first of them; `prefix` stands before paths that the
+    peer has without it.
     """
 
     folder: str
@@ -85,8 +86,7 @@ SUITES = {
         },
         stand_ins=("wget",),
         other_models=(
-            *("re_content", "re_prefill", "re_suffix", "n_prompt", "n_predicted", "finish_reason"),
-            *("model", "chat_template"),
+            *("n_prompt", "n_predicted", "re_content", "finish_reason", "model", "chat_template"),
         ),
         prefix="/v1",
         environment={"DEBUG_EXTERNAL": "1"},
@@ -161,7 +161,9 @@ def told(suite: Suite, counts: Mapping[str, Mapping[str, str]]) -> str:
     lines += ["", "Left out:", ""]
     for name, reason in suite.left_out.items():
         pattern = re.sub(r"\W", "_", name)
-        lines.append(f"- {sum(pattern in case for case in counts['left out'])} of {name}: {reason}")
+        lines.append(
+            f"- {sum(pattern in case.lower() for case in counts['left out'])} of {name}: {reason}"
+        )
     if suite.other_models:
         names = ", ".join(suite.other_models)
         lines += ["", f"Not compared, as they are another model's: {names}."]
