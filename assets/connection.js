@@ -25,7 +25,7 @@
     if (isKept && !sessionStorage.isOfThisPage) location.reload();
   }
 
-  const ask = (timeoutMs) => fetch("health", {
+  const ask = (timeoutMs) => fetch("health/live", { // well, too, while the model is loading
     cache: "no-store", signal: AbortSignal.timeout(timeoutMs),
   }).then((answer) => {
     notice(answer.headers.get("x-server-life"));

@@ -188,7 +188,7 @@
   async function comeBack() {
     const isForgotten = document.querySelector(".status-line[data-phase=lost]");
     const isReached = (isForgotten || isSilent()) && await fetch(
-      "health", { cache: "no-store", signal: AbortSignal.timeout(3_000) },
+      "health/live", { cache: "no-store", signal: AbortSignal.timeout(3_000) },
     ).catch(() => null);
     if (isReached) location.reload();
     else setTimeout(comeBack, 500);

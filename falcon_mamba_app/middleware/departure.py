@@ -19,7 +19,7 @@ from falcon_mamba_app.http.transport import json_response
 
 API = ("/v1", "/tokenize", "/detokenize", "/tokenizer_info", "/load_model", "/metrics", "/health")
 READY = "/health/ready"
-LIFE = "x-server-life"
+LIFE, LIVES = "x-server-life", ("/health", "/health/live")
 DRAINING = {"status": "draining", "detail": "the server is stopping", "progress": None}
 
 
@@ -56,7 +56,7 @@ class Departure:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if path == "/health":
+                if path in LIVES:
                     headers[LIFE] = self._life
                 if self.is_draining or (is_api and self._is_handed):
                     headers["connection"] = "close"

@@ -50,6 +50,10 @@ async def test_the_page_is_up_while_the_model_loads_and_becomes_ready_by_itself(
     await bar.wait_for()
     assert await bar.get_attribute("aria-valuenow") == "35"
     assert await visitor.locator("#send").is_disabled()
+    async with visitor.expect_response("**/health/live") as asked:
+        await visitor.evaluate("dispatchEvent(new Event('offline'))")  # the page asks at once
+    assert (await asked.value).status == 200
+    assert await visitor.locator("#connection").inner_text() == ""
     await send(visitor, "too early")
     await wait_for_status(visitor, "Not answered")
     await wait_for_draft(visitor, "too early")

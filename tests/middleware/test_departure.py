@@ -52,9 +52,10 @@ async def test_a_server_that_drains_is_not_ready_and_lets_its_connections_go():
     assert (await client.get("/health")).status_code == 200
 
 
-async def test_another_process_has_another_name_at_health():
+@pytest.mark.parametrize("path", ["/health", "/health/live"])
+async def test_another_process_has_another_name_at_health(path):
     (_, first), (_, second) = served(), served()
-    lives = [(await one.get("/health")).headers["x-server-life"] for one in (first, first, second)]
+    lives = [(await one.get(path)).headers["x-server-life"] for one in (first, first, second)]
     assert lives[0] == lives[1] != lives[2]
 
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
 from falcon_mamba_app.keeping import Keeping
 from falcon_mamba_app.listener import Listener
@@ -63,6 +64,12 @@ class _Server(threading.Thread):
         finally:
             self._is_up.set()
 
+    async def _health(self, request: Request) -> JSONResponse:
+        """As the API answers: while the model is loading the server lives, and is not ready."""
+        status = self._service.stats().status
+        is_well = status == "ready" or (status == "loading" and request.url.path.endswith("/live"))
+        return JSONResponse({"status": status}, 200 if is_well else 503)
+
     async def _serve(self) -> None:
         if not self._options.pop("is_loading", False):
             await self._service.start()
@@ -73,7 +80,8 @@ class _Server(threading.Thread):
         server = ServerSettings(auth=self._options.pop("auth", None), root_path=root_path)
         settings = Settings(server=server)
         app = FastAPI()
-        app.add_api_route("/health", lambda: {"status": "ok"})  # which the page asks
+        for path in ("/health", "/health/live"):  # which the page asks
+            app.add_api_route(path, self._health)
         mount_page(app, self._service, signs_out=settings.has_login, **self._options)
         protect(app, settings)
         options = {**listening(settings), "log_level": "critical"}
