@@ -77,7 +77,7 @@ async def test_no_callback_holds_the_event_loop_for_50_ms_under_load(monkeypatch
     service = make_local_service(max_prompt_tokens=200_000)
     async with (
         serving(service=service) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300) as http,
     ):
         events_of_page = await page_map(http)
         await talk(http, Tab(http, events_of_page), 0)  # what is made once is made

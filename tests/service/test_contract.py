@@ -78,14 +78,17 @@ async def local() -> AsyncGenerator[GenerationService, None]:
 
 @asynccontextmanager
 async def zero_gpu() -> AsyncGenerator[GenerationService, None]:
-    """The bundled model as on ZeroGPU, undecorated: its replies run in this process."""
+    """The bundled model as on ZeroGPU, undecorated: its replies run in this process, and no loan's
+    time is ever up.
+    """
     from falcon_mamba_app.service.zero_gpu.build import build_borrowing
     from falcon_mamba_app.service.zero_gpu.service import PageOnly
     from falcon_mamba_app.settings import EngineSettings, ModelSettings
 
     model = ModelSettings(model="nano", device="cpu")
     limits = EngineSettings(max_prompt_tokens=2_000)
-    yield PageOnly(build_borrowing(model, limits, lend=lambda run: run), lambda: True)
+    borrowing = build_borrowing(model, limits, lend=lambda run: run, clock=lambda: 0.0)
+    yield PageOnly(borrowing, lambda: True)
 
 
 IMPLEMENTATIONS: list[Implementation] = [echo, remote_echo, local, zero_gpu]
