@@ -205,7 +205,7 @@ class Answerer:
         if is_ended and turn.is_stopped:
             await self._settling()
             if session.turn is None:
-                yield Update(panel=self._idle_panel(session))
+                yield Update(panel=self._panel(session, turn.reply))
 
     async def _settling(self) -> None:
         """Return when the engine has noticed the end of a stopped reply, with its next step."""
@@ -300,13 +300,10 @@ class Answerer:
         begin_turn(self._service, session, request, target, alone_s=alone_s, recording=recording)
 
     def _panel(self, session: Session, reply: Reply) -> Any:
-        if reply.is_over and not reply.text:
-            return self._idle_panel(session)
-        return shown_panel(Figures.of(self._service.stats(), reply))
-
-    def _idle_panel(self, session: Session) -> Any:
         stats = self._service.stats()
-        return shown_panel(Figures(stats=stats, context_tokens=session.context_tokens))
+        if reply.is_over and not reply.text:
+            return shown_panel(Figures.at_rest(stats, session))
+        return shown_panel(Figures.of(stats, reply))
 
 
 def _refused(session: Session, text: str | None, reason: str) -> Update:

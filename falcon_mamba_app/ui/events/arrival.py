@@ -105,17 +105,11 @@ class Arrival:
         tabs that answer each other's savings by savings would never end.
         """
         session.catch_up()
-        head = session.tree.head
-        figures = Figures(
-            stats=self._service.stats(),
-            context_tokens=session.context_tokens,
-            strip=(None if head is None or head.facts is None else head.facts.strip) or "",
-        )
         return Update(
             transcript=shown_conversation(session),
             growing="",
             document=session.document.text,
-            panel=shown_panel(figures),
+            panel=shown_panel(Figures.at_rest(self._service.stats(), session)),
             busy=busy_html(session.turn is not None),
         )
 

@@ -108,10 +108,6 @@ class _Handlers:
         self._session(request)
         return self.sessions.clear(page_of(request))
 
-    def _idle_panel(self, session: Session) -> dict[str, Any]:
-        stats = self._service.stats()
-        return shown_panel(Figures(stats=stats, context_tokens=session.context_tokens))
-
 
 class ChatHandlers(_Handlers):
     """The chat's box and buttons: send, retry, undo, clear. `message_actions` has what is done to
@@ -166,17 +162,11 @@ def last_asked(session: Session) -> Node | None:
 
 def moved(service: GenerationService, session: Session, status: str, **others: Any) -> Update:
     """The page after its conversation stands at another place of its tree."""
-    head = session.tree.head
-    figures = Figures(
-        stats=service.stats(),
-        context_tokens=session.context_tokens,
-        strip=(None if head is None or head.facts is None else head.facts.strip) or "",
-    )
     return Update(
         transcript=shown_conversation(session),
         growing="",
         status=status_html(status),
-        panel=shown_panel(figures),
+        panel=shown_panel(Figures.at_rest(service.stats(), session)),
         saved=saved_conversation(session),
         **others,
     )
@@ -233,7 +223,7 @@ class DocumentHandlers(_Handlers):
             Update(
                 document="",
                 status=status_html("Cleared"),
-                panel=self._idle_panel(session),
+                panel=shown_panel(Figures.at_rest(self._service.stats(), session)),
                 saved=saved_conversation(session),
                 busy=busy_html(False),
             )

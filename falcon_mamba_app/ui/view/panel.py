@@ -12,6 +12,8 @@ from typing import Any
 from falcon_mamba_app.lab.attention import LLAMA_2_7B, LLAMA_3_1_8B, QWEN_2_5_7B
 from falcon_mamba_app.protocol import ModelInfo, ServiceStats
 from falcon_mamba_app.ui.conversation.reply import Reply
+from falcon_mamba_app.ui.conversation.session import Session
+from falcon_mamba_app.ui.conversation.tree import Facts
 
 UNKNOWN = "–"
 
@@ -55,6 +57,21 @@ class Figures:
             tokens_per_s_now=reply.tokens_per_s_now,
             tokens_per_s=reply.tokens_per_s,
             strip=reply.strip,
+        )
+
+    @classmethod
+    def at_rest(cls, stats: ServiceStats, session: Session) -> Figures:
+        """Of a conversation in which nothing is being written: what its last reply took."""
+        head = session.tree.head
+        facts = (head and head.facts) or Facts()
+        return cls(
+            stats=stats,
+            context_tokens=facts.context_tokens,
+            prompt_tokens=facts.prompt_tokens,
+            reused_tokens=facts.reused_tokens,
+            ttft_s=facts.ttft_s,
+            tokens_per_s=facts.tokens_per_s,
+            strip=facts.strip or "",
         )
 
     @property
@@ -134,8 +151,8 @@ def _tiles(figures: Figures) -> list[list[str]]:
     values = {
         "Speed now": _with_unit(rate_text(figures.tokens_per_s_now), "tok/s"),
         "First token": seconds_text(figures.ttft_s),
-        "Read this turn": _with_unit(count_text(figures.read_tokens), "tokens"),
-        "Remembered": _with_unit(count_text(figures.reused_tokens), "tokens"),
+        "Read this turn": _tokens(figures.read_tokens),
+        "Remembered": _tokens(figures.reused_tokens),
         "This reply": _with_unit(rate_text(figures.tokens_per_s), "tok/s"),
         "Replies running": running,
     }
@@ -144,6 +161,10 @@ def _tiles(figures: Figures) -> list[list[str]]:
 
 def _with_unit(value: str, unit: str) -> str:
     return value if value == UNKNOWN else f"{value} {unit}"
+
+
+def _tokens(count: int | None) -> str:
+    return _with_unit(count_text(count), "token" if count == 1 else "tokens")
 
 
 def _memory(stats: ServiceStats) -> list[list[str]]:
