@@ -14,7 +14,7 @@
   }
 
   // Before the page has its conversation, the server knows nothing of it.
-  const isStarting = () => document.querySelector(".status-line[data-phase=starting]") !== null;
+  const isStarting = () => document.querySelector("#status .status-line[data-phase=starting]") !== null;
 
   // Enter during a reply: the message is sent when the reply is over.
   document.addEventListener("keydown", (event) => {
@@ -124,12 +124,13 @@
     });
   }, true);
 
-  // The completion page follows its own writing.
+  // The notebook follows its own writing, a reply of a moment too; not what somebody types.
   setInterval(() => {
     const text = document.querySelector("#document textarea");
-    if (!text || !isBusy() || text === document.activeElement) return;
-    if (text.value.length !== Number(text.dataset.seen ?? -1)) text.scrollTop = text.scrollHeight;
+    if (!text || text.offsetParent === null) return;
+    const grown = text.value.length - Number(text.dataset.seen ?? text.value.length);
     text.dataset.seen = text.value.length;
+    if (grown > 0 && text !== document.activeElement) text.scrollTop = text.scrollHeight;
   }, 150);
 
   // Settings count when they are pasted, dictated or dropped: Gradio's text fields tell of keys alone.

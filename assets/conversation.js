@@ -5,6 +5,7 @@
 (() => {
   const { make } = window.markdown;
   const { Growing } = window.messages;
+  const { Stretches, neighbour } = window.stretches;
   const FOLDED_LINES = 24;
   const FOLDED_CHARS = 2_400;
   const NEAR_END_PX = 120;
@@ -12,7 +13,9 @@
   const GROWING = "growing";
 
   const rows = new Map(); // by the message's id
+  const rowOf = new WeakMap(); // by its element
   let list = null; // the element that holds them
+  let stretches = null; // which put them there
   let shown = []; // the messages, as the server sent them
   let current = null; // the id of the row whose tools the keyboard reaches
   let follows = true; // whether the end stays in sight
@@ -28,6 +31,14 @@
 
   // ---- rows -------------------------------------------------------------------------------------
 
+  /** Messages are values of values and short lists. */
+  function isSame(one, other) {
+    const names = Object.keys(one);
+    return names.length === Object.keys(other).length
+      && names.every((name) => one[name] === other[name] || String(one[name]) === String(other[name]));
+  }
+
+  /** A message's row. A reply is its plain words, without tools, until it is built. */
   class Row {
     constructor(message) {
       this.element = make("article", { class: "message-row", tabindex: "-1" });
@@ -35,21 +46,32 @@
       this.under = make("div", { class: "under" });
       this.element.append(this.bubble, this.under);
       this.element.addEventListener("focusin", () => setCurrent(this.message.id));
+      this.isBuilt = false;
+      rowOf.set(this.element, this);
       this.draw(message);
+    }
+
+    build() {
+      if (this.isBuilt) return this;
+      this.isBuilt = true;
+      if (this.message.role === "assistant") this.say(this.message);
+      this.drawUnder(this.message);
+      return this;
     }
 
     draw(message) {
       const before = this.message;
       this.message = message;
-      if (before && JSON.stringify(before) === JSON.stringify(message)) return;
+      if (before && isSame(before, message)) return;
       const isUser = message.role === "user";
       const pair = message.pair ? " pair" : "";
       this.element.className = `message-row ${isUser ? "user-row" : "bot-row"} ${message.role}${pair}`;
-      this.element.setAttribute("aria-label", isUser ? "You" : "The model");
+      const model = message.pair ? "The model, one of two replies" : "The model";
+      this.element.setAttribute("aria-label", isUser ? "You" : model);
       this.element.dataset.id = message.id ?? "";
       this.bubble.dataset.testid = isUser ? "user" : "bot";
       if (!before || before.text !== message.text || before.role !== message.role) this.say(message);
-      this.drawUnder(message);
+      if (this.isBuilt) this.drawUnder(message);
     }
 
     say({ role, text, title }) {
@@ -59,6 +81,9 @@
       } else if (role === "user") {
         this.words = make("div", { class: "said", dir: "auto" }, [text]);
         this.bubble.replaceChildren(this.words, ...this.fold(text));
+      } else if (!this.isBuilt) {
+        this.words = make("div", { class: "said", dir: "auto" }, [text]);
+        this.bubble.replaceChildren(this.words);
       } else {
         if (!this.growing) {
           this.words = make("div", { class: "said prose", dir: "auto" });
@@ -175,7 +200,7 @@
       }
       if (!isUser) {
         const tokens = message.tokens ? ` (${message.tokens.toLocaleString("en")} tokens)` : "";
-        made.push(button("tool changes", "How sure?", () => window.probabilities.ask(message.id), { title: `The probability of each word; the conversation is read once more for it${tokens}` }));
+        made.push(button("tool changes how-sure", "How sure?", () => window.probabilities.ask(message.id), { title: `The probability of each word; the conversation is read once more for it${tokens}` }));
       }
       made.push(button("tool changes", "Delete", () => remove(message), {
         title: "With everything that follows; it can be undone",
@@ -336,18 +361,18 @@
     if (id === current) return;
     if (rows.has(current)) setTabStops(rows.get(current).element, "-1");
     current = id;
-    if (rows.has(id)) setTabStops(rows.get(id).element, "0");
+    if (rows.has(id)) setTabStops(rows.get(id).build().element, "0");
   }
 
   function place(ids) {
+    const wanted = new Set(ids);
     for (const [id, row] of rows) {
-      if (!ids.includes(id)) { row.element.remove(); rows.delete(id); }
+      if (!wanted.has(id)) { row.element.remove(); rows.delete(id); }
     }
-    ids.forEach((id, i) => {
-      const { element } = rows.get(id);
-      if (list.children[i] !== element) list.insertBefore(element, list.children[i] ?? null);
-    });
+    stretches.place(ids.map((id) => rows.get(id).element));
   }
+
+  const buildAll = (elements) => elements.forEach((element) => rowOf.get(element).build());
 
   /** The row of the growing reply becomes that of the message it has grown to. */
   function adopt(message) {
@@ -394,9 +419,9 @@
       row.grow(text);
     } else {
       const made = new Row({ role: "assistant", text, pair: shown[shown.length - 1]?.pair });
-      made.under.replaceChildren();
+      made.build().under.replaceChildren();
       rows.set(GROWING, made);
-      list.append(made.element);
+      stretches.append(made.element);
       list.parentElement.classList.remove("is-empty");
     }
     follow();
@@ -423,6 +448,7 @@
     rows.clear();
     list = part.element.querySelector(".rows");
     const place = scroller();
+    stretches = new Stretches(list, place, buildAll);
     place.addEventListener("scroll", () => {
       follows = place.scrollHeight - place.scrollTop - place.clientHeight < NEAR_END_PX;
       showWayDown();
@@ -454,10 +480,10 @@
       event.preventDefault();
       return;
     }
-    const step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (!row || !step || event.altKey || event.ctrlKey || event.metaKey) return;
-    const next = row[step];
-    if (!next?.matches("article")) return;
+    const next = neighbour(row, step);
+    if (!next) return;
     event.preventDefault();
     next.focus();
   }
@@ -478,7 +504,7 @@
     switchBranch,
     editLast() {
       const last = shown.filter((message) => message.role === "user").pop();
-      if (last && !refusal()) edit(rows.get(last.id));
+      if (last && !refusal()) edit(rows.get(last.id).build());
     },
     async copyLast() {
       const last = lastReply();
@@ -491,7 +517,7 @@
     messages: () => shown,
     sayInstead: (at, text) => act("edit", shown[at]?.id, text),
     act,
-    row: (id) => rows.get(id),
+    row: (id) => rows.get(id)?.build(),
     goBack: (id) => act("back", id),
   };
 })();

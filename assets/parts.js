@@ -48,11 +48,13 @@ window.page = (() => {
     mark: (name, isOn) =>
       document.querySelector("#main")?.toggleAttribute(`data-${name}`, isOn),
     isMarked: (name) => Boolean(document.querySelector(`#main[data-${name}]`)),
-    visible: (selector) =>
-      [...document.querySelectorAll(selector)].find((element) => element.offsetParent !== null),
+    // One id after the other: a list of them is looked for in the whole page.
+    visible: (selectors) => selectors.split(", ")
+      .flatMap((selector) => [...document.querySelectorAll(selector)])
+      .find((element) => element.offsetParent !== null),
     /** When the page has its conversation and settings; at once if it has them already. */
     whenReady(run) {
-      if (document.querySelector(".status-line:not([data-phase=starting])")) run();
+      if (document.querySelector("#status .status-line:not([data-phase=starting])")) run();
       else setTimeout(() => window.page.whenReady(run), 100);
     },
     isBusy: () => Boolean(window.page.visible("button#stop, button#document-stop")),

@@ -95,7 +95,7 @@
       made.addEventListener("click", () => { menu.remove(); openerOf(item.id)?.focus(); run(); });
       return made;
     };
-    const menu = make("div", { class: "menu", role: "menu", "data-of": item.id }, [
+    const menu = make("div", { class: "menu", role: "menu", "aria-label": `For ${item.title}`, "data-of": item.id }, [
       choice("Rename…", () => {
         window.dialogs.ask("A title for this conversation", item.title)
           .then((title) => title?.trim() && change("rename", item.id, title));
@@ -256,13 +256,14 @@
   // The list is asked for when the page opens, and when what it shows has changed.
   let seen = null;
   setInterval(() => {
-    const phase = document.querySelector(".status-line")?.dataset.phase;
+    const phase = document.querySelector("#status .status-line")?.dataset.phase;
     if (phase === undefined || phase === "starting") return;
-    const ids = window.conversation.messages().map((message) => message.id).join();
-    const now = `${phase === "decoding"} ${ids}`;
-    if (now === seen) return;
-    seen = now;
-    look();
+    const isWriting = phase === "decoding";
+    const messages = window.conversation.messages();
+    if (messages === seen?.messages && isWriting === seen.isWriting) return;
+    const before = seen;
+    seen = { messages, isWriting, ids: messages.map((message) => message.id).join() };
+    if (seen.ids !== before?.ids || isWriting !== before.isWriting) look();
   }, 400);
 
   // What was there before "New conversation" is in the list, or can be called back for a while.

@@ -19,6 +19,7 @@ SCRIPTS = (
     "parts.js",
     "dialogs.js",
     "connection.js",
+    "stretches.js",
     "conversation.js",
     "memory.js",
     "books.js",
