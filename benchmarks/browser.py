@@ -1,5 +1,5 @@
-"""What one browser that reads the page leaves of the engine's speed, at a GPU's pace, and what long
-conversations cost the browser.
+"""What one browser that reads the page leaves of the engine's speed, at a GPU's pace, what a first
+visit transfers, and what long conversations cost the browser.
 
     python -m benchmarks.browser [--step-ms 5] [--rounds 5] [--messages 0 400 1000] [--save NAME]
 
@@ -58,9 +58,25 @@ async def read_on_page(page: Page, service: LocalService) -> float:
 async def opened(browser: Browser, url: str) -> Page:
     """The page of a new visitor."""
     page = await (await browser.new_context()).new_page()
+    await _open(page, url)
+    return page
+
+
+async def _open(page: Page, url: str) -> None:
     await page.goto(url)
     await page.wait_for_selector(".status-line:not([data-phase=starting])")
-    return page
+
+
+async def bytes_of_first_visit(browser: Browser, url: str) -> int:
+    """All that a new visitor's browser receives until the page can be used, Gradio's files too."""
+    sizes: list[float] = []
+    page = await (await browser.new_context()).new_page()
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("Network.enable")
+    devtools.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
+    await _open(page, url)
+    await page.context.close()
+    return int(sum(sizes))
 
 
 def _num_tokens(service: LocalService) -> int:
@@ -72,7 +88,7 @@ def _num_tokens(service: LocalService) -> int:
 
 async def measure(
     options: argparse.Namespace,
-) -> tuple[list[dict[str, float]], list[LongPage]]:
+) -> tuple[int, list[dict[str, float]], list[LongPage]]:
     service = build_local(ModelSettings(model="nano", device="cpu"), EngineSettings())
     await service.start()
     try:
@@ -80,6 +96,7 @@ async def measure(
         async with served(service) as url, async_playwright() as playwright:
             arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+            num_bytes = await bytes_of_first_visit(browser, url)
             page = await opened(browser, url)
             rounds = []
             for _ in range(options.rounds):
@@ -94,7 +111,7 @@ async def measure(
                 long_pages.append(await measure_long_page(page, num_messages, count))
                 await page.context.close()
             await browser.close()
-            return rounds, long_pages
+            return num_bytes, rounds, long_pages
     finally:
         await service.close()
 
@@ -107,7 +124,7 @@ def main() -> None:
     parser.add_argument("--save", metavar="NAME", help="also write results/NAME.json and .md")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    rounds, long_pages = asyncio.run(measure(options))
+    num_bytes, rounds, long_pages = asyncio.run(measure(options))
     table = Table("round", "engine alone, tok/s", "with a browser, tok/s", "share")
     for number, found in enumerate(rounds, start=1):
         rates = f"{found['alone']:.1f}", f"{found['with_browser']:.1f}"
@@ -117,7 +134,9 @@ def main() -> None:
     device = torch.device("cpu")
     facts = about("browser", device, select_ops(device, "reference"))
     facts |= {"kernels": f"none: a clock of {options.step_ms:g} ms a step", "load": f"{load:.1f}"}
+    facts["a first visit transfers"] = f"{num_bytes / 1_000:.0f} kB"
     result: dict[str, Any] = {"benchmark": "browser", "share": share, "rounds": rounds}
+    result["first_visit_bytes"] = num_bytes
     result["long_pages"] = [asdict(cost) for cost in long_pages]
     heads = "ms a token", "longest task, ms", "ms a frame, scrolled", "19 of 20 frames within, ms"
     costs = Table("messages", *heads)

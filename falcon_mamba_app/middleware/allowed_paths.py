@@ -12,7 +12,10 @@ from falcon_mamba_app.errors import NotFound
 from falcon_mamba_app.http.refusals import refusal
 
 PAGE = frozenset(
-    ("", "assets", "lab", "memory", "static", "svelte", "config", "theme.css", "favicon.ico")
+    (
+        *("", "assets", "lab", "memory", "scripts", "static", "svelte"),
+        *("config", "theme.css", "favicon.ico"),
+    )
 )
 PAGE_EXTRAS = frozenset(("robots.txt", "manifest.json", "pwa_icon"))
 SERVICE = frozenset(

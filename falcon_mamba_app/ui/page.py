@@ -37,6 +37,7 @@ from falcon_mamba_app.ui.events.inspection import Inspection
 from falcon_mamba_app.ui.events.laboratory import Laboratory
 from falcon_mamba_app.ui.events.memory_files import MemoryFiles
 from falcon_mamba_app.ui.events.message_actions import MessageActions
+from falcon_mamba_app.ui.events.page_files import add_page_files
 from falcon_mamba_app.ui.events.presets import Presets
 from falcon_mamba_app.ui.events.probabilities import Probabilities
 from falcon_mamba_app.ui.events.shown_prompt import ShownPrompt
@@ -104,6 +105,7 @@ def mount_page(
     )
     books.add_to(app)
     Laboratory(service).add_to(app)
+    add_page_files(app)
     page, leave = build_page(
         service,
         sessions,

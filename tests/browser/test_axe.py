@@ -92,6 +92,7 @@ async def test_axe_finds_nothing_wrong_in_any_state(look):
     await page.keyboard.press("Control+Shift+O")
     await wait_for_status(page, "New conversation")
     await page.get_by_role("button", name="Side by side").click()
+    await page.locator(".compared").wait_for()
     await page.locator("#composer textarea").fill("one | two")
     await page.keyboard.press("Enter")
     await page.get_by_role("button", name="Go on with this").wait_for()

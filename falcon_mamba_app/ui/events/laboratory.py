@@ -35,6 +35,7 @@ from falcon_mamba_app.lab.probe import probe
 from falcon_mamba_app.lab.texts import chronicle_ids, own_ids, refuse_too_long
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.ui.conversation.begin_turn import sentence_for
+from falcon_mamba_app.ui.events.page_files import answer_with
 from falcon_mamba_app.ui.view.laboratory import lab_files, shown_attention, shown_facts
 from falcon_mamba_app.visitors import visitor_in
 
@@ -42,7 +43,6 @@ MAX_TEXT_CHARS = 4_000_000
 MAX_VALUES = 100_000
 MAX_PROBE_TOKENS = 131_072  # of one text; overnight there is the command line
 MAX_DONE = 15_000
-KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
 ALIVE_S = 15.0
 GONE = 499  # what proxies write for a reader that has left; nobody reads it
 
@@ -71,8 +71,7 @@ class Laboratory:
         file = lab_files().get(request.path_params["name"])
         if file is None:
             raise NotFound("there is no such file here")
-        is_known = request.query_params.get("v") == file.version
-        return Response(file.data, media_type=file.media_type, headers=KEPT if is_known else {})
+        return answer_with(file, request)
 
     async def facts(self, request: Request) -> Response:
         """The model, the limits, and the attention models to compare with. Raises NotReady."""

@@ -1,4 +1,4 @@
-"""What the page has in its head: its icon, its scripts, and where KaTeX is."""
+"""What the page has in its head: its icon, its scripts, and where KaTeX and later scripts are."""
 
 from __future__ import annotations
 
@@ -6,37 +6,7 @@ from pathlib import Path
 
 import gradio
 
-from falcon_mamba_app.bundled import ASSETS
-
-# Each builds on those before it.
-SCRIPTS = (
-    "storage.js",
-    "markdown_inline.js",
-    "markdown_blocks.js",
-    "plots.js",
-    "messages.js",
-    "strip.js",
-    "parts.js",
-    "dialogs.js",
-    "connection.js",
-    "stretches.js",
-    "conversation.js",
-    "memory.js",
-    "books.js",
-    "memory_files.js",
-    "everything.js",
-    "sidebar.js",
-    "demos.js",
-    "probabilities.js",
-    "notebook.js",
-    "presets.js",
-    "system_cost.js",
-    "as_code.js",
-    "composer.js",
-    "comparison.js",
-    "lab_tab.js",
-    "page.js",
-)
+from falcon_mamba_app.ui.view.scripts import FIRST, later_file, script_of
 
 ICON = (
     '<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,%3Csvg xmlns='
@@ -49,9 +19,9 @@ ICON = (
 
 def head(*, signs_out: bool = False) -> str:
     """The head's HTML; with it the page offers to sign out, or not."""
-    scripts = "\n".join((ASSETS / name).read_text("utf-8") for name in SCRIPTS)
+    later = f'<meta name="later" content="scripts/later.js?v={later_file().version}">'
     sign_out = '<meta name="sign-out" content="logout">' if signs_out else ""
-    return f"{ICON}{_katex()}{sign_out}<script>{scripts}</script>"
+    return f"{ICON}{_katex()}{later}{sign_out}<script>{script_of(FIRST)}</script>"
 
 
 def _katex() -> str:

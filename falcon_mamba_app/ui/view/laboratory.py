@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from falcon_mamba_app.bundled import ASSETS
 from falcon_mamba_app.lab.attention import KNOWN_MODELS, AttentionModel
 from falcon_mamba_app.lab.facts import CHANCE
 from falcon_mamba_app.protocol import ModelInfo
+from falcon_mamba_app.ui.view.scripts import CSS, JAVASCRIPT, PageFile, page_file, script_of
 
 # Each builds on those before it; a section draws itself when it is shown first.
 SCRIPTS = ("frame.js", "runs.js", "exports.js", "growth.js", "probe.js", "state.js")
@@ -22,22 +22,14 @@ TABS = (
 )
 
 
-class LabFile(NamedTuple):
-    """A file for the browser, which may keep it as long as its version is asked for."""
-
-    data: bytes
-    media_type: str
-    version: str
-
-
 @cache
-def lab_files() -> dict[str, LabFile]:
+def lab_files() -> dict[str, PageFile]:
     """The script and the style, by their names."""
-    script = "\n".join((ASSETS / "lab" / name).read_text("utf-8") for name in SCRIPTS)
+    script = script_of(f"lab/{name}" for name in SCRIPTS)
     style = (ASSETS / "lab" / "style.css").read_text("utf-8")
     return {
-        "script.js": _file(script, "text/javascript; charset=utf-8"),
-        "style.css": _file(style, "text/css; charset=utf-8"),
+        "script.js": page_file(script, JAVASCRIPT),
+        "style.css": page_file(style, CSS),
     }
 
 
@@ -77,8 +69,3 @@ def shown_attention(model: AttentionModel) -> dict[str, Any]:
         "per_token": model.bytes_per_token,
         "corners": model.corners(),
     }
-
-
-def _file(text: str, media_type: str) -> LabFile:
-    data = text.encode()
-    return LabFile(data, media_type, hashlib.sha256(data).hexdigest()[:12])
