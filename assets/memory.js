@@ -44,7 +44,7 @@
       drawn.push(svg("circle", { class: "kv", cx: x(now), cy: y(perToken * now), r: 3.5 }));
       drawn.push(svg("circle", { class: "state", cx: x(now), cy: y(stateBytes), r: 3.5 }));
     }
-    const kvNow = tokens ? `${bytes(perToken * tokens)} now` : "it grows";
+    const kvNow = tokens ? bytes(perToken * tokens) : "it grows";
     const label = `Memory over the length of the context, ${short(MIN_TOKENS)} to ${short(MAX_TOKENS)} `
       + `tokens, in powers of ten. This model's state: ${bytes(stateBytes)}, constant. Computed cache `
       + `of ${name}: ${tokens ? `${kvNow} with ${whole(tokens)} tokens, ` : ""}${bytes(end)} at 1 M.`
@@ -85,7 +85,7 @@
       save: button("memory-save", "Save", "One file: this conversation and its memory"),
       open: button("memory-open", "Open", "A file that was saved here, or at another server with this model"),
       rail: make("div", { class: "rail", role: "group", "aria-label": "Restore points", hidden: "" }),
-      points: make("p", { class: "caption points" }),
+      points: make("p", { class: "caption points", hidden: "" }),
       rival: make("select", { id: "rival", "aria-label": "Compared with" }),
       picture: make("div"),
       legend: make("figcaption"),
@@ -99,8 +99,7 @@
         make("h3", {}, ["Memory as it grows"]), made.rival,
       ]), made.picture, made.legend,
     ]);
-    const file = make("input", { type: "file", id: "memory-file", class: "unseen", tabindex: "-1",
-      "aria-label": "A saved conversation, or an export", accept: ".safetensors,.zip,.json,.jsonl" });
+    const file = make("input", { type: "file", id: "memory-file", hidden: "", accept: ".safetensors,.zip,.json,.jsonl" });
     made.open.addEventListener("click", () => file.click());
     file.addEventListener("change", () => {
       if (file.files[0]) window.memory.open(file.files[0]);

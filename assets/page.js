@@ -48,13 +48,13 @@
       if (fold.classList.contains("open")) fold.click(); // again, where Gradio was not listening yet
       else fold.dataset.folded = "";
     }
-    const isReady = document.querySelector(".status-line:not([data-phase=starting])");
+    const isReady = document.querySelector("#status .status-line:not([data-phase=starting])");
     if (!isReady || left.length) requestAnimationFrame(foldUp);
   }
   foldUp();
 
   function tellFolds() {
-    for (const fold of document.querySelectorAll(".label-wrap")) {
+    for (const fold of document.querySelectorAll("#side .label-wrap")) {
       fold.ariaExpanded = String(fold.classList.contains("open"));
     }
   }
@@ -96,6 +96,10 @@
   const OVER = ["finished", "stopped", "failed"];
   const announcer = document.createElement("div");
   Object.assign(announcer, { id: "announcer", className: "unseen", role: "status" });
+  // So it is with the status line, whose figures change several times a second: each phase is said once.
+  const FIGURED = ["prefilling", "decoding"];
+  const teller = document.createElement("div");
+  Object.assign(teller, { id: "teller", className: "unseen", role: "status" });
   let phaseBefore = null;
 
   function announce() {
@@ -105,7 +109,10 @@
   }
 
   function listenForEnds() {
-    const phase = document.querySelector(".status-line")?.dataset.phase;
+    const line = document.querySelector("#status .status-line");
+    const phase = line?.dataset.phase;
+    const isFigure = phase === phaseBefore && FIGURED.includes(phase);
+    if (line && !isFigure && teller.textContent !== line.textContent) teller.textContent = line.textContent;
     if (phase === phaseBefore) return;
     if (OVER.includes(phase)) setTimeout(announce, 300); // the conversation is drawn a little later
     else announcer.textContent = "";
@@ -115,7 +122,7 @@
   new MutationObserver(listenForEnds).observe(document.documentElement, {
     childList: true, subtree: true,
   });
-  const addAnnouncer = () => document.body.append(announcer);
+  const addAnnouncer = () => document.body.append(teller, announcer);
   if (document.body) addAnnouncer();
   else document.addEventListener("DOMContentLoaded", addAnnouncer);
 
@@ -148,8 +155,8 @@
   // tells which, so a reload and an undo change nothing about it.
   function nextStep() {
     const steps = JSON.parse(document.querySelector("#tour")?.dataset.steps || "[]");
-    const said = [...document.querySelectorAll("#transcript [data-testid=user]")].pop();
-    const at = said ? steps.findIndex((step) => step.text === said.innerText.trim()) : -1;
+    const said = window.conversation.messages().findLast((message) => message.role === "user");
+    const at = said ? steps.findIndex((step) => step.text === said.text.trim()) : -1;
     const isOffered = at >= 0 && at + 1 < steps.length && !isBusy();
     return isOffered ? { ...steps[at + 1], number: at + 2, count: steps.length } : null;
   }
@@ -186,7 +193,7 @@
   };
 
   async function comeBack() {
-    const isForgotten = document.querySelector(".status-line[data-phase=lost]");
+    const isForgotten = document.querySelector("#status .status-line[data-phase=lost]");
     const isReached = (isForgotten || isSilent()) && await fetch(
       "health/live", { cache: "no-store", signal: AbortSignal.timeout(3_000) },
     ).catch(() => null);

@@ -159,7 +159,7 @@
   }
 
   function begin(place) {
-    const file = make("input", { type: "file", class: "unseen", tabindex: "-1", "aria-label": "A file of presets", accept: ".json,application/json" });
+    const file = make("input", { type: "file", hidden: "", accept: ".json,application/json" });
     file.addEventListener("change", () => {
       if (file.files[0]) take(file.files[0]);
       file.value = "";

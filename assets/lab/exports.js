@@ -87,7 +87,7 @@
 
   /** A button that opens a JSON file of this kind of result. */
   function opener(label, kind, opened) {
-    const input = window.markdown.make("input", { type: "file", accept: ".json,application/json", class: "unseen lab-opener", tabindex: "-1", "aria-label": label });
+    const input = window.markdown.make("input", { type: "file", accept: ".json,application/json", class: "lab-opener", hidden: "" });
     const button = window.lab.button(label, () => input.click());
     input.addEventListener("change", async () => {
       const [file] = input.files;

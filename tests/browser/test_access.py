@@ -93,11 +93,14 @@ HEAR_JS = """() => {
 }"""
 
 
-async def test_the_status_line_is_a_live_region(page):
-    await talk(page)
-    status = page.locator("#status [role=status]")
-    assert await status.get_attribute("aria-live") == "polite"
-    assert "Done" in await status.inner_text()
+async def test_the_status_is_said_once_for_each_phase_and_not_with_every_figure(page):
+    await page.evaluate(HEAR_JS)
+    await send(page, "SLOW " + "word " * 20)
+    await wait_for_status(page, "Done")
+    await page.wait_for_function("document.querySelector('#teller').textContent === 'Done'")
+    said = await page.evaluate("heard.filter((words) => words.startsWith('Writing'))")
+    assert len(said) <= 1
+    assert await page.locator("#status [aria-live], #status [role=status]").count() == 0
 
 
 async def test_a_screen_reader_is_told_a_reply_once_and_nothing_again_after_a_reload(page, url):

@@ -115,9 +115,9 @@ class Components:
 def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Components:
     """Draw the page in the Blocks being built, as it looks before its first event."""
     first = readiness(stats)
+    gr.HTML(LIVE_REGIONS, elem_id="live", padding=False)  # first: it has the skip link
     header = gr.HTML(first.header, elem_id="header")
     banner = gr.HTML(elem_id="banner", visible=False)
-    gr.HTML(LIVE_REGIONS, elem_id="live", padding=False)
     with gr.Row(elem_id="main", equal_height=False):
         sidebar = part("sidebar", template='<nav aria-label="Conversations"></nav>')
         with gr.Column(elem_id="talk", scale=7, min_width=320):
@@ -128,7 +128,7 @@ def draw(stats: ServiceStats, examples: dict[str, list[dict[str, Any]]]) -> Comp
                 document_view = _draw_document(examples["document"])
             probabilities, prompt = part("probabilities"), part("prompt")  # of both
             inspection = part("inspection")  # drawn in the laboratory
-            status = gr.HTML(CONNECTING, elem_id="status", js_on_load=STATUS_JS)
+            status = gr.HTML(CONNECTING, elem_id="status")
             busy = gr.HTML(busy_html(False), elem_id="busy", padding=False)
         with gr.Column(elem_id="side", scale=3, min_width=300):
             with gr.Accordion("Memory and figures", open=True, elem_id="figures") as side:
@@ -195,10 +195,6 @@ def transcript_html(examples: list[dict[str, str]], demos: list[dict[str, Any]])
         '<div class="rows" role="log" aria-live="off" aria-label="Messages"></div></div>'
         '<button type="button" class="down" hidden>↓ The newest words</button>'
     )
-
-
-# The element stays while its content is replaced: only so is a live region read out.
-STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
 
 def tour_html(steps: list[dict[str, str]]) -> str:
