@@ -147,7 +147,7 @@ def weight_of_every_byte() -> Weight4bit:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("features", ["+sse2", "+sse2,+ssse3", "+sse2,+ssse3,+avx2"])
+@pytest.mark.parametrize("features", ["+sse2", "+sse2,+ssse3"])
 def test_other_processors_give_the_same_numbers(tmp_path, features):
     """Without the instruction that looks up a byte, and with it."""
     own = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
