@@ -43,6 +43,7 @@ class Suite:
     left_out: Mapping[str, str]  # why, by a part of a test's id
     stand_ins: tuple[str, ...] = ()
     helpers: str = ""
+    fixtures: tuple[str, ...] = ()  # modules with what its tests take beside a server
     other_models: tuple[str, ...] = ()
     prefix: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -68,9 +69,14 @@ SUITES = {
             "invocations": "SageMaker's path",
             "prompt_embeds": "prompts that are tensors",
             "logprob_token_ids": "an extension of vLLM's",
+            "kv_transfer": "states between vLLM's own copies",
+            "per_request_metrics": "figures under names of vLLM's own",
+            "completion_request_": "vLLM's own classes, not over HTTP",
+            "null_top_logprobs": "vLLM's own classes, not over HTTP",
         },
         stand_ins=("vllm",),
         helpers="tests.utils",
+        fixtures=("tests.entrypoints.conftest",),
     ),
     "llama.cpp": Suite(
         folder="tools/server/tests",
@@ -105,6 +111,7 @@ def command(suite: Suite, extra: Sequence[str]) -> list[str]:
     unwanted = " or ".join(re.sub(r"\W", "_", name) for name in suite.left_out)
     return [
         *(sys.executable, "-m", "pytest", "--noconftest", "-p", "peer_plugin", "-c", os.devnull),
+        *(option for name in suite.fixtures for option in ("-p", name)),
         *("--rootdir", ".", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "-q", "-rfE"),
         *("--tb=line", "-k", f"not ({unwanted})", *suite.files, *extra),
     ]
@@ -157,7 +164,8 @@ def told(suite: Suite, counts: Mapping[str, Mapping[str, str]]) -> str:
         lines.append(f"| {file} | {sum(nums)} | " + " | ".join(map(str, nums)) + " |")
     lines += ["", "Failed:", ""]
     for case, reason in counts["failed"].items():
-        lines.append(f"- `{case.rpartition('/')[2]}`: {_in_a_line(reason)}")
+        name = re.sub(r"^.*/(?=\w+\.py::)", "", case)
+        lines.append(f"- `{name}`: {_in_a_line(reason)}")
     lines += ["", "Left out:", ""]
     for name, reason in suite.left_out.items():
         pattern = re.sub(r"\W", "_", name)

@@ -42,6 +42,9 @@ def test_knows_the_model(server):
 def test_compares_no_text_of_another_models(n_prompt, re_content):
     assert n_prompt == 5 and re.search(re_content, "You said: hi")
 
+def test_takes_what_the_peer_gives(sample_pattern):
+    assert sample_pattern == "[a-z]+"
+
 def test_lora(server):
     assert False, "left out"
 
@@ -54,6 +57,7 @@ SUITE = replace(
     files=("tests/test_own.py",),
     models=("peers/model",),
     stand_ins=("peerlib",),
+    fixtures=("tests.given",),
     left_out={"lora": "adapters"},
     other_models=("n_prompt", "re_content"),
 )
@@ -64,6 +68,8 @@ def source(tmp_path):
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "__init__.py").write_text("")
     (tmp_path / "tests" / "test_own.py").write_text(TESTS)
+    given = "import pytest\n@pytest.fixture\ndef sample_pattern():\n    return '[a-z]+'\n"
+    (tmp_path / "tests" / "given.py").write_text(given)
     (tmp_path / "tests" / "conftest.py").write_text("import what_only_the_peer_has")
     return tmp_path
 
@@ -81,10 +87,10 @@ async def test_a_suite_runs_against_the_server_without_what_is_left_out(source, 
     status = await asyncio.to_thread(run, SUITE, source, url, save=saved)
     told = capfd.readouterr().out
     assert status == 1 and "left out: lora: adapters" in told
-    assert "3 passed" in told and "1 failed" in told and "1 deselected" in told, told
+    assert "4 passed" in told and "1 failed" in told and "1 deselected" in told, told
     assert "test_wants_what_no_server_has" in told
     page = saved.read_text()
-    assert "| tests/test_own.py | 5 | 3 | 1 | 1 |" in page and "- 1 of lora: adapters" in page
+    assert "| tests/test_own.py | 6 | 4 | 1 | 1 |" in page and "- 1 of lora: adapters" in page
     assert "`test_own.py::test_wants_what_no_server_has`: " in page
 
 
