@@ -7,18 +7,10 @@ import pytest
 from falcon_mamba_app.api.access import Access
 from falcon_mamba_app.api.routes import create_api
 from tests.support.api_fixtures import USER, bounded, in_process
-from tests.support.echo_service import EchoService
 
 ANNA = {"Authorization": "Bearer key-of-anna"}
 BERT = {"Authorization": "Bearer schlüssel".encode()}
 STATE = "/v1/sessions/talk/state"
-
-
-@pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
 
 
 @pytest.fixture

@@ -33,13 +33,6 @@ def jsonl(*lines):
 
 
 @pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
-
-
-@pytest.fixture
 async def http(service):
     app = create_api(service)
     async with in_process(app) as http:

@@ -9,25 +9,10 @@ import httpx
 import pytest
 
 from falcon_mamba_app.api import generation
-from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.protocol import Message, sampling_field_names
-from tests.support.api_fixtures import USER, in_process, sse_values
-from tests.support.echo_service import EchoService
+from tests.support.api_fixtures import USER, sse_values
 
 URL = "/v1/chat/completions"
-
-
-@pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
-
-
-@pytest.fixture
-async def client(service):
-    async with in_process(create_api(service)) as client:
-        yield client
 
 
 async def chat(client: httpx.AsyncClient, **fields: object) -> dict:

@@ -11,16 +11,8 @@ import pytest
 
 from falcon_mamba_app.api.routes import create_api
 from tests.support.api_fixtures import USER, on_loopback, sse_values, until
-from tests.support.echo_service import EchoService
 
 KEY = "a-key"
-
-
-@pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
 
 
 @pytest.fixture

@@ -7,25 +7,10 @@ import pytest
 
 from falcon_mamba_app.api.answers import CompletionFormat
 from falcon_mamba_app.api.planning import PlannedReply
-from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.protocol import GenerationRequest, PromptScored, TokenIds, TokenLogprob
-from tests.support.api_fixtures import in_process, sse_values
-from tests.support.echo_service import EchoService
+from tests.support.api_fixtures import sse_values
 
 URL = "/v1/completions"
-
-
-@pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
-
-
-@pytest.fixture
-async def client(service):
-    async with in_process(create_api(service)) as client:
-        yield client
 
 
 async def complete(client: httpx.AsyncClient, **fields: object) -> dict:

@@ -7,22 +7,9 @@ import json
 import pytest
 from transformers import GenerationConfig
 
-from falcon_mamba_app.api.routes import create_api
-from tests.support.api_fixtures import USER, in_process, sse_values
-from tests.support.echo_service import ready_echo
+from tests.support.api_fixtures import USER, sse_values
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-async def service():
-    return await ready_echo()
-
-
-@pytest.fixture
-async def client(service):
-    async with in_process(create_api(service)) as client:
-        yield client
 
 
 async def test_the_model_is_loaded_already(client):

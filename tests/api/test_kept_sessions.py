@@ -9,7 +9,6 @@ import pytest
 from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.library.exchange import bundle, read
 from tests.support.api_fixtures import USER, in_process
-from tests.support.echo_service import ready_echo
 
 ANNA, TOM = ({"Authorization": f"Bearer key-of-{name}"} for name in ("anna", "tom"))
 TALK = [
@@ -17,11 +16,6 @@ TALK = [
     {"role": "assistant", "content": "two"},
     {"role": "user", "content": "three"},
 ]
-
-
-@pytest.fixture
-async def service():
-    return await ready_echo()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.engine.events import Admitted, Sampled
 from falcon_mamba_app.engine.runner.model_runner import SampledToken
 from falcon_mamba_app.protocol import (
@@ -17,25 +16,11 @@ from falcon_mamba_app.protocol import (
 )
 from falcon_mamba_app.service.local.stream import Stream
 from falcon_mamba_app.text.vocabulary import Vocabulary
-from tests.support.api_fixtures import USER, in_process
+from tests.support.api_fixtures import USER
 from tests.support.checkpoints import make_tokenizer
-from tests.support.echo_service import EchoService
 
 CHAT = "/v1/chat/completions"
 BEGUN = {"role": "assistant", "content": "Once upon"}
-
-
-@pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
-
-
-@pytest.fixture
-async def client(service):
-    async with in_process(create_api(service)) as client:
-        yield client
 
 
 async def test_biases_least_lengths_and_stop_tokens_reach_the_service(client, service):

@@ -21,19 +21,6 @@ from tests.support.echo_service import EchoService
 SLOW = {"role": "user", "content": "LONG SLOW"}
 
 
-@pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
-
-
-@pytest.fixture
-async def client(service):
-    async with in_process(create_api(service)) as client:
-        yield client
-
-
 class LoadingService(EchoService):
     """Half loaded, and knows little."""
 

@@ -20,13 +20,6 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
-
-
-@pytest.fixture
 async def client(service):
     async with in_process(bounded(create_api(service), max_body_bytes=200_000)) as client:
         yield client

@@ -11,14 +11,8 @@ from pydantic import BaseModel
 
 from falcon_mamba_app.api.routes import create_api
 from tests.support.api_fixtures import on_loopback, openai_client, until
-from tests.support.echo_service import ready_echo
 
 ANNA, TOM = "key-of-anna", "key-of-tom"
-
-
-@pytest.fixture
-async def service():
-    return await ready_echo()
 
 
 @pytest.fixture

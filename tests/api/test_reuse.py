@@ -8,17 +8,9 @@ from falcon_mamba_app.api.routes import create_api
 from falcon_mamba_app.middleware.stack import protect
 from falcon_mamba_app.settings import Settings
 from tests.support.api_fixtures import USER, in_process
-from tests.support.echo_service import EchoService
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 FROM_ANNA, FROM_TOM = ({"authorization": f"Bearer {key}"} for key in ("key-of-anna", "key-of-tom"))
-
-
-@pytest.fixture
-async def service():
-    service = EchoService()
-    await service.start()
-    return service
 
 
 async def reuse_id(service, client, url=CHAT, headers=None, **fields) -> str | None:
