@@ -87,8 +87,9 @@ async def zero_gpu() -> AsyncGenerator[GenerationService, None]:
 
     model = ModelSettings(model="nano", device="cpu")
     limits = EngineSettings(max_prompt_tokens=2_000)
-    borrowing = build_borrowing(model, limits, lend=lambda run: run, clock=lambda: 0.0)
-    yield PageOnly(borrowing, lambda: True)
+    # The clock stands still: a busy machine ends no reply.
+    service = build_borrowing(model, limits, lend=lambda run: run, clock=lambda: 0.0)
+    yield PageOnly(service, lambda: True)
 
 
 IMPLEMENTATIONS: list[Implementation] = [echo, remote_echo, local, zero_gpu]

@@ -43,6 +43,9 @@ from tests.support.checkpoints import make_model, make_tiny_checkpoint
 from tests.support.engine_fixtures import make_engine, ours, random_prompt
 from tests.support.forked_gpu import ForkedGpu, Refused
 
+# The clock stands still: a busy machine ends no reply.
+borrowing = partial(build_borrowing, clock=lambda: 0.0)
+
 # Everything of the 7B that decides how large its state is, and as little as can be of the rest.
 SEVEN_B_STATE = {
     "num_hidden_layers": 64,
@@ -81,7 +84,7 @@ def gpu():
 
 @pytest.fixture
 async def service(tiny, gpu):
-    service = build_borrowing(*settings(tiny, max_running=1), lend=gpu.lend)
+    service = borrowing(*settings(tiny, max_running=1), lend=gpu.lend)
     await service.start()
     yield service
     await service.close()
@@ -116,7 +119,7 @@ async def test_a_lent_reply_is_the_one_that_a_gpu_of_our_own_gives(tiny, service
 @pytest.mark.parametrize("keeps", [True, False])
 async def test_a_state_is_carried_from_process_to_process(tiny, keeps):
     gpu = ForkedGpu(keeps=keeps)
-    service = build_borrowing(*settings(tiny, max_running=1), lend=gpu.lend)
+    service = borrowing(*settings(tiny, max_running=1), lend=gpu.lend)
     await service.start()
     reply = text_of(await events_of(service, chat("hello", session_id="s")))
     again = (await events_of(service, chat("hello", reply, "go on", session_id="s")))[-1]
@@ -131,7 +134,7 @@ async def test_a_dozen_conversations_of_the_7bs_size_leave_no_file_open(
 ):
     """Tensors would cross as file descriptors, two for each state that is held."""
     engine = EngineSettings(max_running=1, max_prompt_tokens=2_000, snapshot_bytes=2 * 2**30)
-    service = build_borrowing(settings(seven_b_state)[0], engine, lend=gpu.lend)
+    service = borrowing(settings(seven_b_state)[0], engine, lend=gpu.lend)
     assert service.stats().model.state_bytes == SEVEN_B_STATE_BYTES
     await service.start()
     sampling = replace(GREEDY, max_new_tokens=2)
@@ -249,7 +252,7 @@ async def test_a_lent_gpu_spends_no_time_on_memory_for_more_states_than_a_turn_h
         return engines[-1]
 
     monkeypatch.setattr(Startup, "build_engine", build_engine)
-    service = build_borrowing(*settings(seven_b_state), lend=lambda run: run)
+    service = borrowing(*settings(seven_b_state), lend=lambda run: run)
     await service.start()
     await events_of(service, chat("hello", session_id="s"))
     stats = service.stats()
@@ -272,7 +275,7 @@ async def test_a_turn_ends_before_its_loan_does(tiny, gpu, monkeypatch, look_ahe
 
     monkeypatch.setattr(Startup, "build_engine", build_engine)
     seconds = itertools.count()  # one passes with each look at the clock: a step takes a second
-    service = build_borrowing(
+    service = borrowing(
         *settings(tiny, max_running=1), lend=gpu.lend, clock=lambda: float(next(seconds))
     )
     await service.start()
@@ -336,7 +339,7 @@ async def test_who_waits_behind_somebody_that_leaves_the_line_is_told_the_new_pl
 
 
 async def test_the_api_is_told_that_it_is_off(tiny):
-    service = PageOnly(build_borrowing(*settings(tiny), lend=lambda run: run), lambda: False)
+    service = PageOnly(borrowing(*settings(tiny), lend=lambda run: run), lambda: False)
     await service.start()
     with pytest.raises(NotSupported, match="gradio_client"):
         await events_of(service, chat("hello"))
@@ -346,12 +349,12 @@ async def test_the_api_is_told_that_it_is_off(tiny):
 def test_a_quantised_model_is_refused(tiny):
     model, engine = settings(tiny)
     with pytest.raises(SettingsError, match="nf4.*leave --quantization out"):
-        build_borrowing(replace(model, quantization="nf4"), engine, lend=lambda run: run)
+        borrowing(replace(model, quantization="nf4"), engine, lend=lambda run: run)
 
 
 async def test_the_platform_is_told_when_everything_is_loaded(tiny):
     told = []
-    service = build_borrowing(
+    service = borrowing(
         *settings(tiny), lend=lambda run: run, report_start=lambda: told.append("start")
     )
     assert not told
@@ -401,7 +404,7 @@ async def test_the_engine_is_built_only_where_the_gpu_is(tiny, gpu, tmp_path, mo
         return build(startup, model, **options)
 
     monkeypatch.setattr(Startup, "build_engine", build_and_tell)
-    service = build_borrowing(*settings(tiny), lend=gpu.lend)
+    service = borrowing(*settings(tiny), lend=gpu.lend)
     await service.start()
     assert not builders.exists()
     await events_of(service, chat("hello"))

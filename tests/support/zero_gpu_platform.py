@@ -10,12 +10,13 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -109,6 +110,7 @@ def running_space(
                 "PYTHONUNBUFFERED": "1",
                 "SLOW_WHILE": str(log.with_name("slow")),
             },
+            start_new_session=True,
         )
         try:
             while not (found := re.search(r"is at (http://\S+)\n", log.read_text())):
@@ -116,7 +118,9 @@ def running_space(
                 time.sleep(0.05)
             yield process, found[1]
         finally:
-            process.kill()
+            # With the process that it has forked to wait for turns.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
