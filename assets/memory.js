@@ -188,7 +188,7 @@
     parts.facts.replaceChildren(...rowsOf(value.facts));
   }
 
-  /** One dot a reply whose state can be gone back to. */
+  /** One dot for each reply that one can go back to; what no state has read is read again. */
   function drawRail(messages) {
     if (!parts) return;
     const points = messages.filter((message) => message.role === "assistant" && message.tokens);
@@ -196,7 +196,7 @@
     parts.rail.replaceChildren(...seen.map((message) => {
       const isNow = message === points[points.length - 1];
       const words = `${message.name ? `${message.name}: ` : ""}${whole(message.tokens)} tokens`;
-      const title = isNow ? `Now: ${words}` : `Go back to ${words}, nothing is read again`;
+      const title = isNow ? `Now: ${words}` : `Go back to ${words}`;
       const dot = make("button", {
         type: "button", title, "aria-label": title,
         class: `point${isNow ? " now" : ""}${message.name ? " named" : ""}`,
@@ -208,7 +208,7 @@
     parts.rail.hidden = points.length < 2;
     const each = values.stateBytes ? bytes(values.stateBytes) : "–";
     parts.points.hidden = parts.rail.hidden;
-    parts.points.textContent = `${points.length} restore points in this conversation, ${each} each`;
+    parts.points.textContent = `${points.length} replies to go back to; a state that is kept for one takes ${each}`;
   }
 
   window.page.drawsWith("panel", drawPanel);

@@ -42,6 +42,10 @@ from falcon_mamba_app.visitors import Visitors
 
 logger = logging.getLogger(__name__)
 
+# Longer than clients and proxies keep an idle connection (httpx and the OpenAI client 5 s, nginx
+# 60 s): whoever closes it first must not be the one who answers, or a request meets a closed door.
+KEEP_ALIVE_S = 75
+
 # The networks of a Space's proxy and of Gradio's relay.
 SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 RELAY_ADDRESSES = ("127.0.0.1", "::1")
@@ -130,6 +134,7 @@ def listening(settings: Settings) -> dict[str, Any]:
         ),
         "ws": "none",
         "backlog": MAX_ACCEPTED,
+        "timeout_keep_alive": KEEP_ALIVE_S,
         "proxy_headers": bool(trusted),
         "forwarded_allow_ips": trusted,
         "access_log": False,

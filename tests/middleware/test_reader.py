@@ -22,6 +22,8 @@ from falcon_mamba_app.middleware.limited_protocol import (
     MAX_READ_BYTES,
     limited_protocol,
 )
+from falcon_mamba_app.middleware.stack import listening
+from falcon_mamba_app.settings import load_settings
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -214,3 +216,8 @@ async def test_a_refused_sender_that_goes_on_is_cut_off(monkeypatch):
                 writer.write(b"more")
                 await writer.drain()
                 await asyncio.sleep(0.01)
+
+
+def test_an_idle_connection_is_kept_longer_than_clients_and_proxies_keep_it():
+    """A request that leaves on one which the server closes at that moment is lost."""
+    assert listening(load_settings([], {}))["timeout_keep_alive"] > 60  # nginx; httpx 5

@@ -20,13 +20,11 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from falcon_mamba_app.middleware.body_limits import BodyLimits
+from falcon_mamba_app.middleware.stack import KEEP_ALIVE_S
 from falcon_mamba_app.middleware.visitor_limits import VisitorLimits
 from falcon_mamba_app.visitors import anybody
 
 USER = {"role": "user", "content": "hello there"}
-# httpx and uvicorn both give up a connection that was idle for five seconds: on busy cores a
-# request left on one that the server was just closing.
-KEEP_ALIVE_S = 60
 
 
 def with_visitor(app: ASGIApp) -> ASGIApp:

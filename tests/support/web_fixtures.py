@@ -19,7 +19,7 @@ from falcon_mamba_app.listener import Listener
 from falcon_mamba_app.middleware.stack import listening
 from falcon_mamba_app.protocol import GenerationService
 from falcon_mamba_app.settings import load_settings
-from tests.support.api_fixtures import KEEP_ALIVE_S, in_process, until
+from tests.support.api_fixtures import in_process, until
 from tests.support.echo_service import EchoService
 
 ELSEWHERE = "203.0.113.7"  # an address for documentation: nobody's, and not this machine's
@@ -54,7 +54,6 @@ async def serving(*options: str, service: GenerationService | None = None) -> As
         config = uvicorn.Config(
             composition.build_app(service, settings),
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=KEEP_ALIVE_S,
             **listening(settings),
         )
         server = uvicorn.Server(config)
