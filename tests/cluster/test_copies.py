@@ -212,7 +212,7 @@ async def test_a_page_whose_copy_dies_goes_on_at_another_with_its_conversation(c
         (home,) = [one["value"] for one in await context.cookies() if one["name"] == COOKIE]
         await page.evaluate("window.isTheFirst = true")
         # The page asks every two seconds; it must have heard its own server first.
-        await page.wait_for_event("response", lambda answer: answer.url.endswith("/health"))
+        await page.wait_for_event("response", lambda answer: answer.url.endswith("/health/live"))
         lives = copies.lives
         copies.kill(home)
         await page.wait_for_function(IS_ANOTHER, timeout=60_000)

@@ -104,16 +104,23 @@ for number in range(1_000_000):
 """
 
 
+def _is_amid_a_file(place: Path, left: set[Path]) -> bool:
+    """Whether a file that is not of those `left` is whole, and another one is being written."""
+    new = {path.name for path in set(place.rglob("00*")) - left}
+    return any("#" in name for name in new) and not all("#" in name for name in new)
+
+
 def test_a_process_that_is_killed_while_it_writes_leaves_whole_files_only(tmp_path):
-    for moment_s in (0.02, 0.05):
+    left: set[Path] = set()
+    for _ in range(3):
         command = [sys.executable, "-c", WRITER, str(tmp_path)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None and process.stdout.readline() == "ready\n"
-            deadline_s = time.monotonic() + 30
-            while not list(tmp_path.rglob("00*")) and time.monotonic() < deadline_s:
-                pass
-            time.sleep(moment_s)
+            deadline_s = time.monotonic() + 60
+            while not _is_amid_a_file(tmp_path, left):
+                assert time.monotonic() < deadline_s
             process.send_signal(signal.SIGKILL)
+        left = set(tmp_path.rglob("00*"))
     files = StateFiles(open_store(str(tmp_path)), Seal(), model="m", max_bytes=2**40)
     files.read_index()
     states = list(files._index._order)
