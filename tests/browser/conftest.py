@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    async_playwright,
+)
+from playwright.async_api import (
+    TimeoutError as Waited,
+)
 
 from tests.support.echo_service import EchoService
 from tests.support.page_server import serve_page
@@ -107,9 +116,19 @@ HAS_STATUS = """text => {
 }"""
 
 
+WHAT_STANDS = """() => ["#status", "#connection"]
+    .map(place => document.querySelector(place)?.outerHTML)
+    .concat([window.repliesBefore, window.page?.isBusy(), document.querySelector("#main")?.outerHTML
+        .slice(0, 300), document.querySelector("#composer textarea")?.value])"""
+
+
 async def wait_for_status(page: Page, text: str) -> None:
     """Until the status line says so."""
-    await page.wait_for_function(HAS_STATUS, arg=text)
+    try:
+        await page.wait_for_function(HAS_STATUS, arg=text)
+    except Waited as error:
+        error.add_note(f"On the page: {await page.evaluate(WHAT_STANDS)}")
+        raise
 
 
 HOLDS = "text => document.querySelector('#composer textarea')?.value === text"
