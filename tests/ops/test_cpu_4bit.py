@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +11,7 @@ from torch import Tensor
 from falcon_mamba_app.ops.cpu import products
 from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_4bit import Weight4bit, dequantize
+from tests.support.other_processors import assert_prints_equal
 from tests.support.quantized import FORMS, make_weight
 
 pytestmark = pytest.mark.usefixtures("poisoned_outputs")
@@ -150,12 +148,4 @@ def weight_of_every_byte() -> Weight4bit:
 @pytest.mark.parametrize("features", ["+sse2", "+sse2,+ssse3"])
 def test_other_processors_give_the_same_numbers(tmp_path, features):
     """Without the instruction that looks up a byte, and with it."""
-    own = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
-    result = subprocess.run(
-        [sys.executable, "-c", OTHER_PROCESSOR],
-        env={**os.environ, **own, "NUMBA_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.stdout.strip() == "equal", result.stderr[-2000:]
+    assert_prints_equal(OTHER_PROCESSOR, features, tmp_path)

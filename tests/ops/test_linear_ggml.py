@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import gguf
 import pytest
 import torch
@@ -17,6 +13,7 @@ from falcon_mamba_app.ops.cpu.ops import NUMBA
 from falcon_mamba_app.ops.reference.weight_8bit import Weight8bit
 from falcon_mamba_app.ops.reference.weight_8bit import dequantize as dequantize_8bit
 from falcon_mamba_app.ops.reference.weight_ggml import BLOCKS, WeightGgml, dequantize
+from tests.support.other_processors import assert_prints_equal
 
 pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
@@ -178,12 +175,4 @@ print("equal")
 @pytest.mark.parametrize("features", ["+sse2"])
 def test_other_processors_give_the_same_numbers(tmp_path, features):
     """What every x86 has: it lacks the instruction that widens a float16, too."""
-    own = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
-    result = subprocess.run(
-        [sys.executable, "-c", OTHER_PROCESSOR],
-        env={**os.environ, **own, "NUMBA_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.stdout.strip() == "equal", result.stderr[-2000:]
+    assert_prints_equal(OTHER_PROCESSOR, features, tmp_path)
